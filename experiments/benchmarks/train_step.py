@@ -1,0 +1,169 @@
+"""Times a train step of FCN-32s (VGG16) against PyTorch's, on the CPU.
+
+    python experiments/benchmarks/train_step.py
+
+Both run the same network, 134 M parameters at padding "same", float32, on the
+same batch, with the same loss (mean cross-entropy over all pixels) and
+stochastic gradient descent with momentum. They take turns in one process, so
+that whatever else the machine does meets both; the figure to look at is the
+ratio of the medians. Needs PyTorch: `make parity` installs it.
+"""
+
+import dataclasses
+import os
+import statistics
+import time
+
+import jax
+import numpy as np
+import optax
+import tqdm
+import tyro
+
+import fcn_jax as fcn
+
+try:
+  import torch
+except ModuleNotFoundError:
+  raise SystemExit(
+    "This benchmark compares with PyTorch, which is not installed here: "
+    "`make parity` installs it into .venv."
+  ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Sizes of the benchmark."""
+
+  batch_size: int = 2
+  """Images a step."""
+  image_size: int = 256
+  """Side of the images in pixels."""
+  num_classes: int = 21
+  """Classes scored."""
+  rounds: int = 7
+  """Timings of each, of which the median counts."""
+  threads: int = 0
+  """Threads of PyTorch; 0 for one a core that this process may use."""
+
+
+class TorchFCN32s(torch.nn.Module):
+  """FCN-32s with padding "same", as PyTorch users write it."""
+
+  def __init__(self, num_classes: int):
+    super().__init__()
+    architecture = fcn.models.vgg.ARCHITECTURES["vgg16"]
+    layers, channels = [], 3
+    for width, depth in zip(
+      architecture.widths, architecture.depths, strict=True
+    ):
+      for _ in range(depth):
+        layers += [torch.nn.Conv2d(channels, width, 3, padding=1)]
+        layers += [torch.nn.ReLU(inplace=True)]
+        channels = width
+      layers += [torch.nn.MaxPool2d(2, ceil_mode=True)]
+    layers += [
+      torch.nn.Conv2d(channels, architecture.head_width, 7, padding=3),
+      torch.nn.ReLU(inplace=True),
+      torch.nn.Dropout(0.5),
+      torch.nn.Conv2d(architecture.head_width, architecture.head_width, 1),
+      torch.nn.ReLU(inplace=True),
+      torch.nn.Dropout(0.5),
+      torch.nn.Conv2d(architecture.head_width, num_classes, 1),
+    ]
+    self.layers = torch.nn.Sequential(*layers)
+
+  def forward(self, images):
+    return torch.nn.functional.interpolate(
+      self.layers(images),
+      size=images.shape[2:],
+      mode="bilinear",
+      align_corners=False,
+    )
+
+
+def torch_functions(options: Options, images, labels):
+  """The forward pass and the train step of PyTorch, as functions of nothing."""
+  model = TorchFCN32s(options.num_classes)
+  optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
+  images = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))
+  images = images.contiguous()
+  labels = torch.from_numpy(labels.astype(np.int64))
+
+  def forward():
+    model.eval()
+    with torch.no_grad():
+      model(images)
+
+  def step():
+    model.train()
+    optimizer.zero_grad()
+    logits = model(images)
+    torch.nn.functional.cross_entropy(logits, labels).backward()
+    optimizer.step()
+
+  return forward, step
+
+
+def jax_functions(options: Options, images, labels):
+  """The forward pass and the train step of fcn_jax."""
+  model = fcn.models.FCN(options.num_classes, backbone="vgg16", stride=32)
+  optimizer = optax.sgd(1e-5, momentum=0.9)
+  state = fcn.train.create_state(jax.random.key(0), model, optimizer)
+  train_step = fcn.train.make_train_step(model, optimizer)
+  batch = jax.device_put(fcn.types.Batch(images, labels))
+  key = jax.random.key(1)
+  score = jax.jit(
+    lambda variables, images: fcn.upsampling.to_pixels(
+      model.apply(variables, images, train=False)
+    )
+  )
+
+  def forward():
+    score({"params": state.params}, batch.images).block_until_ready()
+
+  def step():
+    nonlocal state
+    state, metrics = train_step(state, batch, key)
+    metrics.loss.block_until_ready()
+
+  return forward, step
+
+
+def main(options: Options) -> None:
+  """Times both and prints the table."""
+  cores = len(os.sched_getaffinity(0))
+  torch.set_num_threads(options.threads or cores)
+  generator = np.random.default_rng(0)
+  shape = (options.batch_size, options.image_size, options.image_size)
+  images = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
+  labels = generator.integers(0, options.num_classes, shape, dtype=np.int32)
+
+  contestants = {
+    "PyTorch": torch_functions(options, images, labels),
+    "fcn_jax": jax_functions(options, images, labels),
+  }
+  seconds = {(name, i): [] for name in contestants for i in range(2)}
+  # The first round compiles and allocates, and does not count.
+  for timed in tqdm.trange(options.rounds + 1, desc="rounds", disable=None):
+    for i in range(2):
+      for name, functions in contestants.items():
+        begin = time.perf_counter()
+        functions[i]()
+        if timed:
+          seconds[name, i].append(time.perf_counter() - begin)
+
+  print(
+    f"FCN-32s (VGG16), batch {options.batch_size} of {options.image_size}x"
+    f"{options.image_size}, float32, {cores} cores, median of "
+    f"{options.rounds}; jax {jax.__version__}, torch {torch.__version__}"
+  )
+  print(f"{'':12}{'PyTorch s':>12}{'fcn_jax s':>12}{'ratio':>8}")
+  for i, what in enumerate(("forward", "train step")):
+    theirs = statistics.median(seconds["PyTorch", i])
+    ours = statistics.median(seconds["fcn_jax", i])
+    print(f"{what:12}{theirs:12.3f}{ours:12.3f}{ours / theirs:8.2f}")
+
+
+if __name__ == "__main__":
+  main(tyro.cli(Options, description=__doc__))

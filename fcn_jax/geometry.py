@@ -1,0 +1,280 @@
+"""Where the outputs of a stack of layers lie in the image.
+
+Everything here is exact integer and rational arithmetic on layer lists; there
+are no arrays. All layers are square, so one axis says it all.
+
+Output i of a convolution or pooling with kernel k, stride s and padding p is
+centred on input coordinate i * s + (k - 1) / 2 - p. A transposed convolution
+is the inverse map. Composing these affine maps over a stack gives the `Grid`
+of its outputs: image coordinate = offset + stride * index. Two blobs can be
+added once one is cropped so that their grids coincide; that is all there is
+to the crop offsets (19; 5 and 27; 9 and 31; 18) of the released Caffe nets,
+and `crop_offset` derives them.
+
+Why those nets pad the image by 100 pixels: fc6 is a 7x7 convolution without
+padding at stride 32, so it loses three cells, 96 pixels, at every border. The
+upsampled scores would not reach the border of the image, and an image of less
+than 193 pixels would have no score at all. Padding the first layer restores
+both. `smallest_padding` finds how much is needed: 81 pixels if all images
+have more than 32 pixels a side, 97 if even one of a single pixel is to have a
+score; 100 is the next round number. The price is computation on a border of
+zeros, which is why this package pads every layer by half its kernel instead
+(`padding="same"`) unless released weights ask for the old geometry
+(`padding="caffe"`).
+"""
+
+import dataclasses
+import fractions
+from collections.abc import Sequence
+
+Fraction = fractions.Fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """A convolution, pooling or transposed convolution along one axis.
+
+  Attributes:
+    name: as in the paper (`conv1_1`, `pool1`, `fc6`).
+    kernel: taps of the kernel.
+    stride: step of the kernel; the upsampling factor when transposed.
+    padding: cells added on either side; cells removed when transposed.
+    dilation: distance between taps.
+    ceil_mode: rounds the output size up (Caffe's pooling), not down.
+    transposed: whether the layer is a transposed convolution.
+  """
+
+  name: str
+  kernel: int
+  stride: int = 1
+  padding: int = 0
+  dilation: int = 1
+  ceil_mode: bool = False
+  transposed: bool = False
+
+  @property
+  def extent(self) -> int:
+    """Cells from the first to the last tap."""
+    return self.dilation * (self.kernel - 1) + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """Output i is centred on image coordinate `offset + stride * i` (pixels)."""
+
+  stride: Fraction
+  offset: Fraction
+
+
+def bilinear_upsampling(factor: int, name: str = "upscore") -> Layer:
+  """The transposed convolution of the papers that upsamples by `factor`."""
+  return Layer(name, kernel=2 * factor, stride=factor, transposed=True)
+
+
+def output_size(layers: Sequence[Layer], size: int) -> int:
+  """Number of outputs of a stack of layers for `size` inputs.
+
+  Raises:
+    ValueError: if a layer has no output because its input is too small.
+  """
+  for layer in layers:
+    if layer.transposed:
+      size = (size - 1) * layer.stride + layer.extent - 2 * layer.padding
+      continue
+    room = size + 2 * layer.padding - layer.extent
+    if room < 0:
+      raise ValueError(
+        f"{layer.name} has no output: its input of {size} cells, padded by "
+        f"{layer.padding}, is smaller than its kernel of {layer.extent}. Use "
+        "a larger image or more padding."
+      )
+    size = (-(-room // layer.stride) if layer.ceil_mode
+            else room // layer.stride) + 1  # fmt: skip
+  return size
+
+
+def grid(layers: Sequence[Layer]) -> Grid:
+  """The grid on which the outputs of a stack of layers lie in the image."""
+  stride, offset = Fraction(1), Fraction(0)
+  for layer in layers:
+    centre = Fraction(layer.extent - 1, 2) - layer.padding
+    if layer.transposed:
+      stride /= layer.stride
+      offset -= centre * stride
+    else:
+      offset += centre * stride
+      stride *= layer.stride
+  return Grid(stride, offset)
+
+
+def receptive_field(layers: Sequence[Layer]) -> int:
+  """Side in pixels of the square of the image that one output sees.
+
+  Raises:
+    ValueError: for a transposed convolution, whose outputs differ in it.
+  """
+  size, stride = 1, 1
+  for layer in layers:
+    if layer.transposed:
+      raise ValueError(
+        f"{layer.name} is a transposed convolution: its outputs do not all "
+        "have the same receptive field. Give the layers before it."
+      )
+    size += (layer.extent - 1) * stride
+    stride *= layer.stride
+  return size
+
+
+def receptive_field_start(layers: Sequence[Layer]) -> int:
+  """Image coordinate of the first pixel that output 0 sees.
+
+  Output i sees the `receptive_field(layers)` pixels from this coordinate plus
+  i times the stride. Negative where it begins in the padding.
+  """
+  first = grid(layers).offset - Fraction(receptive_field(layers) - 1, 2)
+  return int(first)
+
+
+def crop_offset(
+  layers: Sequence[Layer], reference: Sequence[Layer] = ()
+) -> int:
+  """Outputs to cut at the top and left to align one blob with another.
+
+  Args:
+    layers: the stack that makes the blob to crop.
+    reference: the stack that makes the blob to align with; empty for the
+      image itself.
+
+  Raises:
+    ValueError: if no crop aligns them: strides differ, the grids are shifted
+      by a part of a cell, or the blob begins after the reference.
+  """
+  blob, target = grid(layers), grid(reference)
+  if blob.stride != target.stride:
+    raise ValueError(
+      f"a blob of stride {blob.stride} cannot be cropped to one of stride "
+      f"{target.stride}: upsample one of them first."
+    )
+  cells = (target.offset - blob.offset) / blob.stride
+  if cells.denominator != 1 or cells < 0:
+    raise ValueError(
+      f"no crop aligns a blob that begins at {blob.offset} with one that "
+      f"begins at {target.offset}: the distance is {cells} cells. Change the "
+      "padding of the first layer."
+    )
+  return int(cells)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+  """The layer lists of a fully convolutional net with Caffe's crops.
+
+  Attributes:
+    score: image to the coarsest class scores.
+    skips: image to each skip's scores, coarse to fine.
+    fused: image to the upsampled scores that each skip is added to.
+    upscore: image to the scores at all pixels, before the last crop.
+  """
+
+  score: tuple[Layer, ...]
+  skips: tuple[tuple[Layer, ...], ...]
+  fused: tuple[tuple[Layer, ...], ...]
+  upscore: tuple[Layer, ...]
+
+  def crop_offsets(self) -> tuple[int, ...]:
+    """Crop of each skip, coarse to fine, and of the final scores."""
+    skips = [
+      crop_offset(skip, fused)
+      for skip, fused in zip(self.skips, self.fused, strict=True)
+    ]
+    return (*skips, crop_offset(self.upscore))
+
+  def check(self, image_size: int) -> None:
+    """Checks that the net has a score at every pixel of an image.
+
+    Args:
+      image_size: side of the image in pixels.
+
+    Raises:
+      ValueError: if a map is too small for its crop, naming it.
+    """
+    *skip_crops, crop = self.crop_offsets()
+    for skip, fused, first in zip(
+      self.skips, self.fused, skip_crops, strict=True
+    ):
+      needed = first + output_size(fused, image_size)
+      _check_crop(skip[-1].name, output_size(skip, image_size), needed)
+    upscored = output_size(self.upscore, image_size)
+    _check_crop(self.upscore[-1].name, upscored, crop + image_size)
+
+
+def _check_crop(name: str, size: int, needed: int) -> None:
+  if size < needed:
+    raise ValueError(
+      f"{name} has {size} cells but its crop ends at cell {needed}: the net "
+      "does not cover the image. Pad the first layer by more."
+    )
+
+
+def fcn_chain(trunk: Sequence[Layer], stride: int) -> Chain:
+  """The layer lists of an FCN on a trunk, with or without skips.
+
+  Each skip halves the stride and is taken from the last layer of the trunk
+  whose outputs have the new stride (pool4 for 16, pool3 for 8).
+
+  Args:
+    trunk: layers from the image to the coarsest features, of which those
+      before the classifier are named `pool...`.
+    stride: stride of the fused scores, the trunk's divided by a power of two.
+
+  Raises:
+    ValueError: if the trunk has no layer for a skip of that stride.
+  """
+  trunk = tuple(trunk)
+  finest = grid(trunk).stride
+  fused, skips, fusions = trunk, [], []
+  while finest > stride:
+    finest /= 2
+    ends = [
+      i + 1
+      for i, layer in enumerate(trunk)
+      if layer.name.startswith("pool") and grid(trunk[: i + 1]).stride == finest
+    ]
+    if not ends:
+      raise ValueError(f"the trunk has no pooling layer of stride {finest}.")
+    fused = (*fused, bilinear_upsampling(2, f"upscore{finest}"))
+    skips.append(trunk[: ends[-1]])
+    fusions.append(fused)
+  if finest != stride:
+    raise ValueError(
+      f"stride {stride} cannot be reached from {grid(trunk).stride} by halving."
+    )
+  return Chain(
+    score=trunk,
+    skips=tuple(skips),
+    fused=tuple(fusions),
+    upscore=(*fused, bilinear_upsampling(stride)),
+  )
+
+
+def smallest_padding(
+  trunk: Sequence[Layer], stride: int, image_sizes: Sequence[int]
+) -> int:
+  """Smallest padding of the first layer that covers all these image sizes.
+
+  Args:
+    trunk: layers from the image to the coarsest features; the padding of the
+      first one is replaced.
+    stride: stride of the fused scores.
+    image_sizes: sides of images in pixels.
+  """
+  padding = 0
+  while True:
+    first = dataclasses.replace(trunk[0], padding=padding)
+    chain = fcn_chain((first, *trunk[1:]), stride)
+    try:
+      for size in image_sizes:
+        chain.check(size)
+      return padding
+    except ValueError:
+      padding += 1

@@ -1,0 +1,86 @@
+"""The four scores of the papers, from one confusion matrix of a data set.
+
+Section 4 of both papers. The matrix is summed over the whole data set before
+any score is formed: a mean of the scores of single images or batches is
+another, wrong, number.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fcn_jax import types
+
+
+class Scores(NamedTuple):
+  """Scores in 0..1; NaN where no pixel defines them.
+
+  Attributes:
+    pixel_accuracy: share of the pixels that are right.
+    mean_accuracy: mean over classes of the share of a class's pixels found.
+    mean_iu: mean over classes of intersection over union.
+    frequency_weighted_iu: the same weighted by the classes' pixel counts.
+    class_iu: [C] intersection over union; NaN for a class that has neither a
+      true nor a predicted pixel, which the means leave out.
+  """
+
+  pixel_accuracy: float
+  mean_accuracy: float
+  mean_iu: float
+  frequency_weighted_iu: float
+  class_iu: np.ndarray
+
+
+def confusion_matrix(
+  labels: jax.Array, predictions: jax.Array, *, num_classes: int
+) -> jax.Array:
+  """Counts pixels by true and predicted class.
+
+  Args:
+    labels: [...] int32, classes 0..C-1 or `IGNORE_LABEL`.
+    predictions: [...] int32, classes 0..C-1.
+    num_classes: C.
+
+  Returns:
+    [C, C] int32; entry (i, j) counts pixels of class i predicted as j. Void
+    pixels are left out. Sum the matrices of several batches on the
+    host in int64.
+  """
+  chex.assert_equal_shape((labels, predictions))
+  cells = labels * num_classes + predictions
+  # One cell more than the matrix has takes the void pixels.
+  cells = jnp.where(labels == types.IGNORE_LABEL, num_classes**2, cells)
+  counts = jnp.bincount(cells.reshape(-1), length=num_classes**2 + 1)
+  return counts[:-1].reshape(num_classes, num_classes)
+
+
+def scores(confusion: np.ndarray) -> Scores:
+  """The four scores of a confusion matrix.
+
+  Args:
+    confusion: [C, C] counts, true classes in rows.
+  """
+  confusion = np.asarray(confusion, np.float64)
+  right = np.diag(confusion)
+  true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+  with np.errstate(invalid="ignore"):
+    accuracy = right / true
+    class_iu = right / (true + predicted - right)
+  present = true > 0
+  total = true.sum()
+  return Scores(
+    pixel_accuracy=_ratio(right.sum(), total),
+    mean_accuracy=_ratio(accuracy[present].sum(), present.sum()),
+    mean_iu=_ratio(np.nansum(class_iu), np.sum(~np.isnan(class_iu))),
+    frequency_weighted_iu=_ratio(
+      (true[present] * class_iu[present]).sum(), total
+    ),
+    class_iu=class_iu,
+  )
+
+
+def _ratio(total: float, count: float) -> float:
+  return float(total / count) if count else float("nan")

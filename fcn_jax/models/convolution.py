@@ -1,0 +1,192 @@
+"""Convolution and pooling in the form that is fastest on the device at hand.
+
+On a GPU or TPU these are XLA's own operations. On a CPU three of XLA's are
+slow (measured on two cores with `experiments/benchmarks/train_step.py`, in
+float32), and are replaced by equal forms made of slices and matrix products:
+
+- the gradient of a kernel of a 3x3 convolution takes 3 to 5 times as long as
+  the convolution itself; summed over strips of rows it takes 1 to 2 times;
+- a 7x7 convolution on a map hardly larger than its kernel (fc6) is one
+  matrix product of the gathered windows, and a 1x1 convolution of the map;
+- the backward pass of `max_pool` searches each window again; the maximum of
+  strided slices does not.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+# Gathered windows of this many bytes are still in the cache when they are
+# multiplied; 2 to 8 MB were equally fast.
+_STRIP_BYTES = 4 * 2**20
+
+
+def conv_general_dilated(
+  inputs: jax.Array,
+  kernel: jax.Array,
+  window_strides: Sequence[int],
+  padding: Sequence[tuple[int, int]],
+  **options,
+) -> jax.Array:
+  """`jax.lax.conv_general_dilated`, with faster forms on a CPU.
+
+  For `flax.linen.Conv(conv_general_dilated=...)`. The faster forms serve
+  convolutions [N, H, W, C] with kernels [k, k, C, D] without strides,
+  dilation and groups, and have no forward-mode derivative; all others are
+  XLA's.
+
+  Args:
+    inputs: [N, H, W, C].
+    kernel: [k, k, C / groups, D].
+    window_strides: for rows and columns.
+    padding: cells before and after, for rows and columns.
+    **options: those of `jax.lax.conv_general_dilated`.
+
+  Returns:
+    [N, h, w, D].
+  """
+  plain = (
+    not isinstance(padding, str)
+    and all(stride == 1 for stride in window_strides)
+    and all(d == 1 for d in options.get("rhs_dilation") or ())
+    and all(d == 1 for d in options.get("lhs_dilation") or ())
+    and options.get("feature_group_count", 1) == 1
+  )
+  if jax.default_backend() != "cpu" or not plain:
+    return jax.lax.conv_general_dilated(
+      inputs, kernel, window_strides, padding, **options
+    )
+  if kernel.shape[0] in (1, 7):
+    return convolution_by_windows(inputs, kernel, tuple(padding))
+  return convolution_by_strips(inputs, kernel, tuple(padding))
+
+
+def convolution_by_windows(
+  inputs: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...]
+) -> jax.Array:
+  """Convolution as one matrix product of all windows.
+
+  Args:
+    inputs: [N, H, W, C].
+    kernel: [k, k, C, D].
+    padding: zeros before and after, for rows and columns.
+
+  Returns:
+    [N, h, w, D].
+  """
+  windows = _windows(jnp.pad(inputs, ((0, 0), *padding, (0, 0))), kernel.shape)
+  return jnp.dot(windows, kernel.reshape(-1, kernel.shape[-1]))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolution_by_strips(
+  inputs: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...]
+) -> jax.Array:
+  """XLA's convolution, whose kernel gradient is summed over strips of rows.
+
+  Args:
+    inputs: [N, H, W, C].
+    kernel: [k, k, C, D].
+    padding: zeros before and after, for rows and columns.
+
+  Returns:
+    [N, h, w, D].
+  """
+  return _convolution(inputs, kernel, padding)
+
+
+def _forward(inputs, kernel, padding):
+  return _convolution(inputs, kernel, padding), (inputs, kernel)
+
+
+def _backward(padding, residuals, cotangent):
+  inputs, kernel = residuals
+  transpose = jax.linear_transpose(
+    lambda inputs: _convolution(inputs, kernel, padding), inputs
+  )
+  (inputs_gradient,) = transpose(cotangent)
+  return inputs_gradient, _kernel_gradient(inputs, kernel, padding, cotangent)
+
+
+convolution_by_strips.defvjp(_forward, _backward)
+
+
+def _convolution(inputs, kernel, padding):
+  return jax.lax.conv_general_dilated(
+    inputs,
+    kernel,
+    (1, 1),
+    padding,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _kernel_gradient(inputs, kernel, padding, cotangent):
+  """Sum over strips of rows of (windows of the inputs)^T @ cotangent."""
+  batch, height, width, num_outputs = cotangent.shape
+  size = kernel.shape[0]
+  num_taps = kernel.size // num_outputs
+  row_bytes = batch * width * num_taps * inputs.dtype.itemsize
+  rows = max(1, min(height, _STRIP_BYTES // row_bytes))
+  num_strips = -(-height // rows)
+  # Rows of zeros complete the last strip; they add nothing to the sum.
+  missing = num_strips * rows - height
+  cotangent = jnp.pad(cotangent, ((0, 0), (0, missing), (0, 0), (0, 0)))
+  (top, bottom), columns = padding
+  inputs = jnp.pad(
+    inputs, ((0, 0), (top, bottom + missing), columns, (0, 0))
+  )
+
+  # Sums of bfloat16 are kept in float32.
+  dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+
+  def add_strip(total, strip):
+    def strip_of(array, length):
+      return jax.lax.dynamic_slice_in_dim(array, strip * rows, length, axis=1)
+
+    windows = _windows(strip_of(inputs, rows + size - 1), kernel.shape)
+    outputs = strip_of(cotangent, rows).reshape(-1, num_outputs)
+    product = jnp.matmul(
+      windows.reshape(-1, num_taps).T, outputs, preferred_element_type=dtype
+    )
+    return total + product, None
+
+  total = jnp.zeros((num_taps, num_outputs), dtype)
+  total, _ = jax.lax.scan(add_strip, total, jnp.arange(num_strips))
+  return total.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _windows(inputs, kernel_shape):
+  """All windows of the inputs: [N, h, w, k * k * C]."""
+  rows, columns = kernel_shape[:2]
+  height = inputs.shape[1] - rows + 1
+  width = inputs.shape[2] - columns + 1
+  taps = [
+    inputs[:, i : i + height, j : j + width]
+    for i in range(rows)
+    for j in range(columns)
+  ]
+  return jnp.concatenate(taps, axis=-1)
+
+
+def max_pool_2x2(inputs: jax.Array) -> jax.Array:
+  """Maximum of 2x2 cells with stride 2; the output size is rounded up.
+
+  Args:
+    inputs: [N, H, W, C].
+
+  Returns:
+    [N, ceil(H / 2), ceil(W / 2), C]. Cells outside the input do not count.
+  """
+  rows, columns = (side % 2 for side in inputs.shape[1:3])
+  inputs = jnp.pad(
+    inputs,
+    ((0, 0), (0, rows), (0, columns), (0, 0)),
+    constant_values=-jnp.inf,
+  )
+  return functools.reduce(
+    jnp.maximum,
+    (inputs[:, i::2, j::2] for i in range(2) for j in range(2)),
+  )

@@ -1,0 +1,159 @@
+"""VGG trunks: from an image to the features that an FCN scores.
+
+Simonyan and Zisserman (2015), made fully convolutional as in section 3.1 of
+the FCN papers: fc6 and fc7 are convolutions.
+"""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fcn_jax import geometry
+from fcn_jax.models import convolution
+
+Padding = Literal["same", "caffe"]
+Normalization = Literal["none", "batch", "group"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """What tells one VGG from another.
+
+  Attributes:
+    widths: channels of each block.
+    depths: convolutions of each block; a 2x2 max-pooling follows each.
+    head_width: channels of fc6 and fc7, by default.
+    fc6_kernel: side of fc6's kernel.
+    mean: of the channels R, G, B of images in 0..255, subtracted first.
+    scale: multiplied after that.
+  """
+
+  widths: tuple[int, ...]
+  depths: tuple[int, ...]
+  head_width: int
+  fc6_kernel: int
+  mean: tuple[float, float, float]
+  scale: float
+
+
+ARCHITECTURES = {
+  # The mean of the released nets (VOC), which see 0..255 unscaled.
+  "vgg16": Architecture(
+    widths=(64, 128, 256, 512, 512),
+    depths=(2, 2, 3, 3, 3),
+    head_width=4096,
+    fc6_kernel=7,
+    mean=(122.67892, 116.66877, 104.00699),
+    scale=1.0,
+  ),
+  # Of the same shape, to be trained from scratch on two CPU cores.
+  "vgg_small": Architecture(
+    widths=(16, 32, 64, 96, 128),
+    depths=(1, 1, 2, 2, 2),
+    head_width=128,
+    fc6_kernel=3,
+    mean=(127.5, 127.5, 127.5),
+    scale=1 / 64,
+  ),
+}
+
+
+def layers(
+  architecture: Architecture, padding: Padding
+) -> tuple[geometry.Layer, ...]:
+  """The layer list of a VGG trunk, from the image to fc7.
+
+  Args:
+    architecture: one of `ARCHITECTURES`.
+    padding: "same" pads each layer by half its kernel. "caffe" is the
+      geometry of the released nets: 100 pixels at conv1_1, none at fc6.
+  """
+  caffe = padding == "caffe"
+  result = []
+  for block, depth in enumerate(architecture.depths, start=1):
+    for i in range(1, depth + 1):
+      pad = 100 if caffe and block == i == 1 else 1
+      result.append(geometry.Layer(f"conv{block}_{i}", 3, padding=pad))
+    result.append(geometry.Layer(f"pool{block}", 2, 2, ceil_mode=True))
+  kernel = architecture.fc6_kernel
+  fc6_padding = 0 if caffe else kernel // 2
+  result.append(geometry.Layer("fc6", kernel, padding=fc6_padding))
+  result.append(geometry.Layer("fc7", 1))
+  return tuple(result)
+
+
+class VGG(nn.Module):
+  """A VGG trunk.
+
+  Attributes:
+    architecture: one of `ARCHITECTURES`.
+    padding: see `layers`.
+    head_width: channels of fc6 and fc7.
+    dropout_rate: of fc6 and fc7, in training.
+    normalization: between convolution and ReLU: "none" as in the papers,
+      "batch" or "group" (of 8 channels) to train from scratch.
+    dtype: of the computation.
+    param_dtype: of the parameters.
+  """
+
+  architecture: Architecture
+  padding: Padding
+  head_width: int
+  dropout_rate: float
+  normalization: Normalization
+  dtype: jnp.dtype
+  param_dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+    self, images: jax.Array, *, train: bool
+  ) -> dict[str, jax.Array]:
+    """Computes the features.
+
+    Args:
+      images: [N, H, W, 3] uint8 or float, RGB in 0..255.
+      train: whether dropout and batch statistics are those of training.
+
+    Returns:
+      The output of each pooling layer and of fc7 by name, [N, h, w, channels].
+    """
+    widths = {
+      f"conv{block}": width
+      for block, width in enumerate(self.architecture.widths, start=1)
+    }
+    features = {}
+    x = images.astype(jnp.float32) - jnp.array(self.architecture.mean)
+    x = (x * self.architecture.scale).astype(self.dtype)
+    for layer in layers(self.architecture, self.padding):
+      if layer.name.startswith("pool"):
+        x = features[layer.name] = convolution.max_pool_2x2(x)
+        continue
+      width = widths.get(layer.name.split("_")[0], self.head_width)
+      x = nn.Conv(
+        width,
+        (layer.kernel, layer.kernel),
+        padding=layer.padding,
+        kernel_init=nn.initializers.he_normal(),
+        conv_general_dilated=convolution.conv_general_dilated,
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
+        name=layer.name,
+      )(x)
+      x = nn.relu(self._normalize(x, f"{layer.name}_norm", train=train))
+      if layer.name.startswith("fc"):
+        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+    features["fc7"] = x
+    return features
+
+  def _normalize(self, x, name, *, train):
+    types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+    if self.normalization == "batch":
+      return nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, name=name, **types
+      )(x)
+    if self.normalization == "group":
+      return nn.GroupNorm(num_groups=None, group_size=8, name=name, **types)(x)
+    return x

@@ -1,0 +1,50 @@
+"""The few data structures that modules hand to each other."""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import jax
+
+# The label of pixels without truth, as in PASCAL VOC and in Caffe's nets.
+IGNORE_LABEL = 255
+
+EdgeRule = Literal["zero", "clamp"]
+
+
+class Batch(NamedTuple):
+  """Images with their labels.
+
+  Attributes:
+    images: [N, H, W, 3] uint8 or float32, RGB in 0..255.
+    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
+  """
+
+  images: jax.Array
+  labels: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ScoreMap:
+  """Coarse class scores and where in the image they were taken.
+
+  The scores are samples on a square grid: cell (i, j) is centred on the image
+  coordinate (offset + i * stride, offset + j * stride), where pixel (0, 0)
+  has its centre at (0, 0). Only `scores` is an array; the rest is static.
+
+  Attributes:
+    scores: [N, h, w, C] float32.
+    stride: pixels between neighbouring cells.
+    offset: image coordinate of the centre of cell (0, 0), the same for rows
+      and columns. A multiple of one half; negative where the network's
+      padding puts cells outside the image.
+    image_size: height and width of the image in pixels.
+    edge: what interpolation sees beyond the outermost cells: "zero" (nothing,
+      as a transposed convolution does) or "clamp" (the outermost cell again).
+  """
+
+  scores: jax.Array
+  stride: int = dataclasses.field(metadata={"static": True})
+  offset: float = dataclasses.field(metadata={"static": True})
+  image_size: tuple[int, int] = dataclasses.field(metadata={"static": True})
+  edge: EdgeRule = dataclasses.field(metadata={"static": True})

@@ -1,0 +1,152 @@
+"""From a coarse score map to class scores of pixels.
+
+The papers upsample with transposed convolutions whose kernels are fixed to
+bilinear interpolation (section 3.3). As there is nothing to learn in them,
+they are a pure function here, outside the network: at image coordinate x a
+score is the sum over cells i of tent(x / stride - offset / stride - i) times
+the score of cell i, where tent(u) = max(0, 1 - |u|).
+"""
+
+import dataclasses
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from fcn_jax import types
+
+
+def to_pixels(score_map: types.ScoreMap) -> jax.Array:
+  """Interpolates a score map at every pixel of the image.
+
+  Equal to the transposed convolution and crop of the papers (CVPR 2015,
+  section 3.3) where `edge` is "zero".
+
+  Args:
+    score_map: scores [N, h, w, C].
+
+  Returns:
+    [N, H, W, C] logits, in the dtype of the scores.
+  """
+  logits = score_map.scores
+  for axis, size in zip((1, 2), score_map.image_size, strict=True):
+    logits = interpolate_axis(
+      logits,
+      axis=axis,
+      factor=score_map.stride,
+      offset=score_map.offset,
+      size=size,
+      edge=score_map.edge,
+    )
+  return logits
+
+
+def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
+  """Adds finer scores to coarser ones, interpolated on the finer grid.
+
+  Equal to the crop and sum of the released nets: the result has the cells of
+  the skip that the upsampled coarse cells reach.
+
+  Args:
+    coarse: scores [N, h, w, C].
+    skip: scores [N, h', w', C] of a stride that divides the coarse one.
+
+  Returns:
+    Score map on the grid of `skip`, maybe without some of its outer cells.
+  """
+  chex.assert_equal(coarse.image_size, skip.image_size)
+  chex.assert_is_divisible(coarse.stride, skip.stride)
+  factor = coarse.stride // skip.stride
+  offset = (coarse.offset - skip.offset) / skip.stride
+  # A tent of half-width `factor` around each coarse cell.
+  start = max(0, math.floor(offset - factor) + 1)
+  upsampled, cropped = coarse.scores, skip.scores
+  for axis in (1, 2):
+    last_centre = offset + (coarse.scores.shape[axis] - 1) * factor
+    stop = min(skip.scores.shape[axis], math.ceil(last_centre + factor))
+    upsampled = interpolate_axis(
+      upsampled,
+      axis=axis,
+      factor=factor,
+      offset=offset - start,
+      size=stop - start,
+      edge=coarse.edge,
+    )
+    cropped = jax.lax.slice_in_dim(cropped, start, stop, axis=axis)
+  return dataclasses.replace(
+    skip,
+    scores=upsampled + cropped,
+    offset=skip.offset + start * skip.stride,
+  )
+
+
+def interpolate_axis(
+  values: jax.Array,
+  *,
+  axis: int,
+  factor: int,
+  offset: float,
+  size: int,
+  edge: types.EdgeRule,
+) -> jax.Array:
+  """Interpolates linearly along one axis onto a grid `factor` times as fine.
+
+  Between two neighbouring cells lie `factor` outputs, at the same fractions
+  everywhere. So the result is two scaled copies of the input, shifted by one
+  cell, added: no gather forward, no scatter backward.
+
+  Args:
+    values: array with coarse cells along `axis`.
+    axis: the axis to interpolate.
+    factor: outputs a cell.
+    offset: position of the centre of cell 0, counted in outputs.
+    size: number of outputs; output j lies at position j.
+    edge: what lies beyond the outermost cells, "zero" or "clamp".
+
+  Returns:
+    `values` with `size` entries along `axis`.
+  """
+  first, last = covering_cells(factor, offset, size)
+  values = _cells(values, axis, first, last + 1, edge)
+  low = jax.lax.slice_in_dim(values, 0, last - first, axis=axis)
+  high = jax.lax.slice_in_dim(values, 1, last - first + 1, axis=axis)
+
+  position = offset + first * factor
+  lead = math.ceil(position)
+  shape = [1] * (values.ndim + 1)
+  shape[axis + 1] = factor
+  fraction = (jnp.arange(factor) + (lead - position)) / factor
+  fraction = fraction.astype(values.dtype).reshape(shape)
+  low = jnp.expand_dims(low, axis + 1)
+  high = jnp.expand_dims(high, axis + 1)
+  fine = low * (1 - fraction) + high * fraction
+
+  fine = fine.reshape(
+    *values.shape[:axis], (last - first) * factor, *values.shape[axis + 1 :]
+  )
+  return jax.lax.slice_in_dim(fine, -lead, size - lead, axis=axis)
+
+
+def covering_cells(factor: int, offset: float, size: int) -> tuple[int, int]:
+  """Cells between which outputs 0..size-1 lie: the first and the last one.
+
+  Args:
+    factor: outputs a cell.
+    offset: position of the centre of cell 0, counted in outputs.
+    size: number of outputs.
+  """
+  first = math.floor(-offset / factor)
+  return first, math.floor((size - 1 - offset) / factor) + 1
+
+
+def _cells(
+  values: jax.Array, axis: int, start: int, stop: int, edge: types.EdgeRule
+) -> jax.Array:
+  """Cells start..stop-1 along an axis; those outside by the edge rule."""
+  before, after = max(0, -start), max(0, stop - values.shape[axis])
+  padding = [(0, 0)] * values.ndim
+  padding[axis] = (before, after)
+  mode = "edge" if edge == "clamp" else "constant"
+  values = jnp.pad(values, padding, mode=mode)
+  return jax.lax.slice_in_dim(values, start + before, stop + before, axis=axis)
