@@ -6,9 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from fcn_jax import metrics
 from fcn_jax import models
-from fcn_jax import types
 from fcn_jax import upsampling
 
 
@@ -29,15 +27,3 @@ def predict(
   score_map = model.apply(variables, images, train=False)
   logits = upsampling.to_pixels(score_map)
   return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def evaluate_batch(
-  model: models.FCN, variables: chex.ArrayTree, batch: types.Batch
-) -> jax.Array:
-  """Confusion matrix of one batch, [C, C] int32 (`metrics`)."""
-  return metrics.confusion_matrix(
-    batch.labels,
-    predict(model, variables, batch.images),
-    num_classes=model.num_classes,
-  )

@@ -106,5 +106,5 @@ def normalizer(
 
 
 def divide(total: jax.Array, count: jax.Array) -> jax.Array:
-  """total / count, and 0 with zero gradient where the count is 0."""
+  """Divides; gives 0 with zero gradient where the count is 0."""
   return jnp.where(count > 0, total / jnp.where(count > 0, count, 1), 0.0)

@@ -189,9 +189,7 @@ def cut(
 
 def check_size(image_size: tuple[int, int], size: tuple[int, int]) -> None:
   """Raises a `ValueError` unless a patch of `size` fits into the image."""
-  if not all(
-    0 < p <= side for p, side in zip(size, image_size, strict=True)
-  ):
+  if not all(0 < p <= side for p, side in zip(size, image_size, strict=True)):
     raise ValueError(
       f"a patch of {size[0]}x{size[1]} pixels does not fit into an image of "
       f"{image_size[0]}x{image_size[1]}: choose a smaller patch."

@@ -135,9 +135,7 @@ def _kernel_gradient(inputs, kernel, padding, cotangent):
   missing = num_strips * rows - height
   cotangent = jnp.pad(cotangent, ((0, 0), (0, missing), (0, 0), (0, 0)))
   (top, bottom), columns = padding
-  inputs = jnp.pad(
-    inputs, ((0, 0), (top, bottom + missing), columns, (0, 0))
-  )
+  inputs = jnp.pad(inputs, ((0, 0), (top, bottom + missing), columns, (0, 0)))
 
   # Sums of bfloat16 are kept in float32.
   dtype = jnp.promote_types(kernel.dtype, jnp.float32)

@@ -108,9 +108,7 @@ class VGG(nn.Module):
   param_dtype: jnp.dtype
 
   @nn.compact
-  def __call__(
-    self, images: jax.Array, *, train: bool
-  ) -> dict[str, jax.Array]:
+  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
     """Computes the features.
 
     Args:

@@ -1,0 +1,75 @@
+# Every target makes the environment it needs. For another Python:
+#   make test PYTHON=python3.12 VENV=.venv312
+
+PYTHON ?= python3
+VENV ?= .venv
+# Options for the script behind `make demo`, or for pytest: make test ARGS=-x
+ARGS ?=
+# How many processes share the tests.
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+# -qq: errors only. Without --no-compile the modules of every package are
+# compiled at once instead of those that are imported, when they are.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
+	--no-compile
+# setuptools is among the pinned requirements, so nothing else is fetched.
+EDITABLE := --no-build-isolation --editable
+
+.PHONY: help demo test parity lint requirements clean
+
+help: ## list the targets (the default)
+	@echo "Usage: make <target> [PYTHON=python3.12] [VENV=.venv] [ARGS=...]"
+	@awk -F ':.*## ' '/^[^#\t]*:.*## / { printf "  %-14s%s\n", $$1, $$2 }' \
+		$(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.installed ## train and compare on made-up pictures: runs/demo
+	$(BIN)/python experiments/loss_sampling.py demo --workdir runs/demo $(ARGS)
+
+# Tests that cannot run here skip themselves, and the summary says why.
+test: $(VENV)/.installed ## run the tests
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+parity: $(VENV)/.parity ## install PyTorch, run the tests that compare with it
+	$(BIN)/python -m pytest -m parity $(ARGS)
+
+lint: $(VENV)/.installed ## check the code's style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The environment; a half-made one has no stamp and is completed.
+$(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		2> /dev/null || { \
+		echo "Python 3.11 or newer is needed; '$(PYTHON)' is" \
+			"$$($(PYTHON) --version 2> /dev/null || echo not there)." \
+			"Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+		exit 1; }
+	@echo "Making the environment $(VENV) with $$($(PYTHON) --version):" \
+		"a minute or two, once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) --requirement requirements.txt
+	@$(INSTALL) --no-deps $(EDITABLE) .
+	@touch $@
+	@echo "The environment $(VENV) is ready."
+
+$(VENV)/.parity: $(VENV)/.installed
+	@echo "Installing PyTorch into $(VENV): a minute or more, once."
+	@$(INSTALL) --constraint requirements.txt $(EDITABLE) '.[parity]'
+	@$(BIN)/python -c 'import torch; print("PyTorch", torch.__version__)'
+	@touch $@
+
+# The oldest Python that is supported takes the versions that suit all.
+requirements: ## choose the pinned versions anew (with Python 3.11)
+	$(PYTHON) -m venv --clear $(VENV)-pins
+	$(VENV)-pins/bin/python -m pip install -q 'setuptools>=77.0.3' \
+		--editable '.[test]'
+	head -n 3 requirements.txt > $(VENV)-pins/requirements.txt
+	$(VENV)-pins/bin/python -m pip freeze --all --exclude pip \
+		--exclude-editable >> $(VENV)-pins/requirements.txt
+	mv $(VENV)-pins/requirements.txt requirements.txt
+	rm -rf $(VENV)-pins
+
+clean: ## remove the environment and the caches; runs/ and data stay
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,332 @@
+"""The papers' patch-sampling experiment (section 3.4 and Figure 5).
+
+    python experiments/loss_sampling.py demo
+    python experiments/loss_sampling.py camvid_small --source-dir DIR
+
+An arm for each sampling rate p keeps every cell of the output with probability
+p and sees base_batch / p images a step, so that the expected number of loss
+terms is the same in all arms. One more arm trains on explicit random patches,
+as many pixels of them as the whole-image arm sees. All arms use the same
+network, optimizer and number of steps.
+
+Writes to the work folder: config.json, metrics.jsonl (a row every log_every
+steps), summary.json, table.md, figure5.png (training loss against iterations,
+images and wall time) and predictions.png; arms/ holds what each finished arm
+found. Wall time counts loading, augmentation and training, but not
+compilation and evaluation.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+import tyro
+
+import command_line
+import configs
+import fcn_jax as fcn
+import report
+from fcn_jax import data
+from fcn_jax import writers
+
+METRICS_FILE = "metrics.jsonl"
+ARMS_FOLDER = "arms"
+CONTENTS = (METRICS_FILE, ARMS_FOLDER, *report.FILES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One way of training.
+
+  Attributes:
+    name: for tables, figures and file names.
+    images_per_step: images loaded for each step.
+    rate: sampling rate.
+    patch_size: height and width of explicit patches; None for whole images.
+  """
+
+  name: str
+  images_per_step: int
+  rate: float
+  patch_size: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """The data of an experiment.
+
+  Attributes:
+    train: the split to train on.
+    evaluation: the split to score on.
+    batches: all of the evaluation split; each image is in there exactly once.
+  """
+
+  train: data.Dataset
+  evaluation: data.Dataset
+  batches: list[fcn.types.Batch]
+
+
+def plan_arms(config: configs.LossSampling) -> list[Arm]:
+  """The arms of an experiment.
+
+  Raises:
+    ValueError: if an option, or a combination, makes no sense.
+  """
+  for name in ("base_batch", "cell", "steps", "num_seeds", "log_every",
+               "eval_batch", "patches_per_image", "num_pictures"):  # fmt: skip
+    if getattr(config, name) < 1:
+      raise ValueError(f"{name} is {getattr(config, name)}; it must be >= 1.")
+  if config.warmup_steps >= config.steps:
+    raise ValueError(
+      f"warmup_steps is {config.warmup_steps}, but there are only "
+      f"{config.steps} steps: choose fewer."
+    )
+  if len(set(config.rates)) < len(config.rates):
+    raise ValueError(f"rates are {config.rates}: give each only once.")
+  arms = []
+  for rate in config.rates:
+    fcn.sampling.check_rate(rate)
+    images = round(config.base_batch / rate)
+    if abs(images * rate - config.base_batch) > 1e-6:
+      raise ValueError(
+        f"base_batch / rate = {config.base_batch} / {rate} is no whole number "
+        "of images: choose another rate or base_batch."
+      )
+    arms.append(Arm(f"p={rate:g}", images, rate))
+  if config.patch_size is not None:
+    fcn.patches.check_size(config.crop_size, config.patch_size)
+    pixels = config.base_batch * np.prod(config.crop_size)
+    patch_pixels = config.patches_per_image * np.prod(config.patch_size)
+    images = max(1, round(pixels / patch_pixels))
+    arms.append(Arm("patches", images, 1.0, config.patch_size))
+  if not arms:
+    raise ValueError("no rates and no patch_size: there is nothing to train.")
+  return arms
+
+
+def load_data(config: configs.LossSampling) -> Data:
+  """Prepares and opens the data sets.
+
+  Raises:
+    ValueError: if CamVid's folder is not given or has a fault.
+    FileNotFoundError: if it does not exist.
+  """
+  source_dir = config.source_dir
+  if config.dataset == "camvid" and source_dir is None:
+    if not os.environ.get("CAMVID_DIR"):
+      raise ValueError(
+        "where is CamVid? Give its folder (with train, trainannot, val, "
+        "valannot, test and testannot in it) as --source-dir or in the "
+        "environment variable CAMVID_DIR."
+      )
+    source_dir = pathlib.Path(os.environ["CAMVID_DIR"])
+  load = functools.partial(
+    data.load, config.dataset, data_dir=config.data_dir, source_dir=source_dir
+  )
+  train, evaluation = load(split="train"), load(split=config.evaluation_split)
+  batches = data.pipeline.eval_batches(
+    evaluation.source,
+    batch_size=config.eval_batch,
+    resize_factor=config.resize,
+    num_classes=evaluation.num_classes,
+    num_threads=config.num_threads,
+  )
+  return Data(train, evaluation, list(batches))
+
+
+class Trainer:
+  """Trains one arm; compiles once for all seeds."""
+
+  def __init__(self, config: configs.LossSampling, arm: Arm, splits: Data):
+    self._config = config
+    self._arm = arm
+    self._data = splits
+    self._model = fcn.models.FCN(
+      splits.train.num_classes,
+      backbone=config.backbone,
+      stride=config.stride,
+      dropout_rate=config.dropout_rate,
+      normalization=config.normalization,
+      dtype=np.dtype(config.dtype),
+    )
+    self._optimizer = fcn.optimizers.adamw(
+      config.learning_rate,
+      total_steps=config.steps,
+      warmup_steps=config.warmup_steps,
+      weight_decay=config.weight_decay,
+    )
+    self._train_step = fcn.train.make_train_step(
+      self._model,
+      self._optimizer,
+      sampler=functools.partial(
+        fcn.sampling.bernoulli, rate=arm.rate, cell=config.cell
+      ),
+      normalize="kept",
+    )
+    self._cut = jax.jit(
+      functools.partial(
+        fcn.patches.sample_patches,
+        num_patches=config.patches_per_image,
+        size=arm.patch_size,
+      )
+    )
+
+  def train(
+    self, seed: int, log: Callable[[dict[str, Any]], None]
+  ) -> fcn.train.TrainState:
+    """Trains with one seed and logs a row every `log_every` steps."""
+    init_key, step_key, patch_key = jax.random.split(jax.random.key(seed), 3)
+    batches = self._batches(seed, patch_key)
+    first = next(batches)
+
+    def fresh_state():
+      return fcn.train.create_state(init_key, self._model, self._optimizer)
+
+    # Compiles before the clock starts; the step taken is thrown away.
+    jax.block_until_ready(self._train_step(fresh_state(), first, step_key))
+    state = jax.block_until_ready(fresh_state())
+
+    batches = self._batches(seed, patch_key)
+    window, begin = [], time.perf_counter()
+    for step in range(1, self._config.steps + 1):
+      state, metrics = self._train_step(state, next(batches), step_key)
+      window.append(metrics)
+      if step % self._config.log_every == 0 or step == self._config.steps:
+        sums = jax.tree.map(lambda *values: np.sum(values), *window)
+        log(
+          {
+            "step": step,
+            "images": step * self._arm.images_per_step,
+            "seconds": time.perf_counter() - begin,
+            "loss": float(sums.loss_sum / sums.num_sampled),
+            "num_sampled": int(sums.num_sampled),
+            "num_steps": len(window),
+          }
+        )
+        window = []
+    return state
+
+  def _batches(self, seed: int, patch_key) -> Iterator[fcn.types.Batch]:
+    batches = data.pipeline.train_batches(
+      self._data.train.source,
+      batch_size=self._arm.images_per_step,
+      crop_size=self._config.crop_size,
+      scale_range=self._config.scale_range,
+      resize_factor=self._config.resize,
+      seed=seed,
+      num_classes=self._data.train.num_classes,
+      num_threads=self._config.num_threads,
+    )
+    for step, batch in enumerate(batches):
+      if self._arm.patch_size is not None:
+        batch = self._cut(jax.random.fold_in(patch_key, step), batch)
+      yield batch
+
+  def evaluate(
+    self, state: fcn.train.TrainState, shown: list[int]
+  ) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Confusion matrix [C, C], and the predictions of the images shown."""
+    variables = fcn.train.variables(state)
+    confusion = np.zeros((self._model.num_classes,) * 2, np.int64)
+    shown_predictions = {}
+    for number, batch in enumerate(self._data.batches):
+      predictions = fcn.inference.predict(self._model, variables, batch.images)
+      confusion += np.asarray(
+        _confusion_matrix(
+          batch.labels, predictions, num_classes=self._model.num_classes
+        )
+      )
+      for index in shown:
+        if index // self._config.eval_batch == number:
+          row = index % self._config.eval_batch
+          shown_predictions[index] = np.asarray(predictions[row], np.uint8)
+    return confusion, [shown_predictions[index] for index in shown]
+
+
+_confusion_matrix = jax.jit(
+  fcn.metrics.confusion_matrix, static_argnames="num_classes"
+)
+
+
+def run(config: configs.LossSampling, arms: list[Arm], splits: Data) -> None:
+  """Trains and evaluates all arms that are not finished yet."""
+  shown = report.pictures_to_show(len(splits.evaluation.source), config)
+  folder = config.workdir / ARMS_FOLDER
+  folder.mkdir(exist_ok=True)
+  metrics_file = config.workdir / METRICS_FILE
+  earlier = writers.read_json_lines(metrics_file)
+  progress = tqdm.tqdm(
+    total=len(arms) * config.num_seeds * config.steps,
+    unit="step",
+    disable=None,
+  )
+  with progress:
+    for arm in arms:
+      trainer = Trainer(config, arm, splits)
+      for seed in range(config.num_seeds):
+        result_file = folder / f"{arm.name}-seed{seed}.json"
+        if result_file.exists():
+          progress.update(config.steps)
+          continue
+        attempts = {
+          row["attempt"]
+          for row in earlier
+          if (row["arm"], row["seed"]) == (arm.name, seed)
+        }
+        labels = {
+          "arm": arm.name, "seed": seed, "attempt": len(attempts)
+        }  # fmt: skip
+        progress.set_description(f"{arm.name}, seed {seed}")
+
+        def log(row, labels=labels):
+          writers.append_json_line(metrics_file, {**labels, **row})
+          progress.set_postfix(loss=f"{row['loss']:.3f}")
+          progress.update(row["num_steps"])
+
+        state = trainer.train(seed, log)
+        confusion, predictions = trainer.evaluate(state, shown)
+        mean_iu = fcn.metrics.scores(confusion).mean_iu
+        progress.write(f"{arm.name}, seed {seed}: mean IU {mean_iu:.3f}")
+        np.savez_compressed(
+          result_file.with_suffix(".npz"),
+          **{str(i): p for i, p in zip(shown, predictions, strict=True)},
+        )
+        # Written last: this file says that the arm is finished.
+        writers.write_json(
+          result_file, {**labels, "confusion": confusion.tolist()}
+        )
+
+
+def main() -> None:
+  """Reads the options, trains what is missing and writes the report."""
+  config = tyro.extras.overridable_config_cli(
+    configs.LOSS_SAMPLING, description=__doc__
+  )
+  with command_line.explained_errors():
+    arms = plan_arms(config)
+    splits = load_data(config)
+    command_line.claim_workdir(
+      config.workdir,
+      config,
+      resume=config.resume,
+      overwrite=config.overwrite,
+      contents=CONTENTS,
+    )
+  run(config, arms, splits)
+  names = [arm.name for arm in arms]
+  print(report.write(config, names, splits.evaluation, splits.batches))
+
+
+if __name__ == "__main__":
+  try:
+    main()
+  except KeyboardInterrupt:
+    sys.exit("interrupted; the same command with --resume continues.")
