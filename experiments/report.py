@@ -58,7 +58,8 @@ def write(
         "seconds": curves[name].seconds[:, -1].tolist(),
         "final_loss": curves[name].losses[:, -1].tolist(),
         "scores": [
-          _scores(c, evaluation.class_names) for c in confusions[name]
+          _scores(confusion, evaluation.class_names)
+          for confusion in _read_confusions(config, name)
         ],
       }
       for name, terms in _loss_terms(config, arm_names).items()

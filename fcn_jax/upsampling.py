@@ -116,7 +116,7 @@ def interpolate_axis(
   lead = math.ceil(position)
   shape = [1] * (values.ndim + 1)
   shape[axis + 1] = factor
-  fraction = (jnp.arange(factor) + (lead - position)) / factor
+  fraction = (jnp.arange(factor, dtype=jnp.float32) + lead - position) / factor
   fraction = fraction.astype(values.dtype).reshape(shape)
   low = jnp.expand_dims(low, axis + 1)
   high = jnp.expand_dims(high, axis + 1)
