@@ -94,9 +94,10 @@ LOSS_SAMPLING = {
       resize=0.5,
       crop_size=(160, 224),
       patch_size=(80, 112),
-      base_batch=2,
-      steps=600,
+      base_batch=4,
+      steps=1400,
       num_seeds=1,
+      warmup_steps=50,
     ),
   ),
   # Hardware: one GPU with 40 GB or a TPU; hours. Not run by us yet.

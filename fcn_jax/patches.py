@@ -34,7 +34,9 @@ def extract_patch(
   check_size(image.shape[:2], size)
   chex.assert_shape(corner, (2,))
   start = (corner[0], corner[1], *(0,) * (image.ndim - 2))
-  return jax.lax.dynamic_slice(image, start, (*size, *image.shape[2:]))
+  return jax.lax.dynamic_slice(
+    image, start, (*size, *image.shape[2:]), allow_negative_indices=False
+  )
 
 
 def extract_patches(
@@ -75,7 +77,8 @@ def random_corners(
   """
   check_size(image_size, size)
   room = jnp.array([h - p + 1 for h, p in zip(image_size, size, strict=True)])
-  return jax.random.randint(key, (num_images, num_patches, 2), 0, room)
+  shape = (num_images, num_patches, 2)
+  return jax.random.randint(key, shape, 0, room[None, None])
 
 
 def grid_corners(

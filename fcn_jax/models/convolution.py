@@ -138,7 +138,7 @@ def _kernel_gradient(inputs, kernel, padding, cotangent):
   inputs = jnp.pad(inputs, ((0, 0), (top, bottom + missing), columns, (0, 0)))
 
   # Sums of bfloat16 are kept in float32.
-  dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+  dtype = jnp.float64 if kernel.dtype == jnp.float64 else jnp.float32
 
   def add_strip(total, strip):
     def strip_of(array, length):
