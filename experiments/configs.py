@@ -11,8 +11,8 @@ class LossSampling:
 
   workdir: pathlib.Path
   """Folder for the results; made if it is not there."""
-  dataset: Literal["shapes", "camvid"] = "shapes"
-  """Data set to train and evaluate on."""
+  dataset: Literal["shapes", "shapes/tiny", "camvid"] = "shapes"
+  """Data set to train and evaluate on; shapes/tiny has a dozen images."""
   source_dir: pathlib.Path | None = None
   """Folder of the original CamVid files; if not given, that of the environment
   variable CAMVID_DIR."""

@@ -22,7 +22,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -140,6 +140,18 @@ def load_data(config: configs.LossSampling) -> Data:
     num_threads=config.num_threads,
   )
   return Data(train, evaluation, list(batches))
+
+
+def check_batches(arms: list[Arm], splits: Data) -> None:
+  """Raises a `ValueError` if an arm wants more images a step than there are."""
+  num_images = len(splits.train.source)
+  for arm in arms:
+    if arm.images_per_step > num_images:
+      raise ValueError(
+        f"arm {arm.name} needs {arm.images_per_step} images a step, but the "
+        f"data set has {num_images}: choose a smaller base_batch or a larger "
+        "rate."
+      )
 
 
 class Trainer:
@@ -305,14 +317,19 @@ def run(config: configs.LossSampling, arms: list[Arm], splits: Data) -> None:
         )
 
 
-def main() -> None:
-  """Reads the options, trains what is missing and writes the report."""
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Reads the options, trains what is missing and writes the report.
+
+  Args:
+    arguments: of the command line; those of the process if None.
+  """
   config = tyro.extras.overridable_config_cli(
-    configs.LOSS_SAMPLING, description=__doc__
+    configs.LOSS_SAMPLING, description=__doc__, args=arguments
   )
   with command_line.explained_errors():
     arms = plan_arms(config)
     splits = load_data(config)
+    check_batches(arms, splits)
     command_line.claim_workdir(
       config.workdir,
       config,
