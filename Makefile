@@ -28,7 +28,7 @@ demo: $(VENV)/.installed ## train and compare on made-up pictures: runs/demo
 
 # Tests that cannot run here skip themselves, and the summary says why.
 test: $(VENV)/.installed ## run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 parity: $(VENV)/.parity ## install PyTorch, run the tests that compare with it
 	$(BIN)/python -m pytest -m parity $(ARGS)

@@ -34,8 +34,6 @@ import command_line
 import configs
 import fcn_jax as fcn
 import report
-from fcn_jax import data
-from fcn_jax import writers
 
 METRICS_FILE = "metrics.jsonl"
 ARMS_FOLDER = "arms"
@@ -69,8 +67,8 @@ class Data:
     batches: all of the evaluation split; each image is in there exactly once.
   """
 
-  train: data.Dataset
-  evaluation: data.Dataset
+  train: fcn.data.Dataset
+  evaluation: fcn.data.Dataset
   batches: list[fcn.types.Batch]
 
 
@@ -129,10 +127,13 @@ def load_data(config: configs.LossSampling) -> Data:
       )
     source_dir = pathlib.Path(os.environ["CAMVID_DIR"])
   load = functools.partial(
-    data.load, config.dataset, data_dir=config.data_dir, source_dir=source_dir
+    fcn.data.load,
+    config.dataset,
+    data_dir=config.data_dir,
+    source_dir=source_dir,
   )
   train, evaluation = load(split="train"), load(split=config.evaluation_split)
-  batches = data.pipeline.eval_batches(
+  batches = fcn.data.pipeline.eval_batches(
     evaluation.source,
     batch_size=config.eval_batch,
     resize_factor=config.resize,
@@ -227,7 +228,7 @@ class Trainer:
     return state
 
   def _batches(self, seed: int, patch_key) -> Iterator[fcn.types.Batch]:
-    batches = data.pipeline.train_batches(
+    batches = fcn.data.pipeline.train_batches(
       self._data.train.source,
       batch_size=self._arm.images_per_step,
       crop_size=self._config.crop_size,
@@ -274,7 +275,7 @@ def run(config: configs.LossSampling, arms: list[Arm], splits: Data) -> None:
   folder = config.workdir / ARMS_FOLDER
   folder.mkdir(exist_ok=True)
   metrics_file = config.workdir / METRICS_FILE
-  earlier = writers.read_json_lines(metrics_file)
+  earlier = fcn.writers.read_json_lines(metrics_file)
   progress = tqdm.tqdm(
     total=len(arms) * config.num_seeds * config.steps,
     unit="step",
@@ -299,7 +300,7 @@ def run(config: configs.LossSampling, arms: list[Arm], splits: Data) -> None:
         progress.set_description(f"{arm.name}, seed {seed}")
 
         def log(row, labels=labels):
-          writers.append_json_line(metrics_file, {**labels, **row})
+          fcn.writers.append_json_line(metrics_file, {**labels, **row})
           progress.set_postfix(loss=f"{row['loss']:.3f}")
           progress.update(row["num_steps"])
 
@@ -312,7 +313,7 @@ def run(config: configs.LossSampling, arms: list[Arm], splits: Data) -> None:
           **{str(i): p for i, p in zip(shown, predictions, strict=True)},
         )
         # Written last: this file says that the arm is finished.
-        writers.write_json(
+        fcn.writers.write_json(
           result_file, {**labels, "confusion": confusion.tolist()}
         )
 

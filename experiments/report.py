@@ -1,7 +1,7 @@
 """The tables and figures of the loss-sampling experiment."""
 
 import json
-import platform
+import os
 from typing import Any
 
 import jax
@@ -9,9 +9,6 @@ import numpy as np
 
 import configs
 import fcn_jax as fcn
-from fcn_jax import data
-from fcn_jax import visualize
-from fcn_jax import writers
 
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.md"
@@ -31,7 +28,7 @@ def pictures_to_show(
 def write(
   config: configs.LossSampling,
   arm_names: list[str],
-  evaluation: data.Dataset,
+  evaluation: fcn.data.Dataset,
   batches: list[fcn.types.Batch],
 ) -> str:
   """Writes summary, table and figures to the work folder.
@@ -70,18 +67,18 @@ def write(
     },
     "evaluation_images": len(evaluation.source),
     "device": jax.devices()[0].device_kind,
-    "machine": platform.machine(),
+    "cores": len(os.sched_getaffinity(0)),
     "jax": jax.__version__,
   }
-  writers.write_json(config.workdir / SUMMARY_FILE, summary)
+  fcn.writers.write_json(config.workdir / SUMMARY_FILE, summary)
   table = _table(summary, evaluation.class_names)
   (config.workdir / TABLE_FILE).write_text(table, encoding="utf-8")
-  visualize.loss_curves(
+  fcn.visualize.loss_curves(
     config.workdir / CURVES_FILE,
     curves,
     f"{config.dataset}, FCN-{config.stride}s, {config.backbone}",
   )
-  visualize.predictions(
+  fcn.visualize.predictions(
     config.workdir / PREDICTIONS_FILE,
     _columns(config, arm_names, evaluation, batches),
     evaluation.class_names,
@@ -94,7 +91,7 @@ def _rows(
   config: configs.LossSampling, arm_name: str
 ) -> list[list[dict[str, Any]]]:
   """The logged rows of each seed of an arm, from its last attempt."""
-  rows = writers.read_json_lines(config.workdir / "metrics.jsonl")
+  rows = fcn.writers.read_json_lines(config.workdir / "metrics.jsonl")
   by_seed = []
   for seed in range(config.num_seeds):
     mine = [r for r in rows if (r["arm"], r["seed"]) == (arm_name, seed)]
@@ -105,15 +102,15 @@ def _rows(
 
 def _read_curves(
   config: configs.LossSampling, arm_names: list[str]
-) -> dict[str, visualize.Curves]:
+) -> dict[str, fcn.visualize.Curves]:
   curves = {}
   for name in arm_names:
     seeds = _rows(config, name)
-    curves[name] = visualize.Curves(
+    curves[name] = fcn.visualize.Curves(
       iterations=np.array([row["step"] for row in seeds[0]]),
       images=np.array([row["images"] for row in seeds[0]]),
       seconds=np.array([[row["seconds"] for row in rows] for rows in seeds]),
-      losses=np.array([[row["loss"] for row in rows] for rows in seeds]),
+      losses=np.array([[row["loss"] for row in rows] for rows in seeds], float),
     )
   return curves
 
@@ -197,7 +194,7 @@ def _table(summary: dict[str, Any], class_names: tuple[str, ...]) -> str:
   note = (
     f"Mean over {num_seeds} seed(s), with the range where there are several; "
     f"scores on {summary['evaluation_images']} images. Device: "
-    f"{summary['device']}, jax {summary['jax']}."
+    f"{summary['device']} ({summary['cores']} cores), jax {summary['jax']}."
   )
   return "\n".join([*lines, "", *per_class, "", note, ""])
 
@@ -222,7 +219,7 @@ def _spread(values: list[float], digits: int) -> str:
 def _columns(
   config: configs.LossSampling,
   arm_names: list[str],
-  evaluation: data.Dataset,
+  evaluation: fcn.data.Dataset,
   batches: list[fcn.types.Batch],
 ) -> dict[str, list[np.ndarray]]:
   """The pictures of predictions.png by column, seed 0 of each arm."""

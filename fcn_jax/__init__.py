@@ -5,6 +5,7 @@
 See the README for an example, and ARCHITECTURE.md for the way of the data.
 """
 
+from fcn_jax import data
 from fcn_jax import geometry
 from fcn_jax import inference
 from fcn_jax import losses
@@ -16,8 +17,11 @@ from fcn_jax import sampling
 from fcn_jax import train
 from fcn_jax import types
 from fcn_jax import upsampling
+from fcn_jax import visualize
+from fcn_jax import writers
 
 __all__ = [
+  "data",
   "geometry",
   "inference",
   "losses",
@@ -29,4 +33,6 @@ __all__ = [
   "train",
   "types",
   "upsampling",
+  "visualize",
+  "writers",
 ]

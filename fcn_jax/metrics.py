@@ -50,7 +50,7 @@ def confusion_matrix(
     host in int64.
   """
   chex.assert_equal_shape((labels, predictions))
-  cells = labels * num_classes + predictions
+  cells = labels.astype(jnp.int32) * num_classes + predictions
   # One cell more than the matrix has takes the void pixels.
   cells = jnp.where(labels == types.IGNORE_LABEL, num_classes**2, cells)
   counts = jnp.bincount(cells.reshape(-1), length=num_classes**2 + 1)

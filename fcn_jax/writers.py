@@ -1,6 +1,7 @@
 """Records of a run, written so that a crash loses none of them."""
 
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -9,12 +10,19 @@ from typing import Any
 def append_json_line(path: pathlib.Path, row: dict[str, Any]) -> None:
   """Adds one row to a JSON Lines file, on disk when this returns.
 
+  A last line cut off by a crash in mid-write is removed first.
+
   Args:
     path: the file; made if it is not there.
-    row: numbers, strings and lists; NaN is written as null.
+    row: numbers, strings and lists; NaN and infinities are written as null.
   """
-  with path.open("a", encoding="utf-8") as file:
-    file.write(json.dumps(_without_nan(row), allow_nan=False) + "\n")
+  line = json.dumps(_without_nan(row), allow_nan=False) + "\n"
+  with path.open("a+b") as file:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+    if file.read() not in (b"", b"\n"):
+      file.seek(0)
+      file.truncate(file.read().rfind(b"\n") + 1)
+    file.write(line.encode())
 
 
 def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -40,7 +48,7 @@ def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON file whole or not at all; NaN is written as null."""
+  """Writes a JSON file whole or not at all; NaN and infinities become null."""
   partial = path.with_name(path.name + ".partial")
   text = json.dumps(_without_nan(value), indent=2, allow_nan=False)
   partial.write_text(text + "\n", encoding="utf-8")
@@ -52,6 +60,6 @@ def _without_nan(value: Any) -> Any:
     return {key: _without_nan(item) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
     return [_without_nan(item) for item in value]
-  if isinstance(value, float) and value != value:
+  if isinstance(value, float) and not math.isfinite(value):
     return None
   return value

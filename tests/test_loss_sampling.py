@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import fcn_jax
 import loss_sampling
 from fcn_jax import writers
 
@@ -116,7 +117,7 @@ def test_every_evaluation_pixel_is_counted_once(finished):
     for file in (workdir / "arms").glob("*.json")
   }
   labels = [
-    loss_sampling.data.shapes.example(split="validation", index=index)[1]
+    fcn_jax.data.shapes.example(split="validation", index=index)[1]
     for index in range(5)
   ]
   assert totals == {sum(int(np.sum(label != 255)) for label in labels)}

@@ -123,7 +123,8 @@ class VGG(nn.Module):
       for block, width in enumerate(self.architecture.widths, start=1)
     }
     features = {}
-    x = images.astype(jnp.float32) - jnp.array(self.architecture.mean)
+    mean = jnp.array(self.architecture.mean).reshape(1, 1, 1, -1)
+    x = images.astype(jnp.float32) - mean
     x = (x * self.architecture.scale).astype(self.dtype)
     for layer in layers(self.architecture, self.padding):
       if layer.name.startswith("pool"):

@@ -1,0 +1,135 @@
+import hypothesis
+import hypothesis.extra.numpy
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import strategies
+
+from fcn_jax import metrics
+from fcn_jax import types
+
+VOID = types.IGNORE_LABEL
+NUM_CLASSES = 4
+LABELS = strategies.sampled_from([*range(NUM_CLASSES), VOID])
+CLASSES = strategies.integers(0, NUM_CLASSES - 1)
+# One shape, so that nothing is compiled again.
+SHAPE = (2, 3, 5)
+
+
+def arrays(elements):
+  return hypothesis.extra.numpy.arrays(np.int32, SHAPE, elements=elements)
+
+
+def confusion_loop(labels, predictions):
+  counts = np.zeros((NUM_CLASSES, NUM_CLASSES), int)
+  for label, prediction in zip(
+    labels.ravel(), predictions.ravel(), strict=True
+  ):
+    if label != VOID:
+      counts[label, prediction] += 1
+  return counts
+
+
+def scores_loop(n):
+  """Section 4 of the papers, class by class."""
+  t = [sum(row) for row in n]
+  found, overlap, weighted = [], [], []
+  for i in range(len(n)):
+    union = t[i] + sum(row[i] for row in n) - n[i][i]
+    if t[i]:
+      found.append(n[i][i] / t[i])
+      weighted.append(t[i] * n[i][i] / union)
+    if union:
+      overlap.append(n[i][i] / union)
+  right = sum(n[i][i] for i in range(len(n)))
+  return (
+    right / sum(t),
+    sum(found) / len(found),
+    sum(overlap) / len(overlap),
+    sum(weighted) / sum(t),
+  )
+
+
+@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.given(arrays(LABELS), arrays(CLASSES))
+def test_the_confusion_matrix_agrees_with_a_loop_and_with_scikit_learn(
+  labels, predictions
+):
+  counts = metrics.confusion_matrix(
+    jnp.asarray(labels), jnp.asarray(predictions), num_classes=NUM_CLASSES
+  )
+  assert jnp.issubdtype(counts.dtype, jnp.integer)
+  np.testing.assert_array_equal(counts, confusion_loop(labels, predictions))
+  valid = labels != VOID
+  if valid.any():
+    theirs = sklearn.metrics.confusion_matrix(
+      labels[valid], predictions[valid], labels=range(NUM_CLASSES)
+    )
+    np.testing.assert_array_equal(counts, theirs)
+
+
+@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.given(
+  hypothesis.extra.numpy.arrays(
+    np.int64, (4, 4), elements=strategies.integers(0, 5)
+  ).filter(np.any)
+)
+def test_scores_agree_with_their_definitions(confusion):
+  scores = metrics.scores(confusion)
+  np.testing.assert_allclose(scores[:4], scores_loop(confusion.tolist()))
+
+
+def test_the_matrix_of_two_batches_is_the_sum_of_theirs():
+  rng = np.random.default_rng(0)
+  labels = jnp.asarray(rng.integers(0, NUM_CLASSES, (2, 6, 7)), jnp.int32)
+  classes = jnp.asarray(rng.integers(0, NUM_CLASSES, (2, 6, 7)), jnp.int32)
+
+  def count(labels, classes):
+    return metrics.confusion_matrix(labels, classes, num_classes=NUM_CLASSES)
+
+  parts = [count(labels[i], classes[i]) for i in range(2)]
+  np.testing.assert_array_equal(sum(parts), count(labels, classes))
+
+
+def test_a_class_that_is_nowhere_is_left_out_of_the_means():
+  confusion = [[3, 1, 0], [0, 4, 0], [0, 0, 0]]
+  scores = metrics.scores(confusion)
+  np.testing.assert_allclose(scores.class_iu, [3 / 4, 4 / 5, np.nan])
+  np.testing.assert_allclose(scores.mean_iu, (3 / 4 + 4 / 5) / 2)
+  np.testing.assert_allclose(scores.mean_accuracy, (3 / 4 + 1) / 2)
+
+
+def test_a_class_that_is_only_predicted_counts_as_0_in_the_mean_iu():
+  scores = metrics.scores([[2, 2], [0, 0]])
+  np.testing.assert_allclose(scores.class_iu, [0.5, 0.0])
+  assert scores.mean_iu == 0.25
+  assert scores.mean_accuracy == 0.5
+  assert scores.frequency_weighted_iu == 0.5
+
+
+def test_nothing_but_void_scores_nan():
+  labels = jnp.full((1, 3, 3), VOID, jnp.int32)
+  confusion = metrics.confusion_matrix(
+    labels, jnp.zeros_like(labels), num_classes=NUM_CLASSES
+  )
+  assert not np.any(confusion)
+  scores = metrics.scores(confusion)
+  assert np.all(np.isnan(scores[:4]))
+  assert np.all(np.isnan(scores.class_iu))
+
+
+def test_a_perfect_prediction_scores_1():
+  assert metrics.scores(np.diag([5, 1, 9]))[:4] == (1, 1, 1, 1)
+
+
+def test_large_counts_are_exact():
+  scores = metrics.scores(np.array([[2**40 + 1, 0], [1, 2**40]]))
+  assert scores.pixel_accuracy == pytest.approx(1, abs=1e-11)
+  assert scores.pixel_accuracy < 1
+
+
+def test_labels_and_predictions_of_different_size_are_refused():
+  labels = jnp.zeros((1, 3, 3), jnp.int32)
+  with pytest.raises(AssertionError):
+    metrics.confusion_matrix(labels, labels[:, 1:], num_classes=2)

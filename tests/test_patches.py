@@ -1,0 +1,152 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fcn_jax import patches
+from fcn_jax import types
+
+KEY = jax.random.key(0)
+
+
+def numbered_batch(num_images=2, height=13, width=17):
+  """Every pixel and label has its own number."""
+  count = num_images * height * width
+  labels = np.arange(count, dtype=np.int32)
+  labels = labels.reshape(num_images, height, width)
+  images = np.stack([labels, -labels, labels + count], -1).astype(np.float32)
+  return types.Batch(jnp.asarray(images), jnp.asarray(labels))
+
+
+class ExtractTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_a_patch_is_a_slice_of_the_image(self):
+    image = numbered_batch().images[0]
+    extract = self.variant(
+      functools.partial(patches.extract_patch, size=(4, 6))
+    )
+    for row, column in ((0, 0), (3, 5), (9, 11)):
+      patch = extract(image, jnp.array([row, column]))
+      expected = np.asarray(image)[row : row + 4, column : column + 6]
+      np.testing.assert_array_equal(patch, expected)
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_corners_outside_are_moved_inside(self):
+    image = numbered_batch().labels[0]
+    extract = self.variant(
+      functools.partial(patches.extract_patch, size=(4, 6))
+    )
+    for corner, inside in (((-2, 30), (0, 11)), ((10, -1), (9, 0))):
+      row, column = inside
+      expected = np.asarray(image)[row : row + 4, column : column + 6]
+      np.testing.assert_array_equal(extract(image, jnp.array(corner)), expected)
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_each_image_has_its_own_patches(self):
+    batch = numbered_batch()
+    corners = np.array([[[0, 0], [9, 11], [4, 2]], [[1, 1], [2, 3], [5, 8]]])
+    extract = self.variant(
+      functools.partial(patches.extract_patches, size=(4, 6))
+    )
+    for array in batch:
+      found = extract(array, jnp.asarray(corners, jnp.int32))
+      for n, k in np.ndindex(2, 3):
+        row, column = corners[n, k]
+        expected = np.asarray(array)[n, row : row + 4, column : column + 6]
+        np.testing.assert_array_equal(found[n, k], expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.bfloat16])
+def test_a_patch_has_the_type_of_its_image(dtype):
+  image = jnp.zeros((5, 5, 3), dtype)
+  patch = patches.extract_patch(image, jnp.array([1, 1]), (2, 3))
+  assert (patch.shape, patch.dtype) == ((2, 3, 3), dtype)
+
+
+@pytest.mark.parametrize(
+  "image_size, size", [((12, 18), (4, 6)), ((13, 17), (4, 6)), ((5, 9), (5, 9))]
+)
+def test_grid_patches_put_back_together_are_the_image(image_size, size):
+  batch = numbered_batch(2, *image_size)
+  cut = patches.grid_patches(batch, size=size, stride=size)
+  corners = np.asarray(patches.grid_corners(image_size, size, size))
+  assert len(cut.labels) == len(cut.images) == 2 * len(corners)
+  for array, pieces in zip(batch, cut, strict=True):
+    whole = np.full(array.shape, np.nan)
+    pieces = np.asarray(pieces).reshape(2, len(corners), *pieces.shape[1:])
+    for k, (row, column) in enumerate(corners):
+      rows, columns = slice(row, row + size[0]), slice(column, column + size[1])
+      whole[:, rows, columns] = pieces[:, k]
+    np.testing.assert_array_equal(whole, array)
+
+
+def test_overlapping_patches_of_a_third_cover_every_pixel():
+  image_size, size, stride = (50, 41), (12, 15), (4, 5)
+  corners = np.asarray(patches.grid_corners(image_size, size, stride))
+  covered = np.zeros(image_size, int)
+  for row, column in corners:
+    assert row + size[0] <= image_size[0]
+    assert column + size[1] <= image_size[1]
+    covered[row : row + size[0], column : column + size[1]] += 1
+  assert covered.min() >= 1
+  assert covered[20:30, 20:26].min() >= 9
+  assert len({tuple(corner) for corner in corners}) == len(corners)
+
+
+def test_images_and_labels_are_cut_alike():
+  batch = numbered_batch()
+  cut = patches.sample_patches(KEY, batch, num_patches=5, size=(4, 6))
+  chex.assert_shape(cut.images, (10, 4, 6, 3))
+  np.testing.assert_array_equal(cut.images[..., 0], cut.labels)
+  # Those of one image together.
+  per_image = batch.labels[0].size
+  of_image = np.asarray(cut.labels).reshape(2, -1) // per_image
+  np.testing.assert_array_equal(of_image, np.tile([[0], [1]], 5 * 4 * 6))
+
+
+def test_an_image_and_labels_of_different_size_are_refused():
+  batch = numbered_batch()
+  batch = batch._replace(labels=batch.labels[:, 1:])
+  with pytest.raises(AssertionError):
+    patches.sample_patches(KEY, batch, num_patches=1, size=(4, 6))
+
+
+def test_random_corners_lie_inside_and_reach_both_ends():
+  corners = patches.random_corners(
+    KEY, num_images=20, num_patches=40, image_size=(9, 12), size=(4, 6)
+  )
+  chex.assert_shape(corners, (20, 40, 2))
+  assert corners.dtype == jnp.int32
+  rows, columns = np.asarray(corners).reshape(-1, 2).T
+  assert set(rows) == set(range(6))
+  assert set(columns) == set(range(7))
+  # Images do not share their corners.
+  assert np.any(corners[0] != corners[1])
+
+
+def test_a_patch_as_large_as_the_image_has_one_corner():
+  corners = patches.random_corners(
+    KEY, num_images=1, num_patches=3, image_size=(4, 6), size=(4, 6)
+  )
+  np.testing.assert_array_equal(corners, np.zeros((1, 3, 2)))
+
+
+@pytest.mark.parametrize("size", [(14, 6), (4, 18), (0, 6)])
+def test_a_patch_that_does_not_fit_is_an_error(size):
+  batch = numbered_batch()
+  match = f"patch of {size[0]}x{size[1]} pixels does not fit .* 13x17"
+  with pytest.raises(ValueError, match=match):
+    patches.sample_patches(KEY, batch, num_patches=1, size=size)
+  with pytest.raises(ValueError, match=match):
+    patches.grid_patches(batch, size=size, stride=(1, 1))
+  with pytest.raises(ValueError, match=match):
+    patches.extract_patch(batch.labels[0], jnp.array([0, 0]), size)
+
+
+@pytest.mark.parametrize("stride", [(5, 6), (4, 7), (0, 6), (4, -1)])
+def test_a_stride_that_leaves_gaps_is_an_error(stride):
+  with pytest.raises(ValueError, match="stride"):
+    patches.grid_corners((13, 17), (4, 6), stride)
