@@ -26,7 +26,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import tqdm
 import tyro
 
@@ -155,30 +157,52 @@ def check_batches(arms: list[Arm], splits: Data) -> None:
       )
 
 
+def make_model(
+  config: configs.LossSampling, num_classes: int
+) -> fcn.models.FCN:
+  """The network that all arms train."""
+  return fcn.models.FCN(
+    num_classes,
+    backbone=config.backbone,
+    stride=config.stride,
+    dropout_rate=config.dropout_rate,
+    normalization=config.normalization,
+    dtype=jnp.dtype(config.dtype),
+  )
+
+
+def make_optimizer(
+  config: configs.LossSampling,
+) -> optax.GradientTransformation:
+  """The optimizer of all arms."""
+  return fcn.optimizers.adamw(
+    config.learning_rate,
+    total_steps=config.steps,
+    warmup_steps=config.warmup_steps,
+    weight_decay=config.weight_decay,
+  )
+
+
 class Trainer:
   """Trains one arm; compiles once for all seeds."""
 
-  def __init__(self, config: configs.LossSampling, arm: Arm, splits: Data):
+  def __init__(
+    self,
+    config: configs.LossSampling,
+    arm: Arm,
+    splits: Data,
+    *,
+    model: fcn.models.FCN,
+    optimizer: optax.GradientTransformation,
+  ):
     self._config = config
     self._arm = arm
     self._data = splits
-    self._model = fcn.models.FCN(
-      splits.train.num_classes,
-      backbone=config.backbone,
-      stride=config.stride,
-      dropout_rate=config.dropout_rate,
-      normalization=config.normalization,
-      dtype=np.dtype(config.dtype),
-    )
-    self._optimizer = fcn.optimizers.adamw(
-      config.learning_rate,
-      total_steps=config.steps,
-      warmup_steps=config.warmup_steps,
-      weight_decay=config.weight_decay,
-    )
+    self._model = model
+    self._optimizer = optimizer
     self._train_step = fcn.train.make_train_step(
-      self._model,
-      self._optimizer,
+      model,
+      optimizer,
       sampler=functools.partial(
         fcn.sampling.bernoulli, rate=arm.rate, cell=config.cell
       ),
@@ -197,15 +221,11 @@ class Trainer:
   ) -> fcn.train.TrainState:
     """Trains with one seed and logs a row every `log_every` steps."""
     init_key, step_key, patch_key = jax.random.split(jax.random.key(seed), 3)
-    batches = self._batches(seed, patch_key)
-    first = next(batches)
-
-    def fresh_state():
-      return fcn.train.create_state(init_key, self._model, self._optimizer)
-
+    state = fcn.train.create_state(init_key, self._model, self._optimizer)
     # Compiles before the clock starts; the step taken is thrown away.
-    jax.block_until_ready(self._train_step(fresh_state(), first, step_key))
-    state = jax.block_until_ready(fresh_state())
+    first = next(self._batches(seed, patch_key))
+    copy = jax.tree.map(jnp.copy, state)
+    jax.block_until_ready(self._train_step(copy, first, step_key))
 
     batches = self._batches(seed, patch_key)
     window, begin = [], time.perf_counter()
@@ -281,9 +301,11 @@ def run(config: configs.LossSampling, arms: list[Arm], splits: Data) -> None:
     unit="step",
     disable=None,
   )
+  model = make_model(config, splits.train.num_classes)
+  optimizer = make_optimizer(config)
   with progress:
     for arm in arms:
-      trainer = Trainer(config, arm, splits)
+      trainer = Trainer(config, arm, splits, model=model, optimizer=optimizer)
       for seed in range(config.num_seeds):
         result_file = folder / f"{arm.name}-seed{seed}.json"
         if result_file.exists():

@@ -50,6 +50,7 @@ class StepMetrics(NamedTuple):
   num_valid: jax.Array
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def create_state(
   key: jax.Array,
   model: models.FCN,
@@ -57,24 +58,23 @@ def create_state(
 ) -> TrainState:
   """Initialises parameters, batch statistics and the optimizer.
 
+  Compiled once for a model and an optimizer, whatever the key.
+
   Args:
     key: random key; equal keys give equal states.
     model: the network.
     optimizer: an optax chain.
   """
-
-  def initialize(key):
-    # Shapes of parameters do not depend on the image; a small one will do.
-    images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
-    model_state, params = _pop_params(model.init(key, images, train=False))
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      model_state=model_state,
-      opt_state=optimizer.init(params),
-    )
-
-  return jax.jit(initialize)(key)
+  # Shapes of parameters do not depend on the image; a small one will do.
+  images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
+  model_state = dict(model.init(key, images, train=False))
+  params = model_state.pop("params")
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    model_state=model_state,
+    opt_state=optimizer.init(params),
+  )
 
 
 def make_train_step(
@@ -184,11 +184,3 @@ def train_step(
 def variables(state: TrainState) -> chex.ArrayTree:
   """The variables of the model, as `model.apply` wants them."""
   return {"params": state.params, **state.model_state}
-
-
-def _pop_params(
-  variables: chex.ArrayTree,
-) -> tuple[chex.ArrayTree, chex.ArrayTree]:
-  model_state = dict(variables)
-  params = model_state.pop("params")
-  return model_state, params
