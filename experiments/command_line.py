@@ -1,8 +1,9 @@
-"""What all experiment scripts share: presets, errors and the work folder."""
+"""What all experiment scripts share: errors and the work folder."""
 
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -12,6 +13,16 @@ from typing import Any
 from fcn_jax import writers
 
 CONFIG_FILE = "config.json"
+
+# What only says where and how to run; all else must stay when a run resumes.
+_NOT_SETTINGS = (
+  "workdir",
+  "source_dir",
+  "data_dir",
+  "num_threads",
+  "resume",
+  "overwrite",
+)
 
 
 @contextlib.contextmanager
@@ -28,80 +39,113 @@ def explained_errors() -> Iterator[None]:
     raise SystemExit(1) from error
 
 
-def claim_workdir(
-  workdir: pathlib.Path,
-  config: Any,
-  *,
-  resume: bool,
-  overwrite: bool,
-  contents: Sequence[str],
-) -> None:
-  """Makes the work folder of a run and writes the run's configuration there.
+def num_cores() -> int:
+  """Cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):  # Not on macOS.
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def check_workdir(config: Any, experiment: str) -> None:
+  """Checks that a run can begin or continue in its work folder.
 
   Args:
-    workdir: the folder.
-    config: dataclass; all fields but those that only say where and how to run
-      (`workdir`, `resume`, `overwrite`, `num_threads`) must be the same when a
-      run is resumed.
-    resume: whether to continue the run that is there.
-    overwrite: whether to delete the run that is there.
-    contents: names of the files and folders that a run makes; all that is
-      deleted by `overwrite`.
+    config: dataclass of the run with the fields `workdir`, `resume` (whether
+      to continue the run that is there) and `overwrite` (whether to delete
+      it).
+    experiment: name of the script.
 
   Raises:
-    ValueError: if the folder holds a run and neither option was given, a run
-      of another configuration is to be resumed, or it holds other files.
+    ValueError: if the folder holds a run and neither option was given, the
+      run to resume is missing or has other settings, or the folder holds
+      other files.
   """
-  settings = _settings(config)
-  file = workdir / CONFIG_FILE
-  if resume and overwrite:
+  workdir = config.workdir
+  if config.resume and config.overwrite:
     raise ValueError("--resume and --overwrite contradict each other.")
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f"{workdir} is a file; give a folder as --workdir.")
-  if resume:
-    _check_same(file, settings)
-    return
-  if file.exists() and not overwrite:
+  before = _read_settings(workdir / CONFIG_FILE, experiment)
+  if config.resume:
+    _check_same(workdir, before, _settings(config, experiment))
+  elif before is not None and not config.overwrite:
     raise ValueError(
       f"{workdir} already holds a run. Continue it with --resume, delete it "
-      "with --overwrite, or give another --workdir."
+      "with --overwrite, or give another --workdir. (Through make: "
+      "ARGS=--resume.)"
     )
-  if not file.exists() and workdir.exists() and any(workdir.iterdir()):
+  elif before is None and workdir.exists() and any(workdir.iterdir()):
     raise ValueError(
-      f"{workdir} holds files that are not from a run, and none of them will "
-      "be touched: give another --workdir."
+      f"{workdir} holds files that are not from a run of {experiment}, and "
+      "none of them will be touched: give another --workdir."
     )
-  if file.exists():
-    for name in contents:
-      path = workdir / name
-      if path.is_dir():
-        shutil.rmtree(path)
-      else:
-        path.unlink(missing_ok=True)
-  workdir.mkdir(parents=True, exist_ok=True)
-  writers.write_json(file, settings)
 
 
-def _settings(config: Any) -> dict[str, Any]:
-  settings = dataclasses.asdict(config)
-  for name in ("workdir", "resume", "overwrite", "num_threads"):
+def claim_workdir(
+  config: Any, experiment: str, contents: Sequence[str]
+) -> None:
+  """Makes the work folder and writes the run's settings there.
+
+  Call `check_workdir` first; everything else that can be wrong with the
+  options should have been checked, too, as `overwrite` deletes here.
+
+  Args:
+    config: see `check_workdir`.
+    experiment: name of the script.
+    contents: names of the files and folders that a run makes; all that
+      `overwrite` deletes.
+  """
+  if config.resume:
+    return
+  for name in contents:
+    path = config.workdir / name
+    if path.is_dir():
+      shutil.rmtree(path)
+    else:
+      path.unlink(missing_ok=True)
+  config.workdir.mkdir(parents=True, exist_ok=True)
+  settings = _settings(config, experiment)
+  writers.write_json(config.workdir / CONFIG_FILE, settings)
+
+
+def _settings(config: Any, experiment: str) -> dict[str, Any]:
+  settings = {"experiment": experiment, **dataclasses.asdict(config)}
+  for name in _NOT_SETTINGS:
     settings.pop(name, None)
-  return json.loads(json.dumps(settings, default=str))
+  # As they will be read again: tuples become lists.
+  return json.loads(json.dumps(settings))
 
 
-def _check_same(file: pathlib.Path, settings: dict[str, Any]) -> None:
+def _read_settings(
+  file: pathlib.Path, experiment: str
+) -> dict[str, Any] | None:
+  """Settings of the run that a folder holds; None if it holds none."""
   if not file.exists():
+    return None
+  try:
+    settings = json.loads(file.read_text(encoding="utf-8"))
+  except ValueError as error:
     raise ValueError(
-      f"{file.parent} holds no run to resume: leave --resume out to start one."
+      f"{file} is damaged ({error}): repair it, or give another --workdir."
+    ) from error
+  ours = isinstance(settings, dict) and settings.get("experiment") == experiment
+  return settings if ours else None
+
+
+def _check_same(
+  workdir: pathlib.Path, before: dict[str, Any] | None, now: dict[str, Any]
+) -> None:
+  if before is None:
+    raise ValueError(
+      f"{workdir} holds no run to resume: leave --resume out to start one."
     )
-  before = json.loads(file.read_text(encoding="utf-8"))
   changed = [
-    f"{name} ({before.get(name)} there, {settings.get(name)} now)"
-    for name in sorted({*before, *settings})
-    if before.get(name) != settings.get(name)
+    f"{name} ({before.get(name)} there, {now.get(name)} now)"
+    for name in sorted({*before, *now})
+    if before.get(name) != now.get(name)
   ]
   if changed:
     raise ValueError(
-      f"the run in {file.parent} has other settings: {', '.join(changed)}. "
-      "Give the same options to resume it, or another --workdir."
+      f"the run in {workdir} has other settings: {', '.join(changed)}. Give "
+      "the same options to resume it, or another --workdir."
     )

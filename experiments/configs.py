@@ -39,8 +39,9 @@ class LossSampling:
   base_batch: int = 4
   """Images a step at p = 1; an arm sees base_batch / p, so that the expected
   number of loss terms is the same."""
-  cell: int = 8
-  """Side in pixels of the cells that are kept or dropped together."""
+  cell: int | None = None
+  """Side in pixels of the cells that are kept or dropped together; the stride
+  of the score map if not given."""
   patch_size: tuple[int, int] | None = (48, 48)
   """Height and width of the patches of the explicit-patchwise arm, which sees
   as many pixels a step as the whole-image arm; None leaves the arm out."""

@@ -18,8 +18,8 @@ compilation and evaluation.
 
 import dataclasses
 import functools
+import math
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +37,7 @@ import configs
 import fcn_jax as fcn
 import report
 
+EXPERIMENT = "loss_sampling"
 METRICS_FILE = "metrics.jsonl"
 ARMS_FOLDER = "arms"
 CONTENTS = (METRICS_FILE, ARMS_FOLDER, *report.FILES)
@@ -80,17 +81,7 @@ def plan_arms(config: configs.LossSampling) -> list[Arm]:
   Raises:
     ValueError: if an option, or a combination, makes no sense.
   """
-  for name in ("base_batch", "cell", "steps", "num_seeds", "log_every",
-               "eval_batch", "patches_per_image", "num_pictures"):  # fmt: skip
-    if getattr(config, name) < 1:
-      raise ValueError(f"{name} is {getattr(config, name)}; it must be >= 1.")
-  if config.warmup_steps >= config.steps:
-    raise ValueError(
-      f"warmup_steps is {config.warmup_steps}, but there are only "
-      f"{config.steps} steps: choose fewer."
-    )
-  if len(set(config.rates)) < len(config.rates):
-    raise ValueError(f"rates are {config.rates}: give each only once.")
+  check_options(config)
   arms = []
   for rate in config.rates:
     fcn.sampling.check_rate(rate)
@@ -103,13 +94,57 @@ def plan_arms(config: configs.LossSampling) -> list[Arm]:
     arms.append(Arm(f"p={rate:g}", images, rate))
   if config.patch_size is not None:
     fcn.patches.check_size(config.crop_size, config.patch_size)
-    pixels = config.base_batch * np.prod(config.crop_size)
-    patch_pixels = config.patches_per_image * np.prod(config.patch_size)
-    images = max(1, round(pixels / patch_pixels))
+    pixels = config.base_batch * math.prod(config.crop_size)
+    pixels_per_image = config.patches_per_image * math.prod(config.patch_size)
+    images, rest = divmod(pixels, pixels_per_image)
+    if rest:
+      raise ValueError(
+        f"the {pixels} pixels that the whole-image arm sees a step are not a "
+        f"multiple of the {pixels_per_image} in patches_per_image = "
+        f"{config.patches_per_image} patches of patch_size = "
+        f"{config.patch_size}: choose others, such as half the crop_size."
+      )
     arms.append(Arm("patches", images, 1.0, config.patch_size))
   if not arms:
     raise ValueError("no rates and no patch_size: there is nothing to train.")
   return arms
+
+
+def check_options(config: configs.LossSampling) -> None:
+  """Raises a `ValueError` for an option out of its range."""
+  at_least_one = (
+    "base_batch",
+    "steps",
+    "num_seeds",
+    "log_every",
+    "eval_batch",
+    "patches_per_image",
+    "num_pictures",
+    "num_threads",
+  )
+  for name in at_least_one:
+    if getattr(config, name) < 1:
+      raise ValueError(f"{name} is {getattr(config, name)}; it must be >= 1.")
+  smallest, largest = config.scale_range
+  conditions = {
+    "crop_size": (min(config.crop_size) >= 1, "at least 1 1"),
+    "scale_range": (0 < smallest <= largest, "from small to large, above 0"),
+    "resize": (config.resize > 0, "above 0"),
+    "dropout_rate": (0 <= config.dropout_rate < 1, "in 0..1, below 1"),
+    "learning_rate": (config.learning_rate > 0, "above 0"),
+    "weight_decay": (config.weight_decay >= 0, "at least 0"),
+    "cell": (config.cell is None or config.cell >= 1, "at least 1"),
+    "warmup_steps": (
+      0 <= config.warmup_steps < config.steps,
+      f"at least 0 and less than the {config.steps} steps",
+    ),
+    "rates": (len(set(config.rates)) == len(config.rates), "all different"),
+  }
+  for name, (is_met, condition) in conditions.items():
+    if not is_met:
+      raise ValueError(
+        f"{name} is {getattr(config, name)}; it must be {condition}."
+      )
 
 
 def load_data(config: configs.LossSampling) -> Data:
@@ -121,20 +156,16 @@ def load_data(config: configs.LossSampling) -> Data:
   """
   source_dir = config.source_dir
   if config.dataset == "camvid" and source_dir is None:
-    if not os.environ.get("CAMVID_DIR"):
-      raise ValueError(
-        "where is CamVid? Give its folder (with train, trainannot, val, "
-        "valannot, test and testannot in it) as --source-dir or in the "
-        "environment variable CAMVID_DIR."
-      )
-    source_dir = pathlib.Path(os.environ["CAMVID_DIR"])
+    # If the data set is prepared already, it can do without.
+    source_dir = os.environ.get("CAMVID_DIR") or None
   load = functools.partial(
     fcn.data.load,
     config.dataset,
     data_dir=config.data_dir,
     source_dir=source_dir,
   )
-  train, evaluation = load(split="train"), load(split=config.evaluation_split)
+  # The one whose name can be wrong first.
+  evaluation, train = load(split=config.evaluation_split), load(split="train")
   batches = fcn.data.pipeline.eval_batches(
     evaluation.source,
     batch_size=config.eval_batch,
@@ -152,8 +183,7 @@ def check_batches(arms: list[Arm], splits: Data) -> None:
     if arm.images_per_step > num_images:
       raise ValueError(
         f"arm {arm.name} needs {arm.images_per_step} images a step, but the "
-        f"data set has {num_images}: choose a smaller base_batch or a larger "
-        "rate."
+        f"data set has {num_images}: choose a smaller base_batch."
       )
 
 
@@ -204,7 +234,9 @@ class Trainer:
       model,
       optimizer,
       sampler=functools.partial(
-        fcn.sampling.bernoulli, rate=arm.rate, cell=config.cell
+        fcn.sampling.bernoulli,
+        rate=arm.rate,
+        cell=config.cell or config.stride,
       ),
       normalize="kept",
     )
@@ -289,13 +321,24 @@ _confusion_matrix = jax.jit(
 )
 
 
-def run(config: configs.LossSampling, arms: list[Arm], splits: Data) -> None:
-  """Trains and evaluates all arms that are not finished yet."""
+def run(
+  config: configs.LossSampling,
+  arms: list[Arm],
+  splits: Data,
+  earlier: list[dict[str, Any]],
+) -> None:
+  """Trains and evaluates all arms that are not finished yet.
+
+  Args:
+    config: the experiment.
+    arms: its arms.
+    splits: its data.
+    earlier: rows of metrics.jsonl from before the run was resumed.
+  """
   shown = report.pictures_to_show(len(splits.evaluation.source), config)
   folder = config.workdir / ARMS_FOLDER
   folder.mkdir(exist_ok=True)
   metrics_file = config.workdir / METRICS_FILE
-  earlier = fcn.writers.read_json_lines(metrics_file)
   progress = tqdm.tqdm(
     total=len(arms) * config.num_seeds * config.steps,
     unit="step",
@@ -351,16 +394,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   with command_line.explained_errors():
     arms = plan_arms(config)
+    command_line.check_workdir(config, EXPERIMENT)
+    earlier = fcn.writers.read_json_lines(config.workdir / METRICS_FILE)
     splits = load_data(config)
     check_batches(arms, splits)
-    command_line.claim_workdir(
-      config.workdir,
-      config,
-      resume=config.resume,
-      overwrite=config.overwrite,
-      contents=CONTENTS,
-    )
-  run(config, arms, splits)
+    command_line.claim_workdir(config, EXPERIMENT, CONTENTS)
+  run(config, arms, splits, earlier if config.resume else [])
   names = [arm.name for arm in arms]
   print(report.write(config, names, splits.evaluation, splits.batches))
 

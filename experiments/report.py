@@ -1,12 +1,12 @@
 """The tables and figures of the loss-sampling experiment."""
 
 import json
-import os
 from typing import Any
 
 import jax
 import numpy as np
 
+import command_line
 import configs
 import fcn_jax as fcn
 
@@ -67,7 +67,7 @@ def write(
     },
     "evaluation_images": len(evaluation.source),
     "device": jax.devices()[0].device_kind,
-    "cores": len(os.sched_getaffinity(0)),
+    "cores": command_line.num_cores(),
     "jax": jax.__version__,
   }
   fcn.writers.write_json(config.workdir / SUMMARY_FILE, summary)
@@ -80,7 +80,7 @@ def write(
   )
   fcn.visualize.predictions(
     config.workdir / PREDICTIONS_FILE,
-    _columns(config, arm_names, evaluation, batches),
+    _columns(config, arm_names, evaluation),
     evaluation.class_names,
     evaluation.palette,
   )
@@ -220,29 +220,25 @@ def _columns(
   config: configs.LossSampling,
   arm_names: list[str],
   evaluation: fcn.data.Dataset,
-  batches: list[fcn.types.Batch],
 ) -> dict[str, list[np.ndarray]]:
   """The pictures of predictions.png by column, seed 0 of each arm."""
   shown = pictures_to_show(len(evaluation.source), config)
-  labels, crops = [], []
-  columns = {"image": []}
-  for index in shown:
-    batch = batches[index // config.eval_batch]
-    row = index % config.eval_batch
-    truth = np.asarray(batch.labels[row])
-    # Rows and columns that are all void were added to fill the batch.
-    known = truth != fcn.types.IGNORE_LABEL
-    crop = tuple(
-      slice(int(np.flatnonzero(known.any(axis=axis))[-1]) + 1)
-      for axis in (1, 0)
+  examples = [evaluation.source[index] for index in shown]
+  pairs = [
+    fcn.data.transforms.rescale(
+      example.image, example.label, factor=config.resize
     )
-    crops.append(crop)
-    labels.append(truth[crop])
-    columns["image"].append(np.asarray(batch.images[row])[crop])
-  columns["truth"] = labels
+    for example in examples
+  ]
+  columns = {
+    "image": [image for image, _ in pairs],
+    "truth": [label for _, label in pairs],
+  }
   for name in arm_names:
     with np.load(config.workdir / "arms" / f"{name}-seed0.npz") as file:
+      # Predictions cover the whole batch, into which images were padded.
       columns[name] = [
-        file[str(index)][crop] for index, crop in zip(shown, crops, strict=True)
+        file[str(index)][: label.shape[0], : label.shape[1]]
+        for index, label in zip(shown, columns["truth"], strict=True)
       ]
   return columns

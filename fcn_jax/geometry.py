@@ -169,6 +169,10 @@ def crop_offset(
 class Chain:
   """The layer lists of a fully convolutional net with Caffe's crops.
 
+  In these nets skips are cropped to the upsampled scores, which must lie
+  inside them. The crops do not exist with `padding="same"`, where it is the
+  other way round (`upsampling.add_skip` serves both).
+
   Attributes:
     score: image to the coarsest class scores.
     skips: image to each skip's scores, coarse to fine.
@@ -216,7 +220,9 @@ def _check_crop(name: str, size: int, needed: int) -> None:
     )
 
 
-def fcn_chain(trunk: Sequence[Layer], stride: int) -> Chain:
+def fcn_chain(
+  trunk: Sequence[Layer], stride: int, *, final: Layer | None = None
+) -> Chain:
   """The layer lists of an FCN on a trunk, with or without skips.
 
   Each skip halves the stride and is taken from the last layer of the trunk
@@ -226,6 +232,8 @@ def fcn_chain(trunk: Sequence[Layer], stride: int) -> Chain:
     trunk: layers from the image to the coarsest features, of which those
       before the classifier are named `pool...`.
     stride: stride of the fused scores, the trunk's divided by a power of two.
+    final: the last transposed convolution; `bilinear_upsampling(stride)` if
+      None. The released AlexNet has a kernel of 63 at stride 32.
 
   Raises:
     ValueError: if the trunk has no layer for a skip of that stride.
@@ -253,12 +261,16 @@ def fcn_chain(trunk: Sequence[Layer], stride: int) -> Chain:
     score=trunk,
     skips=tuple(skips),
     fused=tuple(fusions),
-    upscore=(*fused, bilinear_upsampling(stride)),
+    upscore=(*fused, final or bilinear_upsampling(stride)),
   )
 
 
 def smallest_padding(
-  trunk: Sequence[Layer], stride: int, image_sizes: Sequence[int]
+  trunk: Sequence[Layer],
+  stride: int,
+  image_sizes: Sequence[int],
+  *,
+  final: Layer | None = None,
 ) -> int:
   """Smallest padding of the first layer that covers all these image sizes.
 
@@ -267,14 +279,19 @@ def smallest_padding(
       first one is replaced.
     stride: stride of the fused scores.
     image_sizes: sides of images in pixels.
+    final: see `fcn_chain`.
+
+  Raises:
+    ValueError: if no padding up to the receptive field is enough.
   """
-  padding = 0
-  while True:
+  fault = None
+  for padding in range(receptive_field(trunk)):
     first = dataclasses.replace(trunk[0], padding=padding)
-    chain = fcn_chain((first, *trunk[1:]), stride)
+    chain = fcn_chain((first, *trunk[1:]), stride, final=final)
     try:
       for size in image_sizes:
         chain.check(size)
       return padding
-    except ValueError:
-      padding += 1
+    except ValueError as error:
+      fault = error
+  raise ValueError(f"no padding of {trunk[0].name} is enough: {fault}")

@@ -20,13 +20,16 @@ def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     labels: [...] int32, classes 0..C-1 or `IGNORE_LABEL`.
 
   Returns:
-    [...] losses; 0, with zero gradient, where void.
+    [...] losses; 0, with zero gradient, where void; NaN where a label is
+    neither void nor a class.
   """
   chex.assert_equal_shape_prefix((logits, labels), labels.ndim)
   chex.assert_rank(logits, labels.ndim + 1)
   void = labels == types.IGNORE_LABEL
   # A void label is no index into the classes: replace before, mask after.
   truth = jnp.where(void, 0, labels)
+  # Nor is a negative one, which would count from the end.
+  truth = jnp.where(truth < 0, logits.shape[-1], truth)
   score = jnp.take_along_axis(logits, truth[..., None], axis=-1)[..., 0]
   losses = jax.nn.logsumexp(logits, axis=-1) - score
   return jnp.where(void, 0.0, losses)
@@ -73,9 +76,9 @@ def normalizer(
     weights: [N, H, W] float32.
     normalize: "sum": 1, the plain sum of the released Caffe nets. "valid":
       the number of pixels that are not void. "kept": the number of pixels
-      with a weight other than 0. "expected": `rate` times the number of valid
-      pixels; unlike "kept" it does not depend on the draw, so that the loss
-      is an unbiased estimate of the whole-image mean.
+      with a weight other than 0 that are not void. "expected": `rate` times
+      the number of valid pixels; unlike "kept" it does not depend on the
+      draw, so that the loss is an unbiased estimate of the whole-image mean.
     rate: expected weight of a valid pixel, in (0, 1].
 
   Returns:
@@ -97,12 +100,23 @@ def normalizer(
   if normalize == "sum":
     return jnp.ones((), jnp.float32)
   if normalize == "kept":
-    return jnp.sum(weights != 0, dtype=jnp.float32)
+    return num_kept(labels, weights).astype(jnp.float32)
   num_valid = jnp.sum(sampling.valid_pixels(labels))
   if normalize == "valid":
     return num_valid
   sampling.check_rate(rate)
   return rate * num_valid
+
+
+def num_kept(labels: jax.Array, weights: jax.Array) -> jax.Array:
+  """Number of pixels that are in the loss, [] int32.
+
+  Args:
+    labels: [N, H, W] int32.
+    weights: [N, H, W] float32.
+  """
+  kept = (weights != 0) & (labels != types.IGNORE_LABEL)
+  return jnp.sum(kept, dtype=jnp.int32)
 
 
 def divide(total: jax.Array, count: jax.Array) -> jax.Array:

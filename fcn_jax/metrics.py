@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fcn_jax import types
-
 
 class Scores(NamedTuple):
   """Scores in 0..1; NaN where no pixel defines them.
@@ -46,13 +44,15 @@ def confusion_matrix(
 
   Returns:
     [C, C] int32; entry (i, j) counts pixels of class i predicted as j. Void
-    pixels are left out. Sum the matrices of several batches on the
-    host in int64.
+    pixels, and labels outside the classes, are left out. Sum the matrices of
+    several batches on the host in int64.
   """
   chex.assert_equal_shape((labels, predictions))
-  cells = labels.astype(jnp.int32) * num_classes + predictions
-  # One cell more than the matrix has takes the void pixels.
-  cells = jnp.where(labels == types.IGNORE_LABEL, num_classes**2, cells)
+  labels = labels.astype(jnp.int32)
+  cells = labels * num_classes + predictions
+  # One cell more than the matrix has takes the pixels without a class.
+  known = (labels >= 0) & (labels < num_classes)
+  cells = jnp.where(known, cells, num_classes**2)
   counts = jnp.bincount(cells.reshape(-1), length=num_classes**2 + 1)
   return counts[:-1].reshape(num_classes, num_classes)
 

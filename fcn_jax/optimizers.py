@@ -15,7 +15,7 @@ import chex
 import jax
 import optax
 
-# PAMI 2017, section 4.3, and the released solvers.
+# PAMI 2017 and the released solvers.
 WEIGHT_DECAY = 5e-4
 
 

@@ -40,7 +40,7 @@ class StepMetrics(NamedTuple):
   Attributes:
     loss: [] float32, the normalised loss that was minimised.
     loss_sum: [] float32, weighted sum of the pixel losses, in nats.
-    num_sampled: [] int32, pixels with a weight other than 0.
+    num_sampled: [] int32, pixels in the loss, see `losses.num_kept`.
     num_valid: [] int32, pixels that are not void.
   """
 
@@ -176,7 +176,7 @@ def train_step(
   return new_state, StepMetrics(
     loss=loss,
     loss_sum=loss_sum,
-    num_sampled=jnp.sum(weights != 0, dtype=jnp.int32),
+    num_sampled=losses.num_kept(batch.labels, weights),
     num_valid=jnp.sum(sampling.valid_pixels(batch.labels), dtype=jnp.int32),
   )
 

@@ -23,6 +23,8 @@ def append_json_line(path: pathlib.Path, row: dict[str, Any]) -> None:
       file.seek(0)
       file.truncate(file.read().rfind(b"\n") + 1)
     file.write(line.encode())
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -51,7 +53,10 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a JSON file whole or not at all; NaN and infinities become null."""
   partial = path.with_name(path.name + ".partial")
   text = json.dumps(_without_nan(value), indent=2, allow_nan=False)
-  partial.write_text(text + "\n", encoding="utf-8")
+  with partial.open("w", encoding="utf-8") as file:
+    file.write(text + "\n")
+    file.flush()
+    os.fsync(file.fileno())
   os.replace(partial, path)
 
 

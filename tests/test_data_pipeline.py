@@ -23,8 +23,17 @@ def _source(count, height=12, width=16, num_classes=5):
 
 
 def _train(source, **options):
-  defaults = {"batch_size": 4, "crop_size": (8, 8), "seed": 0}
+  defaults = {
+    "batch_size": 4,
+    "crop_size": (8, 8),
+    "seed": 0,
+    "num_classes": 5,
+  }
   return pipeline.train_batches(source, **(defaults | options))
+
+
+def _eval(source, **options):
+  return pipeline.eval_batches(source, **({"num_classes": 5} | options))
 
 
 def _take(batches, count):
@@ -89,7 +98,7 @@ def test_image_and_label_of_an_example_stay_together():
       200, size=(6, 20, 20), dtype=np.uint8
     )
   ]
-  images, labels = _take(_train(source, crop_size=(24, 24)), 4)
+  images, labels = _take(_train(source, crop_size=(24, 24), num_classes=200), 4)
   inside = labels != types.IGNORE_LABEL
   assert inside.any() and not inside.all()
   np.testing.assert_array_equal(images[..., 0][inside], labels[inside])
@@ -132,15 +141,15 @@ def test_an_iterator_resumes_at_its_state():
 def test_half_size_training_sees_halved_labels():
   label = np.kron(np.arange(6).reshape(2, 3), np.ones((2, 2))).astype(np.int32)
   source = [data.Example(np.zeros((4, 6, 3), np.uint8), label, "")]
-  options = {"batch_size": 1, "crop_size": (2, 3), "flip": False}
-  batch = next(_train(source, resize_factor=0.5, **options))
+  options = {"batch_size": 1, "crop_size": (2, 3), "num_classes": 6}
+  batch = next(_train(source, resize_factor=0.5, flip=False, **options))
   np.testing.assert_array_equal(batch.labels[0], [[0, 1, 2], [3, 4, 5]])
 
 
 @pytest.mark.parametrize("count", [1, 4, 10])
 def test_evaluation_has_each_example_once_and_in_order(count):
   source = _source(count)
-  batches = list(pipeline.eval_batches(source, batch_size=4))
+  batches = list(_eval(source, batch_size=4))
   size = np.max([example.label.shape for example in source], axis=0)
   assert len(batches) == -(-count // 4)
   labels = np.concatenate([batch.labels for batch in batches])
@@ -162,7 +171,7 @@ def test_evaluation_counts_every_labelled_pixel_once():
   for example in source:
     expected.update(example.label.ravel().tolist())
   counts = collections.Counter()
-  for batch in pipeline.eval_batches(source, batch_size=4, size=(20, 20)):
+  for batch in _eval(source, batch_size=4, size=(20, 20)):
     assert batch.images.shape == (4, 20, 20, 3)
     counts.update(batch.labels.ravel().tolist())
   del counts[types.IGNORE_LABEL]
@@ -170,7 +179,7 @@ def test_evaluation_counts_every_labelled_pixel_once():
 
 
 def test_evaluation_can_be_run_again():
-  batches = pipeline.eval_batches(_source(6), batch_size=4)
+  batches = _eval(_source(6), batch_size=4)
   first = [batch.images for batch in batches]
   second = [batch.images for batch in batches]
   np.testing.assert_array_equal(first, second)
@@ -178,13 +187,13 @@ def test_evaluation_can_be_run_again():
 
 def test_half_size_evaluation_sees_halved_pictures():
   source = _source(2, height=12, width=16)[:1]
-  (batch,) = pipeline.eval_batches(source, batch_size=1, resize_factor=0.5)
+  (batch,) = _eval(source, batch_size=1, resize_factor=0.5)
   assert batch.labels.shape == (1, 6, 8)
   np.testing.assert_array_equal(batch.labels[0], source[0].label[1::2, 1::2])
 
 
 def test_a_picture_larger_than_the_batch_is_an_error_that_names_it():
-  batches = pipeline.eval_batches(_source(3), batch_size=1, size=(13, 20))
+  batches = _eval(_source(3), batch_size=1, size=(13, 20))
   with pytest.raises(ValueError, match=r"example_2 has 14x14 .* 13x20"):
     list(batches)
 
@@ -195,17 +204,15 @@ def test_a_label_outside_the_classes_is_an_error_that_names_it(wrong):
   source[4].label[2, 3] = wrong
   message = rf"example_4 has the label {wrong}, .*0\.\.4"
   with pytest.raises(ValueError, match=message):
-    list(_train(source, batch_size=1, num_epochs=1, num_classes=5))
+    list(_train(source, batch_size=1, num_epochs=1))
   with pytest.raises(ValueError, match=message):
-    list(
-      pipeline.eval_batches(source, batch_size=1, size=(20, 20), num_classes=5)
-    )
+    list(_eval(source, batch_size=1, size=(20, 20)))
 
 
 def test_void_is_no_label_outside_the_classes():
   source = _source(4)
   source[0].label[2, 3] = types.IGNORE_LABEL
-  assert len(list(_train(source, num_epochs=1, num_classes=5))) == 1
+  assert len(list(_train(source, num_epochs=1))) == 1
 
 
 @pytest.mark.parametrize(
@@ -240,7 +247,7 @@ def test_train_options_out_of_range_are_refused(options, message):
 )
 def test_evaluation_options_out_of_range_are_refused(count, options, message):
   with pytest.raises(ValueError, match=message):
-    pipeline.eval_batches(_source(count), **({"batch_size": 2} | options))
+    _eval(_source(count), **({"batch_size": 2} | options))
 
 
 def test_shapes_go_through_the_whole_pipeline(tmp_path):

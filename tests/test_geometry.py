@@ -9,7 +9,7 @@ Layer = geometry.Layer
 
 
 def vgg16(pad=100, fc6_pad=0):
-  """VGG16 as REFERENCE: thirteen 3x3 convolutions, five pools, fc6, fc7."""
+  """VGG16: thirteen 3x3 convolutions, five pools, fc6, fc7."""
   trunk = []
   for block, depth in enumerate((2, 2, 3, 3, 3), start=1):
     for i in range(depth):
@@ -45,6 +45,25 @@ def test_crop_offsets_are_those_of_the_released_vgg_nets(stride, crops):
 def test_crop_offset_is_that_of_the_released_alexnet():
   deconvolution = Layer("upscore", 63, 32, transposed=True)
   assert geometry.crop_offset((*alexnet(), deconvolution)) == 18
+
+
+def test_the_smallest_padding_of_alexnet_is_found_with_its_own_kernel():
+  final = Layer("upscore", 63, 32, transposed=True)
+  padding = geometry.smallest_padding(alexnet(), 32, range(1, 300), final=final)
+  chains = [
+    geometry.fcn_chain(alexnet(pad), 32, final=final)
+    for pad in (padding - 1, padding)
+  ]
+  with pytest.raises(ValueError):
+    for side in range(1, 300):
+      chains[0].check(side)
+  for side in range(1, 300):
+    chains[1].check(side)
+
+
+def test_a_search_for_padding_that_cannot_succeed_ends():
+  with pytest.raises(ValueError, match="no padding of conv1 is enough"):
+    geometry.smallest_padding(alexnet(), 32, [500])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The experiment script, from end to end on a tiny data set."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import command_line
+import configs
 import fcn_jax
 import loss_sampling
 from fcn_jax import writers
@@ -171,9 +174,12 @@ def test_a_finished_run_is_not_touched(
     (("--rates", "0.3"), "whole number"),
     (("--rates", "1", "1"), "only once"),
     (("--patch-size", "65", "64"), "smaller patch"),
+    (("--patches-per-image", "3"), "not a multiple"),
+    (("--scale-range", "2", "1"), "scale_range is (2.0, 1.0)"),
+    (("--dropout-rate", "1"), "dropout_rate is 1.0"),
     (("--steps", "0"), "steps is 0"),
     (("--warmup-steps", "5"), "warmup_steps is 5"),
-    (("--base-batch", "16"), "data set"),
+    (("--base-batch", "16"), "data set has 12"),
     (("--dataset", "camvid"), "CAMVID_DIR"),
     (("--dataset", "camvid", "--source-dir", "nowhere"), "nowhere"),
   ],
@@ -215,23 +221,52 @@ def test_files_of_others_in_the_work_folder_are_left_alone(
 
 
 def test_overwrite_deletes_the_run_and_nothing_else(tmp_path):
-  import command_line
-  import configs
-
   config = configs.LossSampling(workdir=tmp_path / "run")
 
-  def claim(**options):
-    command_line.claim_workdir(
-      config.workdir, config, contents=("arms", "table.md"), **options
-    )
+  def claim(config):
+    command_line.check_workdir(config, "loss_sampling")
+    contents = ("arms", "table.md")
+    command_line.claim_workdir(config, "loss_sampling", contents)
 
-  claim(resume=False, overwrite=False)
+  claim(config)
   (config.workdir / "arms").mkdir()
   (config.workdir / "arms" / "x.json").touch()
   (config.workdir / "table.md").touch()
   (config.workdir / "note.txt").touch()
-  claim(resume=False, overwrite=True)
+  claim(dataclasses.replace(config, overwrite=True))
   assert sorted(os.listdir(config.workdir)) == ["config.json", "note.txt"]
+
+
+def test_overwrite_with_a_bad_option_deletes_nothing(
+  finished, data_dir, capsys
+):
+  workdir, _ = finished
+  before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+  for more in (
+    ("--scale-range", "2", "1"),
+    ("--warmup-steps", "-1"),
+    ("--base-batch", "16"),
+    ("--evaluation-split", "test"),
+  ):
+    with pytest.raises(SystemExit) as stopped:
+      loss_sampling.main(options(workdir, data_dir, "--overwrite", *more))
+    assert stopped.value.code == 1
+  assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+
+
+@pytest.mark.parametrize("content", ["{}", '{"experiment": "other"}', "[1"])
+def test_a_foreign_configuration_is_not_taken_for_a_run(
+  tmp_path, data_dir, capsys, content
+):
+  (tmp_path / "config.json").write_text(content)
+  (tmp_path / "summary.json").write_text("mine")
+  for more in ((), ("--overwrite",), ("--resume",)):
+    with pytest.raises(SystemExit) as stopped:
+      loss_sampling.main(options(tmp_path, data_dir, *more))
+    assert stopped.value.code == 1
+    assert str(tmp_path) in capsys.readouterr().err
+  assert (tmp_path / "summary.json").read_text() == "mine"
+  assert (tmp_path / "config.json").read_text() == content
 
 
 def test_help_explains_every_option(capsys):

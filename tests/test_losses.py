@@ -166,3 +166,19 @@ def test_labels_of_another_size_are_refused():
   logits, labels, weights = example()
   with pytest.raises(AssertionError):
     losses.masked_cross_entropy(logits[:, 1:], labels, weights, normalize="sum")
+
+
+@pytest.mark.parametrize("label", [-1, 3, 254])
+def test_a_label_outside_the_classes_is_not_trained_in_silence(label):
+  loss = losses.pixel_cross_entropy(jnp.zeros((1, 3)), jnp.array([label]))
+  assert jnp.isnan(loss).all()
+
+
+def test_weights_on_void_are_not_counted_as_kept():
+  labels = jnp.array([[[0, types.IGNORE_LABEL, types.IGNORE_LABEL]]])
+  weights = jnp.ones((1, 1, 3))
+  assert losses.num_kept(labels, weights) == 1
+  loss = losses.masked_cross_entropy(
+    jnp.zeros((1, 1, 3, 2)), labels, weights, normalize="kept"
+  )
+  np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)

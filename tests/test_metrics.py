@@ -133,3 +133,10 @@ def test_labels_and_predictions_of_different_size_are_refused():
   labels = jnp.zeros((1, 3, 3), jnp.int32)
   with pytest.raises(AssertionError):
     metrics.confusion_matrix(labels, labels[:, 1:], num_classes=2)
+
+
+def test_labels_outside_the_classes_are_no_pixels_of_another_class():
+  labels = jnp.array([-1, 3, 7, 254, 255, 1])
+  predictions = jnp.zeros(6, jnp.int32)
+  counts = metrics.confusion_matrix(labels, predictions, num_classes=3)
+  np.testing.assert_array_equal(counts, [[0, 0, 0], [1, 0, 0], [0, 0, 0]])

@@ -277,9 +277,21 @@ def test_scores_in_bfloat16_are_close_to_those_in_float32(variables):
     {"padding": "valid"},
     {"normalization": "layer"},
     {"num_classes": 0},
+    {"num_classes": 256},
   ],
 )
 def test_an_unknown_option_is_an_error_that_names_it(options):
   ((name, value),) = options.items()
   with pytest.raises(ValueError, match=f"{name} is {value!r}"):
     models.FCN(**{"num_classes": 2} | options)
+
+
+def test_one_scale_for_two_skips_is_an_error():
+  with pytest.raises(ValueError, match="for pool4 and pool3"):
+    models.FCN(2, skip_scales=(0.01,))
+
+
+@pytest.mark.parametrize("shape", [(64, 96, 3), (1, 64, 96, 1), (1, 3, 64, 96)])
+def test_images_of_another_shape_are_refused(variables, shape):
+  with pytest.raises(ValueError, match=r"must be \[N, H, W, 3\]"):
+    small().apply(variables, jnp.zeros(shape), train=False)

@@ -10,7 +10,6 @@ ratio of the medians. Needs PyTorch: `make parity` installs it.
 """
 
 import dataclasses
-import os
 import statistics
 import time
 
@@ -43,8 +42,6 @@ class Options:
   """Classes scored."""
   rounds: int = 7
   """Timings of each, of which the median counts."""
-  threads: int = 0
-  """Threads of PyTorch; 0 for one a core that this process may use."""
 
 
 class TorchFCN32s(torch.nn.Module):
@@ -132,8 +129,7 @@ def jax_functions(options: Options, images, labels):
 
 def main(options: Options) -> None:
   """Times both and prints the table."""
-  cores = len(os.sched_getaffinity(0))
-  torch.set_num_threads(options.threads or cores)
+  cores = torch.get_num_threads()
   generator = np.random.default_rng(0)
   shape = (options.batch_size, options.image_size, options.image_size)
   images = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
@@ -155,7 +151,7 @@ def main(options: Options) -> None:
 
   print(
     f"FCN-32s (VGG16), batch {options.batch_size} of {options.image_size}x"
-    f"{options.image_size}, float32, {cores} cores, median of "
+    f"{options.image_size}, float32, {cores} threads, median of "
     f"{options.rounds}; jax {jax.__version__}, torch {torch.__version__}"
   )
   print(f"{'':12}{'PyTorch s':>12}{'fcn_jax s':>12}{'ratio':>8}")

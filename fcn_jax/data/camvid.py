@@ -290,7 +290,8 @@ class Camvid(tfds.core.GeneratorBasedBuilder):
     if config.manual_dir is None:
       raise ValueError(
         f"camvid is not prepared in {self.data_dir}; give the folder where"
-        f" CamVid lies: {_LAYOUT}"
+        " CamVid lies (source_dir; to a script, --source-dir or the environment"
+        f" variable CAMVID_DIR): {_LAYOUT}"
       )
     self._pairs, self._fingerprint = check_folder(config.manual_dir)
     super().download_and_prepare(download_config=config, **options)

@@ -32,9 +32,16 @@ def decode_picture(content: bytes) -> np.ndarray:
     [H, W, 3] uint8.
 
   Raises:
-    ValueError: the content is empty, broken, or no picture.
+    ValueError: the content is empty, broken, no picture, or has more than 8
+      bits a channel.
   """
-  return np.array(_open(content).convert("RGB"))
+  image = _open(content)
+  if image.mode.startswith(("I", "F")):
+    raise ValueError(
+      f"has more than 8 bits a channel (Pillow's mode {image.mode!r}), which"
+      " would be cut off; convert it to 8 bits"
+    )
+  return np.array(image.convert("RGB"))
 
 
 def decode_mask(content: bytes) -> np.ndarray:
@@ -52,12 +59,17 @@ def decode_mask(content: bytes) -> np.ndarray:
       in place of ids.
   """
   image = _open(content)
+  # The bit depth of a PNG file stands in its header.
+  num_bits = content[24] if content.startswith(b"\x89PNG") else 8
   if image.mode not in ("L", "P"):
     raise ValueError(
       f"is no mask of class ids: it has Pillow's mode {image.mode!r} where"
       " 8-bit grey ('L') or an 8-bit palette ('P') is expected; convert it so"
       " that each pixel holds its class id"
     )
+  if image.mode == "L" and num_bits != 8:
+    # Pillow spreads the values over 0..255.
+    raise ValueError(f"is a mask with {num_bits} bits a pixel; save it with 8")
   return np.array(image)
 
 

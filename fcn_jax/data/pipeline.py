@@ -32,7 +32,7 @@ def train_batches(
   flip: bool = True,
   resize_factor: float = 1.0,
   seed: int,
-  num_classes: int | None = None,
+  num_classes: int,
   num_epochs: int | None = None,
   num_threads: int = 2,
   prefetch_buffer_size: int = _PREFETCH_BUFFER_SIZE,
@@ -56,7 +56,8 @@ def train_batches(
     resize_factor: for training at another resolution, such as 0.5; losses and
       scores are then those of the resized labels.
     seed: of the order and of the augmentation.
-    num_classes: if given, labels outside 0..num_classes - 1 are an error.
+    num_classes: labels outside 0..num_classes - 1 that are not void are an
+      error.
     num_epochs: how often each example is used; None is without end. Batches
       run across the end of an epoch. What fills no batch at the very end is
       left out.
@@ -144,7 +145,7 @@ def eval_batches(
   batch_size: int,
   size: tuple[int, int] | None = None,
   resize_factor: float = 1.0,
-  num_classes: int | None = None,
+  num_classes: int,
   num_threads: int = 2,
   prefetch_buffer_size: int = _PREFETCH_BUFFER_SIZE,
 ) -> grain.IterDataset:
@@ -160,7 +161,8 @@ def eval_batches(
       largest width in the source, for which it is read once.
     resize_factor: for evaluation at another resolution, such as 0.5; scores
       are then those of the resized labels, not of the original ones.
-    num_classes: if given, labels outside 0..num_classes - 1 are an error.
+    num_classes: labels outside 0..num_classes - 1 that are not void are an
+      error.
     num_threads: threads that read.
     prefetch_buffer_size: batches made ahead.
 
@@ -218,9 +220,7 @@ def _stack(examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> types.Batch:
   return types.Batch(images=np.stack(images), labels=np.stack(labels))
 
 
-def _check_labels(example: Any, num_classes: int | None) -> None:
-  if num_classes is None:
-    return
+def _check_labels(example: Any, num_classes: int) -> None:
   label = example.label
   wrong = (label != types.IGNORE_LABEL) & ((label < 0) | (label >= num_classes))
   if wrong.any():

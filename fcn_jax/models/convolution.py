@@ -1,15 +1,17 @@
 """Convolution and pooling in the form that is fastest on the device at hand.
 
-On a GPU or TPU these are XLA's own operations. On a CPU three of XLA's are
-slow (measured on two cores with `experiments/benchmarks/train_step.py`, in
-float32), and are replaced by equal forms made of slices and matrix products:
+Three of XLA's operations are slow on a CPU (measured on two cores, float32),
+and are replaced by equal forms made of slices and matrix products:
 
 - the gradient of a kernel of a 3x3 convolution takes 3 to 5 times as long as
   the convolution itself; summed over strips of rows it takes 1 to 2 times;
 - a 7x7 convolution on a map hardly larger than its kernel (fc6) is one
   matrix product of the gathered windows, and a 1x1 convolution of the map;
 - the backward pass of `max_pool` searches each window again; the maximum of
-  strided slices does not.
+  strided slices does not. This form is used on all devices. Where cells of a
+  window are equal, they share the gradient, which `max_pool` gives to one.
+
+The convolutions are XLA's own on a GPU or TPU.
 """
 
 import functools
@@ -21,6 +23,8 @@ import jax.numpy as jnp
 # Gathered windows of this many bytes are still in the cache when they are
 # multiplied; 2 to 8 MB were equally fast.
 _STRIP_BYTES = 4 * 2**20
+# More than this is not gathered at once.
+_WINDOWS_BYTES = 256 * 2**20
 
 
 def conv_general_dilated(
@@ -58,7 +62,9 @@ def conv_general_dilated(
     return jax.lax.conv_general_dilated(
       inputs, kernel, window_strides, padding, **options
     )
-  if kernel.shape[0] in (1, 7):
+  taps = kernel.shape[0] * kernel.shape[1]
+  num_bytes = inputs.size * taps * inputs.dtype.itemsize
+  if taps == 1 or (taps > 9 and num_bytes <= _WINDOWS_BYTES):
     return convolution_by_windows(inputs, kernel, tuple(padding))
   return convolution_by_strips(inputs, kernel, tuple(padding))
 

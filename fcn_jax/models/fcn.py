@@ -63,8 +63,15 @@ class FCN(nn.Module):
       value = getattr(self, name)
       if value not in choices:
         raise ValueError(f"{name} is {value!r}; choose one of {choices}.")
-    if self.num_classes < 1:
-      raise ValueError(f"num_classes is {self.num_classes}; it must be >= 1.")
+    if not 1 <= self.num_classes <= types.IGNORE_LABEL:
+      raise ValueError(
+        f"num_classes is {self.num_classes}; it must be in "
+        f"1..{types.IGNORE_LABEL}, as label {types.IGNORE_LABEL} is void."
+      )
+    if len(self.skip_scales) != 2:
+      raise ValueError(
+        f"skip_scales are {self.skip_scales}; give two, for pool4 and pool3."
+      )
 
   @property
   def edge(self) -> types.EdgeRule:
@@ -72,7 +79,11 @@ class FCN(nn.Module):
     return "zero" if self.padding == "caffe" else "clamp"
 
   def chain(self) -> geometry.Chain:
-    """The network's layer lists, for `geometry`."""
+    """The network's layer lists, for `geometry`.
+
+    Their crops and `check` are those of the released nets: they apply to
+    `padding="caffe"` only.
+    """
     architecture = vgg.ARCHITECTURES[self.backbone]
     trunk = vgg.layers(architecture, self.padding)
     return geometry.fcn_chain(trunk, self.stride)
@@ -88,12 +99,22 @@ class FCN(nn.Module):
 
     Returns:
       Score map with scores [N, h, w, C] float32.
+
+    Raises:
+      ValueError: if the images have another shape.
     """
+    if images.ndim != 4 or images.shape[-1] != 3:
+      raise ValueError(
+        f"images have shape {images.shape}; they must be [N, H, W, 3]. For a "
+        "single image, give image[None]."
+      )
     architecture = vgg.ARCHITECTURES[self.backbone]
     trunk = vgg.VGG(
       architecture=architecture,
       padding=self.padding,
-      head_width=self.head_width or architecture.head_width,
+      head_width=(
+        architecture.head_width if self.head_width is None else self.head_width
+      ),
       dropout_rate=self.dropout_rate,
       normalization=self.normalization,
       dtype=self.dtype,
@@ -105,6 +126,9 @@ class FCN(nn.Module):
 
     chain = self.chain()
     image_size = images.shape[1:3]
+    if self.padding == "caffe":
+      for side in image_size:
+        chain.check(side)
     fused = self._score("score_fr", features["fc7"], chain.score, image_size)
     for layers, scale in zip(chain.skips, self.skip_scales, strict=False):
       pool = layers[-1].name

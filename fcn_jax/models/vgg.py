@@ -134,7 +134,9 @@ class VGG(nn.Module):
       x = nn.Conv(
         width,
         (layer.kernel, layer.kernel),
+        strides=layer.stride,
         padding=layer.padding,
+        kernel_dilation=layer.dilation,
         kernel_init=nn.initializers.he_normal(),
         conv_general_dilated=convolution.conv_general_dilated,
         dtype=self.dtype,
