@@ -126,9 +126,6 @@ class FCN(nn.Module):
 
     chain = self.chain()
     image_size = images.shape[1:3]
-    if self.padding == "caffe":
-      for side in image_size:
-        chain.check(side)
     fused = self._score("score_fr", features["fc7"], chain.score, image_size)
     for layers, scale in zip(chain.skips, self.skip_scales, strict=False):
       pool = layers[-1].name
