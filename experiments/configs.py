@@ -52,7 +52,7 @@ class LossSampling:
   """Height and width of training images."""
   scale_range: tuple[float, float] = (0.75, 1.33)
   """Range of the random scale of training images."""
-  steps: int = 300
+  steps: int = 250
   """Iterations of each arm."""
   num_seeds: int = 2
   """Seeds 0, 1, ...: parameters, data order and masks change with each."""
