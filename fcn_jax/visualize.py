@@ -132,11 +132,15 @@ def predictions(
     class_names: C names.
     palette: [C, 3] uint8, RGB.
   """
-  num_rows = len(next(iter(columns.values())))
+  first = next(iter(columns.values()))
+  aspects = [picture.shape[0] / picture.shape[1] for picture in first]
+  num_rows = len(first)
   figure = matplotlib.figure.Figure(
-    (1.7 * len(columns), 1.7 * num_rows + 0.8), layout="constrained"
+    (1.7 * len(columns), 1.7 * sum(aspects) + 0.8), layout="constrained"
   )
-  axes = figure.subplots(num_rows, len(columns), squeeze=False)
+  axes = figure.subplots(
+    num_rows, len(columns), squeeze=False, height_ratios=aspects
+  )
   for column, (title, pictures) in enumerate(columns.items()):
     axes[0, column].set_title(title, fontsize=9)
     for row, picture in enumerate(pictures):
@@ -157,4 +161,4 @@ def predictions(
     ncols=min(len(handles), 6),
     fontsize=8,
   )
-  figure.savefig(path, dpi=100)
+  figure.savefig(path, dpi=76)

@@ -4,14 +4,20 @@
 
 Both run the same network, 134 M parameters at padding "same", float32, on the
 same batch, with the same loss (mean cross-entropy over all pixels) and
-stochastic gradient descent with momentum. They take turns in one process, so
-that whatever else the machine does meets both; the figure to look at is the
-ratio of the medians. Needs PyTorch: `make parity` installs it.
+stochastic gradient descent with momentum. They run in pairs, one after the
+other, so that whatever else the machine does meets both alike; the figures to
+look at are the ratios. Each has a process to itself: in one process, the
+threads and the memory of the one slow down the other. Needs PyTorch:
+`make parity` installs it.
 """
 
 import dataclasses
+import json
 import statistics
+import subprocess
+import sys
 import time
+from typing import Literal
 
 import jax
 import numpy as np
@@ -40,8 +46,12 @@ class Options:
   """Side of the images in pixels."""
   num_classes: int = 21
   """Classes scored."""
-  rounds: int = 7
-  """Timings of each, of which the median counts."""
+  rounds: int = 5
+  """Timings in each process, of which the median counts."""
+  pairs: int = 5
+  """Processes of each, of whose ratios the median counts."""
+  contestant: Literal["PyTorch", "fcn_jax"] | None = None
+  """Time only this one, in this process, and print JSON."""
 
 
 class TorchFCN32s(torch.nn.Module):
@@ -127,38 +137,58 @@ def jax_functions(options: Options, images, labels):
   return forward, step
 
 
-def main(options: Options) -> None:
-  """Times both and prints the table."""
-  cores = torch.get_num_threads()
+def time_contestant(options: Options) -> dict[str, float]:
+  """Median seconds of the forward pass and of the train step."""
   generator = np.random.default_rng(0)
   shape = (options.batch_size, options.image_size, options.image_size)
   images = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
   labels = generator.integers(0, options.num_classes, shape, dtype=np.int32)
+  make = {"PyTorch": torch_functions, "fcn_jax": jax_functions}
+  functions = make[options.contestant](options, images, labels)
+  medians = {}
+  for name, function in zip(("forward", "train step"), functions, strict=True):
+    function()  # Compiles and allocates.
+    seconds = []
+    for _ in range(options.rounds):
+      begin = time.perf_counter()
+      function()
+      seconds.append(time.perf_counter() - begin)
+    medians[name] = statistics.median(seconds)
+  return medians
 
-  contestants = {
-    "PyTorch": torch_functions(options, images, labels),
-    "fcn_jax": jax_functions(options, images, labels),
-  }
-  seconds = {(name, i): [] for name in contestants for i in range(2)}
-  # The first round compiles and allocates, and does not count.
-  for timed in tqdm.trange(options.rounds + 1, desc="rounds", disable=None):
-    for i in range(2):
-      for name, functions in contestants.items():
-        begin = time.perf_counter()
-        functions[i]()
-        if timed:
-          seconds[name, i].append(time.perf_counter() - begin)
+
+def main(options: Options) -> None:
+  """Runs the pairs and prints the table."""
+  if options.contestant is not None:
+    print(json.dumps(time_contestant(options)))
+    return
+  names = ("PyTorch", "fcn_jax")
+  seconds = {name: [] for name in names}
+  for _ in tqdm.trange(options.pairs, desc="pairs", disable=None):
+    for name in names:
+      process = subprocess.run(
+        [sys.executable, *sys.argv, "--contestant", name],
+        stdout=subprocess.PIPE,
+        check=True,
+      )
+      seconds[name].append(json.loads(process.stdout))
 
   print(
     f"FCN-32s (VGG16), batch {options.batch_size} of {options.image_size}x"
-    f"{options.image_size}, float32, {cores} threads, median of "
-    f"{options.rounds}; jax {jax.__version__}, torch {torch.__version__}"
+    f"{options.image_size}, float32, {torch.get_num_threads()} threads, "
+    f"medians of {options.pairs} pairs; jax {jax.__version__}, torch "
+    f"{torch.__version__}\n"
   )
-  print(f"{'':12}{'PyTorch s':>12}{'fcn_jax s':>12}{'ratio':>8}")
-  for i, what in enumerate(("forward", "train step")):
-    theirs = statistics.median(seconds["PyTorch", i])
-    ours = statistics.median(seconds["fcn_jax", i])
-    print(f"{what:12}{theirs:12.3f}{ours:12.3f}{ours / theirs:8.2f}")
+  print("| | PyTorch s | fcn_jax s | ratio | range of ratios |")
+  print("| --- | ---: | ---: | ---: | ---: |")
+  for what in ("forward", "train step"):
+    theirs, ours = ([run[what] for run in seconds[name]] for name in names)
+    ratios = [b / a for a, b in zip(theirs, ours, strict=True)]
+    print(
+      f"| {what} | {statistics.median(theirs):.3f} "
+      f"| {statistics.median(ours):.3f} | {statistics.median(ratios):.2f} "
+      f"| {min(ratios):.2f}-{max(ratios):.2f} |"
+    )
 
 
 if __name__ == "__main__":
