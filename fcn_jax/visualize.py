@@ -161,4 +161,4 @@ def predictions(
     ncols=min(len(handles), 6),
     fontsize=8,
   )
-  figure.savefig(path, dpi=76)
+  figure.savefig(path, dpi=72)

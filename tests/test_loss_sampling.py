@@ -172,7 +172,7 @@ def test_a_finished_run_is_not_touched(
     (("--rates", "0"), "above 0"),
     (("--rates", "1.5"), "at most 1"),
     (("--rates", "0.3"), "whole number"),
-    (("--rates", "1", "1"), "only once"),
+    (("--rates", "1", "1"), "all different"),
     (("--patch-size", "65", "64"), "smaller patch"),
     (("--patches-per-image", "3"), "not a multiple"),
     (("--scale-range", "2", "1"), "scale_range is (2.0, 1.0)"),

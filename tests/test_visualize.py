@@ -71,9 +71,12 @@ def test_predictions_are_written_as_a_picture_in_class_colours(
   visualize.predictions(path, columns, names, PALETTE)
   with PIL.Image.open(path) as picture:
     assert picture.format == "PNG"
-    assert picture.size == (510, 170 * num_rows + 80)
+    # Columns of 1.7 inches, rows as high as pictures of 30 x 20 are then.
+    width, row_height, legend = 72 * 3 * 1.7, 72 * 1.7 * 20 / 30, 72 * 0.8
+    height = num_rows * row_height + legend
+    np.testing.assert_allclose(picture.size, (width, height), atol=1)
     pixels = np.asarray(picture.convert("RGB"))
-  thirds = np.array_split(pixels[: 170 * num_rows], 3, axis=1)
+  thirds = np.array_split(pixels[: int(num_rows * row_height)], 3, axis=1)
   for third, color in zip(
     thirds, ((99, 99, 99), PALETTE[2], PALETTE[1]), strict=True
   ):
