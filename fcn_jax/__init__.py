@@ -14,6 +14,7 @@ from fcn_jax import models
 from fcn_jax import optimizers
 from fcn_jax import patches
 from fcn_jax import sampling
+from fcn_jax import sweeps
 from fcn_jax import train
 from fcn_jax import types
 from fcn_jax import upsampling
@@ -30,6 +31,7 @@ __all__ = [
   "optimizers",
   "patches",
   "sampling",
+  "sweeps",
   "train",
   "types",
   "upsampling",

@@ -1,8 +1,9 @@
 """Explicit patches: what loss sampling replaces, to compare it with.
 
 A patch is a crop of an image together with the same crop of its labels. As
-`sample_patches` and `grid_patches` turn a batch of images into a batch of
-patches, patchwise training is the ordinary train step on another batch.
+`sample_patches`, `grid_patches` and `balanced_patches` turn a batch of images
+into a batch of patches, patchwise training is the ordinary train step on
+another batch.
 """
 
 import functools
@@ -116,6 +117,70 @@ def grid_corners(
   return jnp.stack(corners, axis=-1).reshape(-1, 2).astype(jnp.int32)
 
 
+def balanced_corners(
+  key: jax.Array,
+  labels: jax.Array,
+  *,
+  num_patches: int,
+  size: tuple[int, int],
+  num_classes: int,
+) -> jax.Array:
+  """Draws corners of patches around pixels of all classes alike.
+
+  For each patch, a class is drawn uniformly among those in the image, then a
+  pixel uniformly among those of the class; the patch lies around it, or is
+  moved inwards where it would leave the image. Void is never chosen, but an
+  image of void only has uniformly random corners.
+
+  Args:
+    key: random key.
+    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
+    num_patches: patches from each image, K.
+    size: height and width of a patch; its centre is pixel `size // 2`.
+    num_classes: C.
+
+  Returns:
+    [N, K, 2] int32.
+
+  Raises:
+    ValueError: if the patch is larger than the images.
+  """
+  num_images, height, width = labels.shape
+  check_size((height, width), size)
+  class_key, pixel_key, corner_key = jax.random.split(key, 3)
+  # Sorted by class, the pixels of one class stand together.
+  flat = labels.reshape(num_images, -1)
+  order = jnp.argsort(flat, axis=1)
+  bounds = jax.vmap(jnp.searchsorted, in_axes=(0, None))(
+    jnp.take_along_axis(flat, order, axis=1), jnp.arange(num_classes + 1)
+  )
+  counts = jnp.diff(bounds, axis=1)
+
+  shape = (num_images, num_patches)
+  present = jnp.where(counts > 0, 0.0, -jnp.inf)
+  classes = jax.random.categorical(class_key, present[:, None], shape=shape)
+  count = jnp.take_along_axis(counts, classes, axis=1)
+  place = jax.random.randint(pixel_key, shape, 0, jnp.maximum(count, 1))
+  place += jnp.take_along_axis(bounds, classes, axis=1)
+  rows, columns = jnp.divmod(jnp.take_along_axis(order, place, axis=1), width)
+  corners = jnp.stack(
+    [
+      jnp.clip(rows - size[0] // 2, 0, height - size[0]),
+      jnp.clip(columns - size[1] // 2, 0, width - size[1]),
+    ],
+    axis=-1,
+  )
+  anywhere = random_corners(
+    corner_key,
+    num_images=num_images,
+    num_patches=num_patches,
+    image_size=(height, width),
+    size=size,
+  )
+  is_void = jnp.sum(counts, axis=1) == 0
+  return jnp.where(is_void[:, None, None], anywhere, corners.astype(jnp.int32))
+
+
 def sample_patches(
   key: jax.Array,
   batch: types.Batch,
@@ -165,6 +230,40 @@ def grid_patches(
   """
   corners = grid_corners(batch.labels.shape[1:], size, stride)
   corners = jnp.broadcast_to(corners, (len(batch.labels), *corners.shape))
+  return cut(batch, corners, size)
+
+
+def balanced_patches(
+  key: jax.Array,
+  batch: types.Batch,
+  *,
+  num_patches: int,
+  size: tuple[int, int],
+  num_classes: int,
+) -> types.Batch:
+  """Turns a batch of images into a batch of class-balanced patches.
+
+  Args:
+    key: random key.
+    batch: images [N, H, W, 3] and labels [N, H, W].
+    num_patches: patches from each image, K.
+    size: height and width of a patch.
+    num_classes: C.
+
+  Returns:
+    A batch of N * K patches, those of one image together; see
+    `balanced_corners`.
+
+  Raises:
+    ValueError: if the patch is larger than the images.
+  """
+  corners = balanced_corners(
+    key,
+    batch.labels,
+    num_patches=num_patches,
+    size=size,
+    num_classes=num_classes,
+  )
   return cut(batch, corners, size)
 
 

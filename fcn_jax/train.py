@@ -1,8 +1,10 @@
 """The train step: images and labels to a new state, in one compiled call."""
 
 import functools
+import inspect
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import chex
 import jax
@@ -15,7 +17,14 @@ from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax import upsampling
 
-Sampler = Callable[[jax.Array, jax.Array], jax.Array]
+Sampler = Callable[..., jax.Array]
+LossPath = Literal["auto", "logits", "strips", "sampled"]
+
+# When the sampled path is the fastest: a sampled pixel costs as much as a few
+# pixels in strips, and then some, whatever the number of classes. Both
+# constants are from two CPU cores; see experiments/benchmarks/loss_head.py.
+_SAMPLED_SHARE = 0.6
+_SAMPLED_CLASSES = 20
 
 
 class TrainState(NamedTuple):
@@ -42,12 +51,15 @@ class StepMetrics(NamedTuple):
     loss_sum: [] float32, weighted sum of the pixel losses, in nats.
     num_sampled: [] int32, pixels in the loss, see `losses.num_kept`.
     num_valid: [] int32, pixels that are not void.
+    num_dropped: [] int32, sampled pixels that are not in the loss because
+      there was no room for them; see `make_train_step`.
   """
 
   loss: jax.Array
   loss_sum: jax.Array
   num_sampled: jax.Array
   num_valid: jax.Array
+  num_dropped: jax.Array
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -84,6 +96,8 @@ def make_train_step(
   sampler: Sampler = sampling.whole_image,
   normalize: losses.Normalization = "kept",
   rate: float | None = None,
+  path: LossPath = "auto",
+  capacity: int | None = None,
 ) -> Callable[
   [TrainState, types.Batch, jax.Array], tuple[TrainState, StepMetrics]
 ]:
@@ -99,11 +113,30 @@ def make_train_step(
     sampler: which pixels enter the loss, see `sampling`.
     normalize: see `losses.normalizer`.
     rate: expected weight of a pixel, for `normalize="expected"` only.
+    path: how the loss is computed; all give the same numbers. "logits": from
+      the logits of all pixels. "strips": strip by strip, without them.
+      "sampled": at the sampled pixels only. "auto": sampled, if the sampler
+      keeps few enough pixels for that to be the fastest, else strips.
+    capacity: most pixels of an image for which the sampled path has room;
+      those beyond are left out and counted in `StepMetrics.num_dropped`. None
+      is what the sampler says of itself, see `sampling.capacity`: too little
+      less than once in 1e9 steps.
 
   Returns:
     (state, batch, key) -> (state, metrics), with the key that `train_step`
     wants.
+
+  Raises:
+    ValueError: if `path` is unknown, or the capacity less than 1; when the
+      step is traced, if the path is "sampled", and neither `capacity` is given
+      nor the sampler says how many pixels it keeps.
   """
+  if path not in get_args(LossPath):
+    raise ValueError(
+      f"path is {path!r}; choose one of {', '.join(get_args(LossPath))}."
+    )
+  if capacity is not None and capacity < 1:
+    raise ValueError(f"capacity is {capacity}; it is at least 1 pixel.")
   step = functools.partial(
     train_step,
     model,
@@ -111,6 +144,8 @@ def make_train_step(
     sampler=sampler,
     normalize=normalize,
     rate=rate,
+    path=path,
+    capacity=capacity,
   )
   return jax.jit(step, donate_argnums=0)
 
@@ -125,6 +160,8 @@ def train_step(
   sampler: Sampler,
   normalize: losses.Normalization,
   rate: float | None = None,
+  path: LossPath = "auto",
+  capacity: int | None = None,
 ) -> tuple[TrainState, StepMetrics]:
   """One step of training on a batch, by loss sampling.
 
@@ -138,6 +175,8 @@ def train_step(
     sampler: which pixels enter the loss.
     normalize: see `losses.normalizer`.
     rate: expected weight of a pixel, for `normalize="expected"` only.
+    path: see `make_train_step`.
+    capacity: see `make_train_step`.
 
   Returns:
     The new state, and the step's metrics.
@@ -145,7 +184,7 @@ def train_step(
   sample_key, dropout_key = jax.random.split(
     jax.random.fold_in(key, state.step)
   )
-  weights = sampler(sample_key, batch.labels)
+  num_valid = losses.num_valid(batch.labels)
 
   def loss_of(params):
     score_map, model_state = model.apply(
@@ -155,13 +194,18 @@ def train_step(
       rngs={"dropout": dropout_key},
       mutable=list(state.model_state),
     )
-    logits = upsampling.to_pixels(score_map)
-    pixel_losses = losses.pixel_cross_entropy(logits, batch.labels)
-    loss_sum = jnp.sum(weights * pixel_losses)
-    count = losses.normalizer(batch.labels, weights, normalize, rate)
-    return losses.divide(loss_sum, count), (loss_sum, model_state)
+    weights = _draw(sampler, sample_key, score_map, batch.labels)
+    terms = _loss_terms(
+      score_map,
+      batch.labels,
+      weights,
+      path=path,
+      capacity=_capacity(path, capacity, sampler, score_map),
+    )
+    count = losses.normalizer(normalize, terms.num_kept, num_valid, rate)
+    return losses.divide(terms.loss_sum, count), (terms, model_state)
 
-  (loss, (loss_sum, model_state)), gradients = jax.value_and_grad(
+  (loss, (terms, model_state)), gradients = jax.value_and_grad(
     loss_of, has_aux=True
   )(state.params)
   updates, opt_state = optimizer.update(
@@ -175,9 +219,81 @@ def train_step(
   )
   return new_state, StepMetrics(
     loss=loss,
-    loss_sum=loss_sum,
-    num_sampled=losses.num_kept(batch.labels, weights),
-    num_valid=jnp.sum(sampling.valid_pixels(batch.labels), dtype=jnp.int32),
+    loss_sum=terms.loss_sum,
+    num_sampled=terms.num_kept,
+    num_valid=num_valid,
+    num_dropped=terms.num_dropped,
+  )
+
+
+class _LossTerms(NamedTuple):
+  loss_sum: jax.Array
+  num_kept: jax.Array
+  num_dropped: jax.Array
+
+
+def _draw(
+  sampler: Sampler,
+  key: jax.Array,
+  score_map: types.ScoreMap,
+  labels: jax.Array,
+) -> jax.Array:
+  """Weights of the pixels; losses are computed only if the sampler asks."""
+  if "pixel_losses" in inspect.signature(sampler).parameters:
+    pixel_losses = losses.pixel_losses(score_map, labels)
+    return sampler(key, labels, pixel_losses=pixel_losses)
+  return sampler(key, labels)
+
+
+def _capacity(
+  path: LossPath,
+  capacity: int | None,
+  sampler: Sampler,
+  score_map: types.ScoreMap,
+) -> int | None:
+  """Length of the list of sampled pixels; None if they are not listed."""
+  if path in ("logits", "strips"):
+    return None
+  if capacity is None:
+    shape = (len(score_map.scores), *score_map.image_size)
+    capacity = sampling.capacity.of_sampler(sampler, shape)
+  if path == "sampled":
+    if capacity is None:
+      raise ValueError(
+        'path is "sampled", but the sampler does not say how many pixels of '
+        "an image it keeps: give the capacity."
+      )
+    return capacity
+  num_pixels = math.prod(score_map.image_size)
+  num_classes = score_map.scores.shape[-1]
+  cost = (num_classes + _SAMPLED_CLASSES) / (_SAMPLED_SHARE * num_classes)
+  pays = capacity is not None and capacity * cost < num_pixels
+  return capacity if pays else None
+
+
+def _loss_terms(
+  score_map: types.ScoreMap,
+  labels: jax.Array,
+  weights: jax.Array,
+  *,
+  path: LossPath,
+  capacity: int | None,
+) -> _LossTerms:
+  """The weighted sum of the pixel losses, and of how many pixels it is."""
+  if capacity is not None:
+    sample = sampling.compact(weights, capacity=capacity)
+    return _LossTerms(
+      losses.sampled_sum(score_map, labels, sample),
+      losses.num_kept(losses.labels_of(sample, labels), sample.weights),
+      sample.num_dropped,
+    )
+  if path == "logits":
+    logits = upsampling.to_pixels(score_map)
+    loss_sum = jnp.sum(losses.weighted_losses(logits, labels, weights))
+  else:
+    loss_sum = losses.dense_sum(score_map, labels, weights)
+  return _LossTerms(
+    loss_sum, losses.num_kept(labels, weights), jnp.zeros((), jnp.int32)
   )
 
 

@@ -42,6 +42,88 @@ def to_pixels(score_map: types.ScoreMap) -> jax.Array:
   return logits
 
 
+def at_pixels(score_map: types.ScoreMap, indices: jax.Array) -> jax.Array:
+  """Interpolates a score map at some pixels only.
+
+  Args:
+    score_map: scores [N, h, w, C].
+    indices: [N, K] int32, pixels as row * W + column, inside the image.
+
+  Returns:
+    [N, K, C] logits, those that `to_pixels` has at these pixels.
+  """
+  cells, fractions = neighbours(score_map, indices)
+  covering = covering_map(score_map)
+  flat = covering.reshape(len(covering), -1, covering.shape[-1])
+  return mix_neighbours(take_neighbours(flat, cells), fractions)
+
+
+def covering_map(score_map: types.ScoreMap) -> jax.Array:
+  """The cells between which all pixels lie, [N, h', w', C].
+
+  Cells outside the map are there by its edge rule, those that no pixel needs
+  are not.
+  """
+  cells = score_map.scores
+  for axis, size in zip((1, 2), score_map.image_size, strict=True):
+    first, last = covering_cells(score_map.stride, score_map.offset, size)
+    cells = take_cells(cells, axis, first, last + 1, score_map.edge)
+  return cells
+
+
+def neighbours(
+  score_map: types.ScoreMap, indices: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The four cells around each of some pixels.
+
+  Args:
+    score_map: scores [N, h, w, C].
+    indices: [N, K] int32, pixels as row * W + column.
+
+  Returns:
+    [N, K, 4] int32 cells of `covering_map`, counted row by row, and what they
+    contribute to the pixel, [N, K, 4], in the dtype of the scores.
+  """
+  stride, offset = score_map.stride, score_map.offset
+  # Offsets are multiples of one half: twice of everything is exact.
+  chex.assert_equal(2 * offset, round(2 * offset))
+  width = score_map.image_size[1]
+  cells, fractions = [], []
+  for coordinate, size in zip(
+    (indices // width, indices % width), score_map.image_size, strict=True
+  ):
+    first, last = covering_cells(stride, offset, size)
+    twice = 2 * coordinate - round(2 * offset) - 2 * stride * first
+    cells.append(twice // (2 * stride))
+    fraction = (twice % (2 * stride)).astype(score_map.scores.dtype)
+    fractions.append(fraction / (2 * stride))
+  (row, column), (down, right) = cells, fractions
+  num_columns = last - first + 1
+  top_left = row * num_columns + column
+  corners = (0, 1, num_columns, num_columns + 1)
+  shares = (
+    (1 - down) * (1 - right),
+    (1 - down) * right,
+    down * (1 - right),
+    down * right,
+  )
+  return (
+    jnp.stack([top_left + corner for corner in corners], axis=-1),
+    jnp.stack(shares, axis=-1),
+  )
+
+
+def take_neighbours(cells: jax.Array, indices: jax.Array) -> jax.Array:
+  """Scores [N, K, 4, C] at `indices` [N, K, 4] of `cells` [N, h' w', C]."""
+  take = jax.vmap(lambda rows, i: rows.at[i].get(mode="promise_in_bounds"))
+  return take(cells, indices)
+
+
+def mix_neighbours(scores: jax.Array, fractions: jax.Array) -> jax.Array:
+  """Sums [N, K, 4, C] scores times [N, K, 4] fractions to [N, K, C] logits."""
+  return jnp.sum(scores * fractions[..., None], axis=2)
+
+
 def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
   """Adds finer scores to coarser ones, interpolated on the finer grid.
 
@@ -108,16 +190,14 @@ def interpolate_axis(
     `values` with `size` entries along `axis`.
   """
   first, last = covering_cells(factor, offset, size)
-  values = _cells(values, axis, first, last + 1, edge)
+  values = take_cells(values, axis, first, last + 1, edge)
   low = jax.lax.slice_in_dim(values, 0, last - first, axis=axis)
   high = jax.lax.slice_in_dim(values, 1, last - first + 1, axis=axis)
 
-  position = offset + first * factor
-  lead = math.ceil(position)
+  lead = first_output(factor, offset, first)
   shape = [1] * (values.ndim + 1)
   shape[axis + 1] = factor
-  fraction = (jnp.arange(factor, dtype=jnp.float32) + lead - position) / factor
-  fraction = fraction.astype(values.dtype).reshape(shape)
+  fraction = fractions_between(factor, offset, values.dtype).reshape(shape)
   low = jnp.expand_dims(low, axis + 1)
   high = jnp.expand_dims(high, axis + 1)
   fine = low * (1 - fraction) + high * fraction
@@ -140,7 +220,33 @@ def covering_cells(factor: int, offset: float, size: int) -> tuple[int, int]:
   return first, math.floor((size - 1 - offset) / factor) + 1
 
 
-def _cells(
+def first_output(factor: int, offset: float, cell: int) -> int:
+  """The first output that does not lie before a cell.
+
+  Args:
+    factor: outputs a cell.
+    offset: position of the centre of cell 0, counted in outputs.
+    cell: number of the cell.
+  """
+  return math.ceil(offset + cell * factor)
+
+
+def fractions_between(factor: int, offset: float, dtype) -> jax.Array:
+  """How far the outputs between two cells lie on the way from one to the next.
+
+  Args:
+    factor: outputs a cell.
+    offset: position of the centre of cell 0, counted in outputs.
+    dtype: of the result.
+
+  Returns:
+    [factor] in [0, 1): 0 at the first of the two cells.
+  """
+  start = math.ceil(offset) - offset
+  return (jnp.arange(factor, dtype=dtype) + start) / factor
+
+
+def take_cells(
   values: jax.Array, axis: int, start: int, stop: int, edge: types.EdgeRule
 ) -> jax.Array:
   """Cells start..stop-1 along an axis; those outside by the edge rule."""

@@ -139,7 +139,7 @@ def test_a_batch_of_void_changes_nothing(plain_step, warm):
     jax.device_put(warm), batch._replace(labels=void), KEY
   )
   jax.tree.map(np.testing.assert_array_equal, state.params, warm.params)
-  assert jax.device_get(metrics) == (0, 0, 0, 0)
+  assert jax.device_get(metrics) == (0, 0, 0, 0, 0)
 
 
 def test_metrics_are_sums_and_counts_over_the_sampled_pixels(warm):
@@ -180,6 +180,55 @@ def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
   )
   expected, _ = run(plain_step, warm, 1)
   assert_close(run(step, warm, 1)[0], expected)
+
+
+@pytest.mark.parametrize("rate, path", [(0.1, "sampled"), (0.9, "strips")])
+def test_every_path_of_the_loss_takes_the_same_step(warm, rate, path):
+  sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
+  found = {}
+  for name in ("logits", "auto", path):
+    step = fcn.train.make_train_step(PLAIN, SGD, sampler=sampler, path=name)
+    found[name] = jax.device_get(
+      step(jax.device_put(warm), example_batch(), KEY)
+    )
+  assert found["logits"][1].num_sampled > 0
+  assert_close(found[path], found["logits"])
+  # What "auto" has chosen: the very same program.
+  jax.tree.map(np.testing.assert_array_equal, found["auto"], found[path])
+
+
+def test_pixels_without_room_are_counted_in_the_metrics(warm):
+  step = fcn.train.make_train_step(PLAIN, SGD, path="sampled", capacity=100)
+  _, metrics = step(jax.device_put(warm), example_batch(), KEY)
+  num_images = len(example_batch().labels)
+  assert metrics.num_sampled == 100 * num_images
+  assert metrics.num_dropped == metrics.num_valid - 100 * num_images > 0
+
+
+def test_hard_examples_are_chosen_by_the_losses_of_the_step(warm):
+  sampler = functools.partial(fcn.sampling.hardest, count=50)
+  batch = example_batch()
+  step = fcn.train.make_train_step(PLAIN, SGD, sampler=sampler)
+  _, metrics = step(jax.device_put(warm), batch, KEY)
+  score_map = jax.jit(lambda p, x: PLAIN.apply({"params": p}, x, train=False))(
+    warm.params, batch.images
+  )
+  pixel_losses = fcn.losses.pixel_losses(score_map, batch.labels)
+  pixel_losses = np.sort(np.reshape(pixel_losses, (len(batch.labels), -1)))
+  assert metrics.num_sampled == 50 * len(batch.labels)
+  np.testing.assert_allclose(
+    metrics.loss, pixel_losses[:, -50:].mean(), rtol=1e-4
+  )
+
+
+def test_an_unknown_path_and_a_missing_capacity_are_errors(initial):
+  with pytest.raises(ValueError, match="'dense'; choose one of auto, logits"):
+    fcn.train.make_train_step(PLAIN, SGD, path="dense")
+  with pytest.raises(ValueError, match="capacity is 0"):
+    fcn.train.make_train_step(PLAIN, SGD, capacity=0)
+  step = fcn.train.make_train_step(PLAIN, SGD, path="sampled")
+  with pytest.raises(ValueError, match="does not say how many .* capacity"):
+    step.lower(initial, example_batch(), KEY)
 
 
 def test_several_devices_take_the_step_of_one(plain_step, warm):

@@ -1,0 +1,59 @@
+"""Which pixels enter the loss, and with what weight.
+
+"Patchwise training is loss sampling" (section 3.4 of both papers): to train
+on a random subset of the patches of an image is to drop a random subset of
+the terms of its loss. A sampler here is a pure function
+
+    sampler(key, labels, ...) -> weights
+
+from a random key and labels [N, H, W] (int32, `IGNORE_LABEL` = void) to
+weights [N, H, W] float32. A weight of zero leaves the pixel out; void pixels
+always have weight zero. Bind the options with `functools.partial` to hand a
+sampler to `train.make_train_step`.
+"""
+
+from fcn_jax.sampling import capacity
+from fcn_jax.sampling.classes import class_balanced
+from fcn_jax.sampling.classes import class_counts
+from fcn_jax.sampling.classes import class_probabilities
+from fcn_jax.sampling.classes import class_weighted
+from fcn_jax.sampling.classes import inverse_frequency_weights
+from fcn_jax.sampling.classes import median_frequency_weights
+from fcn_jax.sampling.compaction import PixelSample
+from fcn_jax.sampling.compaction import compact
+from fcn_jax.sampling.hard import harder_than
+from fcn_jax.sampling.hard import hardest
+from fcn_jax.sampling.places import boundary_probabilities
+from fcn_jax.sampling.places import importance
+from fcn_jax.sampling.places import near_boundary
+from fcn_jax.sampling.uniform import bernoulli
+from fcn_jax.sampling.uniform import check_rate
+from fcn_jax.sampling.uniform import fixed_count
+from fcn_jax.sampling.uniform import fixed_count_in_batch
+from fcn_jax.sampling.uniform import one_per_block
+from fcn_jax.sampling.uniform import valid_pixels
+from fcn_jax.sampling.uniform import whole_image
+
+__all__ = [
+  "PixelSample",
+  "bernoulli",
+  "boundary_probabilities",
+  "capacity",
+  "check_rate",
+  "class_balanced",
+  "class_counts",
+  "class_probabilities",
+  "class_weighted",
+  "compact",
+  "fixed_count",
+  "fixed_count_in_batch",
+  "harder_than",
+  "hardest",
+  "importance",
+  "inverse_frequency_weights",
+  "median_frequency_weights",
+  "near_boundary",
+  "one_per_block",
+  "valid_pixels",
+  "whole_image",
+]

@@ -1,0 +1,266 @@
+"""Classes that are rare: sampling them more, or weighing them more.
+
+Section 3.4 of both papers: patchwise sampling can correct class imbalance;
+fully convolutional training does the same by weighting or sampling the loss.
+(The papers found it unnecessary for PASCAL VOC, section 4.)
+"""
+
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fcn_jax import types
+from fcn_jax.sampling import capacity
+from fcn_jax.sampling import uniform
+
+
+def class_counts(labels: jax.Array, *, num_classes: int) -> jax.Array:
+  """Counts the pixels of each class.
+
+  Args:
+    labels: [...] int32, classes 0..C-1 or `IGNORE_LABEL`.
+    num_classes: C.
+
+  Returns:
+    [C] int32. Void pixels, and labels outside the classes, are left out.
+
+  Raises:
+    ValueError: if `num_classes` is not positive.
+  """
+  uniform.check_integer("num_classes", num_classes)
+  known = (labels != types.IGNORE_LABEL) & (labels >= 0)
+  known = known & (labels < num_classes)
+  # One class more takes the pixels that are not counted.
+  classes = jnp.where(known, labels, num_classes).reshape(-1)
+  counts = jnp.bincount(classes, length=num_classes + 1)
+  return counts[:-1].astype(jnp.int32)
+
+
+def _balanced_bound(
+  shape: tuple[int, int, int],
+  *,
+  count: int,
+  num_classes: int,
+  frequencies: Sequence[float] | None = None,
+) -> int:
+  uniform.check_integer("count", count)
+  # Probabilities that are formed from the batch's own counts sum to `count`
+  # at most. From given frequencies they can sum to more, the most where an
+  # image is all of the rarest class and the rest of the batch void.
+  mean = float(count)
+  if frequencies is not None:
+    shares = _checked_shares(frequencies, num_classes)
+    mean = count / (num_classes * float(shares.min()))
+  return capacity.tail_bound(
+    mean, num_draws=shape[1] * shape[2], num_images=shape[0]
+  )
+
+
+@capacity.bounded_by(_balanced_bound)
+def class_probabilities(
+  labels: jax.Array,
+  *,
+  count: int,
+  num_classes: int,
+  frequencies: Sequence[float] | None = None,
+) -> jax.Array:
+  """Probabilities of keeping pixels under which all classes are kept alike.
+
+  A pixel of class c is kept with probability min(1, count / (K n_c)), where K
+  is the number of classes present and n_c the number of pixels of class c, so
+  that of each class min(n_c, count / K) pixels are expected.
+
+  Args:
+    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
+    count: expected number of pixels kept of the batch, if no class has fewer
+      than its part; else it is less.
+    num_classes: C.
+    frequencies: [C] how common the classes are in the training set (shares or
+      counts: only ratios matter). Then n_c is the share of class c times the
+      valid pixels of the batch, and K is C: a pixel's probability does not
+      depend on what else is in its batch, except for void, and equal numbers
+      are expected of each class over the training set, not in every batch.
+      Without it, n_c and K are counted in the batch.
+
+  Returns:
+    [N, H, W] float32 in 0..1; 0 where void, NaN where a label is neither void
+    nor a class.
+
+  Raises:
+    ValueError: if `count` is not positive, or `frequencies` are not C positive
+      numbers.
+  """
+  uniform.check_integer("count", count)
+  uniform.check_integer("num_classes", num_classes)
+  chex.assert_rank(labels, 3)
+  # In float32: the products can exceed int32 in large batches.
+  if frequencies is None:
+    class_sizes = class_counts(labels, num_classes=num_classes)
+    class_sizes = class_sizes.astype(jnp.float32)
+    num_present = jnp.sum(class_sizes > 0).astype(jnp.float32)
+  else:
+    shares = _checked_shares(frequencies, num_classes)
+    num_valid = jnp.sum(uniform.valid_pixels(labels))
+    class_sizes = num_valid * jnp.asarray(shares, jnp.float32)
+    num_present = jnp.float32(num_classes)
+  # The maximum is against division by 0, for classes without a pixel; where
+  # it replaces a smaller number the probability is 1 either way.
+  expected = count / jnp.maximum(num_present * class_sizes, 1.0)
+  return _of_class(jnp.minimum(expected, 1.0), labels)
+
+
+@capacity.bounded_by(_balanced_bound)
+def class_balanced(
+  key: jax.Array,
+  labels: jax.Array,
+  *,
+  count: int,
+  num_classes: int,
+  frequencies: Sequence[float] | None = None,
+) -> jax.Array:
+  """Keeps equal numbers of pixels of each class, in expectation.
+
+  Pixels are drawn independently with `class_probabilities`, which are their
+  expected weights: the expected sum of the sampled loss is the sum over
+  classes of the class's mean loss times min(n_c, count / K), in the terms
+  used there.
+
+  Args:
+    key: random key.
+    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
+    count: expected number of pixels kept of the batch, if no class has fewer
+      than its part.
+    num_classes: C.
+    frequencies: [C] how common the classes are in the training set; None:
+      they are counted in the batch.
+
+  Returns:
+    [N, H, W] float32 weights, 0 where void or dropped, else 1; NaN where a
+    label is neither void nor a class.
+
+  Raises:
+    ValueError: if `count` is not positive, or `frequencies` are not C positive
+      numbers.
+  """
+  probabilities = class_probabilities(
+    labels, count=count, num_classes=num_classes, frequencies=frequencies
+  )
+  return uniform.independent(key, probabilities)
+
+
+def class_weighted(
+  key: jax.Array | None,
+  labels: jax.Array,
+  *,
+  class_weights: Sequence[float],
+) -> jax.Array:
+  """Keeps every pixel, with the weight of its class.
+
+  The alternative to `class_balanced` without chance: every pixel's weight is
+  its expectation.
+
+  Args:
+    key: unused; here because all samplers have it.
+    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
+    class_weights: [C], such as `median_frequency_weights` gives; a weight of 0
+      leaves the class out.
+
+  Returns:
+    [N, H, W] float32 weights, 0 where void; NaN where a label is neither void
+    nor a class.
+
+  Raises:
+    ValueError: if a class weight is negative or not finite.
+  """
+  del key
+  weights = _checked_classes("class weight", class_weights)
+  for index, weight in enumerate(weights):
+    if not 0.0 <= weight < np.inf:
+      raise ValueError(
+        f"the weight of class {index} is {weight}; give a finite number, 0 to "
+        "leave the class out."
+      )
+  return _of_class(jnp.asarray(weights, jnp.float32), labels)
+
+
+def inverse_frequency_weights(frequencies: Sequence[float]) -> np.ndarray:
+  """Weights under which all classes weigh the same in the training set.
+
+  Args:
+    frequencies: [C] shares of the pixels, or counts: only ratios matter.
+
+  Returns:
+    [C] float32 proportional to 1 / frequency, such that the mean weight of a
+    pixel, sum f_c w_c / sum f_c, is 1.
+
+  Raises:
+    ValueError: if `frequencies` are not positive numbers.
+  """
+  shares = _checked_shares(frequencies)
+  return (1.0 / (len(shares) * shares)).astype(np.float32)
+
+
+def median_frequency_weights(frequencies: Sequence[float]) -> np.ndarray:
+  """Weights by median frequency balancing: median(frequencies) / frequency.
+
+  Eigen and Fergus, ICCV 2015 (arXiv:1411.4734), on semantic labels. There the
+  frequency of a class is the number of its pixels over the number of pixels of
+  those images that contain it.
+
+  Args:
+    frequencies: [C], in any unit: only ratios matter.
+
+  Returns:
+    [C] float32; 1 for the class in the middle.
+
+  Raises:
+    ValueError: if `frequencies` are not positive numbers.
+  """
+  shares = _checked_shares(frequencies)
+  return (np.median(shares) / shares).astype(np.float32)
+
+
+def _of_class(table: jax.Array, labels: jax.Array) -> jax.Array:
+  """The entry of [C] `table` for each pixel's class; 0 where void.
+
+  NaN where a label is no class; plain indexing would take that of another.
+  """
+  void = labels == types.IGNORE_LABEL
+  # A negative index would count from the end.
+  classes = jnp.where(labels < 0, len(table), labels)
+  values = table.at[classes].get(mode="fill", fill_value=jnp.nan)
+  return jnp.where(void, 0.0, values)
+
+
+def _checked_shares(
+  frequencies: Sequence[float], num_classes: int | None = None
+) -> np.ndarray:
+  """Positive frequencies [C], scaled to sum 1, in float64."""
+  frequencies = _checked_classes("frequency", frequencies)
+  if num_classes is not None and len(frequencies) != num_classes:
+    raise ValueError(
+      f"frequencies has {len(frequencies)} entries and num_classes is "
+      f"{num_classes}; give one for each class, in the order of the labels."
+    )
+  for index, frequency in enumerate(frequencies):
+    if not 0.0 < frequency < np.inf:
+      raise ValueError(
+        f"the frequency of class {index} is {frequency}, not a positive "
+        "number. Merge a class without pixels with another, or leave it out "
+        "and number the others anew."
+      )
+  return frequencies / frequencies.sum()
+
+
+def _checked_classes(name: str, values: Sequence[float]) -> np.ndarray:
+  """One number a class, [C] float64."""
+  values = np.asarray(values, np.float64)
+  if values.ndim != 1 or not len(values):
+    raise ValueError(
+      f"an array of shape {values.shape} is given; give one {name} for each "
+      "class, [C]."
+    )
+  return values

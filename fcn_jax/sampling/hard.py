@@ -1,0 +1,109 @@
+"""Hard examples: samplers that keep the pixels with the largest losses.
+
+Online hard example mining (Shrivastava, Gupta and Girshick, CVPR 2016), for
+pixels: Wu, Shen and van den Hengel call it online bootstrapping
+(arXiv:1604.04339 and arXiv:1605.06885). These samplers take one argument more,
+`pixel_losses`, which the train step gives to samplers with a parameter of that
+name. They are not random, and what they keep is no estimate of the whole loss.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from fcn_jax import types
+from fcn_jax.sampling import capacity
+from fcn_jax.sampling import uniform
+
+
+@capacity.bounded_by(lambda shape, *, count, **options: count)
+def hardest(
+  key: jax.Array | None,
+  labels: jax.Array,
+  *,
+  pixel_losses: jax.Array,
+  count: int,
+) -> jax.Array:
+  """Keeps the `count` valid pixels of each image with the largest losses.
+
+  Wu, Shen and van den Hengel, arXiv:1605.06885.
+
+  Args:
+    key: unused; pixels of equal loss are taken from the top left.
+    labels: [N, H, W] int32.
+    pixel_losses: [N, H, W] float; NaN counts as the largest, so that it is
+      seen. No gradient goes through it.
+    count: pixels to keep of each image; all, if it has fewer valid ones.
+
+  Returns:
+    [N, H, W] float32 weights, 0 where void or dropped, else 1.
+
+  Raises:
+    ValueError: if `count` is not positive.
+  """
+  del key
+  uniform.check_integer("count", count)
+  kept = _with_largest(labels, _detached(pixel_losses), count)
+  return kept.astype(jnp.float32)
+
+
+def harder_than(
+  key: jax.Array | None,
+  labels: jax.Array,
+  *,
+  pixel_losses: jax.Array,
+  threshold: float,
+  min_count: int,
+) -> jax.Array:
+  """Keeps all valid pixels whose loss is above a threshold, and not too few.
+
+  Wu, Shen and van den Hengel, arXiv:1604.04339, drop pixels whose true class
+  has a probability of p or more; that is a threshold of -log(p).
+
+  Args:
+    key: unused; pixels of equal loss are taken from the top left.
+    labels: [N, H, W] int32.
+    pixel_losses: [N, H, W] float, in nats; NaN counts as the largest, so that
+      it is seen. No gradient goes through it.
+    threshold: in nats.
+    min_count: of each image at least so many of the hardest valid pixels are
+      kept, or all.
+
+  Returns:
+    [N, H, W] float32 weights, 0 where void or dropped, else 1.
+
+  Raises:
+    ValueError: if `threshold` or `min_count` is negative.
+  """
+  del key
+  if not threshold >= 0.0:
+    raise ValueError(
+      f"threshold is {threshold}; it is a loss in nats, 0 or more."
+    )
+  uniform.check_integer("min_count", min_count, least=0)
+  losses = _detached(pixel_losses)
+  kept = _with_largest(labels, losses, min_count) | (losses > threshold)
+  return jnp.where(kept, uniform.valid_pixels(labels), 0.0)
+
+
+def _detached(pixel_losses: jax.Array) -> jax.Array:
+  """Losses as float32 without gradient, NaN replaced by infinity."""
+  losses = jax.lax.stop_gradient(pixel_losses).astype(jnp.float32)
+  return jnp.where(jnp.isnan(losses), jnp.inf, losses)
+
+
+def _with_largest(
+  labels: jax.Array, losses: jax.Array, count: int
+) -> jax.Array:
+  """Marks `count` valid pixels of each image; [N, H, W] bool."""
+  chex.assert_rank(labels, 3)
+  chex.assert_equal_shape((labels, losses))
+  # The bits of a float are ordered like the number it is, once the sign bit
+  # is set where it was not, and all bits are turned round where it was. No
+  # number but NaN becomes 0, which is left to void pixels.
+  bits = jax.lax.bitcast_convert_type(losses, jnp.uint32)
+  sign = jnp.uint32(1 << 31)
+  values = jnp.where(bits < sign, bits | sign, ~bits)
+  values = jnp.where(labels != types.IGNORE_LABEL, values, 0)
+  values = values.reshape(len(labels), -1)
+  return uniform.largest(values, count=count).reshape(labels.shape)

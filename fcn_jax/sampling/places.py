@@ -1,0 +1,167 @@
+"""Samplers that look where in the image a pixel is."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from fcn_jax import types
+from fcn_jax.sampling import capacity
+from fcn_jax.sampling import uniform
+
+
+def _boundary_bound(
+  shape: tuple[int, int, int],
+  *,
+  rate: float,
+  rate_elsewhere: float,
+  distance: int,
+) -> int:
+  del distance
+  _check_rates(rate, rate_elsewhere)
+  num_pixels = shape[1] * shape[2]
+  return capacity.tail_bound(
+    max(rate, rate_elsewhere) * num_pixels,
+    num_draws=num_pixels,
+    num_images=shape[0],
+  )
+
+
+@capacity.bounded_by(_boundary_bound)
+def boundary_probabilities(
+  labels: jax.Array, *, rate: float, rate_elsewhere: float, distance: int
+) -> jax.Array:
+  """Probabilities of keeping pixels: one near boundaries, one elsewhere.
+
+  A pixel is near a boundary if the square of pixels around it that reaches
+  `distance` pixels to each side has more than one label. Void is a label of
+  its own here, since data sets mark outlines with it; what is beyond the image
+  is nothing.
+
+  Args:
+    labels: [N, H, W] int32.
+    rate: probability in (0, 1] near a boundary.
+    rate_elsewhere: probability in [0, 1] of all other valid pixels.
+    distance: in pixels, the larger of that in rows and that in columns.
+
+  Returns:
+    [N, H, W] float32 probabilities, 0 where void.
+
+  Raises:
+    ValueError: if a rate is out of range or `distance` is not positive.
+  """
+  _check_rates(rate, rate_elsewhere)
+  uniform.check_integer("distance", distance)
+  chex.assert_rank(labels, 3)
+  limits = jnp.iinfo(labels.dtype)
+  highest = _over_squares(labels, jax.lax.max, limits.min, distance)
+  lowest = _over_squares(labels, jax.lax.min, limits.max, distance)
+  probabilities = jnp.where(highest != lowest, rate, rate_elsewhere)
+  return probabilities.astype(jnp.float32) * uniform.valid_pixels(labels)
+
+
+@capacity.bounded_by(_boundary_bound)
+def near_boundary(
+  key: jax.Array,
+  labels: jax.Array,
+  *,
+  rate: float,
+  rate_elsewhere: float,
+  distance: int,
+) -> jax.Array:
+  """Keeps pixels near boundaries with one probability, others with another.
+
+  The expected weight of a pixel is its probability, which is that of
+  `boundary_probabilities`. The sum of the sampled loss is therefore no
+  estimate of the whole; `importance` makes one of the same draws.
+
+  Args:
+    key: random key.
+    labels: [N, H, W] int32.
+    rate: probability in (0, 1] near a boundary.
+    rate_elsewhere: probability in [0, 1] of all other valid pixels.
+    distance: in pixels, the larger of that in rows and that in columns.
+
+  Returns:
+    [N, H, W] float32 weights, 0 where void or dropped, else 1.
+
+  Raises:
+    ValueError: if a rate is out of range or `distance` is not positive.
+  """
+  probabilities = boundary_probabilities(
+    labels, rate=rate, rate_elsewhere=rate_elsewhere, distance=distance
+  )
+  return uniform.independent(key, probabilities)
+
+
+def _importance_bound(
+  shape: tuple[int, int, int],
+  *,
+  probabilities: Callable[[jax.Array], jax.Array],
+) -> int:
+  most = capacity.of_sampler(probabilities, shape)
+  return shape[1] * shape[2] if most is None else most
+
+
+@capacity.bounded_by(_importance_bound)
+def importance(
+  key: jax.Array,
+  labels: jax.Array,
+  *,
+  probabilities: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+  """Keeps pixels with given probabilities and corrects for them by weights.
+
+  A pixel that is kept with probability q has weight 1 / q then, so that the
+  expected weight of each valid pixel is 1 and the expected sum of the sampled
+  loss is the whole sum (Horvitz and Thompson, Journal of the American
+  Statistical Association, 1952). This holds only if no valid pixel has q = 0;
+  one that has is never kept, and no weight can make up for it.
+
+  Args:
+    key: random key.
+    labels: [N, H, W] int32.
+    probabilities: function of the labels to q, [N, H, W] float32 in 0..1, such
+      as `boundary_probabilities` or `class_probabilities` with the options
+      bound by `functools.partial`. Small q make large weights, and the
+      gradient noisy.
+
+  Returns:
+    [N, H, W] float32 weights, 0 where void or dropped, else 1 / q; NaN where q
+    is NaN.
+  """
+  chosen = probabilities(labels)
+  chex.assert_equal_shape((labels, chosen))
+  void = labels == types.IGNORE_LABEL
+  # A pixel cannot be kept more often than always.
+  chosen = jnp.where(void, 0.0, jnp.minimum(chosen, 1.0))
+  kept = uniform.independent(key, chosen)
+  return kept / jnp.where(chosen > 0, chosen, 1.0)
+
+
+def _over_squares(
+  labels: jax.Array,
+  combine: Callable[[jax.Array, jax.Array], jax.Array],
+  beyond: int,
+  distance: int,
+) -> jax.Array:
+  """Combines the labels in the square around each pixel, rows then columns."""
+  start = labels.dtype.type(beyond)
+  for axis in (1, 2):
+    window, padding = [1, 1, 1], [(0, 0), (0, 0), (0, 0)]
+    window[axis] = 2 * distance + 1
+    padding[axis] = (distance, distance)
+    labels = jax.lax.reduce_window(
+      labels, start, combine, window, (1, 1, 1), padding
+    )
+  return labels
+
+
+def _check_rates(rate: float, rate_elsewhere: float) -> None:
+  uniform.check_rate(rate)
+  if not 0.0 <= rate_elsewhere <= 1.0:
+    raise ValueError(
+      f"rate_elsewhere is {rate_elsewhere}; it is the share of the pixels far "
+      "from boundaries that is kept, from 0 to 1."
+    )
