@@ -150,3 +150,92 @@ def test_a_patch_that_does_not_fit_is_an_error(size):
 def test_a_stride_that_leaves_gaps_is_an_error(stride):
   with pytest.raises(ValueError, match="stride"):
     patches.grid_corners((13, 17), (4, 6), stride)
+
+
+def test_balanced_patches_lie_around_pixels_of_all_classes_alike():
+  labels = np.zeros((2, 20, 30), np.int32)
+  labels[0, :4, :5] = 2
+  labels[0, 17, 28] = 4
+  labels[0, 10:, :9] = types.IGNORE_LABEL
+  labels[1, :, :15] = 1
+  num_patches = 6000
+  # A patch of one pixel is the pixel that was drawn.
+  corners = jax.jit(
+    functools.partial(
+      patches.balanced_corners,
+      num_patches=num_patches,
+      size=(1, 1),
+      num_classes=6,
+    )
+  )(KEY, jnp.asarray(labels))
+  chex.assert_shape(corners, (2, num_patches, 2))
+  assert corners.dtype == jnp.int32
+  for image, classes in enumerate(((0, 2, 4), (0, 1))):
+    rows, columns = np.asarray(corners[image]).T
+    drawn = np.bincount(labels[image, rows, columns], minlength=256)
+    share = 1 / len(classes)
+    tolerance = 5 * np.sqrt(num_patches * share * (1 - share))
+    assert set(np.flatnonzero(drawn)) == set(classes)
+    np.testing.assert_allclose(
+      drawn[list(classes)], num_patches * share, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 3), (9, 12)])
+def test_balanced_corners_are_distributed_as_an_oracle_says(size):
+  labels = np.full((9, 12), types.IGNORE_LABEL)
+  labels[:5, 2:] = 3
+  labels[7, 10:] = 0
+  expected = np.zeros(labels.shape)
+  for number in (0, 3):
+    pixels = np.argwhere(labels == number)
+    for row, column in pixels:
+      top = min(max(row - size[0] // 2, 0), labels.shape[0] - size[0])
+      left = min(max(column - size[1] // 2, 0), labels.shape[1] - size[1])
+      expected[top, left] += 1 / 2 / len(pixels)
+  num_patches = 20_000
+  corners = patches.balanced_corners(
+    KEY,
+    jnp.asarray(labels[None], jnp.int32),
+    num_patches=num_patches,
+    size=size,
+    num_classes=4,
+  )
+  found = np.zeros(labels.shape)
+  np.add.at(found, tuple(np.asarray(corners[0]).T), 1 / num_patches)
+  variance = np.maximum(expected * (1 - expected), 0) / num_patches
+  assert np.all(np.abs(found - expected) <= 5 * np.sqrt(variance) + 1e-9)
+
+
+def test_patches_of_an_image_of_void_lie_anywhere():
+  labels = jnp.full((1, 9, 12), types.IGNORE_LABEL)
+  corners = patches.balanced_corners(
+    KEY, labels, num_patches=900, size=(4, 6), num_classes=3
+  )
+  rows, columns = np.asarray(corners[0]).T
+  assert set(rows) == set(range(6))
+  assert set(columns) == set(range(7))
+
+
+def test_balanced_patches_show_the_class_in_their_centre():
+  batch = numbered_batch(3, 30, 40)
+  labels = np.zeros((3, 30, 40), np.int32)
+  labels[:, 12:14, 20:22] = 1
+  batch = batch._replace(labels=jnp.asarray(labels))
+  cut = patches.balanced_patches(
+    KEY, batch, num_patches=20, size=(8, 10), num_classes=2
+  )
+  chex.assert_shape(cut.images, (60, 8, 10, 3))
+  chex.assert_shape(cut.labels, (60, 8, 10))
+  assert 15 <= np.sum(np.asarray(cut.labels)[:, 4, 5] == 1) <= 45
+  # Images and labels are cut alike: pixels are numbered in the images.
+  truth = labels.ravel()[np.asarray(cut.images[..., 0], int)]
+  np.testing.assert_array_equal(cut.labels, truth)
+
+
+def test_a_balanced_patch_that_does_not_fit_is_an_error():
+  batch = numbered_batch()
+  with pytest.raises(ValueError, match="does not fit"):
+    patches.balanced_patches(
+      KEY, batch, num_patches=1, size=(14, 6), num_classes=2
+    )
