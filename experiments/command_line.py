@@ -46,13 +46,20 @@ def num_cores() -> int:
   return os.cpu_count() or 1
 
 
+def check_at_least_one(config: Any, names: Sequence[str]) -> None:
+  """Raises a `ValueError` if one of these options is less than 1."""
+  for name in names:
+    if getattr(config, name) < 1:
+      raise ValueError(f"{name} is {getattr(config, name)}; it must be >= 1.")
+
+
 def check_workdir(config: Any, experiment: str) -> None:
   """Checks that a run can begin or continue in its work folder.
 
   Args:
-    config: dataclass of the run with the fields `workdir`, `resume` (whether
-      to continue the run that is there) and `overwrite` (whether to delete
-      it).
+    config: dataclass of the run with the fields `workdir`, `overwrite`
+      (whether to delete the run that is there) and, if the script can do that,
+      `resume` (whether to continue it).
     experiment: name of the script.
 
   Raises:
@@ -61,19 +68,22 @@ def check_workdir(config: Any, experiment: str) -> None:
       other files.
   """
   workdir = config.workdir
-  if config.resume and config.overwrite:
+  resume = getattr(config, "resume", False)
+  if resume and config.overwrite:
     raise ValueError("--resume and --overwrite contradict each other.")
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f"{workdir} is a file; give a folder as --workdir.")
   before = _read_settings(workdir / CONFIG_FILE, experiment)
-  if config.resume:
+  if resume:
     _check_same(workdir, before, _settings(config, experiment))
   elif before is not None and not config.overwrite:
-    raise ValueError(
-      f"{workdir} already holds a run. Continue it with --resume, delete it "
-      "with --overwrite, or give another --workdir. (Through make: "
-      "ARGS=--resume.)"
-    )
+    remedy = "Delete it with --overwrite, or give another --workdir."
+    if hasattr(config, "resume"):
+      remedy = (
+        "Continue it with --resume, delete it with --overwrite, or give "
+        "another --workdir. (Through make: ARGS=--resume.)"
+      )
+    raise ValueError(f"{workdir} already holds a run. {remedy}")
   elif before is None and workdir.exists() and any(workdir.iterdir()):
     raise ValueError(
       f"{workdir} holds files that are not from a run of {experiment}, and "
@@ -95,7 +105,7 @@ def claim_workdir(
     contents: names of the files and folders that a run makes; all that
       `overwrite` deletes.
   """
-  if config.resume:
+  if getattr(config, "resume", False):
     return
   for name in contents:
     path = config.workdir / name

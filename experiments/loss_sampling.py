@@ -19,9 +19,7 @@ compilation and evaluation.
 import dataclasses
 import functools
 import math
-import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -36,6 +34,7 @@ import command_line
 import configs
 import fcn_jax as fcn
 import report
+import training
 
 EXPERIMENT = "loss_sampling"
 METRICS_FILE = "metrics.jsonl"
@@ -58,21 +57,6 @@ class Arm:
   images_per_step: int
   rate: float
   patch_size: tuple[int, int] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-  """The data of an experiment.
-
-  Attributes:
-    train: the split to train on.
-    evaluation: the split to score on.
-    batches: all of the evaluation split; each image is in there exactly once.
-  """
-
-  train: fcn.data.Dataset
-  evaluation: fcn.data.Dataset
-  batches: list[fcn.types.Batch]
 
 
 def plan_arms(config: configs.LossSampling) -> list[Arm]:
@@ -112,79 +96,15 @@ def plan_arms(config: configs.LossSampling) -> list[Arm]:
 
 def check_options(config: configs.LossSampling) -> None:
   """Raises a `ValueError` for an option out of its range."""
-  at_least_one = (
-    "base_batch",
-    "steps",
-    "num_seeds",
-    "log_every",
-    "eval_batch",
-    "patches_per_image",
-    "num_pictures",
-    "num_threads",
+  training.check_options(
+    config,
+    at_least_one=("base_batch", "patches_per_image", "num_pictures"),
+    conditions={
+      "dropout_rate": (0 <= config.dropout_rate < 1, "in 0..1, below 1"),
+      "cell": (config.cell is None or config.cell >= 1, "at least 1"),
+      "rates": (len(set(config.rates)) == len(config.rates), "all different"),
+    },
   )
-  for name in at_least_one:
-    if getattr(config, name) < 1:
-      raise ValueError(f"{name} is {getattr(config, name)}; it must be >= 1.")
-  smallest, largest = config.scale_range
-  conditions = {
-    "crop_size": (min(config.crop_size) >= 1, "at least 1 1"),
-    "scale_range": (0 < smallest <= largest, "from small to large, above 0"),
-    "resize": (config.resize > 0, "above 0"),
-    "dropout_rate": (0 <= config.dropout_rate < 1, "in 0..1, below 1"),
-    "learning_rate": (config.learning_rate > 0, "above 0"),
-    "weight_decay": (config.weight_decay >= 0, "at least 0"),
-    "cell": (config.cell is None or config.cell >= 1, "at least 1"),
-    "warmup_steps": (
-      0 <= config.warmup_steps < config.steps,
-      f"at least 0 and less than the {config.steps} steps",
-    ),
-    "rates": (len(set(config.rates)) == len(config.rates), "all different"),
-  }
-  for name, (is_met, condition) in conditions.items():
-    if not is_met:
-      raise ValueError(
-        f"{name} is {getattr(config, name)}; it must be {condition}."
-      )
-
-
-def load_data(config: configs.LossSampling) -> Data:
-  """Prepares and opens the data sets.
-
-  Raises:
-    ValueError: if CamVid's folder is not given or has a fault.
-    FileNotFoundError: if it does not exist.
-  """
-  source_dir = config.source_dir
-  if config.dataset == "camvid" and source_dir is None:
-    # If the data set is prepared already, it can do without.
-    source_dir = os.environ.get("CAMVID_DIR") or None
-  load = functools.partial(
-    fcn.data.load,
-    config.dataset,
-    data_dir=config.data_dir,
-    source_dir=source_dir,
-  )
-  # The one whose name can be wrong first.
-  evaluation, train = load(split=config.evaluation_split), load(split="train")
-  batches = fcn.data.pipeline.eval_batches(
-    evaluation.source,
-    batch_size=config.eval_batch,
-    resize_factor=config.resize,
-    num_classes=evaluation.num_classes,
-    num_threads=config.num_threads,
-  )
-  return Data(train, evaluation, list(batches))
-
-
-def check_batches(arms: list[Arm], splits: Data) -> None:
-  """Raises a `ValueError` if an arm wants more images a step than there are."""
-  num_images = len(splits.train.source)
-  for arm in arms:
-    if arm.images_per_step > num_images:
-      raise ValueError(
-        f"arm {arm.name} needs {arm.images_per_step} images a step, but the "
-        f"data set has {num_images}: choose a smaller base_batch."
-      )
 
 
 def make_model(
@@ -220,7 +140,7 @@ class Trainer:
     self,
     config: configs.LossSampling,
     arm: Arm,
-    splits: Data,
+    splits: training.Data,
     *,
     model: fcn.models.FCN,
     optimizer: optax.GradientTransformation,
@@ -254,77 +174,35 @@ class Trainer:
     """Trains with one seed and logs a row every `log_every` steps."""
     init_key, step_key, patch_key = jax.random.split(jax.random.key(seed), 3)
     state = fcn.train.create_state(init_key, self._model, self._optimizer)
-    # Compiles before the clock starts; the step taken is thrown away.
-    first = next(self._batches(seed, patch_key))
-    copy = jax.tree.map(jnp.copy, state)
-    jax.block_until_ready(self._train_step(copy, first, step_key))
-
-    batches = self._batches(seed, patch_key)
-    window, begin = [], time.perf_counter()
-    for step in range(1, self._config.steps + 1):
-      state, metrics = self._train_step(state, next(batches), step_key)
-      window.append(metrics)
-      if step % self._config.log_every == 0 or step == self._config.steps:
-        sums = jax.tree.map(lambda *values: np.sum(values), *window)
-        log(
-          {
-            "step": step,
-            "images": step * self._arm.images_per_step,
-            "seconds": time.perf_counter() - begin,
-            "loss": float(sums.loss_sum / sums.num_sampled),
-            "num_sampled": int(sums.num_sampled),
-            "num_steps": len(window),
-          }
-        )
-        window = []
-    return state
+    return training.fit(
+      self._train_step,
+      state,
+      functools.partial(self._batches, seed, patch_key),
+      step_key,
+      num_steps=self._config.steps,
+      log_every=self._config.log_every,
+      on_row=lambda row: log(
+        {"images": row["step"] * self._arm.images_per_step, **row}
+      ),
+    )
 
   def _batches(self, seed: int, patch_key) -> Iterator[fcn.types.Batch]:
-    batches = fcn.data.pipeline.train_batches(
-      self._data.train.source,
+    batches = training.train_batches(
+      self._config,
+      self._data.train,
       batch_size=self._arm.images_per_step,
-      crop_size=self._config.crop_size,
-      scale_range=self._config.scale_range,
-      resize_factor=self._config.resize,
       seed=seed,
-      num_classes=self._data.train.num_classes,
-      num_threads=self._config.num_threads,
     )
     for step, batch in enumerate(batches):
       if self._arm.patch_size is not None:
         batch = self._cut(jax.random.fold_in(patch_key, step), batch)
       yield batch
 
-  def evaluate(
-    self, state: fcn.train.TrainState, shown: list[int]
-  ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Confusion matrix [C, C], and the predictions of the images shown."""
-    variables = fcn.train.variables(state)
-    confusion = np.zeros((self._model.num_classes,) * 2, np.int64)
-    shown_predictions = {}
-    for number, batch in enumerate(self._data.batches):
-      predictions = fcn.inference.predict(self._model, variables, batch.images)
-      confusion += np.asarray(
-        _confusion_matrix(
-          batch.labels, predictions, num_classes=self._model.num_classes
-        )
-      )
-      for index in shown:
-        if index // self._config.eval_batch == number:
-          row = index % self._config.eval_batch
-          shown_predictions[index] = np.asarray(predictions[row], np.uint8)
-    return confusion, [shown_predictions[index] for index in shown]
-
-
-_confusion_matrix = jax.jit(
-  fcn.metrics.confusion_matrix, static_argnames="num_classes"
-)
-
 
 def run(
   config: configs.LossSampling,
   arms: list[Arm],
-  splits: Data,
+  splits: training.Data,
   earlier: list[dict[str, Any]],
 ) -> None:
   """Trains and evaluates all arms that are not finished yet.
@@ -370,7 +248,10 @@ def run(
           progress.update(row["num_steps"])
 
         state = trainer.train(seed, log)
-        confusion, predictions = trainer.evaluate(state, shown)
+        confusion = training.evaluate(model, state, splits.batches)
+        predictions = training.predict_images(
+          model, state, splits.batches, shown
+        )
         mean_iu = fcn.metrics.scores(confusion).mean_iu
         progress.write(f"{arm.name}, seed {seed}: mean IU {mean_iu:.3f}")
         np.savez_compressed(
@@ -396,8 +277,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arms = plan_arms(config)
     command_line.check_workdir(config, EXPERIMENT)
     earlier = fcn.writers.read_json_lines(config.workdir / METRICS_FILE)
-    splits = load_data(config)
-    check_batches(arms, splits)
+    splits = training.load_data(config)
+    training.check_images_per_step(
+      {arm.name: arm.images_per_step for arm in arms}, splits.train
+    )
     command_line.claim_workdir(config, EXPERIMENT, CONTENTS)
   run(config, arms, splits, earlier if config.resume else [])
   names = [arm.name for arm in arms]

@@ -34,7 +34,7 @@ def extract_patch(
   """
   check_size(image.shape[:2], size)
   chex.assert_shape(corner, (2,))
-  start = (corner[0], corner[1], *(0,) * (image.ndim - 2))
+  start = (*corner, *jnp.zeros_like(corner, shape=(image.ndim - 2,)))
   return jax.lax.dynamic_slice(
     image, start, (*size, *image.shape[2:]), allow_negative_indices=False
   )

@@ -232,6 +232,11 @@ class _LossTerms(NamedTuple):
   num_dropped: jax.Array
 
 
+def asks_for_losses(sampler: Sampler) -> bool:
+  """Whether a sampler has a parameter `pixel_losses`, as hard examples need."""
+  return "pixel_losses" in inspect.signature(sampler).parameters
+
+
 def _draw(
   sampler: Sampler,
   key: jax.Array,
@@ -239,7 +244,7 @@ def _draw(
   labels: jax.Array,
 ) -> jax.Array:
   """Weights of the pixels; losses are computed only if the sampler asks."""
-  if "pixel_losses" in inspect.signature(sampler).parameters:
+  if asks_for_losses(sampler):
     pixel_losses = losses.pixel_losses(score_map, labels)
     return sampler(key, labels, pixel_losses=pixel_losses)
   return sampler(key, labels)

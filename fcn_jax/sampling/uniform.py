@@ -79,7 +79,7 @@ def bernoulli(
   chex.assert_rank(labels, 3)
   batch, height, width = labels.shape
   cells = (batch, _num_squares(height, cell), _num_squares(width, cell))
-  kept = jax.random.bernoulli(key, rate, cells)
+  kept = jax.random.bernoulli(key, float(rate), cells)
   if cell > 1:
     kept = jnp.repeat(jnp.repeat(kept, cell, axis=1), cell, axis=2)
     kept = kept[:, :height, :width]

@@ -1,0 +1,278 @@
+"""Times the forms of the loss against one another, and measures their memory.
+
+    python experiments/benchmarks/loss_head.py
+    python experiments/benchmarks/loss_head.py --part train_step
+
+The loss begins at the coarse score map. "logits" interpolates it at every
+pixel, as everyone does, and multiplies by the mask; "strips" never holds more
+than a strip of logits; "sampled" interpolates at the sampled pixels only. All
+give the same loss and gradient. Value and gradient are timed, drawing the mask
+and listing its pixels included. The forms take turns in one process; the
+figures to look at are the ratios. Memory is what the compiled program needs
+besides its arguments and results.
+
+The second part times whole train steps of FCN-8s, with all logits and with
+what `make_train_step` chooses by itself.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import tqdm
+import tyro
+
+import fcn_jax as fcn
+
+FORMS = ("logits", "strips", "sampled")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Sizes of the benchmark."""
+
+  part: Literal["loss", "train_step"] = "loss"
+  """What to time: the loss alone, or whole train steps."""
+  num_classes: tuple[int, ...] = (21, 150)
+  """Numbers of classes; those of the train steps are 21."""
+  image_sizes: tuple[int, ...] = (512,)
+  """Sides of the images in pixels, for the loss."""
+  batch_size: int = 4
+  """Images, for the loss."""
+  stride: Literal[8, 16, 32] = 8
+  """Of the score map."""
+  rates: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125, 0.05)
+  """Sampling rates of single pixels."""
+  train_rates: tuple[float, ...] = (1.0, 0.25, 0.05)
+  """Sampling rates of the train steps."""
+  rounds: int = 3
+  """Timings of each, of which the median counts."""
+  figure: pathlib.Path | None = None
+  """PNG file to draw the times and the memory of the loss to."""
+
+
+def take_turns(
+  functions: dict[str, Callable[[], Any]], rounds: int
+) -> dict[str, float]:
+  """Median seconds of each function; they run one after the other."""
+  seconds = {name: [] for name in functions}
+  for function in functions.values():
+    jax.block_until_ready(function())
+  for _ in range(rounds):
+    for name, function in functions.items():
+      begin = time.perf_counter()
+      jax.block_until_ready(function())
+      seconds[name].append(time.perf_counter() - begin)
+  return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def loss_function(form: str, score_map, labels, rate: float):
+  """Value and gradient of the mean loss, from scores and a key."""
+  sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
+  if rate == 1:
+    sampler = fcn.sampling.whole_image
+  capacity = fcn.sampling.capacity.of_sampler(sampler, labels.shape)
+
+  def loss_of(scores, key):
+    moved = dataclasses.replace(score_map, scores=scores)
+    weights = sampler(key, labels)
+    if form == "logits":
+      return fcn.losses.masked_cross_entropy(
+        fcn.upsampling.to_pixels(moved), labels, weights, normalize="kept"
+      )
+    if form == "strips":
+      return fcn.losses.dense_cross_entropy(
+        moved, labels, weights, normalize="kept"
+      )
+    sample = fcn.sampling.compact(weights, capacity=capacity)
+    return fcn.losses.sampled_cross_entropy(
+      moved, labels, sample, normalize="kept"
+    )
+
+  return jax.jit(jax.value_and_grad(loss_of))
+
+
+def time_losses(options: Options) -> list[dict[str, Any]]:
+  """A row for each number of classes, size and rate."""
+  generator = np.random.default_rng(0)
+  cases = [
+    (num_classes, size, rate)
+    for num_classes in options.num_classes
+    for size in options.image_sizes
+    for rate in options.rates
+  ]
+  rows = []
+  for num_classes, size, rate in tqdm.tqdm(cases, unit="case", disable=None):
+    shape = (options.batch_size, size, size)
+    cells = -(-size // options.stride)
+    score_map = fcn.types.ScoreMap(
+      jnp.asarray(
+        generator.normal(size=(shape[0], cells, cells, num_classes)),
+        jnp.float32,
+      ),
+      options.stride,
+      (options.stride - 1) / 2,
+      (size, size),
+      "clamp",
+    )
+    labels = jnp.asarray(generator.integers(0, num_classes, shape), jnp.int32)
+    key = jax.random.key(0)
+    functions, megabytes = {}, {}
+    for form in FORMS:
+      if form == "sampled" and rate == 1:
+        continue
+      compiled = (
+        loss_function(form, score_map, labels, rate)
+        .lower(score_map.scores, key)
+        .compile()
+      )
+      functions[form] = functools.partial(compiled, score_map.scores, key)
+      memory = compiled.memory_analysis()
+      megabytes[form] = memory.temp_size_in_bytes / 1e6
+    check_equal({name: function() for name, function in functions.items()})
+    rows.append(
+      {
+        "case": f"{num_classes} classes, {size}x{size}",
+        "rate": rate,
+        "seconds": take_turns(functions, options.rounds),
+        "megabytes": megabytes,
+      }
+    )
+  return rows
+
+
+def check_equal(results: dict[str, Any]) -> None:
+  """Raises an `AssertionError` unless all forms gave the same numbers."""
+  value, gradient = results["logits"]
+  scale = float(jnp.abs(gradient).max())
+  for other, other_gradient in results.values():
+    np.testing.assert_allclose(other, value, rtol=1e-4)
+    np.testing.assert_allclose(other_gradient, gradient, atol=1e-4 * scale)
+
+
+def time_train_steps(options: Options) -> list[dict[str, Any]]:
+  """A row for each network and rate."""
+  generator = np.random.default_rng(0)
+  rows = []
+  for backbone, batch_size, size in (("vgg_small", 4, 256), ("vgg16", 1, 256)):
+    model = fcn.models.FCN(21, backbone=backbone, stride=8)
+    optimizer = fcn.optimizers.caffe_sgd(1e-6, momentum=0.9, weight_decay=5e-4)
+    shape = (batch_size, size, size)
+    batch = fcn.types.Batch(
+      jnp.asarray(generator.integers(0, 256, (*shape, 3)), jnp.uint8),
+      jnp.asarray(generator.integers(0, 21, shape), jnp.int32),
+    )
+    key = jax.random.key(0)
+    # One state for all: large networks do not fit several times.
+    state = fcn.train.create_state(key, model, optimizer)
+    for rate in tqdm.tqdm(options.train_rates, desc=backbone, disable=None):
+      functions, megabytes = {}, {}
+      for path in ("logits", "auto"):
+        sampler = fcn.sampling.whole_image
+        if rate < 1:
+          sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
+        step = fcn.train.make_train_step(
+          model, optimizer, sampler=sampler, path=path
+        )
+        compiled = step.lower(state, batch, key).compile()
+        memory = compiled.memory_analysis()
+        megabytes[path] = memory.temp_size_in_bytes / 1e6
+
+        def run(compiled=compiled):
+          nonlocal state
+          state, metrics = compiled(state, batch, key)
+          return metrics
+
+        functions[path] = run
+      rows.append(
+        {
+          "case": f"{backbone}, {batch_size} of {size}x{size}",
+          "rate": rate,
+          "seconds": take_turns(functions, options.rounds),
+          "megabytes": megabytes,
+        }
+      )
+  return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+  """Rows as Markdown: seconds, how many times as fast, memory."""
+  forms = list(rows[-1]["seconds"])
+  names = [name for name in forms if name != "logits"]
+  header = ["", "p", *(f"{name} ms" for name in forms)]
+  header += [f"logits / {name}" for name in names]
+  header += [f"{name} MB" for name in forms]
+  lines = [
+    "| " + " | ".join(header) + " |",
+    "| --- |" + " ---: |" * (len(header) - 1),
+  ]
+  for row in rows:
+    seconds, megabytes = row["seconds"], row["megabytes"]
+    cells = [row["case"], f"{row['rate']:g}"]
+    cells += [_cell(seconds, name, 1e3, "{:.1f}") for name in forms]
+    cells += [
+      f"{seconds['logits'] / seconds[name]:.1f}" if name in seconds else ""
+      for name in names
+    ]
+    cells += [_cell(megabytes, name, 1, "{:.0f}") for name in forms]
+    lines.append("| " + " | ".join(cells) + " |")
+  return "\n".join(lines)
+
+
+def _cell(values: dict[str, float], name: str, scale: float, form: str) -> str:
+  return form.format(scale * values[name]) if name in values else ""
+
+
+def draw(path: pathlib.Path, rows: list[dict[str, Any]], title: str) -> None:
+  """Draws time and memory against the rate, a column for each case."""
+  cases = list(dict.fromkeys(row["case"] for row in rows))
+  figure = matplotlib.figure.Figure((4.5 * len(cases), 6), layout="constrained")
+  axes = figure.subplots(2, len(cases), squeeze=False, sharex=True)
+  for column, case in enumerate(cases):
+    mine = [row for row in rows if row["case"] == case]
+    for axis, key, scale, label in (
+      (axes[0, column], "seconds", 1e3, "time (ms)"),
+      (axes[1, column], "megabytes", 1, "temporary memory (MB)"),
+    ):
+      for form in FORMS:
+        points = [
+          (row["rate"], scale * row[key][form])
+          for row in mine
+          if form in row[key]
+        ]
+        axis.plot(*zip(*points, strict=True), marker="o", label=form)
+      axis.set(xscale="log", yscale="log", ylabel=label)
+      axis.grid(alpha=0.3, which="both")
+    axes[0, column].set_title(case)
+    axes[1, column].set_xlabel("sampling rate p")
+  axes[0, 0].legend(title="form of the loss")
+  figure.suptitle(title)
+  figure.savefig(path, dpi=85)
+
+
+def main(options: Options) -> None:
+  """Prints the table and draws the figure."""
+  time_part = {"loss": time_losses, "train_step": time_train_steps}
+  rows = time_part[options.part](options)
+  device = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
+  print(f"Medians of {options.rounds} rounds; {device}.\n")
+  print(table(rows))
+  if options.figure is not None:
+    draw(
+      options.figure,
+      rows,
+      f"Value and gradient of the loss, batch {options.batch_size}, stride "
+      f"{options.stride} ({device})",
+    )
+
+
+if __name__ == "__main__":
+  main(tyro.cli(Options, description=__doc__))

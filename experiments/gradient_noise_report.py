@@ -1,0 +1,191 @@
+"""The tables and the figure of the measurement of gradient noise."""
+
+import pathlib
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+
+import fcn_jax as fcn
+
+SUMMARY_FILE = "summary.json"
+TABLE_FILE = "table.md"
+FIGURE_FILE = "gradient_noise.png"
+FILES = (SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
+
+
+def rates_table(
+  checkpoint: dict[str, Any], seconds: dict[str, float]
+) -> list[dict[str, float]]:
+  """What each rate p costs and brings, relative to whole images.
+
+  Args:
+    checkpoint: what `gradient_noise.measure` found.
+    seconds: of a step, for each image, by rate.
+
+  Returns:
+    For each rate: the `rate`, the `seconds` an image, and the variance of the
+    gradient relative to that at p = 1: with as many images (`images`), with as
+    many loss terms, that is 1 / p times the images (`terms`), and with as many
+    images as take the same time (`time`).
+  """
+
+  def variance(rate):
+    found = checkpoint["rates"][rate]
+    return found["masks"] + found["images"]
+
+  rows = []
+  for rate, cost in seconds.items():
+    ratio = variance(rate) / variance("1.0")
+    rows.append(
+      {
+        "rate": float(rate),
+        "seconds": cost,
+        "images": ratio,
+        "terms": ratio * float(rate),
+        "time": ratio * cost / seconds["1.0"],
+      }
+    )
+  return rows
+
+
+def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
+  """Writes summary, table and figure to the work folder.
+
+  Args:
+    workdir: the folder.
+    summary: what `gradient_noise.run` returns; the suggestions are added.
+    title: what was trained on what.
+
+  Returns:
+    The table, in Markdown, for people to read.
+  """
+  lines = []
+  for steps, checkpoint in summary["checkpoints"].items():
+    rows = rates_table(checkpoint, summary["seconds_an_image"])
+    best = min(rows, key=lambda row: row["time"])
+    checkpoint["rates_compared"] = rows
+    checkpoint["suggested_rate"] = best["rate"]
+    # The noise of one image is the batch at which noise and signal are equal.
+    checkpoint["suggested_batch"] = max(
+      1.0, checkpoint["whole"]["noise"] * best["images"]
+    )
+    lines += _tables(steps, checkpoint)
+  lines += [
+    f"Device: {summary['device']} ({summary['cores']} cores), jax "
+    f"{summary['jax']}.",
+    "",
+  ]
+  fcn.writers.write_json(workdir / SUMMARY_FILE, summary)
+  table = "\n".join(lines)
+  (workdir / TABLE_FILE).write_text(table, encoding="utf-8")
+  _draw(workdir / FIGURE_FILE, summary, title)
+  return table
+
+
+def _tables(steps: str, checkpoint: dict[str, Any]) -> list[str]:
+  whole = checkpoint["whole"]
+  samplers = checkpoint["samplers"]
+  lines = [
+    f"After {steps} steps (loss {checkpoint['loss']:.2f} nats a pixel). One "
+    f"whole image: noise {whole['noise']:.1f}; {checkpoint['pixels']:,.0f} "
+    f"pixels that count as {checkpoint['independent_pixels']:.1f} independent "
+    f"ones. Suggested: p = {checkpoint['suggested_rate']:g}, a batch of about "
+    f"{checkpoint['suggested_batch']:.0f} images.",
+    "",
+    "Noise of one image's gradient (share of the pixels kept in brackets):",
+    "",
+    "| sampler |" + " |" * len(next(iter(samplers.values()))),
+    "| --- |" + " ---: |" * len(next(iter(samplers.values()))),
+  ]
+  for name, rows in samplers.items():
+    cells = (f"{row['noise']:.1f} ({row['share']:.1%})" for row in rows)
+    lines.append(f"| {name} | " + " | ".join(cells) + " |")
+  lines += [
+    "",
+    "Single pixels at rate p; variance relative to p = 1:",
+    "",
+    "| p | ms an image | as many images | as many loss terms | as much time |",
+    "| ---: | ---: | ---: | ---: | ---: |",
+  ]
+  for row in checkpoint["rates_compared"]:
+    lines.append(
+      f"| {row['rate']:g} | {1e3 * row['seconds']:.1f} | {row['images']:.3f} "
+      f"| {row['terms']:.3f} | {row['time']:.3f} |"
+    )
+  distances = [1, 2, 4, 8, 16, 32, 64]
+  found = checkpoint["correlation"]
+  distances = [d for d in distances if d < len(found)]
+  return [
+    *lines,
+    "",
+    "Correlation of the gradients of two pixels:",
+    "",
+    "| distance (pixels) | " + " | ".join(map(str, distances)) + " |",
+    "| --- |" + " ---: |" * len(distances),
+    "| correlation | "
+    + " | ".join(f"{found[d]:.2f}" for d in distances)
+    + " |",
+    "",
+  ]
+
+
+def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
+  figure = matplotlib.figure.Figure((13, 4.2), layout="constrained")
+  noise, correlation, rates = figure.subplots(1, 3)
+  *_, (steps, last) = summary["checkpoints"].items()
+  for name, rows in last["samplers"].items():
+    noise.plot(
+      [row["share"] for row in rows],
+      [row["noise"] for row in rows],
+      marker="o",
+      markersize=3,
+      label=name,
+    )
+  noise.axhline(
+    last["whole"]["noise"], color="black", linestyle=":", label="whole image"
+  )
+  noise.set(
+    xscale="log",
+    yscale="log",
+    xlabel="share of the pixels in the loss",
+    ylabel="noise of one image (trace of covariance / signal)",
+    title=f"Samplers, after {steps} steps",
+  )
+  noise.legend(fontsize=7)
+  for steps, checkpoint in summary["checkpoints"].items():
+    values = np.array(checkpoint["correlation"])
+    correlation.plot(values, label=f"{steps} steps")
+    compared = checkpoint["rates_compared"]
+    p = [row["rate"] for row in compared]
+    for key, style in (("images", ":"), ("terms", "--"), ("time", "-")):
+      rates.plot(
+        p,
+        [row[key] for row in compared],
+        style,
+        color=correlation.lines[-1].get_color(),
+        marker="o",
+        markersize=3,
+        label=f"as many {key}, {steps} steps"
+        if key != "time"
+        else f"as much time, {steps} steps",
+      )
+  correlation.axhline(0, color="black", linewidth=0.5)
+  correlation.set(
+    xlabel="distance (pixels)",
+    ylabel="correlation of pixel gradients",
+    title="Spatial correlation",
+  )
+  correlation.legend(fontsize=7)
+  rates.set(
+    xscale="log",
+    yscale="log",
+    xlabel="rate p (single pixels)",
+    ylabel="variance of the gradient, relative to p = 1",
+    title="What a rate brings",
+  )
+  rates.legend(fontsize=7)
+  for axes in (noise, correlation, rates):
+    axes.grid(alpha=0.3)
+  figure.suptitle(title)
+  figure.savefig(path, dpi=85)
