@@ -257,9 +257,12 @@ def noise_of_sums(sums: np.ndarray, scale: float) -> dict[str, float]:
   Returns:
     Estimates without bias: `masks` and `images`, the variances due to the
     mask and to the choice of the image; `signal`, the squared norm of the
-    mean gradient; and `noise`, (masks + images) / signal.
+    mean gradient; and `noise`, (masks + images) / signal, NaN if there are
+    too few images and masks to see a signal.
   """
   num_masks, _, num_images = sums.shape
+  if scale == 0:  # No mask kept a pixel.
+    return dict.fromkeys(("masks", "images", "signal", "noise"), float("nan"))
   values = np.asarray(sums, np.float64) / scale
   masks = values.var(axis=0, ddof=1).mean()
   of_images = values.mean(axis=0)

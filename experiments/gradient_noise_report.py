@@ -99,7 +99,12 @@ def _tables(steps: str, checkpoint: dict[str, Any]) -> list[str]:
     "| --- |" + " ---: |" * len(next(iter(samplers.values()))),
   ]
   for name, rows in samplers.items():
-    cells = (f"{row['noise']:.1f} ({row['share']:.1%})" for row in rows)
+    cells = (
+      f"{row['noise']:.1f} ({row['share']:.1%})"
+      if np.isfinite(row["noise"])
+      else f"no signal ({row['share']:.1%})"
+      for row in rows
+    )
     lines.append(f"| {name} | " + " | ".join(cells) + " |")
   lines += [
     "",

@@ -256,7 +256,8 @@ def _training_table(config: Any, summary: dict[str, Any]) -> list[str]:
     f"pixels is kept with probability {config.rate:g}; or "
     f"{config.patches_per_image} patches of {height}x{width} from each of "
     f"{counts[2]} images: anywhere, from a grid of a third of their size "
-    "without replacement, or around pixels of all classes alike. "
+    "without replacement, or around pixels of all classes alike. Training "
+    "losses are those of an arm's own pixels: compare arms by their scores. "
   )
   # The trunk that is trained is the one that was timed.
   receptive_field = summary["outputs"]["receptive_field"]

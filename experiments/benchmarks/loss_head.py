@@ -186,7 +186,7 @@ def time_train_steps(options: Options) -> list[dict[str, Any]]:
         memory = compiled.memory_analysis()
         megabytes[path] = memory.temp_size_in_bytes / 1e6
 
-        def run(compiled=compiled):
+        def run(compiled=compiled, batch=batch, key=key):
           nonlocal state
           state, metrics = compiled(state, batch, key)
           return metrics

@@ -49,6 +49,32 @@ def _bernoulli_bound(
   return most * cell**2
 
 
+# Up to this rate it is faster to draw the gaps between the kept cells: on a CPU
+# 2 instead of 12 ms at a rate of 0.05 and 4 x 512 x 512 pixels.
+_GAPS_RATE = 0.25
+
+
+def _kept_after_gaps(
+  key: jax.Array, rate: float, num_rows: int, length: int
+) -> jax.Array:
+  """Independent draws at a low rate, [num_rows, length] bool.
+
+  The gaps between successes of independent trials are geometric, so a random
+  number is needed for each success only, not for each trial. Less than once in
+  1e9 calls the gaps end before a row does.
+  """
+  count = capacity.tail_bound(
+    rate * length, num_draws=length, num_images=num_rows
+  )
+  gaps = jax.random.geometric(key, rate, (num_rows, count + 1), jnp.int32)
+  # A gap beyond the row ends it, however long, and sums must not overflow.
+  places = jnp.cumsum(jnp.minimum(gaps, length + 1), axis=1) - 1
+  mark = jax.vmap(
+    lambda place: jnp.zeros(length, bool).at[place].set(True, mode="drop")
+  )
+  return mark(places)
+
+
 @capacity.bounded_by(_bernoulli_bound)
 def bernoulli(
   key: jax.Array, labels: jax.Array, *, rate: float, cell: int = 1
@@ -79,7 +105,11 @@ def bernoulli(
   chex.assert_rank(labels, 3)
   batch, height, width = labels.shape
   cells = (batch, _num_squares(height, cell), _num_squares(width, cell))
-  kept = jax.random.bernoulli(key, float(rate), cells)
+  if rate <= _GAPS_RATE:
+    kept = _kept_after_gaps(key, rate, batch, cells[1] * cells[2])
+    kept = kept.reshape(cells)
+  else:
+    kept = jax.random.bernoulli(key, float(rate), cells)
   if cell > 1:
     kept = jnp.repeat(jnp.repeat(kept, cell, axis=1), cell, axis=2)
     kept = kept[:, :height, :width]

@@ -1,0 +1,368 @@
+"""Rare classes: weigh them more, sample them more, or cut patches around them.
+
+    python experiments/class_balance.py shapes
+    python experiments/class_balance.py camvid --source-dir DIR
+
+An FCN-8s in six arms, with as many steps, each of the same images, and another
+choice of the pixels whose loss counts (sections 3.4 and 4 of the papers):
+
+  plain             all pixels
+  p=...             pixels at random, each with this probability
+  class weights     all pixels, each with the weight of its class
+  balanced pixels   as many pixels of each class that is in the batch
+  hard pixels       those of each image with the largest losses
+  balanced patches  patches around pixels of each class that is in the image
+
+The loss is a mean over the pixels that are kept. All arms but those that keep
+all pixels have the pixels of the patches, which are a share p of the images:
+what p=... changes against plain is due to sampling, and what the others change
+against p=... to their choice.
+
+Writes to the work folder: config.json, summary.json, table.md and
+class_balance.png; arms/ holds what each finished arm found. Wall time counts
+loading, augmentation, cutting and training, but not compilation and evaluation.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+import tyro
+
+import class_balance_report
+import command_line
+import fcn_jax as fcn
+import training
+
+EXPERIMENT = "class_balance"
+CONTENTS = (class_balance_report.ARMS_FOLDER, *class_balance_report.FILES)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassBalance:
+  """Class weights, class-balanced sampling, hard examples, and patches."""
+
+  workdir: pathlib.Path
+  """Folder for the results; made if it is not there."""
+  dataset: Literal["shapes", "shapes/tiny", "camvid"] = "shapes"
+  """Data set to train and evaluate on; shapes/tiny has a dozen images."""
+  source_dir: pathlib.Path | None = None
+  """Folder of the original CamVid files; if not given, that of the environment
+  variable CAMVID_DIR."""
+  data_dir: pathlib.Path | None = None
+  """Where prepared data sets are kept; TFDS's default if not given."""
+  evaluation_split: Literal["validation", "test"] = "validation"
+  """Split on which the trained networks are scored."""
+  resize: float = 1.0
+  """Factor on the size of images and labels, in training and evaluation."""
+  backbone: Literal["vgg16", "vgg_small"] = "vgg_small"
+  """Trunk of the network."""
+
+  crop_size: tuple[int, int] = (96, 96)
+  """Height and width of training images."""
+  scale_range: tuple[float, float] = (0.75, 1.33)
+  """Range of the random scale of training images."""
+  images_per_step: int = 4
+  """Images a step of all arms."""
+  patch_size: tuple[int, int] = (48, 48)
+  """Height and width of the patches to train on."""
+  patches_per_image: int = 1
+  """Patches from each image. The arms that sample keep as many pixels as these
+  patches have."""
+  steps: int = 200
+  """Iterations of each arm."""
+  num_seeds: int = 2
+  """Seeds 0, 1, ...: parameters, data order and masks change with each."""
+  learning_rate: float = 3e-3
+  """Peak learning rate of AdamW."""
+  warmup_steps: int = 20
+  """Steps of linear increase of the learning rate."""
+  weight_decay: float = 1e-4
+  """Decoupled weight decay of the kernels."""
+
+  log_every: int = 10
+  """Steps between entries of the losses in arms/, each a mean over that
+  many."""
+  eval_batch: int = 8
+  """Images a batch in evaluation; no influence on the scores."""
+  num_threads: int = 2
+  """Threads that load and augment images."""
+  resume: bool = False
+  """Continue the run in workdir: finished arms are kept, the one that was cut
+  off starts again."""
+  overwrite: bool = False
+  """Delete the run in workdir and start anew."""
+
+
+PRESETS = {
+  # Hardware: two CPU cores, 5 minutes, a quarter of which is compilation.
+  "shapes": (
+    "Generated shapes, small trunk: 5 minutes on two CPU cores.",
+    ClassBalance(workdir=pathlib.Path("runs/class_balance_shapes")),
+  ),
+  # Hardware: two CPU cores, 12 minutes.
+  "camvid": (
+    "CamVid at half size, small trunk: 12 minutes on two CPU cores.",
+    ClassBalance(
+      workdir=pathlib.Path("runs/class_balance_camvid"),
+      dataset="camvid",
+      evaluation_split="test",
+      resize=0.5,
+      crop_size=(160, 224),
+      patch_size=(40, 56),
+      patches_per_image=4,
+      steps=550,
+      num_seeds=1,
+    ),
+  ),
+}
+
+
+class Frequencies(NamedTuple):
+  """How common the classes are in the training split, void left out.
+
+  Attributes:
+    shares: [C] share of each class in all pixels.
+    shares_where_present: [C] the same, in the pixels of those images that
+      contain the class; what median frequency balancing calls frequency.
+  """
+
+  shares: np.ndarray
+  shares_where_present: np.ndarray
+
+
+def count_classes(dataset: fcn.data.Dataset) -> Frequencies:
+  """Counts the pixels of each class, of the original images.
+
+  Raises:
+    ValueError: if a class has no pixels.
+  """
+  counts = np.zeros(dataset.num_classes, np.int64)
+  pixels_where_present = np.zeros_like(counts)
+  for index in tqdm.trange(
+    len(dataset.source), desc="counting classes", unit="image", disable=None
+  ):
+    label = dataset.source[index].label
+    valid = label[label != fcn.types.IGNORE_LABEL]
+    in_image = np.bincount(valid, minlength=dataset.num_classes)
+    counts += in_image
+    pixels_where_present += np.where(in_image > 0, valid.size, 0)
+  if not counts.all():
+    absent = dataset.class_names[int(np.argmin(counts))]
+    raise ValueError(
+      f"class {absent} has no pixel in the training split, which leaves "
+      "nothing to balance it with: choose another data set."
+    )
+  return Frequencies(counts / counts.sum(), counts / pixels_where_present)
+
+
+def class_weights(frequencies: Frequencies) -> np.ndarray:
+  """Median frequency weights [C], scaled: the mean weight of a pixel is 1.
+
+  The loss is divided by the number of pixels, not by the sum of their weights;
+  so scaled, it and the learning rate mean the same as without weights.
+  """
+  weights = fcn.sampling.median_frequency_weights(
+    frequencies.shares_where_present
+  )
+  return weights / np.sum(frequencies.shares * weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One way of training.
+
+  Attributes:
+    name: for tables, figures and file names.
+    sampler: which pixels enter the loss, see `fcn.sampling`.
+    cut: (key, batch) -> batch of patches; None for whole images.
+  """
+
+  name: str
+  sampler: fcn.train.Sampler = fcn.sampling.whole_image
+  cut: Callable[[jax.Array, fcn.types.Batch], fcn.types.Batch] | None = None
+
+
+def count_pixels(config: ClassBalance) -> int:
+  """Pixels of each image that enter the loss where not all do."""
+  return config.patches_per_image * math.prod(config.patch_size)
+
+
+def plan_arms(config: ClassBalance, frequencies: Frequencies) -> list[Arm]:
+  """The arms of the training."""
+  num_classes = len(frequencies.shares)
+  count = count_pixels(config)
+  rate = count / math.prod(config.crop_size)
+  sampling = fcn.sampling
+  return [
+    Arm("plain"),
+    # Pixel by pixel, and not by cells of the score map, as the balanced arm.
+    Arm(f"p={rate:.3g}", functools.partial(sampling.bernoulli, rate=rate)),
+    Arm(
+      "class weights",
+      functools.partial(
+        sampling.class_weighted,
+        class_weights=tuple(class_weights(frequencies).tolist()),
+      ),
+    ),
+    Arm(
+      "balanced pixels",
+      functools.partial(
+        sampling.class_balanced,
+        count=config.images_per_step * count,
+        num_classes=num_classes,
+      ),
+    ),
+    Arm("hard pixels", functools.partial(sampling.hardest, count=count)),
+    Arm(
+      "balanced patches",
+      cut=jax.jit(
+        functools.partial(
+          fcn.patches.balanced_patches,
+          num_patches=config.patches_per_image,
+          size=config.patch_size,
+          num_classes=num_classes,
+        )
+      ),
+    ),
+  ]
+
+
+def check_options(config: ClassBalance) -> None:
+  """Checks all that can be wrong before the data are there.
+
+  Raises:
+    ValueError: for an option out of its range.
+  """
+  training.check_options(
+    config, at_least_one=("images_per_step", "patches_per_image")
+  )
+  fcn.patches.check_size(config.crop_size, config.patch_size)
+  count, pixels = count_pixels(config), math.prod(config.crop_size)
+  if count >= pixels:
+    raise ValueError(
+      f"patches_per_image = {config.patches_per_image} of patch_size = "
+      f"{config.patch_size} are {count} pixels, but an image of crop_size = "
+      f"{config.crop_size} has {pixels}, which leaves nothing to choose: "
+      "choose fewer or smaller patches."
+    )
+
+
+def batches_of(
+  config: ClassBalance,
+  arm: Arm,
+  splits: training.Data,
+  seed: int,
+  key: jax.Array,
+) -> Iterator[fcn.types.Batch]:
+  """Endless batches of images, or of patches cut with `key`."""
+  batches = training.train_batches(
+    config, splits.train, batch_size=config.images_per_step, seed=seed
+  )
+  for step, batch in enumerate(batches):
+    if arm.cut:
+      batch = arm.cut(jax.random.fold_in(key, step), batch)
+    yield batch
+
+
+def train_arms(
+  config: ClassBalance, arms: list[Arm], splits: training.Data
+) -> None:
+  """Trains and evaluates all arms that are not finished yet."""
+  (config.workdir / class_balance_report.ARMS_FOLDER).mkdir(exist_ok=True)
+  model = fcn.models.FCN(
+    splits.train.num_classes,
+    backbone=config.backbone,
+    stride=8,
+    dropout_rate=0.1,
+    normalization="batch",
+  )
+  optimizer = fcn.optimizers.adamw(
+    config.learning_rate,
+    total_steps=config.steps,
+    warmup_steps=config.warmup_steps,
+    weight_decay=config.weight_decay,
+  )
+  progress = tqdm.tqdm(
+    total=len(arms) * config.num_seeds * config.steps,
+    unit="step",
+    disable=None,
+  )
+  with progress:
+    for arm in arms:
+      step = fcn.train.make_train_step(model, optimizer, sampler=arm.sampler)
+      for seed in range(config.num_seeds):
+        result_file = class_balance_report.arm_file(config, arm.name, seed)
+        if result_file.exists():
+          progress.update(config.steps)
+          continue
+        progress.set_description(f"{arm.name}, seed {seed}")
+        rows = []
+
+        def on_row(row, rows=rows):
+          rows.append(row)
+          progress.set_postfix(loss=f"{row['loss']:.3f}")
+          progress.update(row["num_steps"])
+
+        keys = jax.random.split(jax.random.key(seed), 3)
+        state = training.fit(
+          step,
+          fcn.train.create_state(keys[0], model, optimizer),
+          functools.partial(batches_of, config, arm, splits, seed, keys[2]),
+          keys[1],
+          num_steps=config.steps,
+          log_every=config.log_every,
+          on_row=on_row,
+        )
+        confusion = training.evaluate(model, state, splits.batches)
+        mean_iu = fcn.metrics.scores(confusion).mean_iu
+        progress.write(f"{arm.name}, seed {seed}: mean IU {mean_iu:.3f}")
+        # This file says that the arm is finished.
+        fcn.writers.write_json(
+          result_file, {"rows": rows, "confusion": confusion.tolist()}
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Reads the options, trains what is missing, writes the report.
+
+  Args:
+    arguments: of the command line; those of the process if None.
+  """
+  config = tyro.extras.overridable_config_cli(
+    PRESETS, description=__doc__, args=arguments
+  )
+  with command_line.explained_errors():
+    check_options(config)
+    command_line.check_workdir(config, EXPERIMENT)
+    splits = training.load_data(config)
+    training.check_images_per_step(
+      {"plain": config.images_per_step}, splits.train
+    )
+    frequencies = count_classes(splits.train)
+    arms = plan_arms(config, frequencies)
+    command_line.claim_workdir(config, EXPERIMENT, CONTENTS)
+  train_arms(config, arms, splits)
+  print(
+    class_balance_report.write(
+      config,
+      [arm.name for arm in arms],
+      shares=frequencies.shares,
+      weights=class_weights(frequencies),
+      evaluation=splits.evaluation,
+    )
+  )
+
+
+if __name__ == "__main__":
+  try:
+    main()
+  except KeyboardInterrupt:
+    sys.exit("interrupted; the same command with --resume continues.")
