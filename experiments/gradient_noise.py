@@ -52,6 +52,8 @@ import training
 
 EXPERIMENT = "gradient_noise"
 STRIDE = 8
+# Samplers under which the expected loss is not that of whole images.
+OWN_OBJECTIVE = ("class-balanced", "hardest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,13 +248,17 @@ def random_directions(key: jax.Array, params: Any, count: int) -> Any:
   )
 
 
-def noise_of_sums(sums: np.ndarray, scale: float) -> dict[str, float]:
+def noise_of_sums(
+  sums: np.ndarray, scale: float, signal: float | None = None
+) -> dict[str, float]:
   """Splits the noise of an image's sampled gradient into its sources.
 
   Args:
     sums: [M, R, N] weighted sums of projections, over masks, directions and
       images.
     scale: what the sums are divided by, such as the mean number of pixels.
+    signal: the squared norm of the mean gradient, where it is known from
+      elsewhere; else it is estimated.
 
   Returns:
     Estimates without bias: `masks` and `images`, the variances due to the
@@ -268,7 +274,8 @@ def noise_of_sums(sums: np.ndarray, scale: float) -> dict[str, float]:
   of_images = values.mean(axis=0)
   spread = of_images.var(axis=-1, ddof=1).mean()
   images = spread - masks / num_masks
-  signal = np.mean(of_images.mean(axis=-1) ** 2) - spread / num_images
+  if signal is None:
+    signal = np.mean(of_images.mean(axis=-1) ** 2) - spread / num_images
   noise = (masks + images) / signal if signal > 0 else float("nan")
   return {"masks": masks, "images": images, "signal": signal, "noise": noise}
 
@@ -354,7 +361,10 @@ def measure(
       sums, weight, count = sample_sums(
         sampler, mask_key, maps, losses, batches, config.num_masks
       )
-      row = noise_of_sums(sums, weight)
+      # The mean gradient of the others is that of whole images.
+      own = name in OWN_OBJECTIVE
+      signal = None if own else whole_noise["signal"]
+      row = noise_of_sums(sums, weight, signal)
       result["samplers"][name].append({"share": count / mean_valid, **row})
       progress.update()
   result["rates"] = {

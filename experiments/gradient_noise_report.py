@@ -93,7 +93,9 @@ def _tables(steps: str, checkpoint: dict[str, Any]) -> list[str]:
     f"ones. Suggested: p = {checkpoint['suggested_rate']:g}, a batch of about "
     f"{checkpoint['suggested_batch']:.0f} images.",
     "",
-    "Noise of one image's gradient (share of the pixels kept in brackets):",
+    "Noise of one image's gradient (share of the pixels kept in brackets); "
+    "1/q: weighted so that the expected loss is that of whole images; the last "
+    "two have an objective, and so a signal, of their own:",
     "",
     "| sampler |" + " |" * len(next(iter(samplers.values()))),
     "| --- |" + " ---: |" * len(next(iter(samplers.values()))),
@@ -153,17 +155,26 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
   noise.set(
     xscale="log",
     yscale="log",
+    xlim=(0.01, 1),
     xlabel="share of the pixels in the loss",
     ylabel="noise of one image (trace of covariance / signal)",
     title=f"Samplers, after {steps} steps",
   )
+  noise.set_xticks(
+    [0.01, 0.03, 0.1, 0.3, 1], ["1%", "3%", "10%", "30%", "100%"]
+  )
+  noise.minorticks_off()
   noise.legend(fontsize=7)
   for steps, checkpoint in summary["checkpoints"].items():
     values = np.array(checkpoint["correlation"])
     correlation.plot(values, label=f"{steps} steps")
     compared = checkpoint["rates_compared"]
     p = [row["rate"] for row in compared]
-    for key, style in (("images", ":"), ("terms", "--"), ("time", "-")):
+    for key, meaning, style in (
+      ("images", "many images", ":"),
+      ("terms", "many loss terms", "--"),
+      ("time", "much time", "-"),
+    ):
       rates.plot(
         p,
         [row[key] for row in compared],
@@ -171,9 +182,7 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
         color=correlation.lines[-1].get_color(),
         marker="o",
         markersize=3,
-        label=f"as many {key}, {steps} steps"
-        if key != "time"
-        else f"as much time, {steps} steps",
+        label=f"as {meaning}, {steps} steps",
       )
   correlation.axhline(0, color="black", linewidth=0.5)
   correlation.set(
