@@ -14,9 +14,10 @@ choice of the pixels whose loss counts (sections 3.4 and 4 of the papers):
   balanced patches  patches around pixels of each class that is in the image
 
 The loss is a mean over the pixels that are kept. All arms but those that keep
-all pixels have the pixels of the patches, which are a share p of the images:
-what p=... changes against plain is due to sampling, and what the others change
-against p=... to their choice.
+all pixels aim at as many as the patches have, a share p of the images; balanced
+pixels are fewer where rare classes have too few, and void counts in none. What
+p=... changes against plain is due to sampling, and what the others change
+against p=... to their choice; the table has the pixels that were in the loss.
 
 Writes to the work folder: config.json, summary.json, table.md and
 class_balance.png; arms/ holds what each finished arm found. Wall time counts
@@ -118,7 +119,7 @@ PRESETS = {
       crop_size=(160, 224),
       patch_size=(40, 56),
       patches_per_image=4,
-      steps=550,
+      steps=400,
       num_seeds=1,
     ),
   ),

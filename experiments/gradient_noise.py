@@ -9,8 +9,11 @@ measured. A network is trained on whole images and stopped at some steps. At
 each, the gradients of all pixels' losses are projected onto random directions
 v of the parameter space: <g_i, v>, for all pixels of an image in one pass,
 whose products have the products of the gradients as their mean over
-directions. From these maps follow, without approximation but for the number of
-directions, images and masks:
+directions. The sums over pixels below are exact; what is estimated is the mean
+over directions, images and masks. (The squared norm of the mean gradient has a
+relative standard error of about sqrt(2 / num_directions), and more where the
+noise is larger than num_images; that factor is common to all whose signal it
+is.)
 
 - the noise of a sampled gradient for each sampler and share of pixels kept:
   the trace of the covariance of one image's gradient, over images and masks,
@@ -25,7 +28,9 @@ directions, images and masks:
   time.
 
 All pixel losses are those of evaluation mode (fixed batch statistics), so that
-the gradient of a pixel depends on its own image alone.
+the gradient of a pixel depends on its own image alone; they are summed and
+divided by the expected number of kept pixels of an image, not by the number
+drawn.
 
 Writes to the work folder: config.json, summary.json, table.md and
 gradient_noise.png.
@@ -33,6 +38,7 @@ gradient_noise.png.
 
 import dataclasses
 import functools
+import math
 import pathlib
 import statistics
 import time
@@ -148,6 +154,16 @@ def check_options(config: GradientNoise) -> None:
     ),
     "rates": (1.0 in config.rates, "a list with 1 in it, to compare with"),
     "crop_size": (min(config.crop_size) >= 1, "at least 1 1"),
+    "resize": (config.resize > 0, "above 0"),
+    "learning_rate": (config.learning_rate > 0, "above 0"),
+    "scale_range": (
+      0 < config.scale_range[0] <= config.scale_range[1],
+      "from small to large, above 0",
+    ),
+    "shares": (
+      min(config.shares) * math.prod(config.crop_size) >= 1,
+      "large enough for a pixel of an image",
+    ),
   }
   for name, (is_met, condition) in conditions.items():
     if not is_met:
@@ -261,10 +277,10 @@ def noise_of_sums(
       elsewhere; else it is estimated.
 
   Returns:
-    Estimates without bias: `masks` and `images`, the variances due to the
-    mask and to the choice of the image; `signal`, the squared norm of the
-    mean gradient; and `noise`, (masks + images) / signal, NaN if there are
-    too few images and masks to see a signal.
+    `masks` and `images`, the variances due to the mask and to the choice of
+    the image, and `signal`, the squared norm of the mean gradient, all
+    estimated without bias; and `noise`, (masks + images) / signal, NaN if
+    there are too few images and masks to see a signal.
   """
   num_masks, _, num_images = sums.shape
   if scale == 0:  # No mask kept a pixel.
@@ -515,8 +531,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line.check_workdir(config, EXPERIMENT)
     dataset = training.load_split(config, "train")
     training.check_images_per_step({"training": config.batch_size}, dataset)
-    command_line.claim_workdir(config, EXPERIMENT, gradient_noise_report.FILES)
   summary = run(config, dataset)
+  # Only now, so that nothing is deleted or claimed by a run that is cut off.
+  command_line.claim_workdir(config, EXPERIMENT, gradient_noise_report.FILES)
   title = f"{config.dataset}, FCN-{STRIDE}s, {config.backbone}"
   print(gradient_noise_report.write(config.workdir, summary, title))
 

@@ -31,8 +31,7 @@ def rates_table(
   """
 
   def variance(rate):
-    found = checkpoint["rates"][rate]
-    return found["masks"] + found["images"]
+    return checkpoint["rates"][rate]["masks"] + checkpoint["whole"]["images"]
 
   rows = []
   for rate, cost in seconds.items():
@@ -67,8 +66,8 @@ def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
     checkpoint["rates_compared"] = rows
     checkpoint["suggested_rate"] = best["rate"]
     # The noise of one image is the batch at which noise and signal are equal.
-    checkpoint["suggested_batch"] = max(
-      1.0, checkpoint["whole"]["noise"] * best["images"]
+    checkpoint["suggested_batch"] = (
+      checkpoint["whole"]["noise"] * best["images"]
     )
     lines += _tables(steps, checkpoint)
   lines += [
@@ -86,12 +85,15 @@ def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
 def _tables(steps: str, checkpoint: dict[str, Any]) -> list[str]:
   whole = checkpoint["whole"]
   samplers = checkpoint["samplers"]
+  batch = "and too few images to see a signal and suggest a batch"
+  if np.isfinite(checkpoint["suggested_batch"]):
+    images = max(1, round(checkpoint["suggested_batch"]))
+    batch = f"a batch of about {images} images"
   lines = [
     f"After {steps} steps (loss {checkpoint['loss']:.2f} nats a pixel). One "
     f"whole image: noise {whole['noise']:.1f}; {checkpoint['pixels']:,.0f} "
     f"pixels that count as {checkpoint['independent_pixels']:.1f} independent "
-    f"ones. Suggested: p = {checkpoint['suggested_rate']:g}, a batch of about "
-    f"{checkpoint['suggested_batch']:.0f} images.",
+    f"ones. Suggested: p = {checkpoint['suggested_rate']:g}, {batch}.",
     "",
     "Noise of one image's gradient (share of the pixels kept in brackets); "
     "1/q: weighted so that the expected loss is that of whole images; the last "

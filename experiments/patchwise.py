@@ -11,8 +11,8 @@ default, as in CVPR 2015, section 3.1), so that both ways give the same scores
 and gradients. Where the pass takes as long as the patches, patchwise training
 breaks even: sampling the loss at a lower rate is slower than computing the
 kept patches one by one. Section 3.4 puts this rate below 0.2. The network pads
-every layer, also on patches, where a network for single outputs would not: by
-its arithmetic, vgg_small would break even at 1.2 times the rate without.
+every layer, also on patches, where a network for single outputs would not,
+which favours the pass a little.
 
 Training. An FCN-8s with as many pixels in the loss of a step, and as many
 steps, in five arms: whole images; more images, of which cells of the score map
@@ -143,7 +143,7 @@ PRESETS = {
       resize=0.5,
       crop_size=(168, 224),
       patch_size=(56, 56),
-      steps=250,
+      steps=150,
       num_seeds=1,
     ),
   ),

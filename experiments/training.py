@@ -186,7 +186,8 @@ def fit(
       `num_steps`.
     on_row: called with each row: the `step`, the `seconds` so far, the mean
       `loss` of a pixel over the steps since the row before, the pixels in
-      these losses (`num_sampled`), and the number of these steps
+      these losses (`num_sampled`), the sampled pixels for which there was no
+      room in them (`num_dropped`), and the number of these steps
       (`num_steps`).
 
   Returns:
@@ -209,6 +210,7 @@ def fit(
           "seconds": time.perf_counter() - begin,
           "loss": float(sums.loss_sum / sums.num_sampled),
           "num_sampled": int(sums.num_sampled),
+          "num_dropped": int(sums.num_dropped),
           "num_steps": len(window),
         }
       )

@@ -40,13 +40,14 @@ def pixel_cross_entropy(
     [...] losses; 0, with zero gradient, where void; NaN where a label is
     neither void nor a class.
   """
-  chex.assert_rank(logits, labels.ndim + 1)
+  expected = list(labels.shape)
+  expected.insert(axis % logits.ndim, logits.shape[axis])
+  chex.assert_shape(logits, expected)
   num_classes = logits.shape[axis]
   shape = [1] * logits.ndim
   shape[axis] = num_classes
   classes = jnp.arange(num_classes, dtype=labels.dtype).reshape(shape)
   truth = jnp.expand_dims(labels, axis)
-  chex.assert_is_broadcastable(truth.shape, logits.shape)
   # A comparison with all classes: quicker here than looking one of them up,
   # forwards and even more so backwards.
   score = jnp.sum(jnp.where(classes == truth, logits, 0), axis=axis)
@@ -154,6 +155,7 @@ def dense_sum(
   Returns:
     Scalar, in nats.
   """
+  _check_shape(score_map, labels)
   chex.assert_equal_shape((labels, weights))
   return sweeps.sum_strips(
     functools.partial(weighted_losses, axis=1), score_map, (labels, weights)
@@ -173,6 +175,7 @@ def sampled_sum(
   Returns:
     Scalar, in nats.
   """
+  _check_shape(score_map, labels)
   return sweeps.sum_samples(
     weighted_losses,
     score_map,
@@ -216,7 +219,13 @@ def weighted_losses(
   """
   chex.assert_equal_shape((labels, weights))
   losses = pixel_cross_entropy(logits, labels, axis=axis)
-  return weights.astype(losses.dtype) * losses
+  # Not 0 times the loss, which may be NaN.
+  return jnp.where(weights == 0, 0, weights.astype(losses.dtype) * losses)
+
+
+def _check_shape(score_map: types.ScoreMap, labels: jax.Array) -> None:
+  num_images = len(score_map.scores)
+  chex.assert_shape(labels, (num_images, *score_map.image_size))
 
 
 def labels_of(sample: sampling.PixelSample, labels: jax.Array) -> jax.Array:
@@ -236,9 +245,10 @@ def normalizer(
   Args:
     normalize: "sum": 1, the plain sum of the released Caffe nets. "valid":
       the number of pixels that are not void. "kept": the number of pixels
-      with a weight other than 0 that are not void. "expected": `rate` times
-      the number of valid pixels; unlike "kept" it does not depend on the
-      draw, so that the loss is an unbiased estimate of the whole-image mean.
+      with a weight other than 0 that are not void, for weights of 0 and 1.
+      "expected": `rate` times the number of valid pixels; unlike "kept" it
+      does not depend on the draw, so that the loss is an unbiased estimate of
+      the whole-image mean.
     num_kept: [] int32, see `num_kept`.
     num_valid: [] int32, see `num_valid`.
     rate: expected weight of a valid pixel, in (0, 1].

@@ -150,6 +150,8 @@ def balanced_corners(
   class_key, pixel_key, corner_key = jax.random.split(key, 3)
   # Sorted by class, the pixels of one class stand together.
   flat = labels.reshape(num_images, -1)
+  # Behind all classes, however many there are.
+  flat = jnp.where(flat == types.IGNORE_LABEL, num_classes, flat)
   order = jnp.argsort(flat, axis=1)
   bounds = jax.vmap(jnp.searchsorted, in_axes=(0, None))(
     jnp.take_along_axis(flat, order, axis=1), jnp.arange(num_classes + 1)

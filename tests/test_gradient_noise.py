@@ -79,6 +79,20 @@ def test_the_noise_is_split_into_that_of_masks_and_that_of_images():
   )
 
 
+def test_without_a_signal_or_a_pixel_there_is_no_noise_but_nan():
+  rng = np.random.default_rng(0)
+  sums = rng.normal(0, 1.0, (4, 300, 6))
+  sums -= sums.mean(axis=-1, keepdims=True)
+  found = gradient_noise.noise_of_sums(sums, 1.0)
+  assert found["signal"] < 0 and np.isnan(found["noise"])
+  known = gradient_noise.noise_of_sums(sums, 1.0, signal=0.5)
+  np.testing.assert_allclose(
+    known["noise"], (known["masks"] + known["images"]) / 0.5
+  )
+  empty = gradient_noise.noise_of_sums(np.zeros((4, 3, 6)), 0)
+  assert all(np.isnan(value) for value in empty.values())
+
+
 def test_the_correlation_is_that_of_a_loop_over_pairs():
   rng = np.random.default_rng(0)
   projections = rng.normal(size=(2, 3, 5, 6))
@@ -104,9 +118,10 @@ def test_the_correlation_is_that_of_a_loop_over_pairs():
 def test_rates_are_compared_at_equal_images_terms_and_time():
   checkpoint = {
     "rates": {
-      "1.0": {"masks": 0.0, "images": 4.0},
-      "0.25": {"masks": 1.0, "images": 4.0},
-    }
+      "1.0": {"masks": 0.0},
+      "0.25": {"masks": 1.0},
+    },
+    "whole": {"images": 4.0},
   }
   rows = gradient_noise_report.rates_table(
     checkpoint, {"1.0": 0.2, "0.25": 0.1}

@@ -59,6 +59,7 @@ TRAINING_SET = {**CLASSES, "frequencies": FREQUENCIES}
 
 RANDOM_SAMPLERS = {
   "bernoulli": partial(sampling.bernoulli, rate=0.3),
+  "bernoulli by gaps": partial(sampling.bernoulli, rate=0.2),
   "bernoulli in cells": partial(sampling.bernoulli, rate=0.3, cell=3),
   "fixed_count": partial(sampling.fixed_count, count=5),
   "fixed_count_in_batch": partial(sampling.fixed_count_in_batch, count=9),

@@ -53,10 +53,10 @@ class Options:
   """Sampling rates of single pixels."""
   train_rates: tuple[float, ...] = (1.0, 0.25, 0.05)
   """Sampling rates of the train steps."""
-  rounds: int = 3
+  rounds: int = 5
   """Timings of each, of which the median counts."""
   figure: pathlib.Path | None = None
-  """PNG file to draw the times and the memory of the loss to."""
+  """PNG file to draw the times and the memory to."""
 
 
 def take_turns(
@@ -242,7 +242,7 @@ def draw(path: pathlib.Path, rows: list[dict[str, Any]], title: str) -> None:
       (axes[0, column], "seconds", 1e3, "time (ms)"),
       (axes[1, column], "megabytes", 1, "temporary memory (MB)"),
     ):
-      for form in FORMS:
+      for form in mine[-1][key]:
         points = [
           (row["rate"], scale * row[key][form])
           for row in mine
@@ -266,12 +266,12 @@ def main(options: Options) -> None:
   print(f"Medians of {options.rounds} rounds; {device}.\n")
   print(table(rows))
   if options.figure is not None:
-    draw(
-      options.figure,
-      rows,
-      f"Value and gradient of the loss, batch {options.batch_size}, stride "
-      f"{options.stride} ({device})",
-    )
+    titles = {
+      "loss": f"Value and gradient of the loss, batch {options.batch_size}, "
+      f"stride {options.stride}",
+      "train_step": "Train step of FCN-8s, 21 classes",
+    }
+    draw(options.figure, rows, f"{titles[options.part]} ({device})")
 
 
 if __name__ == "__main__":

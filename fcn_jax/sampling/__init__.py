@@ -10,6 +10,10 @@ from a random key and labels [N, H, W] (int32, `IGNORE_LABEL` = void) to
 weights [N, H, W] float32. A weight of zero leaves the pixel out; void pixels
 always have weight zero. Bind the options with `functools.partial` to hand a
 sampler to `train.make_train_step`.
+
+Where weights are not just 0 and 1, the kept pixels are not what to divide the
+loss by (`losses.normalizer`): take "valid" with `importance`, and "expected"
+with the rate 1 / block^2 with `one_per_block`.
 """
 
 from fcn_jax.sampling import capacity
