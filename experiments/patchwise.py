@@ -105,7 +105,7 @@ class Patchwise:
   many images as the arm of whole images."""
   steps: int = 100
   """Iterations of each arm."""
-  num_seeds: int = 2
+  num_seeds: int = 1
   """Seeds 0, 1, ...: parameters, data order and masks change with each."""
   learning_rate: float = 3e-3
   """Peak learning rate of AdamW."""
