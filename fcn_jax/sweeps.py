@@ -244,7 +244,11 @@ def _rows_of_cells(score_map: types.ScoreMap) -> jax.Array:
     score_map.stride, score_map.offset, score_map.image_size[0]
   )
   cells = upsampling.take_cells(
-    score_map.scores, 1, first, last + 1, score_map.edge
+    score_map.scores,
+    axis=1,
+    start=first,
+    stop=last + 1,
+    edge=score_map.edge,
   )
   return jnp.transpose(cells, (1, 0, 3, 2))
 

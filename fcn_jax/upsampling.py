@@ -67,7 +67,9 @@ def covering_map(score_map: types.ScoreMap) -> jax.Array:
   cells = score_map.scores
   for axis, size in zip((1, 2), score_map.image_size, strict=True):
     first, last = covering_cells(score_map.stride, score_map.offset, size)
-    cells = take_cells(cells, axis, first, last + 1, score_map.edge)
+    cells = take_cells(
+      cells, axis=axis, start=first, stop=last + 1, edge=score_map.edge
+    )
   return cells
 
 
@@ -190,7 +192,7 @@ def interpolate_axis(
     `values` with `size` entries along `axis`.
   """
   first, last = covering_cells(factor, offset, size)
-  values = take_cells(values, axis, first, last + 1, edge)
+  values = take_cells(values, axis=axis, start=first, stop=last + 1, edge=edge)
   low = jax.lax.slice_in_dim(values, 0, last - first, axis=axis)
   high = jax.lax.slice_in_dim(values, 1, last - first + 1, axis=axis)
 
@@ -247,7 +249,12 @@ def fractions_between(factor: int, offset: float, dtype) -> jax.Array:
 
 
 def take_cells(
-  values: jax.Array, axis: int, start: int, stop: int, edge: types.EdgeRule
+  values: jax.Array,
+  *,
+  axis: int,
+  start: int,
+  stop: int,
+  edge: types.EdgeRule,
 ) -> jax.Array:
   """Cells start..stop-1 along an axis; those outside by the edge rule."""
   before, after = max(0, -start), max(0, stop - values.shape[axis])
