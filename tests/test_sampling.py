@@ -204,6 +204,7 @@ def expectations():
   # A weight of 0 or 1 is its own square.
   stated = {
     "bernoulli": (0.3 * one, 0.3 * one),
+    "bernoulli by gaps": (0.2 * one, 0.2 * one),
     "bernoulli in cells": (0.3 * one, 0.3 * one),
     "fixed_count": (5 / num_valid * one, 5 / num_valid * one),
     "fixed_count_in_batch": (9 / VALID.sum() * one, 9 / VALID.sum() * one),
