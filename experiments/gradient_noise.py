@@ -127,7 +127,7 @@ PRESETS = {
       dataset="camvid",
       resize=0.5,
       crop_size=(160, 224),
-      num_images=32,
+      num_images=16,
     ),
   ),
 }

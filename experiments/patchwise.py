@@ -143,7 +143,7 @@ PRESETS = {
       resize=0.5,
       crop_size=(168, 224),
       patch_size=(56, 56),
-      steps=150,
+      steps=100,
       num_seeds=1,
     ),
   ),
