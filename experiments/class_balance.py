@@ -108,9 +108,9 @@ PRESETS = {
     "Generated shapes, small trunk: 5 minutes on two CPU cores.",
     ClassBalance(workdir=pathlib.Path("runs/class_balance_shapes")),
   ),
-  # Hardware: two CPU cores, 12 minutes.
+  # Hardware: two CPU cores, about 10 minutes.
   "camvid": (
-    "CamVid at half size, small trunk: 12 minutes on two CPU cores.",
+    "CamVid at half size, small trunk: about 10 minutes on two CPU cores.",
     ClassBalance(
       workdir=pathlib.Path("runs/class_balance_camvid"),
       dataset="camvid",

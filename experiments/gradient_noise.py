@@ -119,9 +119,9 @@ PRESETS = {
     "Generated shapes, small trunk: minutes on two CPU cores.",
     GradientNoise(workdir=pathlib.Path("runs/gradient_noise_shapes")),
   ),
-  # Hardware: two CPU cores, 10 minutes.
+  # Hardware: two CPU cores, under 10 minutes.
   "camvid": (
-    "CamVid at half size, small trunk: 10 minutes on two CPU cores.",
+    "CamVid at half size, small trunk: under 10 minutes on two CPU cores.",
     GradientNoise(
       workdir=pathlib.Path("runs/gradient_noise_camvid"),
       dataset="camvid",

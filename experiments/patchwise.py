@@ -133,9 +133,9 @@ PRESETS = {
     "Generated shapes, small trunk: 5 minutes on two CPU cores.",
     Patchwise(workdir=pathlib.Path("runs/patchwise_shapes")),
   ),
-  # Hardware: two CPU cores, 10 minutes.
+  # Hardware: two CPU cores, under 10 minutes.
   "camvid": (
-    "CamVid at half size, small trunk: 10 minutes on two CPU cores.",
+    "CamVid at half size, small trunk: under 10 minutes on two CPU cores.",
     Patchwise(
       workdir=pathlib.Path("runs/patchwise_camvid"),
       dataset="camvid",
