@@ -17,10 +17,14 @@ class Batch(NamedTuple):
   Attributes:
     images: [N, H, W, 3] uint8 or float32, RGB in 0..255.
     labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
+    sizes: [N, 2] int32, height and width of each image where it is padded,
+      below and to the right, to the size of the batch; None where the images
+      fill their batch, or where padding may count as part of them.
   """
 
   images: jax.Array
   labels: jax.Array
+  sizes: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
