@@ -1,7 +1,7 @@
 """Rare classes: weigh them more, sample them more, or cut patches around them.
 
     python experiments/class_balance.py shapes
-    python experiments/class_balance.py camvid --source-dir DIR
+    python experiments/class_balance.py camvid --data-dir DIR
 
 An FCN-8s in six arms, with as many steps, each of the same images, and another
 choice of the pixels whose loss counts (sections 3.4 and 4 of the papers):
@@ -54,10 +54,10 @@ class ClassBalance:
   """Folder for the results; made if it is not there."""
   dataset: Literal["shapes", "shapes/tiny", "camvid"] = "shapes"
   """Data set to train and evaluate on; shapes/tiny has a dozen images."""
-  source_dir: pathlib.Path | None = None
+  data_dir: pathlib.Path | None = None
   """Folder of the original CamVid files; if not given, that of the environment
   variable CAMVID_DIR."""
-  data_dir: pathlib.Path | None = None
+  prepared_dir: pathlib.Path | None = None
   """Where prepared data sets are kept; TFDS's default if not given."""
   evaluation_split: Literal["validation", "test"] = "validation"
   """Split on which the trained networks are scored."""

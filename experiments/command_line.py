@@ -17,8 +17,8 @@ CONFIG_FILE = "config.json"
 # What only says where and how to run; all else must stay when a run resumes.
 _NOT_SETTINGS = (
   "workdir",
-  "source_dir",
   "data_dir",
+  "prepared_dir",
   "num_threads",
   "resume",
   "overwrite",

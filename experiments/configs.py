@@ -13,10 +13,10 @@ class LossSampling:
   """Folder for the results; made if it is not there."""
   dataset: Literal["shapes", "shapes/tiny", "camvid"] = "shapes"
   """Data set to train and evaluate on; shapes/tiny has a dozen images."""
-  source_dir: pathlib.Path | None = None
+  data_dir: pathlib.Path | None = None
   """Folder of the original CamVid files; if not given, that of the environment
   variable CAMVID_DIR."""
-  data_dir: pathlib.Path | None = None
+  prepared_dir: pathlib.Path | None = None
   """Where prepared data sets are kept; TFDS's default if not given."""
   evaluation_split: Literal["validation", "test"] = "validation"
   """Split on which the trained networks are scored."""

@@ -1,7 +1,7 @@
 """What sampling the loss does to the noise of the gradient.
 
     python experiments/gradient_noise.py shapes
-    python experiments/gradient_noise.py camvid --source-dir DIR
+    python experiments/gradient_noise.py camvid --data-dir DIR
 
 The papers conjecture (section 3.4) that sampling counters the spatial
 correlation of a batch, and found no faster convergence. Here the noise is
@@ -70,10 +70,10 @@ class GradientNoise:
   """Folder for the results; made if it is not there."""
   dataset: Literal["shapes", "shapes/tiny", "camvid"] = "shapes"
   """Data set to train and measure on; shapes/tiny has a dozen images."""
-  source_dir: pathlib.Path | None = None
+  data_dir: pathlib.Path | None = None
   """Folder of the original CamVid files; if not given, that of the environment
   variable CAMVID_DIR."""
-  data_dir: pathlib.Path | None = None
+  prepared_dir: pathlib.Path | None = None
   """Where prepared data sets are kept; TFDS's default if not given."""
   resize: float = 1.0
   """Factor on the size of images and labels."""

@@ -1,7 +1,7 @@
 """The papers' patch-sampling experiment (section 3.4 and Figure 5).
 
     python experiments/loss_sampling.py demo
-    python experiments/loss_sampling.py camvid_small --source-dir DIR
+    python experiments/loss_sampling.py camvid_small --data-dir DIR
 
 An arm for each sampling rate p keeps every cell of the output with probability
 p and sees base_batch / p images a step, so that the expected number of loss

@@ -1,7 +1,7 @@
 """Patches against whole images: what each costs, and what it trains.
 
     python experiments/patchwise.py shapes
-    python experiments/patchwise.py camvid --source-dir DIR
+    python experiments/patchwise.py camvid --data-dir DIR
 
 Timing. The same outputs of the same FCN-32s on the same picture, once by
 patches, one receptive field for each output, and once by one pass over the
@@ -65,10 +65,10 @@ class Patchwise:
   """Folder for the results; made if it is not there."""
   dataset: Literal["shapes", "shapes/tiny", "camvid"] = "shapes"
   """Data set to train and evaluate on; shapes/tiny has a dozen images."""
-  source_dir: pathlib.Path | None = None
+  data_dir: pathlib.Path | None = None
   """Folder of the original CamVid files; if not given, that of the environment
   variable CAMVID_DIR."""
-  data_dir: pathlib.Path | None = None
+  prepared_dir: pathlib.Path | None = None
   """Where prepared data sets are kept; TFDS's default if not given."""
   evaluation_split: Literal["validation", "test"] = "validation"
   """Split on which the trained networks are scored."""

@@ -84,22 +84,22 @@ def load_split(config: Any, split: str) -> fcn.data.Dataset:
   """Prepares and opens one split of a data set.
 
   Args:
-    config: options of which `dataset`, `source_dir` and `data_dir` are used.
+    config: options of which `dataset`, `data_dir` and `prepared_dir` are used.
     split: its name.
 
   Raises:
     ValueError: if CamVid's folder is not given or has a fault.
     FileNotFoundError: if it does not exist.
   """
-  source_dir = config.source_dir
-  if config.dataset == "camvid" and source_dir is None:
+  data_dir = config.data_dir
+  if config.dataset == "camvid" and data_dir is None:
     # If the data set is prepared already, it can do without.
-    source_dir = os.environ.get("CAMVID_DIR") or None
+    data_dir = os.environ.get("CAMVID_DIR") or None
   return fcn.data.load(
     config.dataset,
     split=split,
-    data_dir=config.data_dir,
-    source_dir=source_dir,
+    prepared_dir=config.prepared_dir,
+    data_dir=data_dir,
   )
 
 

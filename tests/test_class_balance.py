@@ -35,7 +35,7 @@ FREQUENCIES = class_balance.Frequencies(
 )
 
 
-def options(workdir, data_dir, *more):
+def options(workdir, prepared_dir, *more):
   return [
     "shapes",
     "--dataset=shapes/tiny",
@@ -51,7 +51,7 @@ def options(workdir, data_dir, *more):
     "--warmup-steps=1",
     "--log-every=2",
     f"--workdir={workdir}",
-    f"--data-dir={data_dir}",
+    f"--prepared-dir={prepared_dir}",
     *more,
   ]
 
@@ -107,7 +107,7 @@ def run(arguments):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def prepared_dir(tmp_path_factory):
   return tmp_path_factory.mktemp("data")
 
 
@@ -118,12 +118,12 @@ def modification_times(workdir):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, data_dir):
+def finished(tmp_path_factory, prepared_dir):
   """A finished run's folder, what was printed, and the arms of before."""
   workdir = tmp_path_factory.mktemp("runs") / "tiny"
   interrupted_run(workdir)
   before = modification_times(workdir)
-  return workdir, run(options(workdir, data_dir, "--resume")), before
+  return workdir, run(options(workdir, prepared_dir, "--resume")), before
 
 
 def read_summary(workdir):
@@ -283,11 +283,11 @@ def test_a_class_without_pixels_is_an_error():
   ],
 )
 def test_bad_options_are_explained_and_nothing_is_written(
-  tmp_path, data_dir, capsys, monkeypatch, more, message
+  tmp_path, prepared_dir, capsys, monkeypatch, more, message
 ):
   monkeypatch.delenv("CAMVID_DIR", raising=False)
   with pytest.raises(SystemExit) as stopped:
-    class_balance.main(options(tmp_path / "run", data_dir, *more))
+    class_balance.main(options(tmp_path / "run", prepared_dir, *more))
   assert stopped.value.code == 1
   error = capsys.readouterr().err
   assert message in error and "Traceback" not in error

@@ -251,7 +251,7 @@ def test_evaluation_options_out_of_range_are_refused(count, options, message):
 
 
 def test_shapes_go_through_the_whole_pipeline(tmp_path):
-  dataset = data.load("shapes/tiny", split="train", data_dir=tmp_path)
+  dataset = data.load("shapes/tiny", split="train", prepared_dir=tmp_path)
   batch = next(
     _train(
       dataset.source,

@@ -79,7 +79,7 @@ def test_the_outline_between_two_objects_is_two_pixels_wide():
 
 def test_the_prepared_data_set_holds_what_the_function_draws(tmp_path):
   for split, count in (("train", 12), ("validation", 5)):
-    dataset = data.load("shapes/tiny", split=split, data_dir=tmp_path)
+    dataset = data.load("shapes/tiny", split=split, prepared_dir=tmp_path)
     assert len(dataset.source) == count
     for index, example in enumerate(dataset.source):
       image, label = shapes.example(split=split, index=index)
@@ -90,7 +90,7 @@ def test_the_prepared_data_set_holds_what_the_function_draws(tmp_path):
 
 
 def test_class_names_and_palette_come_with_the_data_set(tmp_path):
-  dataset = data.load("shapes/tiny", split="train", data_dir=tmp_path)
+  dataset = data.load("shapes/tiny", split="train", prepared_dir=tmp_path)
   assert dataset.class_names == shapes.CLASS_NAMES
   assert dataset.num_classes == len(dataset.palette) == 6
   assert dataset.palette.dtype == np.uint8
@@ -98,22 +98,24 @@ def test_class_names_and_palette_come_with_the_data_set(tmp_path):
 
 
 def test_a_prepared_data_set_is_read_and_not_made_again(tmp_path, monkeypatch):
-  data.load("shapes/tiny", split="train", data_dir=tmp_path)
+  data.load("shapes/tiny", split="train", prepared_dir=tmp_path)
 
   def refuse(**_):
     raise AssertionError("made again")
 
   monkeypatch.setattr(shapes, "example", refuse)
-  assert len(data.load("shapes/tiny", split="train", data_dir=tmp_path).source)
+  assert len(
+    data.load("shapes/tiny", split="train", prepared_dir=tmp_path).source
+  )
 
 
 def test_preparing_prints_nothing_to_the_standard_output(tmp_path, capsys):
-  data.load("shapes/tiny", split="train", data_dir=tmp_path)
+  data.load("shapes/tiny", split="train", prepared_dir=tmp_path)
   assert capsys.readouterr().out == ""
 
 
 def test_an_example_beyond_the_end_is_an_index_error(tmp_path):
-  source = data.load("shapes/tiny", split="train", data_dir=tmp_path).source
+  source = data.load("shapes/tiny", split="train", prepared_dir=tmp_path).source
   for index in (-1, 12):
     with pytest.raises(IndexError, match=str(index)):
       source[index]
@@ -125,7 +127,7 @@ def test_an_example_beyond_the_end_is_an_index_error(tmp_path):
     ({"name": "shape", "split": "train"}, "'shape'.*'camvid'.*'shapes'"),
     ({"name": "shapes/tiny", "split": "val"}, "'val'.*'validation'"),
     (
-      {"name": "shapes/tiny", "split": "train", "source_dir": "pictures"},
+      {"name": "shapes/tiny", "split": "train", "data_dir": "pictures"},
       "pictures",
     ),
   ],
@@ -135,5 +137,5 @@ def test_a_wrong_name_split_or_source_is_refused_and_writes_nothing(
 ):
   name = options.pop("name")
   with pytest.raises(ValueError, match=message):
-    data.load(name, data_dir=tmp_path, **options)
+    data.load(name, prepared_dir=tmp_path, **options)
   assert not list(tmp_path.iterdir())

@@ -40,12 +40,17 @@ TINY = (
 ARMS = ("p=1", "p=0.5", "patches")
 
 
-def options(workdir, data_dir, *more):
-  return [*TINY, f"--workdir={workdir}", f"--data-dir={data_dir}", *more]
+def options(workdir, prepared_dir, *more):
+  return [
+    *TINY,
+    f"--workdir={workdir}",
+    f"--prepared-dir={prepared_dir}",
+    *more,
+  ]
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def prepared_dir(tmp_path_factory):
   return tmp_path_factory.mktemp("data")
 
 
@@ -62,10 +67,10 @@ def run_script(arguments):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, data_dir):
+def finished(tmp_path_factory, prepared_dir):
   """The work folder of a finished run, and what the script printed."""
   workdir = tmp_path_factory.mktemp("runs") / "tiny"
-  return workdir, run_script(options(workdir, data_dir))
+  return workdir, run_script(options(workdir, prepared_dir))
 
 
 def test_run_writes_all_it_promises(finished):
@@ -126,13 +131,15 @@ def test_every_evaluation_pixel_is_counted_once(finished):
   assert totals == {sum(int(np.sum(label != 255)) for label in labels)}
 
 
-def test_resume_repeats_only_the_missing_arm_and_to_the_bit(finished, data_dir):
+def test_resume_repeats_only_the_missing_arm_and_to_the_bit(
+  finished, prepared_dir
+):
   workdir, _ = finished
   file = workdir / "arms" / "p=0.5-seed0.json"
   other = workdir / "arms" / "p=1-seed0.json"
   before, changed = json.loads(file.read_text()), other.stat().st_mtime_ns
   file.unlink()
-  run_script(options(workdir, data_dir, "--resume"))
+  run_script(options(workdir, prepared_dir, "--resume"))
   after = json.loads(file.read_text())
   assert after.pop("attempt") == 1 + before.pop("attempt")
   assert after == before
@@ -154,12 +161,12 @@ def test_resume_repeats_only_the_missing_arm_and_to_the_bit(finished, data_dir):
   ],
 )
 def test_a_finished_run_is_not_touched(
-  finished, data_dir, capsys, more, message
+  finished, prepared_dir, capsys, more, message
 ):
   workdir, _ = finished
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
   with pytest.raises(SystemExit) as stopped:
-    loss_sampling.main(options(workdir, data_dir, *more))
+    loss_sampling.main(options(workdir, prepared_dir, *more))
   assert stopped.value.code == 1
   error = capsys.readouterr().err
   assert message in error and "Traceback" not in error
@@ -181,16 +188,16 @@ def test_a_finished_run_is_not_touched(
     (("--warmup-steps", "5"), "warmup_steps is 5"),
     (("--base-batch", "16"), "data set has 12"),
     (("--dataset", "camvid"), "CAMVID_DIR"),
-    (("--dataset", "camvid", "--source-dir", "nowhere"), "nowhere"),
+    (("--dataset", "camvid", "--data-dir", "nowhere"), "nowhere"),
   ],
 )
 def test_bad_options_are_explained_and_nothing_is_written(
-  tmp_path, data_dir, capsys, monkeypatch, more, message
+  tmp_path, prepared_dir, capsys, monkeypatch, more, message
 ):
   monkeypatch.delenv("CAMVID_DIR", raising=False)
   workdir = tmp_path / "run"
   with pytest.raises(SystemExit) as stopped:
-    loss_sampling.main(options(workdir, data_dir, *more))
+    loss_sampling.main(options(workdir, prepared_dir, *more))
   assert stopped.value.code == 1
   error = capsys.readouterr().err
   assert message in error and "Traceback" not in error
@@ -209,13 +216,13 @@ def test_unknown_presets_and_options_are_refused(arguments, capsys):
 
 
 def test_files_of_others_in_the_work_folder_are_left_alone(
-  tmp_path, data_dir, capsys
+  tmp_path, prepared_dir, capsys
 ):
   note = tmp_path / "thesis.txt"
   note.write_text("all I have")
   for more in ((), ("--overwrite",), ("--resume",)):
     with pytest.raises(SystemExit):
-      loss_sampling.main(options(tmp_path, data_dir, *more))
+      loss_sampling.main(options(tmp_path, prepared_dir, *more))
   assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
   assert note.read_text() == "all I have"
 
@@ -238,7 +245,7 @@ def test_overwrite_deletes_the_run_and_nothing_else(tmp_path):
 
 
 def test_overwrite_with_a_bad_option_deletes_nothing(
-  finished, data_dir, capsys
+  finished, prepared_dir, capsys
 ):
   workdir, _ = finished
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
@@ -249,20 +256,20 @@ def test_overwrite_with_a_bad_option_deletes_nothing(
     ("--evaluation-split", "test"),
   ):
     with pytest.raises(SystemExit) as stopped:
-      loss_sampling.main(options(workdir, data_dir, "--overwrite", *more))
+      loss_sampling.main(options(workdir, prepared_dir, "--overwrite", *more))
     assert stopped.value.code == 1
   assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
 
 
 @pytest.mark.parametrize("content", ["{}", '{"experiment": "other"}', "[1"])
 def test_a_foreign_configuration_is_not_taken_for_a_run(
-  tmp_path, data_dir, capsys, content
+  tmp_path, prepared_dir, capsys, content
 ):
   (tmp_path / "config.json").write_text(content)
   (tmp_path / "summary.json").write_text("mine")
   for more in ((), ("--overwrite",), ("--resume",)):
     with pytest.raises(SystemExit) as stopped:
-      loss_sampling.main(options(tmp_path, data_dir, *more))
+      loss_sampling.main(options(tmp_path, prepared_dir, *more))
     assert stopped.value.code == 1
     assert str(tmp_path) in capsys.readouterr().err
   assert (tmp_path / "summary.json").read_text() == "mine"
@@ -274,5 +281,5 @@ def test_help_explains_every_option(capsys):
     loss_sampling.main(["demo", "--help"])
   assert stopped.value.code == 0
   text = capsys.readouterr().out
-  for option in ("--rates", "--patch-size", "--resume", "--source-dir"):
+  for option in ("--rates", "--patch-size", "--resume", "--data-dir"):
     assert option in text

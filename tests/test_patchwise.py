@@ -39,12 +39,17 @@ TINY = (
 )
 
 
-def options(workdir, data_dir, *more):
-  return [*TINY, f"--workdir={workdir}", f"--data-dir={data_dir}", *more]
+def options(workdir, prepared_dir, *more):
+  return [
+    *TINY,
+    f"--workdir={workdir}",
+    f"--prepared-dir={prepared_dir}",
+    *more,
+  ]
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def prepared_dir(tmp_path_factory):
   return tmp_path_factory.mktemp("data")
 
 
@@ -61,10 +66,10 @@ def run(arguments):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, data_dir):
+def finished(tmp_path_factory, prepared_dir):
   """The work folder of a finished run, and what the script printed."""
   workdir = tmp_path_factory.mktemp("runs") / "tiny"
-  return workdir, run(options(workdir, data_dir))
+  return workdir, run(options(workdir, prepared_dir))
 
 
 def read_summary(workdir):
@@ -176,14 +181,14 @@ def test_grid_patches_are_of_the_grid_and_all_different():
 
 
 def test_resuming_a_finished_run_only_writes_the_report_again(
-  finished, data_dir
+  finished, prepared_dir
 ):
   workdir, _ = finished
   before = (workdir / "table.md").read_text()
   kept = [workdir / "timing.json", *(workdir / "arms").iterdir()]
   times = [path.stat().st_mtime_ns for path in kept]
   (workdir / "table.md").unlink()
-  run(options(workdir, data_dir, "--resume"))
+  run(options(workdir, prepared_dir, "--resume"))
   assert (workdir / "table.md").read_text() == before
   assert times == [path.stat().st_mtime_ns for path in kept]
 
@@ -211,11 +216,11 @@ def test_resuming_a_finished_run_only_writes_the_report_again(
   ],
 )
 def test_bad_options_are_explained_and_nothing_is_written(
-  tmp_path, data_dir, capsys, monkeypatch, more, message
+  tmp_path, prepared_dir, capsys, monkeypatch, more, message
 ):
   monkeypatch.delenv("CAMVID_DIR", raising=False)
   with pytest.raises(SystemExit) as stopped:
-    patchwise.main(options(tmp_path / "run", data_dir, *more))
+    patchwise.main(options(tmp_path / "run", prepared_dir, *more))
   assert stopped.value.code == 1
   error = capsys.readouterr().err
   assert message in error and "Traceback" not in error

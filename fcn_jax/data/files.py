@@ -8,6 +8,24 @@ import io
 
 import numpy as np
 from PIL import Image
+from PIL import ImageOps
+
+# Names that pictures have on disk, in lower case.
+SUFFIXES = (
+  *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff"),
+  *(".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
+)
+
+# What a file's content may be, whatever its name: formats of pictures only.
+# Pillow knows others that start programs (EPS) or hold something else.
+_FORMATS = (
+  *("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA"),
+  *("JPEG2000", "AVIF"),
+)
+# Decoding changes the values of pixels, so ids are lost.
+_LOSSY = ("JPEG", "MPO", "AVIF")
+
+_EXIF_ORIENTATION = 0x0112
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -22,68 +40,183 @@ def encode_png(array: np.ndarray) -> bytes:
   return buffer.getvalue()
 
 
-def decode_picture(content: bytes) -> np.ndarray:
-  """Decodes a PNG or JPEG file to RGB.
+def decode_picture(content: bytes, *, white: int | None = None) -> np.ndarray:
+  """Decodes a picture to RGB, turned as its EXIF data say.
+
+  Grey, palette, CMYK and other colours are converted; transparency is dropped.
 
   Args:
-    content: the bytes of the file.
+    content: the bytes of a file in any common format.
+    white: for grey pictures of 16 bits, the value that becomes 255; larger ones
+      do, too. None refuses such pictures.
 
   Returns:
     [H, W, 3] uint8.
 
   Raises:
-    ValueError: the content is empty, broken, no picture, or has more than 8
-      bits a channel.
+    ValueError: the content is empty, broken, no picture, animated or too large,
+      or has more than 8 bits a channel and no `white`.
   """
-  image = _open(content)
+  image = _load(content)
   if image.mode.startswith(("I", "F")):
-    raise ValueError(
-      f"has more than 8 bits a channel (Pillow's mode {image.mode!r}), which"
-      " would be cut off; convert it to 8 bits"
-    )
+    if white is None or image.mode == "F":
+      raise ValueError(
+        f"has more than 8 bits a channel (Pillow's mode {image.mode!r}), which"
+        " would be cut off; convert it to 8 bits"
+      )
+    grey = np.minimum(np.asarray(image), white) * (255.0 / white)
+    image = Image.fromarray(np.round(grey).clip(0).astype(np.uint8))
+  if image.mode == "P" and "transparency" in image.info:
+    image = image.convert("RGBA")  # As Pillow wants it.
   return np.array(image.convert("RGB"))
 
 
-def decode_mask(content: bytes) -> np.ndarray:
-  """Decodes a mask: a PNG file whose pixel values are class ids.
+def is_plain(content: bytes) -> bool:
+  """Whether a picture can be stored as it is: PNG or JPEG with 8-bit channels.
 
   Args:
-    content: the bytes of the file: 8-bit grey, or 8-bit with a colour palette,
-      whose indices are then the ids.
+    content: the bytes of a file that `decode_picture` can decode.
+  """
+  image = _open(content)
+  deep = image.mode.startswith(("I", "F"))
+  return image.format in ("PNG", "JPEG", "MPO") and not deep
+
+
+def deepest_value(content: bytes) -> int | None:
+  """The largest value of a grey picture of 16 bits; None for other pictures.
+
+  Raises:
+    ValueError: see `decode_picture`.
+  """
+  if not _open(content).mode.startswith("I"):
+    return None
+  return int(np.asarray(_load(content)).max())
+
+
+def decode_mask(content: bytes) -> np.ndarray:
+  """Decodes a mask whose pixel values are class ids.
+
+  Args:
+    content: the bytes of a file: grey, or with a colour palette, whose indices
+      are then the ids. Ids are those in the file: 4-bit grey has 0..15.
 
   Returns:
     [H, W] uint8.
 
   Raises:
-    ValueError: the content is empty, broken, no picture, or has colours
-      in place of ids.
+    ValueError: the content is empty, broken, no picture, in a lossy format, has
+      colours in place of ids, or ids above 255.
   """
-  image = _open(content)
-  # The bit depth of a PNG file stands in its header.
-  num_bits = content[24] if content.startswith(b"\x89PNG") else 8
-  if image.mode not in ("L", "P"):
+  values = decode_values(content)
+  if values.ndim == 3:
     raise ValueError(
-      f"is no mask of class ids: it has Pillow's mode {image.mode!r} where"
-      " 8-bit grey ('L') or an 8-bit palette ('P') is expected; convert it so"
-      " that each pixel holds its class id"
+      "is no mask of class ids: it has colours where grey values or a palette"
+      " are expected; convert it so that each pixel holds its class id"
     )
-  if image.mode == "L" and num_bits != 8:
-    # Pillow spreads the values over 0..255.
-    raise ValueError(f"is a mask with {num_bits} bits a pixel; save it with 8")
-  return np.array(image)
+  if values.max() > 255:
+    raise ValueError(f"has the value {values.max()}; class ids are at most 255")
+  return values.astype(np.uint8)
+
+
+def decode_values(content: bytes) -> np.ndarray:
+  """Decodes what a mask holds: numbers or colours.
+
+  Args:
+    content: the bytes of a file in any common format that loses nothing.
+
+  Returns:
+    [H, W] uint8 or uint16, grey values or palette indices as they are in the
+    file; or [H, W, 3] uint8, RGB.
+
+  Raises:
+    ValueError: the content is empty, broken, no picture, animated, too large,
+      in a lossy format, or has fractions or more than 16 bits a channel.
+  """
+  image = _load(content)
+  if image.format in _LOSSY or image.info.get("lossy"):
+    raise ValueError(
+      f"is a mask in the lossy format {image.format}, which changes class ids"
+      " at every edge; save masks as PNG from where they were made"
+    )
+  if image.mode == "F":
+    raise ValueError("has fractions for values; save class ids as integers")
+  if image.mode == "1":
+    return np.array(image, np.uint8)
+  if image.mode.startswith("I"):
+    values = np.array(image)
+    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+      raise ValueError(
+        f"has values from {values.min()} to {values.max()}; class ids are in"
+        " 0..65535"
+      )
+    return values.astype(np.uint16)
+  if image.mode in ("L", "LA"):
+    # Pillow spreads fewer bits over 0..255. Their number is in PNG's header.
+    bits = content[24] if image.format == "PNG" else 8
+    grey = np.array(image.getchannel(0))
+    return grey // (255 // (2**bits - 1)) if bits < 8 else grey
+  if image.mode == "P":
+    return np.array(image)
+  return np.array(image.convert("RGB"))
+
+
+def mask_palette(content: bytes) -> np.ndarray | None:
+  """The palette of a mask, [K, 3] uint8 RGB; None if it has none.
+
+  Raises:
+    ValueError: as for `decode_values`, where the file cannot be opened.
+  """
+  image = _load(content)
+  if image.mode != "P":
+    return None
+  palette = np.array(image.getpalette("RGB"), np.uint8)
+  return palette.reshape(-1, 3)
 
 
 def _open(content: bytes) -> Image.Image:
-  """Opens and decodes, with one kind of error for whatever is wrong."""
+  """Opens a picture without decoding it; one kind of error for all faults."""
   if not content:
     raise ValueError("is empty (0 bytes); copy or download it again")
   try:
-    image = Image.open(io.BytesIO(content))
-    image.load()
+    image = Image.open(io.BytesIO(content), formats=_FORMATS)
+  except Image.DecompressionBombError as error:
+    raise ValueError(f"is too large: {error}; cut it into tiles") from error
   # Broken files make Pillow raise OSError, SyntaxError, ValueError, zlib.error,
   # struct.error and others.
   except Exception as error:
+    raise ValueError(_unreadable(error)) from error
+  # Pillow itself raises at twice its limit; the environment, or the caller,
+  # may have raised or lifted that.
+  limit = Image.MAX_IMAGE_PIXELS
+  if limit is not None and image.width * image.height > limit:
     raise ValueError(
-      f"cannot be read as a picture ({error}); copy or download it again"
-    ) from error
+      f"is too large: {image.width}x{image.height} pixels (width x height), more"
+      f" than {limit} in all; cut it into tiles"
+    )
+  # Phones store a second picture for depth behind the first (MPO).
+  if image.format != "MPO" and getattr(image, "is_animated", False):
+    raise ValueError(
+      f"has {image.n_frames} frames or pages; save the one that is meant as a"
+      " picture by itself"
+    )
   return image
+
+
+def _load(content: bytes) -> Image.Image:
+  """Opens, decodes and turns upright."""
+  image = _open(content)
+  image_format = image.format
+  try:
+    image.load()
+    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+      image = ImageOps.exif_transpose(image)
+  except Exception as error:  # As in `_open`.
+    raise ValueError(_unreadable(error)) from error
+  image.format = image_format  # Lost where it was turned.
+  return image
+
+
+def _unreadable(error: Exception) -> str:
+  # Pillow names the buffer that it read from, which tells the user nothing.
+  reason = str(error).partition(" <_io.BytesIO")[0]
+  return f"cannot be read as a picture ({reason}); copy or download it again"

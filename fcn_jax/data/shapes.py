@@ -12,7 +12,8 @@ as in PASCAL VOC.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -292,6 +293,8 @@ class ShapesConfig(tfds.core.BuilderConfig):
 class Shapes(tfds.core.GeneratorBasedBuilder):
   """TFDS builder of `shapes` (all of it) and `shapes/tiny` (for tests)."""
 
+  SPLITS = SPLITS
+  EXTRAS: ClassVar[Mapping[str, tfds.features.FeatureConnector]] = {}
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "First version."}
   BUILDER_CONFIGS = [

@@ -1,0 +1,192 @@
+"""Data sets as people download them: archives, or what is in them."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import tqdm
+
+from fcn_jax.data import listing
+
+# By the number of hexadecimal digits.
+_ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
+_BLOCK = 1 << 20
+
+
+class Archive(NamedTuple):
+  """A file to download.
+
+  Attributes:
+    holds: a path in it; where that exists, the archive has been unpacked.
+    source: where people get it, to be read after "from".
+    checksum: MD5, SHA-1 or SHA-256 of the file, hexadecimal; None where its
+      publisher's file is not known to be one.
+  """
+
+  holds: str
+  source: str
+  checksum: str | None = None
+
+
+@contextlib.contextmanager
+def unpacked(
+  name: str,
+  folder: pathlib.Path,
+  known: Mapping[str, Archive],
+  *,
+  scratch: pathlib.Path,
+) -> Iterator[pathlib.Path]:
+  """Yields the folder with a data set's files, unpacked for the while if need be.
+
+  Args:
+    name: of the data set, for messages.
+    folder: what the user gave: with the archives, or with what is in them.
+    known: the archives by their file names. None are needed where what they
+      hold is in the folder.
+    scratch: a folder on a disk with room for all of it; it need not exist.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: the folder is a file or lacks something, or an archive is
+      damaged, not the one that is known, or tries to write outside of its
+      folder. Nothing was written then but for files that were removed again.
+  """
+  if not folder.exists():
+    raise FileNotFoundError(
+      f"{name}: there is no folder {folder}; {_wanted(known)}"
+    )
+  if not folder.is_dir():
+    raise ValueError(
+      f"{name}: {folder} is a file; give the folder in which it lies"
+    )
+  packed = _packed(name, folder, known)
+  if not packed:
+    yield folder
+    return
+  for path, archive in packed.items():
+    _check_sum(name, path, archive)
+  while not scratch.exists():
+    scratch = scratch.parent
+  with tempfile.TemporaryDirectory(
+    prefix=f".{name}-", dir=scratch
+  ) as temporary:
+    for path in packed:
+      _unpack(name, path, pathlib.Path(temporary))
+    yield pathlib.Path(temporary)
+
+
+def fingerprint(
+  folder: pathlib.Path, known: Mapping[str, Archive]
+) -> str | None:
+  """A hash of a folder's archives; None where they are unpacked or missing."""
+  paths = [folder / name for name in known]
+  if not paths or not all(path.is_file() for path in paths):
+    return None
+  digest = hashlib.sha256()
+  for path in paths:
+    digest.update(f"{path.name} {_hash(path, 'sha256')}\n".encode())
+  return digest.hexdigest()
+
+
+def _packed(
+  name: str, folder: pathlib.Path, known: Mapping[str, Archive]
+) -> dict[pathlib.Path, Archive]:
+  """The archives that have to be unpacked; none if what they hold is there."""
+  missing = {
+    file: archive
+    for file, archive in known.items()
+    if not (folder / file).is_file() and not (folder / archive.holds).exists()
+  }
+  if missing:
+    raise ValueError(
+      f"{name}: {folder} lacks {_wanted(missing)}; found:"
+      f" {listing.contents(folder)}"
+    )
+  packed = {
+    folder / file: archive
+    for file, archive in known.items()
+    if not (folder / archive.holds).exists()
+  }
+  if packed and len(packed) < len(known):
+    names = ", ".join(path.name for path in packed)
+    raise ValueError(
+      f"{name}: some archives in {folder} are unpacked, but not {names}; unpack"
+      " that, too"
+    )
+  return packed
+
+
+def _wanted(known: Mapping[str, Archive]) -> str:
+  return "; ".join(
+    f"{file} or, unpacked, {archive.holds} (download it from"
+    f" {archive.source} and put it there)"
+    for file, archive in known.items()
+  )
+
+
+def _check_sum(name: str, path: pathlib.Path, archive: Archive) -> None:
+  if archive.checksum is None:
+    return
+  algorithm = _ALGORITHMS[len(archive.checksum)]
+  found = _hash(path, algorithm)
+  if found != archive.checksum:
+    raise ValueError(
+      f"{name}: {path} has the {algorithm} checksum {found}, but"
+      f" {archive.checksum} is expected: it is damaged or another file."
+      f" Download it again from {archive.source}; or, if you trust it, unpack it"
+      " there yourself, and its files will be used"
+    )
+
+
+def _hash(path: pathlib.Path, algorithm: str) -> str:
+  digest = hashlib.new(algorithm)
+  with (
+    path.open("rb") as file,
+    tqdm.tqdm(
+      total=path.stat().st_size,
+      desc=f"reading {path.name}",
+      unit="B",
+      unit_scale=True,
+      disable=None,
+      delay=0.5,
+    ) as progress,
+  ):
+    while block := file.read(_BLOCK):
+      digest.update(block)
+      progress.update(len(block))
+  return digest.hexdigest()
+
+
+def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
+  title = f"unpacking {path.name}"
+  try:
+    if zipfile.is_zipfile(path):
+      with zipfile.ZipFile(path) as file:
+        for member in tqdm.tqdm(
+          file.infolist(), title, unit="file", disable=None, delay=0.5
+        ):
+          # Python takes "..", drives and roots out of the names.
+          file.extract(member, target)
+    else:
+      with (
+        tarfile.open(path) as file,
+        tqdm.tqdm(desc=title, unit="file", disable=None, delay=0.5) as progress,
+      ):
+        for member in file:
+          file.extract(member, target, filter="data")
+          progress.update()
+  except (tarfile.FilterError, tarfile.TarError) as error:
+    raise ValueError(
+      f"{name}: {path} cannot be unpacked ({error}); download it again"
+    ) from error
+  except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise ValueError(
+      f"{name}: {path} is damaged ({error}); download it again"
+    ) from error

@@ -1,0 +1,461 @@
+"""What a data set's files are: pairs of picture and mask, and their faults.
+
+A data set made of files is found in two steps. `find` in its module lists the
+pairs by their names, without opening them, as a `Listing`. `survey` then reads
+every file of it, in parallel, and tells what is in them, and what is wrong.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tqdm
+from PIL import Image
+
+from fcn_jax import types
+from fcn_jax.data import files
+
+# A message of a hundred lines is not read.
+_MAX_FAULTS = 5
+
+
+class Fault(NamedTuple):
+  """What is wrong with a file.
+
+  Attributes:
+    path: the file.
+    reason: what is wrong and how to mend it, to be read after the path.
+  """
+
+  path: pathlib.Path
+  reason: str
+
+
+class Pair(NamedTuple):
+  """The files of one example.
+
+  Attributes:
+    split: name of its split.
+    name: of the example, different from all others of the data set.
+    picture: file of the picture.
+    mask: file of the labels.
+    extras: further files by the name of their feature.
+  """
+
+  split: str
+  name: str
+  picture: pathlib.Path
+  mask: pathlib.Path
+  extras: Mapping[str, pathlib.Path] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """The files of a data set, and how they are read.
+
+  Attributes:
+    name: of the data set, for messages.
+    pairs: in the order of the data set; those of a split in a row.
+    class_names: of the classes 0..C-1.
+    palette: [C] RGB of each class in figures, in 0..255.
+    faults: what is wrong with files, seen without opening them. A pair with
+      such a file is not in `pairs`.
+    decode_picture: bytes to [H, W, 3] uint8; ValueError for a faulty file.
+    decode_mask: bytes to [H, W] uint8, classes 0..C-1 or void; ValueError for
+      a faulty file.
+    decode_extras: for each feature in the pairs' `extras`, bytes to [H, W] or
+      [H, W, 3] uint8, or [H, W] uint16.
+    settings: whatever else changes what is read, such as a table of classes.
+    notes: what a person should know about the files, though nothing is wrong.
+  """
+
+  name: str
+  pairs: Sequence[Pair]
+  class_names: tuple[str, ...]
+  palette: Sequence[tuple[int, int, int]]
+  faults: Sequence[Fault] = ()
+  decode_picture: Callable[[bytes], np.ndarray] = files.decode_picture
+  decode_mask: Callable[[bytes], np.ndarray] = files.decode_mask
+  decode_extras: Mapping[str, Callable[[bytes], np.ndarray]] = (
+    dataclasses.field(default_factory=dict)
+  )
+  settings: str = ""
+  notes: Sequence[str] = ()
+
+
+class Measured(NamedTuple):
+  """What was found in the files of one pair.
+
+  Attributes:
+    pair: the files.
+    size: height and width in pixels.
+    class_counts: [256] int64, pixels of each label, void included.
+    histogram: [3, 256] int64, pixels of each value of each channel, R, G, B.
+  """
+
+  pair: Pair
+  size: tuple[int, int]
+  class_counts: np.ndarray
+  histogram: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+  """What was found in all files of a listing.
+
+  Attributes:
+    listing: what was read.
+    measured: the pairs without a fault, in the listing's order.
+    faults: of the listing and of the files, in the order of their paths.
+    fingerprint: see `fingerprint`.
+  """
+
+  listing: Listing
+  measured: Sequence[Measured]
+  faults: Sequence[Fault]
+  fingerprint: str
+
+  def check(self, *, skip_bad: bool = False) -> None:
+    """Raises a `ValueError` that names faults, unless they are to be skipped.
+
+    Args:
+      skip_bad: whether the pairs without a fault are enough; there must be one
+        at least.
+    """
+    if self.faults and not (skip_bad and self.measured):
+      raise ValueError(describe(self.listing.name, self.faults))
+
+
+def describe(name: str, faults: Sequence[Fault]) -> str:
+  """One paragraph that names up to five faults of a data set."""
+  more = len(faults) - _MAX_FAULTS
+  text = "; ".join(f"{path} {reason}" for path, reason in faults[:_MAX_FAULTS])
+  return f"{name}: {text}" + (f"; and {more} more files" if more > 0 else "")
+
+
+def survey(listing: Listing, *, num_threads: int | None = None) -> Survey:
+  """Reads every file of a listing, with a progress bar.
+
+  A pair is good if all of its files can be decoded and have the same size, and
+  its mask has a pixel that is not void.
+
+  Args:
+    listing: the files.
+    num_threads: that read at a time; the number of cores if None. Each needs
+      memory for one decoded pair.
+  """
+  measured, faults = [], list(listing.faults)
+  digest = _start_digest(listing)
+  # Threads: Pillow decodes outside of Python's lock.
+  read = functools.partial(_measure, listing)
+  for pair, (outcome, hashes) in zip(
+    listing.pairs,
+    _in_parallel(read, listing.pairs, num_threads, f"checking {listing.name}"),
+    strict=True,
+  ):
+    _digest_pair(digest, pair, hashes)
+    if isinstance(outcome, Measured):
+      measured.append(outcome)
+    else:
+      faults.append(outcome)
+  return Survey(
+    listing=listing,
+    measured=measured,
+    faults=sorted(faults),
+    fingerprint=digest.hexdigest(),
+  )
+
+
+def fingerprint(listing: Listing, *, num_threads: int | None = None) -> str:
+  """A hash of the names and contents of all files, and of how they are read.
+
+  The folder's place and the files' times are left out: a copy has the same one.
+
+  Args:
+    listing: the files.
+    num_threads: that read at a time; the number of cores if None.
+  """
+  digest = _start_digest(listing)
+  hashes = _in_parallel(
+    _hash_pair, listing.pairs, num_threads, f"comparing {listing.name}"
+  )
+  for pair, values in zip(listing.pairs, hashes, strict=True):
+    _digest_pair(digest, pair, values)
+  return digest.hexdigest()
+
+
+def _in_parallel(
+  function: Callable, items: Sequence, num_threads: int | None, title: str
+) -> Iterable:
+  # Not all at once: a million futures would take a while to make, and with
+  # small chunks the bar moves.
+  num_threads = num_threads or os.cpu_count() or 1
+  chunk = 16 * num_threads
+  # Short work needs no bar: it appears after half a second.
+  progress = tqdm.tqdm(
+    total=len(items), desc=title, unit="file", disable=None, delay=0.5
+  )
+  with progress, concurrent.futures.ThreadPoolExecutor(num_threads) as executor:
+    for start in range(0, len(items), chunk):
+      for result in executor.map(function, items[start : start + chunk]):
+        progress.update()
+        yield result
+
+
+def _measure(
+  listing: Listing, pair: Pair
+) -> tuple[Measured | Fault, list[str]]:
+  """What is in the files of a pair, or what is wrong; and the files' hashes."""
+  decoders = {
+    pair.picture: listing.decode_picture,
+    pair.mask: listing.decode_mask,
+    **{path: listing.decode_extras[name] for name, path in pair.extras.items()},
+  }
+  arrays, hashes, fault = {}, [], None
+  for path, decode in decoders.items():
+    try:
+      content = path.read_bytes()
+    except OSError as error:
+      fault = fault or Fault(path, f"cannot be read ({error.strerror})")
+      hashes.append("unreadable")
+      continue
+    hashes.append(hashlib.sha256(content).hexdigest())
+    try:
+      arrays[path] = decode(content)
+    except ValueError as error:
+      fault = fault or Fault(path, str(error))
+  fault = fault or _compare(pair, arrays)
+  if fault:
+    return fault, hashes
+  picture, label = arrays[pair.picture], arrays[pair.mask]
+  measured = Measured(
+    pair,
+    size=label.shape,
+    class_counts=_histogram(label),
+    histogram=_histogram(picture).reshape(3, 256),
+  )
+  return measured, hashes
+
+
+def _histogram(array: np.ndarray) -> np.ndarray:
+  # NumPy's bincount would need eight times the memory of the pixels.
+  return np.array(Image.fromarray(array).histogram(), np.int64)
+
+
+def _compare(
+  pair: Pair, arrays: Mapping[pathlib.Path, np.ndarray]
+) -> Fault | None:
+  picture = arrays[pair.picture]
+  for path in (pair.mask, *pair.extras.values()):
+    if arrays[path].shape[:2] != picture.shape[:2]:
+      turned = arrays[path].shape[:2] == picture.shape[1::-1]
+      return Fault(
+        path,
+        f"has {_size(arrays[path])} pixels (width x height), but its picture"
+        f" {pair.picture} {_size(picture)}; resize the mask (nearest"
+        " neighbour) or replace the one that is wrong"
+        + (
+          " (one of them is turned on its side: the picture's EXIF data turn it"
+          " when it is shown)"
+          if turned
+          else ""
+        ),
+      )
+  if (arrays[pair.mask] == types.IGNORE_LABEL).all():
+    return Fault(
+      pair.mask, "is void everywhere; label some of it or remove the pair"
+    )
+  return None
+
+
+def _size(array: np.ndarray) -> str:
+  return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def _hash_pair(pair: Pair) -> list[str]:
+  hashes = []
+  for path in (pair.picture, pair.mask, *pair.extras.values()):
+    try:
+      hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    except OSError:
+      hashes.append("unreadable")
+  return hashes
+
+
+def _start_digest(listing: Listing) -> "hashlib._Hash":
+  digest = hashlib.sha256(
+    repr((listing.class_names, listing.settings)).encode()
+  )
+  for path, _ in listing.faults:
+    digest.update(f"fault {path.name}\n".encode())
+  return digest
+
+
+def _digest_pair(
+  digest: "hashlib._Hash", pair: Pair, hashes: Sequence[str]
+) -> None:
+  digest.update(f"{pair.split} {pair.name} {' '.join(hashes)}\n".encode())
+
+
+def check_folders(
+  name: str, folder: pathlib.Path, needed: Sequence[str], layout: str
+) -> None:
+  """Raises a `ValueError` if one of the needed folders is not there.
+
+  Args:
+    name: of the data set.
+    folder: the folder that the user gave.
+    needed: paths of folders in it.
+    layout: what must be in it, to be read after "expected".
+  """
+  missing = [path for path in needed if not (folder / path).is_dir()]
+  if missing:
+    raise ValueError(
+      f"{name}: {folder} has no folder {', '.join(missing)}; expected {layout};"
+      f" found: {contents(folder)}"
+    )
+
+
+def contents(folder: pathlib.Path) -> str:
+  """Up to ten names of what is in a folder, for messages."""
+  found = sorted(path.name for path in folder.iterdir())
+  more = ", ..." if len(found) > 10 else ""
+  return ", ".join(found[:10]) + more or "nothing, the folder is empty"
+
+
+def match(
+  pictures: pathlib.Path,
+  masks: pathlib.Path,
+  *,
+  root: pathlib.Path,
+  split: str,
+  prefix: str = "",
+  mask_suffixes: Sequence[str] = files.SUFFIXES,
+) -> tuple[list[Pair], list[Fault]]:
+  """Pairs pictures and masks whose names are equal but for the suffix.
+
+  Hidden files and files that are no pictures by their names are left out.
+
+  Args:
+    pictures: folder of the pictures; its subfolders are searched, too.
+    masks: folder of the masks, with the same subfolders.
+    root: the folder given by the user; links to outside of it are faults.
+    split: of all pairs.
+    prefix: put before the names, which are otherwise relative to `pictures`.
+    mask_suffixes: names' endings that masks have.
+
+  Returns:
+    The pairs in the order of their names, and the faults: a picture without
+    mask, a mask without picture, several files of a name, links to outside and
+    what is no file.
+  """
+  found = {
+    "picture": _files_by_stem(pictures, files.SUFFIXES),
+    "mask": _files_by_stem(masks, mask_suffixes),
+  }
+  pairs, faults = [], []
+  for stem in sorted(found["picture"].keys() | found["mask"].keys()):
+    paths = {kind: by_stem.get(stem, []) for kind, by_stem in found.items()}
+    wrong = [
+      Fault(path, reason)
+      for path in (*paths["picture"], *paths["mask"])
+      if (reason := why_not_readable(path, root))
+    ]
+    for kind, missing, folder in (
+      ("picture", "mask", masks),
+      ("mask", "picture", pictures),
+    ):
+      if not paths[missing]:
+        wrong.extend(
+          Fault(
+            path,
+            f"has no {missing} {folder / stem}.*; add the {missing} or remove"
+            f" the {kind}",
+          )
+          for path in paths[kind]
+        )
+      if len(paths[kind]) > 1:
+        names = ", ".join(str(path) for path in paths[kind])
+        wrong.append(
+          Fault(
+            paths[kind][0],
+            f"is one of {len(paths[kind])} {kind}s of a name: {names}; keep"
+            " one of them",
+          )
+        )
+    if wrong:
+      faults.extend(wrong)
+    else:
+      pairs.append(
+        Pair(split, prefix + stem, paths["picture"][0], paths["mask"][0])
+      )
+  return pairs, faults
+
+
+def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
+  """Why a path is not to be opened; None if it may be.
+
+  Args:
+    path: of a file that should hold a picture or a mask.
+    root: the folder that the user gave; nothing outside of it is read.
+  """
+  if not path.resolve().is_relative_to(root.resolve()):
+    return (
+      f"is, or lies behind, a symbolic link to {path.resolve()}, outside of"
+      f" {root}; copy the file into the folder"
+    )
+  if path.is_symlink() and not path.exists():
+    return "is a symbolic link to a file that is not there; restore the file"
+  # Reading a pipe or a device would not end.
+  if not path.is_file():
+    return "is not a file; remove it"
+  return None
+
+
+def _files_by_stem(
+  folder: pathlib.Path, suffixes: Sequence[str]
+) -> dict[str, list[pathlib.Path]]:
+  """Pictures by their path from a folder, without suffix."""
+  by_stem = collections.defaultdict(list)
+  # Links to folders are followed, so that what lies there is not lost without
+  # a word: `why_not_readable` says what leads outside.
+  for parent, folders, names in os.walk(folder, followlinks=True):
+    if _is_inside_itself(parent):
+      folders.clear()
+      continue
+    # Files such as .DS_Store and ._x.png are an operating system's own.
+    folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for name in sorted(names):
+      path = pathlib.Path(parent, name)
+      if path.suffix.lower() in suffixes and not name.startswith("."):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        by_stem[stem].append(path)
+  return dict(by_stem)
+
+
+def _is_inside_itself(folder: str) -> bool:
+  """Whether a link leads back to a folder above, so that a walk has no end."""
+  path = pathlib.Path(folder)
+  return any(os.path.samefile(path, parent) for parent in path.parents)
+
+
+def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+  """The colours of PASCAL VOC, for any number of classes up to 256.
+
+  The bits of a class's number, from the lowest, are dealt to the channels R, G
+  and B in turn, and fill each of them from its highest bit.
+  """
+  colors = np.zeros((num_classes, 3), np.uint8)
+  numbers = np.arange(num_classes)
+  for bit in range(8):
+    colors[:, bit % 3] |= ((numbers >> bit & 1) << (7 - bit // 3)).astype(
+      np.uint8
+    )
+  return tuple(tuple(int(value) for value in color) for color in colors)
