@@ -30,7 +30,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -40,6 +40,7 @@ import tyro
 import class_balance_report
 import command_line
 import fcn_jax as fcn
+import options
 import training
 
 EXPERIMENT = "class_balance"
@@ -47,29 +48,9 @@ CONTENTS = (class_balance_report.ARMS_FOLDER, *class_balance_report.FILES)
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassBalance:
+class ClassBalance(options.TrainingOptions):
   """Class weights, class-balanced sampling, hard examples, and patches."""
 
-  workdir: pathlib.Path
-  """Folder for the results; made if it is not there."""
-  dataset: Literal["shapes", "shapes/tiny", "camvid"] = "shapes"
-  """Data set to train and evaluate on; shapes/tiny has a dozen images."""
-  data_dir: pathlib.Path | None = None
-  """Folder of the original CamVid files; if not given, that of the environment
-  variable CAMVID_DIR."""
-  prepared_dir: pathlib.Path | None = None
-  """Where prepared data sets are kept; TFDS's default if not given."""
-  evaluation_split: Literal["validation", "test"] = "validation"
-  """Split on which the trained networks are scored."""
-  resize: float = 1.0
-  """Factor on the size of images and labels, in training and evaluation."""
-  backbone: Literal["vgg16", "vgg_small"] = "vgg_small"
-  """Trunk of the network."""
-
-  crop_size: tuple[int, int] = (96, 96)
-  """Height and width of training images."""
-  scale_range: tuple[float, float] = (0.75, 1.33)
-  """Range of the random scale of training images."""
   images_per_step: int = 4
   """Images a step of all arms."""
   patch_size: tuple[int, int] = (48, 48)
@@ -77,36 +58,13 @@ class ClassBalance:
   patches_per_image: int = 1
   """Patches from each image. The arms that sample keep as many pixels as these
   patches have."""
-  steps: int = 200
-  """Iterations of each arm."""
-  num_seeds: int = 2
-  """Seeds 0, 1, ...: parameters, data order and masks change with each."""
-  learning_rate: float = 3e-3
-  """Peak learning rate of AdamW."""
-  warmup_steps: int = 20
-  """Steps of linear increase of the learning rate."""
-  weight_decay: float = 1e-4
-  """Decoupled weight decay of the kernels."""
-
-  log_every: int = 10
-  """Steps between entries of the losses in arms/, each a mean over that
-  many."""
-  eval_batch: int = 8
-  """Images a batch in evaluation; no influence on the scores."""
-  num_threads: int = 2
-  """Threads that load and augment images."""
-  resume: bool = False
-  """Continue the run in workdir: finished arms are kept, the one that was cut
-  off starts again."""
-  overwrite: bool = False
-  """Delete the run in workdir and start anew."""
 
 
 PRESETS = {
   # Hardware: two CPU cores, 5 minutes, a quarter of which is compilation.
   "shapes": (
     "Generated shapes, small trunk: 5 minutes on two CPU cores.",
-    ClassBalance(workdir=pathlib.Path("runs/class_balance_shapes")),
+    ClassBalance(workdir=pathlib.Path("runs/class_balance_shapes"), steps=200),
   ),
   # Hardware: two CPU cores, about 10 minutes.
   "camvid": (

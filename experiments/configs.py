@@ -4,27 +4,13 @@ import dataclasses
 import pathlib
 from typing import Literal
 
+import options
+
 
 @dataclasses.dataclass(frozen=True)
-class LossSampling:
+class LossSampling(options.TrainingOptions):
   """Loss sampling against whole images and explicit patches."""
 
-  workdir: pathlib.Path
-  """Folder for the results; made if it is not there."""
-  dataset: Literal["shapes", "shapes/tiny", "camvid"] = "shapes"
-  """Data set to train and evaluate on; shapes/tiny has a dozen images."""
-  data_dir: pathlib.Path | None = None
-  """Folder of the original CamVid files; if not given, that of the environment
-  variable CAMVID_DIR."""
-  prepared_dir: pathlib.Path | None = None
-  """Where prepared data sets are kept; TFDS's default if not given."""
-  evaluation_split: Literal["validation", "test"] = "validation"
-  """Split on which the trained networks are scored."""
-  resize: float = 1.0
-  """Factor on the size of images and labels, in training and evaluation."""
-
-  backbone: Literal["vgg16", "vgg_small"] = "vgg_small"
-  """Trunk of the network."""
   stride: Literal[8, 16, 32] = 8
   """Stride of the score map: FCN-8s, 16s or 32s."""
   normalization: Literal["none", "batch", "group"] = "batch"
@@ -48,34 +34,8 @@ class LossSampling:
   patches_per_image: int = 1
   """Random patches cut from each image in the explicit-patchwise arm."""
 
-  crop_size: tuple[int, int] = (96, 96)
-  """Height and width of training images."""
-  scale_range: tuple[float, float] = (0.75, 1.33)
-  """Range of the random scale of training images."""
-  steps: int = 250
-  """Iterations of each arm."""
-  num_seeds: int = 2
-  """Seeds 0, 1, ...: parameters, data order and masks change with each."""
-  learning_rate: float = 3e-3
-  """Peak learning rate of AdamW."""
-  warmup_steps: int = 20
-  """Steps of linear increase of the learning rate."""
-  weight_decay: float = 1e-4
-  """Decoupled weight decay of the kernels."""
-
-  log_every: int = 10
-  """Steps between rows of metrics.jsonl, each a mean over that many steps."""
-  eval_batch: int = 8
-  """Images a batch in evaluation; no influence on the scores."""
-  num_threads: int = 2
-  """Threads that load and augment images."""
   num_pictures: int = 4
   """Images of the evaluation split shown in predictions.png."""
-  resume: bool = False
-  """Continue the run in workdir: finished arms are kept, the one that was cut
-  off starts again."""
-  overwrite: bool = False
-  """Delete the run in workdir and start anew."""
 
 
 LOSS_SAMPLING = {

@@ -43,7 +43,7 @@ import pathlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,7 @@ import tyro
 import command_line
 import fcn_jax as fcn
 import gradient_noise_report
+import options
 import training
 
 EXPERIMENT = "gradient_noise"
@@ -63,35 +64,13 @@ OWN_OBJECTIVE = ("class-balanced", "hardest")
 
 
 @dataclasses.dataclass(frozen=True)
-class GradientNoise:
+class GradientNoise(options.DataOptions):
   """Noise of the gradient by sampler, rate and time."""
-
-  workdir: pathlib.Path
-  """Folder for the results; made if it is not there."""
-  dataset: Literal["shapes", "shapes/tiny", "camvid"] = "shapes"
-  """Data set to train and measure on; shapes/tiny has a dozen images."""
-  data_dir: pathlib.Path | None = None
-  """Folder of the original CamVid files; if not given, that of the environment
-  variable CAMVID_DIR."""
-  prepared_dir: pathlib.Path | None = None
-  """Where prepared data sets are kept; TFDS's default if not given."""
-  resize: float = 1.0
-  """Factor on the size of images and labels."""
-  crop_size: tuple[int, int] = (96, 96)
-  """Height and width of images."""
-  scale_range: tuple[float, float] = (0.75, 1.33)
-  """Range of the random scale of images."""
-  backbone: Literal["vgg16", "vgg_small"] = "vgg_small"
-  """Trunk of the FCN-8s."""
 
   checkpoints: tuple[int, ...] = (20, 200)
   """Steps of training, rising, after which the noise is measured."""
   batch_size: int = 4
   """Images a step of training, and in the timed steps."""
-  learning_rate: float = 3e-3
-  """Peak learning rate of AdamW."""
-  warmup_steps: int = 10
-  """Steps of linear increase of the learning rate."""
 
   num_images: int = 48
   """Images whose gradients are measured; a multiple of batch_size."""
@@ -105,19 +84,17 @@ class GradientNoise:
   """Rates p of which the time of a step is measured; 1 among them."""
   rounds: int = 7
   """Timings of a step, of which the median counts."""
-  num_threads: int = 2
-  """Threads that load and augment images."""
   seed: int = 0
   """Of parameters, data, directions and masks."""
-  overwrite: bool = False
-  """Delete the run in workdir and start anew."""
 
 
 PRESETS = {
   # Hardware: two CPU cores, under 5 minutes.
   "shapes": (
     "Generated shapes, small trunk: minutes on two CPU cores.",
-    GradientNoise(workdir=pathlib.Path("runs/gradient_noise_shapes")),
+    GradientNoise(
+      workdir=pathlib.Path("runs/gradient_noise_shapes"), warmup_steps=10
+    ),
   ),
   # Hardware: two CPU cores, under 10 minutes.
   "camvid": (
@@ -128,6 +105,7 @@ PRESETS = {
       resize=0.5,
       crop_size=(160, 224),
       num_images=16,
+      warmup_steps=10,
     ),
   ),
 }

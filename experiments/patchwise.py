@@ -35,7 +35,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ import tyro
 
 import command_line
 import fcn_jax as fcn
+import options
 import patchwise_report
 import training
 
@@ -58,24 +59,8 @@ STRIDE = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Patchwise:
+class Patchwise(options.TrainingOptions):
   """Patches against whole images: time, memory and scores."""
-
-  workdir: pathlib.Path
-  """Folder for the results; made if it is not there."""
-  dataset: Literal["shapes", "shapes/tiny", "camvid"] = "shapes"
-  """Data set to train and evaluate on; shapes/tiny has a dozen images."""
-  data_dir: pathlib.Path | None = None
-  """Folder of the original CamVid files; if not given, that of the environment
-  variable CAMVID_DIR."""
-  prepared_dir: pathlib.Path | None = None
-  """Where prepared data sets are kept; TFDS's default if not given."""
-  evaluation_split: Literal["validation", "test"] = "validation"
-  """Split on which the trained networks are scored."""
-  resize: float = 1.0
-  """Factor on the size of images and labels, in training and evaluation."""
-  backbone: Literal["vgg16", "vgg_small"] = "vgg_small"
-  """Trunk of the networks that are timed and trained."""
 
   picture_size: int = 512
   """Side of the picture of the timing; random pixels."""
@@ -88,10 +73,6 @@ class Patchwise:
   rounds: int = 3
   """Timings of each, of which the median counts."""
 
-  crop_size: tuple[int, int] = (96, 128)
-  """Height and width of training images."""
-  scale_range: tuple[float, float] = (0.75, 1.33)
-  """Range of the random scale of training images."""
   patch_size: tuple[int, int] = (32, 32)
   """Height and width of the patches to train on."""
   patches_per_image: int = 20
@@ -103,35 +84,18 @@ class Patchwise:
   rate: float = 0.25
   """Sampling rate p of the arm of loss sampling, which sees 1 / p times as
   many images as the arm of whole images."""
-  steps: int = 100
-  """Iterations of each arm."""
-  num_seeds: int = 1
-  """Seeds 0, 1, ...: parameters, data order and masks change with each."""
-  learning_rate: float = 3e-3
-  """Peak learning rate of AdamW."""
-  warmup_steps: int = 20
-  """Steps of linear increase of the learning rate."""
-  weight_decay: float = 1e-4
-  """Decoupled weight decay of the kernels."""
-
-  log_every: int = 10
-  """Steps between points of the loss curves, each a mean over that many."""
-  eval_batch: int = 8
-  """Images a batch in evaluation; no influence on the scores."""
-  num_threads: int = 2
-  """Threads that load and augment images."""
-  resume: bool = False
-  """Continue the run in workdir: the timing and finished arms are kept, what
-  was cut off starts again."""
-  overwrite: bool = False
-  """Delete the run in workdir and start anew."""
 
 
 PRESETS = {
   # Hardware: two CPU cores, 5 minutes.
   "shapes": (
     "Generated shapes, small trunk: 5 minutes on two CPU cores.",
-    Patchwise(workdir=pathlib.Path("runs/patchwise_shapes")),
+    Patchwise(
+      workdir=pathlib.Path("runs/patchwise_shapes"),
+      crop_size=(96, 128),
+      steps=100,
+      num_seeds=1,
+    ),
   ),
   # Hardware: two CPU cores, under 10 minutes.
   "camvid": (

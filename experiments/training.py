@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -80,26 +81,38 @@ def check_options(
       )
 
 
+def data_dir_of(config: Any) -> pathlib.Path | None:
+  """The folder of a data set's files, as given, or from the environment.
+
+  Args:
+    config: options of which `dataset` and `data_dir` are used.
+  """
+  if config.dataset == "camvid" and config.data_dir is None:
+    # If the data set is prepared already, it can do without.
+    folder = os.environ.get("CAMVID_DIR")
+    return pathlib.Path(folder) if folder else None
+  return config.data_dir
+
+
 def load_split(config: Any, split: str) -> fcn.data.Dataset:
   """Prepares and opens one split of a data set.
 
   Args:
-    config: options of which `dataset`, `data_dir` and `prepared_dir` are used.
+    config: options of which `dataset`, `data_dir`, `prepared_dir` and
+      `skip_bad` are used.
     split: its name.
 
   Raises:
-    ValueError: if CamVid's folder is not given or has a fault.
-    FileNotFoundError: if it does not exist.
+    ValueError: if there is no such data set or split, its folder is needed and
+      not given, or files in it have faults.
+    FileNotFoundError: if the folder does not exist.
   """
-  data_dir = config.data_dir
-  if config.dataset == "camvid" and data_dir is None:
-    # If the data set is prepared already, it can do without.
-    data_dir = os.environ.get("CAMVID_DIR") or None
   return fcn.data.load(
     config.dataset,
     split=split,
+    data_dir=data_dir_of(config),
     prepared_dir=config.prepared_dir,
-    data_dir=data_dir,
+    skip_bad=config.skip_bad,
   )
 
 

@@ -124,7 +124,7 @@ def test_an_example_beyond_the_end_is_an_index_error(tmp_path):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"name": "shape", "split": "train"}, "'shape'.*'camvid'.*'shapes'"),
+    ({"name": "shape", "split": "train"}, "'shape'.*'shapes'.*'camvid'"),
     ({"name": "shapes/tiny", "split": "val"}, "'val'.*'validation'"),
     (
       {"name": "shapes/tiny", "split": "train", "data_dir": "pictures"},

@@ -138,7 +138,8 @@ def test_rates_are_compared_at_equal_images_terms_and_time():
 def test_the_script_measures_and_draws(tmp_path, capsys):
   workdir = tmp_path / "run"
   options = [
-    "shapes", "--dataset", "shapes/tiny", "--prepared-dir", str(tmp_path / "data"),
+    "shapes", "--dataset", "shapes/tiny",
+    "--prepared-dir", str(tmp_path / "data"),
     "--workdir", str(workdir), "--crop-size", "32", "32",
     "--checkpoints", "2", "--warmup-steps", "1", "--batch-size", "2",
     "--num-images", "4", "--num-directions", "2", "--num-masks", "2",

@@ -11,7 +11,8 @@ import dataclasses
 import io
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,17 +31,19 @@ from fcn_jax.data import transforms
 __all__ = [
   "Dataset",
   "Example",
+  "FROM_FILES",
   "NAMES",
   "archives",
   "builder",
   "camvid",
   "files",
-  "find",
   "folder",
   "listing",
   "load",
+  "opened",
   "pipeline",
   "shapes",
+  "splits",
   "transforms",
 ]
 
@@ -50,8 +53,9 @@ _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
 }
 _SHAPES = ("shapes", "shapes/tiny")
 
-# All that `load` knows by name.
-NAMES = (*_SHAPES, "folder", *_BUILDERS)
+# Data sets of files that the user has, and all that `load` knows by name.
+FROM_FILES = ("folder", *_BUILDERS)
+NAMES = (*_SHAPES, *FROM_FILES)
 
 
 class Example(NamedTuple):
@@ -93,26 +97,54 @@ class Dataset:
     return len(self.class_names)
 
 
-def find(name: str, data_dir: str | os.PathLike[str]) -> listing.Listing:
-  """Lists the files of a data set that lies unpacked in a folder.
+@contextlib.contextmanager
+def opened(
+  name: str, data_dir: str | os.PathLike[str]
+) -> Iterator[listing.Listing]:
+  """Lists the files of a data set, unpacking its archives for the while.
 
-  Give the result to `listing.survey` to have all of them checked.
+  Give the listing to `listing.survey` to have all files checked.
 
   Args:
-    name: "folder", or a data set with a layout of its own, such as "camvid".
-    data_dir: the folder.
+    name: one of `FROM_FILES`.
+    data_dir: the folder of the files, or of the archives.
 
   Raises:
     FileNotFoundError: there is no such folder.
-    ValueError: the name is unknown, or the folder has another layout.
+    ValueError: the name is unknown, the folder has another layout or lacks
+      something, or an archive is damaged.
   """
-  path = pathlib.Path(data_dir)
-  if name != "folder" and name not in _BUILDERS:
+  if name not in FROM_FILES:
     raise ValueError(
-      f"{name} is not made of files; there are folder, {', '.join(_BUILDERS)}"
+      f"{name} is not made of files; there are {', '.join(FROM_FILES)}"
     )
-  with archives.unpacked(name, path, {}, scratch=path):
-    return folder.find(path) if name == "folder" else _BUILDERS[name].find(path)
+  path = pathlib.Path(data_dir)
+  source = folder.Folder if name == "folder" else _BUILDERS[name]
+  with archives.unpacked(
+    name,
+    path,
+    source.ARCHIVES,
+    layout=source.LAYOUT,
+    scratch=pathlib.Path(tempfile.gettempdir()),
+  ) as unpacked:
+    yield source.find(unpacked)
+
+
+def splits(
+  name: str, *, prepared_dir: str | os.PathLike[str] | None = None
+) -> tuple[str, ...]:
+  """The splits of a data set that is prepared already, or made by the package.
+
+  Args:
+    name: one of `NAMES`.
+    prepared_dir: as for `load`.
+
+  Raises:
+    ValueError: the name is unknown, or the data set is not prepared.
+  """
+  dataset = _builder(name, None, prepared_dir)
+  _prepare(dataset, None, skip_bad=True)
+  return tuple(dataset.info.splits)
 
 
 def load(
@@ -147,22 +179,7 @@ def load(
       files or cannot have any, or something is wrong with them. Nothing was
       written then.
   """
-  if name not in NAMES:
-    raise ValueError(
-      f"no data set {name!r}; there are {', '.join(map(repr, NAMES))}"
-    )
-  if name in _SHAPES:
-    if data_dir is not None:
-      raise ValueError(
-        f"{name} is made by the package and has no files; leave out the folder"
-        f" {data_dir}"
-      )
-    config = name.partition("/")[2] or "full"
-    dataset = shapes.Shapes(data_dir=prepared_dir, config=config)
-  elif name == "folder":
-    dataset = folder.builder_of(data_dir, prepared_dir=prepared_dir)
-  else:
-    dataset = _BUILDERS[name](data_dir=prepared_dir)
+  dataset = _builder(name, data_dir, prepared_dir)
   if split not in dataset.SPLITS:
     names = ", ".join(map(repr, dataset.SPLITS))
     raise ValueError(f"no split {split!r} in {name}; it has {names}")
@@ -172,16 +189,7 @@ def load(
       f"{name} has no feature {', '.join(sorted(unknown))}; further features:"
       f" {', '.join(dataset.EXTRAS) or 'none'}"
     )
-  config = tfds.download.DownloadConfig(
-    manual_dir=data_dir, try_download_gcs=False
-  )
-  # TFDS prints that it downloads, which it does not; its bars are on stderr.
-  with contextlib.redirect_stdout(io.StringIO()):
-    dataset.download_and_prepare(
-      download_config=config,
-      file_format="array_record",
-      **({} if name in _SHAPES else {"skip_bad": skip_bad}),
-    )
+  _prepare(dataset, data_dir, skip_bad=skip_bad)
   if split not in dataset.info.splits:
     names = ", ".join(map(repr, dataset.info.splits))
     raise ValueError(f"no split {split!r} in {name}; it has {names}")
@@ -196,6 +204,46 @@ def load(
     palette=np.array(metadata["palette"], np.uint8),
     fingerprint=metadata.get("fingerprint", dataset.info.full_name),
   )
+
+
+def _builder(
+  name: str,
+  data_dir: str | os.PathLike[str] | None,
+  prepared_dir: str | os.PathLike[str] | None,
+) -> builder.FilesBuilder | shapes.Shapes:
+  """The builder of a data set by its name."""
+  if name in _SHAPES:
+    if data_dir is not None:
+      raise ValueError(
+        f"{name} is made by the package and has no files; leave out the folder"
+        f" {data_dir}"
+      )
+    config = name.partition("/")[2] or "full"
+    return shapes.Shapes(data_dir=prepared_dir, config=config)
+  if name == "folder":
+    return folder.builder_of(data_dir, prepared_dir=prepared_dir)
+  if name in _BUILDERS:
+    return _BUILDERS[name](data_dir=prepared_dir)
+  raise ValueError(
+    f"no data set {name!r}; there are {', '.join(map(repr, NAMES))}"
+  )
+
+
+def _prepare(
+  dataset: builder.FilesBuilder | shapes.Shapes,
+  data_dir: str | os.PathLike[str] | None,
+  *,
+  skip_bad: bool,
+) -> None:
+  config = tfds.download.DownloadConfig(
+    manual_dir=data_dir, try_download_gcs=False
+  )
+  options = {} if isinstance(dataset, shapes.Shapes) else {"skip_bad": skip_bad}
+  # TFDS prints that it downloads, which it does not; its bars are on stderr.
+  with contextlib.redirect_stdout(io.StringIO()):
+    dataset.download_and_prepare(
+      download_config=config, file_format="array_record", **options
+    )
 
 
 class _Source(Sequence[Example]):

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import pathlib
 import tarfile
 import tempfile
@@ -41,15 +40,17 @@ def unpacked(
   folder: pathlib.Path,
   known: Mapping[str, Archive],
   *,
+  layout: str,
   scratch: pathlib.Path,
 ) -> Iterator[pathlib.Path]:
-  """Yields the folder with a data set's files, unpacked for the while if need be.
+  """Yields the folder with a data set's files; archives are unpacked meanwhile.
 
   Args:
     name: of the data set, for messages.
     folder: what the user gave: with the archives, or with what is in them.
     known: the archives by their file names. None are needed where what they
       hold is in the folder.
+    layout: what the folder must hold, unpacked, for messages.
     scratch: a folder on a disk with room for all of it; it need not exist.
 
   Raises:
@@ -60,11 +61,13 @@ def unpacked(
   """
   if not folder.exists():
     raise FileNotFoundError(
-      f"{name}: there is no folder {folder}; {_wanted(known)}"
+      f"{name}: there is no folder {folder}; give the one with"
+      f" {expected(known, layout)}"
     )
   if not folder.is_dir():
     raise ValueError(
-      f"{name}: {folder} is a file; give the folder in which it lies"
+      f"{name}: {folder} is a file, not a folder; give the one with"
+      f" {expected(known, layout)}"
     )
   packed = _packed(name, folder, known)
   if not packed:
@@ -80,6 +83,16 @@ def unpacked(
     for path in packed:
       _unpack(name, path, pathlib.Path(temporary))
     yield pathlib.Path(temporary)
+
+
+def expected(known: Mapping[str, Archive], layout: str) -> str:
+  """What a folder must hold, in words.
+
+  Args:
+    known: the archives by their file names.
+    layout: what must be there, unpacked.
+  """
+  return f"{' and '.join(known)} or, unpacked, {layout}" if known else layout
 
 
 def fingerprint(
@@ -140,8 +153,8 @@ def _check_sum(name: str, path: pathlib.Path, archive: Archive) -> None:
     raise ValueError(
       f"{name}: {path} has the {algorithm} checksum {found}, but"
       f" {archive.checksum} is expected: it is damaged or another file."
-      f" Download it again from {archive.source}; or, if you trust it, unpack it"
-      " there yourself, and its files will be used"
+      f" Download it again from {archive.source}; or, if you trust it, unpack"
+      " it there yourself, and its files will be used"
     )
 
 

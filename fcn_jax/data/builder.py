@@ -102,9 +102,9 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       return
     if source is None:
       raise ValueError(
-        f"{self.name} is not prepared in {self.data_dir}; give the folder of its"
-        " files (data_dir; to a script, --data-dir): expected"
-        f" {self._expected()}"
+        f"{self.name} is not prepared in {self.data_dir}; give the folder of"
+        " its files (data_dir; to a script, --data-dir): expected"
+        f" {archives.expected(self.ARCHIVES, self.LAYOUT)}"
       )
     with self._unpacked(source) as folder:
       survey = listing.survey(self._find(folder))
@@ -113,13 +113,13 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       self._archives = archives.fingerprint(source, self.ARCHIVES)
       super().download_and_prepare(download_config=config, **options)
 
-  def _expected(self) -> str:
-    names = " and ".join(self.ARCHIVES)
-    return f"{names} or, unpacked, {self.LAYOUT}" if names else self.LAYOUT
-
   def _unpacked(self, source: pathlib.Path):
     return archives.unpacked(
-      self.name, source, self.ARCHIVES, scratch=pathlib.Path(self.data_dir)
+      self.name,
+      source,
+      self.ARCHIVES,
+      layout=self.LAYOUT,
+      scratch=pathlib.Path(self.data_dir),
     )
 
   def _find(self, folder: pathlib.Path) -> listing.Listing:
@@ -135,8 +135,8 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     if found != metadata["fingerprint"]:
       raise ValueError(
         f"{self.name} in {self.data_dir} was prepared from other files than"
-        f" those now in {source}; remove {self.data_dir} to prepare it again, or"
-        " give another folder for prepared data"
+        f" those now in {source}; remove {self.data_dir} to prepare it again,"
+        " or give another folder for prepared data"
       )
 
   def _check_skipped(self, skip_bad: bool) -> None:

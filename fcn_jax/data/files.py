@@ -19,7 +19,7 @@ SUFFIXES = (
 # What a file's content may be, whatever its name: formats of pictures only.
 # Pillow knows others that start programs (EPS) or hold something else.
 _FORMATS = (
-  *("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA"),
+  *("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA"),
   *("JPEG2000", "AVIF"),
 )
 # Decoding changes the values of pixels, so ids are lost.
@@ -180,7 +180,8 @@ def _open(content: bytes) -> Image.Image:
   try:
     image = Image.open(io.BytesIO(content), formats=_FORMATS)
   except Image.DecompressionBombError as error:
-    raise ValueError(f"is too large: {error}; cut it into tiles") from error
+    reason = str(error).rstrip(".")
+    raise ValueError(f"is too large: {reason}; cut it into tiles") from error
   # Broken files make Pillow raise OSError, SyntaxError, ValueError, zlib.error,
   # struct.error and others.
   except Exception as error:
@@ -190,8 +191,8 @@ def _open(content: bytes) -> Image.Image:
   limit = Image.MAX_IMAGE_PIXELS
   if limit is not None and image.width * image.height > limit:
     raise ValueError(
-      f"is too large: {image.width}x{image.height} pixels (width x height), more"
-      f" than {limit} in all; cut it into tiles"
+      f"is too large: {image.width}x{image.height} pixels (width x height),"
+      f" more than {limit} in all; cut it into tiles"
     )
   # Phones store a second picture for depth behind the first (MPO).
   if image.format != "MPO" and getattr(image, "is_animated", False):

@@ -12,8 +12,8 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
@@ -24,6 +24,8 @@ from fcn_jax.data import files
 
 # A message of a hundred lines is not read.
 _MAX_FAULTS = 5
+# In place of the hash of a file that cannot be read.
+_UNREADABLE = "unreadable"
 
 
 class Fault(NamedTuple):
@@ -157,14 +159,19 @@ def survey(listing: Listing, *, num_threads: int | None = None) -> Survey:
   read = functools.partial(_measure, listing)
   for pair, (outcome, hashes) in zip(
     listing.pairs,
-    _in_parallel(read, listing.pairs, num_threads, f"checking {listing.name}"),
+    in_parallel(
+      read,
+      listing.pairs,
+      num_threads=num_threads,
+      title=f"checking {listing.name}",
+    ),
     strict=True,
   ):
     _digest_pair(digest, pair, hashes)
     if isinstance(outcome, Measured):
       measured.append(outcome)
     else:
-      faults.append(outcome)
+      faults.extend(outcome)
   return Survey(
     listing=listing,
     measured=measured,
@@ -183,22 +190,37 @@ def fingerprint(listing: Listing, *, num_threads: int | None = None) -> str:
     num_threads: that read at a time; the number of cores if None.
   """
   digest = _start_digest(listing)
-  hashes = _in_parallel(
-    _hash_pair, listing.pairs, num_threads, f"comparing {listing.name}"
+  hashes = in_parallel(
+    _hash_pair,
+    listing.pairs,
+    num_threads=num_threads,
+    title=f"comparing {listing.name}",
   )
   for pair, values in zip(listing.pairs, hashes, strict=True):
     _digest_pair(digest, pair, values)
   return digest.hexdigest()
 
 
-def _in_parallel(
-  function: Callable, items: Sequence, num_threads: int | None, title: str
-) -> Iterable:
-  # Not all at once: a million futures would take a while to make, and with
-  # small chunks the bar moves.
+def in_parallel(
+  function: Callable[[Any], Any],
+  items: Sequence[Any],
+  *,
+  num_threads: int | None = None,
+  title: str,
+) -> Iterator[Any]:
+  """Yields a function's results in the order of its arguments, from threads.
+
+  With a progress bar, where the work takes longer than half a second.
+
+  Args:
+    function: of one item.
+    items: its arguments.
+    num_threads: that work at a time; the number of cores if None.
+    title: of the bar.
+  """
   num_threads = num_threads or os.cpu_count() or 1
+  # A million futures at once would take a while to make.
   chunk = 16 * num_threads
-  # Short work needs no bar: it appears after half a second.
   progress = tqdm.tqdm(
     total=len(items), desc=title, unit="file", disable=None, delay=0.5
   )
@@ -211,37 +233,44 @@ def _in_parallel(
 
 def _measure(
   listing: Listing, pair: Pair
-) -> tuple[Measured | Fault, list[str]]:
+) -> tuple[Measured | list[Fault], list[str]]:
   """What is in the files of a pair, or what is wrong; and the files' hashes."""
   decoders = {
     pair.picture: listing.decode_picture,
     pair.mask: listing.decode_mask,
     **{path: listing.decode_extras[name] for name, path in pair.extras.items()},
   }
-  arrays, hashes, fault = {}, [], None
+  arrays, hashes, faults = {}, [], []
   for path, decode in decoders.items():
     try:
       content = path.read_bytes()
-    except OSError as error:
-      fault = fault or Fault(path, f"cannot be read ({error.strerror})")
-      hashes.append("unreadable")
-      continue
-    hashes.append(hashlib.sha256(content).hexdigest())
-    try:
+      hashes.append(hashlib.sha256(content).hexdigest())
       arrays[path] = decode(content)
+    except OSError as error:
+      hashes.append(_UNREADABLE)
+      faults.append(Fault(path, f"cannot be read ({error.strerror})"))
     except ValueError as error:
-      fault = fault or Fault(path, str(error))
-  fault = fault or _compare(pair, arrays)
-  if fault:
-    return fault, hashes
-  picture, label = arrays[pair.picture], arrays[pair.mask]
-  measured = Measured(
+      faults.append(Fault(path, str(error)))
+  faults = faults or _compare(pair, arrays)
+  if faults:
+    return faults, hashes
+  return measure(pair, arrays[pair.picture], arrays[pair.mask]), hashes
+
+
+def measure(pair: Pair, picture: np.ndarray, label: np.ndarray) -> Measured:
+  """Counts what is in a picture and its labels.
+
+  Args:
+    pair: what they are.
+    picture: [H, W, 3] uint8.
+    label: [H, W] uint8.
+  """
+  return Measured(
     pair,
     size=label.shape,
     class_counts=_histogram(label),
     histogram=_histogram(picture).reshape(3, 256),
   )
-  return measured, hashes
 
 
 def _histogram(array: np.ndarray) -> np.ndarray:
@@ -251,28 +280,28 @@ def _histogram(array: np.ndarray) -> np.ndarray:
 
 def _compare(
   pair: Pair, arrays: Mapping[pathlib.Path, np.ndarray]
-) -> Fault | None:
+) -> list[Fault]:
+  """Faults of a pair whose files are all readable."""
   picture = arrays[pair.picture]
+  faults = []
   for path in (pair.mask, *pair.extras.values()):
-    if arrays[path].shape[:2] != picture.shape[:2]:
-      turned = arrays[path].shape[:2] == picture.shape[1::-1]
-      return Fault(
-        path,
-        f"has {_size(arrays[path])} pixels (width x height), but its picture"
-        f" {pair.picture} {_size(picture)}; resize the mask (nearest"
-        " neighbour) or replace the one that is wrong"
-        + (
-          " (one of them is turned on its side: the picture's EXIF data turn it"
-          " when it is shown)"
-          if turned
-          else ""
-        ),
-      )
-  if (arrays[pair.mask] == types.IGNORE_LABEL).all():
-    return Fault(
-      pair.mask, "is void everywhere; label some of it or remove the pair"
+    if arrays[path].shape[:2] == picture.shape[:2]:
+      continue
+    reason = (
+      f"has {_size(arrays[path])} pixels (width x height), but its picture"
+      f" {pair.picture} {_size(picture)}; resize the mask (nearest neighbour)"
+      " or replace the one that is wrong"
     )
-  return None
+    if arrays[path].shape[:2] == picture.shape[1::-1]:
+      reason += "; one of them lies on its side, perhaps by its EXIF data"
+    faults.append(Fault(path, reason))
+  if (arrays[pair.mask] == types.IGNORE_LABEL).all():
+    faults.append(
+      Fault(
+        pair.mask, "is void everywhere; label some of it or remove the pair"
+      )
+    )
+  return faults
 
 
 def _size(array: np.ndarray) -> str:
@@ -285,7 +314,7 @@ def _hash_pair(pair: Pair) -> list[str]:
     try:
       hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
     except OSError:
-      hashes.append("unreadable")
+      hashes.append(_UNREADABLE)
   return hashes
 
 

@@ -1,0 +1,177 @@
+"""Reads every example of a data set and reports what is in it, and what is bad.
+
+    python experiments/check_data.py folder --data-dir PICTURES
+    python experiments/check_data.py camvid --data-dir CAMVID
+
+PICTURES holds images/ and masks/ with files of the same names; more about this
+stands in fcn_jax/data/folder.py. Every file is opened: what is truncated,
+empty, no picture, of another size than its partner, without partner, or of ids
+that are no class is listed, with the reason and the remedy. The rest is
+counted: sizes, classes (shares of the labelled pixels, images in which they
+are, and weights for median-frequency balancing), and the mean and deviation of
+the pixels.
+
+Writes data_report.json and data_report.png to --workdir. Exits with 1 if a file
+is bad. A data set without files of its own (shapes, or one that is prepared
+already) is read as it is.
+"""
+
+import dataclasses
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+import check_data_report as report
+import command_line
+import fcn_jax as fcn
+import training
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What to check."""
+
+  dataset: Annotated[str, tyro.conf.Positional]
+  """Data set: folder, a name such as camvid or shapes, or tfds:NAME."""
+  data_dir: pathlib.Path | None = None
+  """Folder of the files (of camvid: CAMVID_DIR if not given); without one, the
+  prepared data set is read."""
+  prepared_dir: pathlib.Path | None = None
+  """Where prepared data sets are kept; TFDS's default if not given."""
+  workdir: pathlib.Path | None = None
+  """Folder for the report; runs/check_data/<data set> if not given."""
+  num_pictures: int = 6
+  """Examples to show."""
+  num_threads: int = command_line.num_cores()
+  """Threads that read."""
+  overwrite: bool = False
+  """Replace a report that is there."""
+
+
+def workdir_of(options: Options) -> pathlib.Path:
+  """The folder for the report."""
+  if options.workdir is not None:
+    return options.workdir
+  parts = [options.dataset]
+  if options.data_dir is not None:
+    parts.append(options.data_dir.resolve().name)
+  name = re.sub(r"[^\w.]+", "_", "-".join(parts))
+  return pathlib.Path("runs", "check_data", name)
+
+
+def check_workdir(workdir: pathlib.Path, overwrite: bool) -> None:
+  """Raises a `ValueError` if a report is there and may not be replaced."""
+  if workdir.exists() and not workdir.is_dir():
+    raise ValueError(f"{workdir} is a file; give a folder as --workdir.")
+  there = [name for name in report.FILES if (workdir / name).exists()]
+  if there and not overwrite:
+    raise ValueError(
+      f"{workdir} already holds {' and '.join(there)}: replace them with "
+      "--overwrite, or give another --workdir."
+    )
+
+
+def check_files(options: Options, data_dir: pathlib.Path) -> report.Findings:
+  """Reads the files of a data set."""
+  with fcn.data.opened(options.dataset, data_dir) as listing:
+    survey = fcn.data.listing.survey(listing, num_threads=options.num_threads)
+    shown = spread(survey.measured, options.num_pictures)
+    return report.Findings(
+      class_names=listing.class_names,
+      palette=np.array(listing.palette, np.uint8),
+      measured=survey.measured,
+      faults=survey.faults,
+      notes=listing.notes,
+      examples=[
+        fcn.data.Example(
+          listing.decode_picture(pair.picture.read_bytes()),
+          listing.decode_mask(pair.mask.read_bytes()),
+          pair.name,
+        )
+        for pair in (measured.pair for measured in shown)
+      ],
+    )
+
+
+def check_prepared(options: Options) -> report.Findings:
+  """Reads the examples of a prepared data set."""
+  measured, faults, sources = [], [], {}
+  for split in fcn.data.splits(
+    options.dataset, prepared_dir=options.prepared_dir
+  ):
+    dataset = fcn.data.load(
+      options.dataset, split=split, prepared_dir=options.prepared_dir
+    )
+    source = sources[split] = dataset.source
+
+    def read(index, split=split, source=source):
+      try:
+        example = source[index]
+      except ValueError as error:
+        place = pathlib.Path(options.dataset, split, str(index))
+        return fcn.data.listing.Fault(place, str(error))
+      # Both places are numbers, by which the example is found again.
+      number = pathlib.Path(str(index))
+      return fcn.data.listing.measure(
+        fcn.data.listing.Pair(split, example.name, number, number),
+        example.image,
+        example.label.astype(np.uint8),
+      )
+
+    for outcome in fcn.data.listing.in_parallel(
+      read,
+      range(len(source)),
+      num_threads=options.num_threads,
+      title=f"checking {split}",
+    ):
+      is_good = isinstance(outcome, fcn.data.listing.Measured)
+      (measured if is_good else faults).append(outcome)
+  shown = spread(measured, options.num_pictures)
+  return report.Findings(
+    class_names=dataset.class_names,
+    palette=dataset.palette,
+    measured=measured,
+    faults=faults,
+    notes=(),
+    examples=[
+      sources[found.pair.split][int(found.pair.picture.name)] for found in shown
+    ],
+  )
+
+
+def spread(items: Sequence, count: int) -> list:
+  """Some of the items, evenly spread."""
+  count = min(count, len(items))
+  return [items[int((i + 0.5) * len(items) / count)] for i in range(count)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Reads the options and the data, and writes the report.
+
+  Args:
+    arguments: of the command line; those of the process if None.
+  """
+  options = tyro.cli(Options, description=__doc__, args=arguments)
+  with command_line.explained_errors():
+    command_line.check_at_least_one(options, ("num_pictures", "num_threads"))
+    workdir = workdir_of(options)
+    check_workdir(workdir, options.overwrite)
+    data_dir = training.data_dir_of(options)
+    if data_dir is not None:
+      findings = check_files(options, data_dir)
+    else:
+      findings = check_prepared(options)
+    workdir.mkdir(parents=True, exist_ok=True)
+  title = " ".join(map(str, filter(None, (options.dataset, data_dir))))
+  print(report.write(workdir, title, findings))
+  if findings.faults:
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,318 @@
+"""The tables and the figure of a checked data set."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib.figure
+import matplotlib.patches
+import matplotlib.ticker
+import numpy as np
+
+import fcn_jax as fcn
+
+REPORT_FILE = "data_report.json"
+FIGURE_FILE = "data_report.png"
+FILES = (REPORT_FILE, FIGURE_FILE)
+
+# More classes than this have no legend, but the bars are in their colours.
+_MAX_LEGEND = 24
+# The commonest sizes have their numbers in the figure.
+_MAX_NOTED_SIZES = 4
+# Lines of a list that people read on a screen.
+_MAX_LINES = 40
+
+
+class Findings(NamedTuple):
+  """What was found in a data set.
+
+  Attributes:
+    class_names: of the classes 0..C-1.
+    palette: [C, 3] uint8, RGB of each class.
+    measured: what is in each good example.
+    faults: the bad files.
+    notes: what a person should know.
+    examples: some of the good ones, to show.
+  """
+
+  class_names: tuple[str, ...]
+  palette: np.ndarray
+  measured: Sequence[fcn.data.listing.Measured]
+  faults: Sequence[fcn.data.listing.Fault]
+  notes: Sequence[str]
+  examples: Sequence[fcn.data.Example]
+
+
+def write(workdir: pathlib.Path, title: str, findings: Findings) -> str:
+  """Writes the report and its figure.
+
+  Args:
+    workdir: folder to write to.
+    title: of the data set.
+    findings: what was found.
+
+  Returns:
+    The report for people to read.
+  """
+  summary = summarize(title, findings)
+  fcn.writers.write_json(workdir / REPORT_FILE, summary)
+  text = describe(summary)
+  if findings.measured:
+    draw(workdir / FIGURE_FILE, title, findings, summary)
+  return f"{text}\n\n{' and '.join(FILES)} are in {workdir}"
+
+
+def summarize(title: str, findings: Findings) -> dict[str, Any]:
+  """All figures of the report, as it is written to JSON."""
+  splits = {found.pair.split: [] for found in findings.measured}
+  for found in findings.measured:
+    splits[found.pair.split].append(found)
+  return {
+    "data_set": title,
+    "good_examples": len(findings.measured),
+    "bad_files": len(findings.faults),
+    "notes": list(findings.notes),
+    "class_names": list(findings.class_names),
+    "splits": {
+      split: _summarize_split(found, len(findings.class_names))
+      for split, found in splits.items()
+    },
+    "faults": [
+      {"file": str(path), "reason": reason} for path, reason in findings.faults
+    ],
+  }
+
+
+def _summarize_split(
+  measured: Sequence[fcn.data.listing.Measured], num_classes: int
+) -> dict[str, Any]:
+  counts = np.stack([found.class_counts for found in measured])
+  classes = counts[:, :num_classes]
+  pixels = classes.sum(axis=0)
+  labelled = classes.sum(axis=1)
+  present = classes > 0
+  mean, deviation = _moments(sum(found.histogram for found in measured))
+  sizes = np.array([found.size for found in measured])
+  different, number = np.unique(sizes, axis=0, return_counts=True)
+  return {
+    "examples": len(measured),
+    "sizes": {
+      "smallest_height_width": sizes.min(axis=0).tolist(),
+      "median_height_width": np.median(sizes, axis=0).tolist(),
+      "largest_height_width": sizes.max(axis=0).tolist(),
+      "different": len(different),
+      "commonest": [
+        {"height_width": size.tolist(), "examples": int(count)}
+        for size, count in sorted(
+          zip(different, number, strict=True), key=lambda item: -item[1]
+        )[:10]
+      ],
+    },
+    "pixels": int(counts.sum()),
+    "void_share": float(1 - labelled.sum() / counts.sum()),
+    # Of the labelled pixels.
+    "class_pixel_share": (pixels / max(labelled.sum(), 1)).tolist(),
+    "class_examples": present.sum(axis=0).tolist(),
+    "median_frequency_weights": _weights(
+      pixels, (present * labelled[:, None]).sum(axis=0)
+    ),
+    "pixel_mean_rgb": mean.tolist(),
+    "pixel_deviation_rgb": deviation.tolist(),
+  }
+
+
+def _moments(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and standard deviation of each channel from its histogram [3, 256]."""
+  values = np.arange(256)
+  share = histogram / histogram.sum(axis=1, keepdims=True)
+  mean = share @ values
+  return mean, np.sqrt(share @ values**2 - mean**2)
+
+
+def _weights(
+  pixels: np.ndarray, pixels_where_present: np.ndarray
+) -> list[float | None]:
+  """Median-frequency weights; None for classes that do not occur.
+
+  The frequency of a class is its share of the images that contain it, see
+  `fcn.sampling.median_frequency_weights`.
+  """
+  occurs = pixels > 0
+  weights = np.full(len(pixels), np.nan)
+  weights[occurs] = fcn.sampling.median_frequency_weights(
+    pixels[occurs] / pixels_where_present[occurs]
+  )
+  return [None if np.isnan(weight) else float(weight) for weight in weights]
+
+
+def describe(summary: dict[str, Any]) -> str:
+  """The report as Markdown tables and lists."""
+  splits = summary["splits"]
+  lines = [f"# {summary['data_set']}", ""]
+  lines += [f"- {note}" for note in summary["notes"]]
+  lines += [
+    "",
+    "| split | examples | height x width, median (smallest-largest) | sizes "
+    "| void | mean R, G, B | deviation R, G, B |",
+    "| --- | ---: | --- | ---: | ---: | --- | --- |",
+  ]
+  for name, split in splits.items():
+    sizes = split["sizes"]
+    lines.append(
+      f"| {name} | {split['examples']} | {_size(sizes['median_height_width'])} "
+      f"({_size(sizes['smallest_height_width'])}-"
+      f"{_size(sizes['largest_height_width'])}) | {sizes['different']} "
+      f"| {split['void_share']:.2%} | {_values(split['pixel_mean_rgb'])} "
+      f"| {_values(split['pixel_deviation_rgb'])} |"
+    )
+  names = list(splits)
+  lines += [
+    "",
+    "| class | " + " | ".join(f"{n}: pixels" for n in names)
+    + " | " + " | ".join(f"{n}: examples" for n in names)
+    + " | weight |",
+    "| --- |" + " ---: |" * (2 * len(names) + 1),
+  ]  # fmt: skip
+  weights = splits[names[0]]["median_frequency_weights"] if names else []
+  for label, name in enumerate(summary["class_names"]):
+    shares = (splits[n]["class_pixel_share"][label] for n in names)
+    examples = (splits[n]["class_examples"][label] for n in names)
+    weight = weights[label] if names else None
+    lines.append(
+      f"| {label} {name} | "
+      + " | ".join(f"{share:.3%}" for share in shares)
+      + " | "
+      + " | ".join(map(str, examples))
+      + f" | {'does not occur' if weight is None else f'{weight:.3f}'} |"
+    )
+  lines += [
+    "",
+    "pixels: share of the labelled pixels; examples: with the class in them; "
+    "weight: of median-frequency balancing"
+    + (f" on {names[0]}." if names else "."),
+    "",
+    f"{summary['good_examples']} good examples, {summary['bad_files']} bad "
+    "files" + (":" if summary["bad_files"] else "."),
+  ]
+  lines += [
+    f"- {fault['file']} {fault['reason']}"
+    for fault in summary["faults"][:_MAX_LINES]
+  ]
+  if summary["bad_files"] > _MAX_LINES:
+    more = summary["bad_files"] - _MAX_LINES
+    lines.append(f"- and {more} more, in {REPORT_FILE}")
+  return "\n".join(lines)
+
+
+def _size(height_width: Sequence[float]) -> str:
+  return "x".join(f"{side:g}" for side in height_width)
+
+
+def _values(values: Sequence[float]) -> str:
+  return ", ".join(f"{value:.1f}" for value in values)
+
+
+def draw(
+  path: pathlib.Path, title: str, findings: Findings, summary: dict[str, Any]
+) -> None:
+  """Draws examples, the classes and the sizes."""
+  count = len(findings.examples)
+  figure = matplotlib.figure.Figure(
+    (max(10, 2 * count), 10), layout="constrained"
+  )
+  figure.suptitle(
+    f"{title}: {summary['good_examples']} examples, "
+    f"{summary['bad_files']} bad files"
+  )
+  pictures, plots = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+  _draw_examples(pictures, findings)
+  class_axis, size_axis = plots.subplots(1, 2, width_ratios=(2.2, 1))
+  _draw_classes(class_axis, findings, summary)
+  _draw_sizes(size_axis, findings)
+  figure.savefig(path, dpi=90)
+
+
+def _draw_examples(figure, findings: Findings) -> None:
+  axes = figure.subplots(2, len(findings.examples), squeeze=False)
+  for (above, below), example in zip(axes.T, findings.examples, strict=True):
+    above.imshow(example.image)
+    above.set_title(example.name, fontsize=7)
+    below.imshow(
+      fcn.visualize.overlay(example.image, example.label, findings.palette)
+    )
+    for axis in (above, below):
+      axis.set_axis_off()
+  if len(findings.class_names) <= _MAX_LEGEND:
+    handles = [
+      matplotlib.patches.Patch(
+        facecolor=np.array(color) / 255, edgecolor="grey", label=name
+      )
+      for name, color in zip(
+        findings.class_names, findings.palette, strict=True
+      )
+    ]
+    figure.legend(
+      handles=handles, loc="outside lower center", ncols=8, fontsize=8
+    )
+
+
+def _draw_classes(axis, findings: Findings, summary: dict[str, Any]) -> None:
+  splits = summary["splits"]
+  places = np.arange(len(findings.class_names))
+  width = 0.8 / len(splits)
+  for number, (name, split) in enumerate(splits.items()):
+    axis.bar(
+      places + (number - (len(splits) - 1) / 2) * width,
+      np.array(split["class_pixel_share"]) * 100,
+      width,
+      color=findings.palette / 255,
+      edgecolor="grey",
+      linewidth=0.5,
+      hatch=("", "///", "...")[number % 3],
+      label=name,
+    )
+  axis.set_yscale("log")
+  axis.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(_percent))
+  # Bars of the rarest classes have a length, too.
+  shares = np.concatenate([s["class_pixel_share"] for s in splits.values()])
+  axis.set_ylim(bottom=shares[shares > 0].min() * 100 / 3)
+  axis.set_ylabel("share of the labelled pixels (%)")
+  axis.set_xlabel("class")
+  axis.set_xticks(places, findings.class_names, rotation=90, fontsize=7)
+  axis.legend(title="split", handles=[
+    matplotlib.patches.Patch(
+      facecolor="white", edgecolor="black", label=name,
+      hatch=("", "///", "...")[number % 3],
+    )
+    for number, name in enumerate(splits)
+  ])  # fmt: skip
+  axis.grid(axis="y", alpha=0.3)
+
+
+def _draw_sizes(axis, findings: Findings) -> None:
+  sizes, count = np.unique(
+    [found.size for found in findings.measured], axis=0, return_counts=True
+  )
+  # Areas in proportion to the counts; the largest is a square of 15 points.
+  axis.scatter(sizes[:, 1], sizes[:, 0], s=225 * count / count.max(), alpha=0.6)
+  for i in np.argsort(-count)[:_MAX_NOTED_SIZES]:
+    axis.annotate(
+      f"{sizes[i, 1]}x{sizes[i, 0]}: {count[i]}",
+      (sizes[i, 1], sizes[i, 0]),
+      xytext=(-8, -12),
+      textcoords="offset points",
+      horizontalalignment="right",
+      fontsize=8,
+    )
+  axis.set_xlabel("width (pixels)")
+  axis.set_ylabel("height (pixels)")
+  axis.set_xlim(0, sizes[:, 1].max() * 1.1)
+  axis.set_ylim(0, sizes[:, 0].max() * 1.1)
+  axis.set_aspect("equal")
+  axis.grid(alpha=0.3)
+  axis.set_title("sizes; width x height: examples")
+
+
+def _percent(value: float, position: int) -> str:
+  del position
+  return f"{value:g}"
