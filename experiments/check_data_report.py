@@ -19,8 +19,6 @@ FILES = (REPORT_FILE, FIGURE_FILE)
 _MAX_LEGEND = 24
 # The commonest sizes have their numbers in the figure.
 _MAX_NOTED_SIZES = 4
-# Lines of a list that people read on a screen.
-_MAX_LINES = 40
 
 
 class Findings(NamedTuple):
@@ -195,12 +193,8 @@ def describe(summary: dict[str, Any]) -> str:
     "files" + (":" if summary["bad_files"] else "."),
   ]
   lines += [
-    f"- {fault['file']} {fault['reason']}"
-    for fault in summary["faults"][:_MAX_LINES]
+    f"- {fault['file']} {fault['reason']}" for fault in summary["faults"]
   ]
-  if summary["bad_files"] > _MAX_LINES:
-    more = summary["bad_files"] - _MAX_LINES
-    lines.append(f"- and {more} more, in {REPORT_FILE}")
   return "\n".join(lines)
 
 

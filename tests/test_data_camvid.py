@@ -246,14 +246,14 @@ def test_a_bad_folder_is_refused_by_name_and_nothing_is_written(
   with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
     _load(folder, tmp_path)
   assert str(folder) in str(error.value)
-  assert "\n" not in str(error.value)
+  assert str(error.value).count("\n") <= 4
   assert not (tmp_path / "data").exists()
 
 
 def test_several_bad_files_are_named_in_one_message(folder, tmp_path):
   _truncated(folder)
   _ids_outside(folder)
-  with pytest.raises(ValueError, match=r"test_a\.png.*train_b\.jpg"):
+  with pytest.raises(ValueError, match=r"(?s)test_a\.png.*train_b\.jpg"):
     _load(folder, tmp_path)
 
 

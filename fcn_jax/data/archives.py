@@ -180,7 +180,7 @@ def _hash(path: pathlib.Path, algorithm: str) -> str:
 def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
   title = f"unpacking {path.name}"
   try:
-    if zipfile.is_zipfile(path):
+    if path.suffix == ".zip":
       with zipfile.ZipFile(path) as file:
         for member in tqdm.tqdm(
           file.infolist(), title, unit="file", disable=None, delay=0.5
@@ -195,11 +195,8 @@ def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
         for member in file:
           file.extract(member, target, filter="data")
           progress.update()
-  except (tarfile.FilterError, tarfile.TarError) as error:
+  except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    reason = str(error).partition("\n")[0]
     raise ValueError(
-      f"{name}: {path} cannot be unpacked ({error}); download it again"
-    ) from error
-  except (EOFError, zipfile.BadZipFile, zlib.error) as error:
-    raise ValueError(
-      f"{name}: {path} is damaged ({error}); download it again"
+      f"{name}: {path} cannot be unpacked ({reason}); download it again"
     ) from error

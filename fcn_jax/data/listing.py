@@ -22,8 +22,8 @@ from PIL import Image
 from fcn_jax import types
 from fcn_jax.data import files
 
-# A message of a hundred lines is not read.
-_MAX_FAULTS = 5
+# A message of hundreds of lines is not read.
+_MAX_FAULTS = 40
 # In place of the hash of a file that cannot be read.
 _UNREADABLE = "unreadable"
 
@@ -125,7 +125,7 @@ class Survey:
   fingerprint: str
 
   def check(self, *, skip_bad: bool = False) -> None:
-    """Raises a `ValueError` that names faults, unless they are to be skipped.
+    """Raises a `ValueError` that names the faults, unless they are skipped.
 
     Args:
       skip_bad: whether the pairs without a fault are enough; there must be one
@@ -136,10 +136,18 @@ class Survey:
 
 
 def describe(name: str, faults: Sequence[Fault]) -> str:
-  """One paragraph that names up to five faults of a data set."""
-  more = len(faults) - _MAX_FAULTS
-  text = "; ".join(f"{path} {reason}" for path, reason in faults[:_MAX_FAULTS])
-  return f"{name}: {text}" + (f"; and {more} more files" if more > 0 else "")
+  """Names the faults of a data set, a line for each of the first forty."""
+  lines = [f"- {path} {reason}" for path, reason in faults[:_MAX_FAULTS]]
+  if len(faults) > _MAX_FAULTS:
+    lines.append(f"- and {len(faults) - _MAX_FAULTS} more faults")
+  plural = "faults" if len(faults) > 1 else "fault"
+  return "\n".join(
+    [
+      f"{name}: {len(faults)} {plural}; mend the files, or leave the pairs out"
+      " (skip_bad; to a script, --skip-bad):",
+      *lines,
+    ]
+  )
 
 
 def survey(listing: Listing, *, num_threads: int | None = None) -> Survey:
