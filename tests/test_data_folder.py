@@ -1,7 +1,9 @@
 import json
+import pickle
 import re
 import shutil
 
+import cloudpickle
 import numpy as np
 import planted
 import pytest
@@ -293,6 +295,17 @@ def test_an_unchanged_folder_is_not_prepared_again(cells, tmp_path):
   before = record.stat().st_mtime_ns
   _load(cells, tmp_path, "validation")
   assert record.stat().st_mtime_ns == before
+
+
+def test_a_source_can_be_sent_to_another_process(cells, tmp_path):
+  source = _load(cells, tmp_path).source
+  copy = pickle.loads(cloudpickle.dumps(source))
+  np.testing.assert_array_equal(copy[1].label, source[1].label)
+
+
+def test_loading_says_nothing(cells, tmp_path, capfd):
+  _load(cells, tmp_path)
+  assert capfd.readouterr() == ("", "")
 
 
 def _no_masks(root):

@@ -322,5 +322,12 @@ def builder_of(
     )
   name = re.sub(r"\W+", "_", path.resolve().name)
   fingerprint = listing.fingerprint(find(path))
-  config = tfds.core.BuilderConfig(name=f"{name}-{fingerprint[:12]}")
-  return Folder(data_dir=prepared_dir, config=config)
+  state = tfds.core.BuilderConfig(name=f"{name}-{fingerprint[:12]}")
+
+  class FolderInThisState(Folder, skip_registration=True):
+    name = Folder.name
+    # TFDS warns of configurations that its class does not list.
+    BUILDER_CONFIGS = [state]
+
+  # By name, so that other processes find it in their copy of the class.
+  return FolderInThisState(data_dir=prepared_dir, config=state.name)
