@@ -17,12 +17,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from fcn_jax.data import ade20k
 from fcn_jax.data import archives
 from fcn_jax.data import builder
 from fcn_jax.data import camvid
+from fcn_jax.data import cityscapes
 from fcn_jax.data import files
 from fcn_jax.data import folder
 from fcn_jax.data import listing
+from fcn_jax.data import oxford_pets
 from fcn_jax.data import pipeline
 from fcn_jax.data import shapes
 from fcn_jax.data import transforms
@@ -31,14 +34,17 @@ __all__ = [
   "Dataset",
   "Example",
   "NAMES",
+  "ade20k",
   "archives",
   "builder",
   "camvid",
+  "cityscapes",
   "files",
   "find",
   "folder",
   "listing",
   "load",
+  "oxford_pets",
   "pipeline",
   "shapes",
   "transforms",
@@ -46,7 +52,10 @@ __all__ = [
 
 # Data sets with a layout of their own, made of files that the user has.
 _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
+  "ade20k": ade20k.Ade20k,
   "camvid": camvid.Camvid,
+  "cityscapes": cityscapes.Cityscapes,
+  "oxford_pets": oxford_pets.OxfordPets,
 }
 _SHAPES = ("shapes", "shapes/tiny")
 

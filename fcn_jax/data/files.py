@@ -17,9 +17,10 @@ SUFFIXES = (
 )
 
 # What a file's content may be, whatever its name: formats of pictures only.
-# Pillow knows others that start programs (EPS) or hold something else.
+# Pillow knows others that start programs (EPS) or hold something else. MPO, of
+# which phones make use, is opened as JPEG.
 _FORMATS = (
-  *("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA"),
+  *("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA"),
   *("JPEG2000", "AVIF"),
 )
 # Decoding changes the values of pixels, so ids are lost.

@@ -420,6 +420,8 @@ def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
     )
   if path.is_symlink() and not path.exists():
     return "is a symbolic link to a file that is not there; restore the file"
+  if not path.exists():
+    return "is not there; copy it or unpack it again"
   # Reading a pipe or a device would not end.
   if not path.is_file():
     return "is not a file; remove it"
