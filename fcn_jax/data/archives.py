@@ -1,8 +1,8 @@
 """Data sets as people download them: archives, or what is in them."""
 
 import contextlib
+import gzip
 import hashlib
-import os
 import pathlib
 import tarfile
 import tempfile
@@ -167,7 +167,8 @@ def _hash(path: pathlib.Path, algorithm: str) -> str:
 def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
   title = f"unpacking {path.name}"
   try:
-    if zipfile.is_zipfile(path):
+    # By the name: a truncated file is no ZIP file by its content.
+    if path.suffix == ".zip" or zipfile.is_zipfile(path):
       with zipfile.ZipFile(path) as file:
         for member in tqdm.tqdm(
           file.infolist(), title, unit="file", disable=None, delay=0.5
@@ -182,11 +183,21 @@ def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
         for member in file:
           file.extract(member, target, filter="data")
           progress.update()
+        # To the end, where gzip has its checksum.
+        while file.fileobj.read(_BLOCK):
+          pass
   except (tarfile.FilterError, tarfile.TarError) as error:
+    # Python adds a line for each kind of compression that it tried.
+    reason = str(error).partition(":\n")[0]
     raise ValueError(
-      f"{name}: {path} cannot be unpacked ({error}); download it again"
+      f"{name}: {path} cannot be unpacked ({reason}); download it again"
     ) from error
-  except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+  except (
+    EOFError,
+    gzip.BadGzipFile,
+    zipfile.BadZipFile,
+    zlib.error,
+  ) as error:
     raise ValueError(
       f"{name}: {path} is damaged ({error}); download it again"
     ) from error
