@@ -27,6 +27,7 @@ from fcn_jax.data import folder
 from fcn_jax.data import listing
 from fcn_jax.data import oxford_pets
 from fcn_jax.data import pipeline
+from fcn_jax.data import prepared
 from fcn_jax.data import shapes
 from fcn_jax.data import transforms
 
@@ -46,6 +47,7 @@ __all__ = [
   "load",
   "oxford_pets",
   "pipeline",
+  "prepared",
   "shapes",
   "transforms",
 ]
@@ -59,7 +61,7 @@ _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
 }
 _SHAPES = ("shapes", "shapes/tiny")
 
-# All that `load` knows by name.
+# All that `load` knows by name, beside "tfds:NAME".
 NAMES = (*_SHAPES, "folder", *_BUILDERS)
 
 
@@ -138,7 +140,9 @@ def load(
   Args:
     name: one of `NAMES`: "folder" is pictures and masks of your own, see the
       module `folder`; "shapes" is made by this package, and "shapes/tiny" is
-      its first few examples, for tests.
+      its first few examples, for tests. Or "tfds:NAME", "tfds:NAME/CONFIG" or
+      "tfds:NAME/CONFIG:VERSION" of a data set that TFDS has prepared, see the
+      module `prepared`.
     split: "train", "validation" or, where a data set has it, "test".
     data_dir: the folder with the original files, for data sets that have
       some. It may be left out once the data set is prepared (but not for
@@ -147,7 +151,7 @@ def load(
     prepared_dir: where prepared data sets lie. None is TFDS's own place:
       the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
     skip_bad: whether to leave out examples whose files have a fault. Otherwise
-      a fault is an error.
+      a fault is an error; it always is where `data_dir` is not for.
     extras: names of further features to read, of data sets that have some.
 
   Raises:
@@ -156,9 +160,18 @@ def load(
       files or cannot have any, or something is wrong with them. Nothing was
       written then.
   """
+  if name.startswith(prepared.PREFIX):
+    return _load_prepared(
+      name,
+      split=split,
+      data_dir=data_dir,
+      prepared_dir=prepared_dir,
+      extras=extras,
+    )
   if name not in NAMES:
     raise ValueError(
-      f"no data set {name!r}; there are {', '.join(map(repr, NAMES))}"
+      f"no data set {name!r}; there are {', '.join(map(repr, NAMES))}, and"
+      f" '{prepared.PREFIX}NAME' for those that TFDS has prepared"
     )
   if name in _SHAPES:
     if data_dir is not None:
@@ -205,6 +218,56 @@ def load(
     palette=np.array(metadata["palette"], np.uint8),
     fingerprint=metadata.get("fingerprint", dataset.info.full_name),
   )
+
+
+def _load_prepared(
+  name: str,
+  *,
+  split: str,
+  data_dir: str | os.PathLike[str] | None,
+  prepared_dir: str | os.PathLike[str] | None,
+  extras: Sequence[str],
+) -> Dataset:
+  if data_dir is not None:
+    raise ValueError(
+      f"{name} is prepared already; leave out the folder {data_dir}"
+    )
+  if extras:
+    raise ValueError(
+      f"{name} has no feature {', '.join(extras)}; further features: none"
+    )
+  dataset = prepared.load(name, split=split, prepared_dir=prepared_dir)
+  return Dataset(
+    source=_PreparedSource(name, dataset),
+    class_names=dataset.meaning.class_names,
+    palette=np.array(dataset.meaning.palette, np.uint8),
+    fingerprint=dataset.fingerprint,
+  )
+
+
+class _PreparedSource(Sequence[Example]):
+  """Examples of a data set that others have prepared, checked as they come."""
+
+  def __init__(self, name: str, dataset: prepared.Prepared):
+    self._name = name
+    self._records = dataset.records
+    self._decode_mask = dataset.meaning.decode
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> Example:
+    picture, mask, name = self._records[index]
+    try:
+      image, label = files.decode_picture(picture), self._decode_mask(mask)
+    except ValueError as error:
+      raise ValueError(f"{self._name}: the example {name} {error}") from error
+    if image.shape[:2] != label.shape:
+      raise ValueError(
+        f"{self._name}: the example {name} has a picture of {image.shape[:2]}"
+        f" pixels (height, width) and a mask of {label.shape}"
+      )
+    return Example(image=image, label=label.astype(np.int32), name=name)
 
 
 class _Source(Sequence[Example]):
