@@ -325,6 +325,19 @@ def test_damaged_metadata_are_an_error_and_do_not_hide_other_data_sets(
   assert len(_load("oxford_iiit_pet", copy).source) == 5
 
 
+def test_missing_and_damaged_files_are_an_error_that_names_the_folder(
+  root, tmp_path
+):
+  copy = shutil.copytree(root, tmp_path / "copy")
+  next(copy.glob("plain/*/*validation.array_record*")).unlink()
+  path = next(copy.glob("oxford_iiit_pet/*/*train.array_record*"))
+  path.write_bytes(path.read_bytes()[:100])
+  for name, split in (("plain", "validation"), ("oxford_iiit_pet", "train")):
+    source = _load(name, copy, split).source
+    with pytest.raises(ValueError, match=rf"{name}/.* cannot be read .*again"):
+      source[0]
+
+
 def test_several_masks_are_told_apart_by_their_names_or_listed(tmp_path):
   def features(mask):
     one = tfds.features.Image(shape=(None, None, 1))

@@ -142,10 +142,14 @@ class _Features(NamedTuple):
 
 
 class Records(Sequence[tuple[bytes, bytes, str]]):
-  """The bytes of picture and mask, and the name, of each example."""
+  """The bytes of picture and mask, and the name, of each example.
+
+  Reading one raises a `ValueError` where the prepared files are damaged.
+  """
 
   def __init__(self, builder: Any, split: str, names: _Features):
     """Opens the files of a split of a TFDS builder."""
+    self._folder = str(builder.data_path)
     self._split = split
     self._names = names
     # Only what is needed is parsed: other features may need what is not
@@ -167,8 +171,14 @@ class Records(Sequence[tuple[bytes, bytes, str]]):
     # As in the sources of other data sets.
     if not 0 <= index < len(self):
       raise IndexError(f"no example {index}; there are {len(self)}")
+    try:
+      content = self._source[index]
+    except RuntimeError as error:
+      raise ValueError(
+        f"{self._folder} cannot be read ({error}); prepare it again"
+      ) from error
     record = self._features.deserialize_example_np(
-      self._source[index], decoders=self._decoders
+      content, decoders=self._decoders
     )
     name = f"{self._split}/{index}"
     if self._names.text:
