@@ -1,10 +1,12 @@
 import collections
 import io
 import os
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from fcn_jax import data
@@ -84,7 +86,13 @@ def test_train_and_validation_share_the_pictures_of_trainval(folder, tmp_path):
   }
   assert sorted(splits["train"] + splits["validation"]) == _TRAINVAL
   assert splits["train"] == sorted(splits["train"])
-  assert 1 <= len(splits["validation"]) < len(splits["train"])
+  # The same in every process and on every machine.
+  assert splits["validation"] == [
+    "Abyssinian_101",
+    "Abyssinian_106",
+    "Abyssinian_109",
+    "Abyssinian_111",
+  ]
 
 
 def test_a_picture_stays_in_its_split_when_others_come_and_go(folder):
@@ -241,6 +249,14 @@ def test_a_bad_folder_is_refused_by_name_and_nothing_is_written(
   with pytest.raises(ValueError, match=message):
     _load(folder, tmp_path)
   assert not (tmp_path / "data").exists()
+
+
+def test_the_checksums_are_those_that_tfds_publishes():
+  folder = pathlib.Path(tfds.__file__).parent / "datasets" / "oxford_iiit_pet"
+  rows = (folder / "checksums.tsv").read_text().splitlines()
+  published = {row.split("\t")[3]: row.split("\t")[2] for row in rows}
+  known = oxford_pets.ARCHIVES.items()
+  assert {name: archive.checksum for name, archive in known} == published
 
 
 @pytest.mark.skipif("PETS_DIR" not in os.environ, reason="PETS_DIR is not set")

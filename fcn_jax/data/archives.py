@@ -167,8 +167,7 @@ def _hash(path: pathlib.Path, algorithm: str) -> str:
 def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
   title = f"unpacking {path.name}"
   try:
-    # By the name: a truncated file is no ZIP file by its content.
-    if path.suffix == ".zip" or zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path):
       with zipfile.ZipFile(path) as file:
         for member in tqdm.tqdm(
           file.infolist(), title, unit="file", disable=None, delay=0.5
