@@ -1,6 +1,7 @@
 """Data sets as people download them: archives, or what is in them."""
 
 import contextlib
+import gzip
 import hashlib
 import pathlib
 import tarfile
@@ -195,8 +196,18 @@ def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
         for member in file:
           file.extract(member, target, filter="data")
           progress.update()
-  except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-    reason = str(error).partition("\n")[0]
+        # To the end, where gzip has its checksum.
+        while file.fileobj.read(_BLOCK):
+          pass
+  except (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+  ) as error:
+    # Python adds a line for each kind of compression that it tried.
+    reason = str(error).partition(":\n")[0]
     raise ValueError(
       f"{name}: {path} cannot be unpacked ({reason}); download it again"
     ) from error

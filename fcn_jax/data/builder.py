@@ -109,6 +109,11 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     with self._unpacked(source) as folder:
       survey = listing.survey(self._find(folder))
       survey.check(skip_bad=skip_bad)
+      if not survey.measured:
+        raise ValueError(
+          f"{self.name}: {source} holds no pictures; expected"
+          f" {self._expected()}"
+        )
       self._survey = survey
       self._archives = archives.fingerprint(source, self.ARCHIVES)
       super().download_and_prepare(download_config=config, **options)

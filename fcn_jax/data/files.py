@@ -17,7 +17,8 @@ SUFFIXES = (
 )
 
 # What a file's content may be, whatever its name: formats of pictures only.
-# Pillow knows others that start programs (EPS) or hold something else.
+# Pillow knows others that start programs (EPS) or hold something else. MPO, of
+# which phones make use, is opened as JPEG.
 _FORMATS = (
   *("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA"),
   *("JPEG2000", "AVIF"),
@@ -40,7 +41,9 @@ def encode_png(array: np.ndarray) -> bytes:
   return buffer.getvalue()
 
 
-def decode_picture(content: bytes, *, white: int | None = None) -> np.ndarray:
+def decode_picture(
+  content: bytes, *, white: int | None = None, first_frame: bool = False
+) -> np.ndarray:
   """Decodes a picture to RGB, turned as its EXIF data say.
 
   Grey, palette, CMYK and other colours are converted; transparency is dropped.
@@ -49,6 +52,8 @@ def decode_picture(content: bytes, *, white: int | None = None) -> np.ndarray:
     content: the bytes of a file in any common format.
     white: for grey pictures of 16 bits, the value that becomes 255; larger ones
       do, too. None refuses such pictures.
+    first_frame: whether an animation is taken for its first picture, and not
+      refused.
 
   Returns:
     [H, W, 3] uint8.
@@ -57,7 +62,7 @@ def decode_picture(content: bytes, *, white: int | None = None) -> np.ndarray:
     ValueError: the content is empty, broken, no picture, animated or too large,
       or has more than 8 bits a channel and no `white`.
   """
-  image = _load(content)
+  image = _load(content, first_frame=first_frame)
   if image.mode.startswith(("I", "F")):
     if white is None or image.mode == "F":
       raise ValueError(
@@ -77,9 +82,10 @@ def is_plain(content: bytes) -> bool:
   Args:
     content: the bytes of a file that `decode_picture` can decode.
   """
-  image = _open(content)
+  image = _open(content, first_frame=True)
   deep = image.mode.startswith(("I", "F"))
-  return image.format in ("PNG", "JPEG", "MPO") and not deep
+  plain = image.format == "PNG" and not getattr(image, "is_animated", False)
+  return (plain or image.format in ("JPEG", "MPO")) and not deep
 
 
 def deepest_value(content: bytes) -> int | None:
@@ -173,7 +179,7 @@ def mask_palette(content: bytes) -> np.ndarray | None:
   return palette.reshape(-1, 3)
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(content: bytes, *, first_frame: bool = False) -> Image.Image:
   """Opens a picture without decoding it; one kind of error for all faults."""
   if not content:
     raise ValueError("is empty (0 bytes); copy or download it again")
@@ -195,7 +201,8 @@ def _open(content: bytes) -> Image.Image:
       f" more than {limit} in all; cut it into tiles"
     )
   # Phones store a second picture for depth behind the first (MPO).
-  if image.format != "MPO" and getattr(image, "is_animated", False):
+  several = image.format != "MPO" and getattr(image, "is_animated", False)
+  if several and not first_frame:
     raise ValueError(
       f"has {image.n_frames} frames or pages; save the one that is meant as a"
       " picture by itself"
@@ -203,9 +210,9 @@ def _open(content: bytes) -> Image.Image:
   return image
 
 
-def _load(content: bytes) -> Image.Image:
+def _load(content: bytes, *, first_frame: bool = False) -> Image.Image:
   """Opens, decodes and turns upright."""
-  image = _open(content)
+  image = _open(content, first_frame=first_frame)
   image_format = image.format
   try:
     image.load()

@@ -74,6 +74,8 @@ class Listing:
       a faulty file.
     decode_extras: for each feature in the pairs' `extras`, bytes to [H, W] or
       [H, W, 3] uint8, or [H, W] uint16.
+    skip_void: whether pairs whose mask is void everywhere are left out; such a
+      mask is a fault otherwise.
     settings: whatever else changes what is read, such as a table of classes.
     notes: what a person should know about the files, though nothing is wrong.
   """
@@ -88,6 +90,7 @@ class Listing:
   decode_extras: Mapping[str, Callable[[bytes], np.ndarray]] = (
     dataclasses.field(default_factory=dict)
   )
+  skip_void: bool = False
   settings: str = ""
   notes: Sequence[str] = ()
 
@@ -114,7 +117,8 @@ class Survey:
 
   Attributes:
     listing: what was read.
-    measured: the pairs without a fault, in the listing's order.
+    measured: the pairs without a fault, in the listing's order, and without
+      those that `Listing.skip_void` leaves out.
     faults: of the listing and of the files, in the order of their paths.
     fingerprint: see `fingerprint`.
   """
@@ -176,10 +180,10 @@ def survey(listing: Listing, *, num_threads: int | None = None) -> Survey:
     strict=True,
   ):
     _digest_pair(digest, pair, hashes)
-    if isinstance(outcome, Measured):
-      measured.append(outcome)
-    else:
+    if not isinstance(outcome, Measured):
       faults.extend(outcome)
+    elif outcome.class_counts[: types.IGNORE_LABEL].any():
+      measured.append(outcome)
   return Survey(
     listing=listing,
     measured=measured,
@@ -259,7 +263,7 @@ def _measure(
       faults.append(Fault(path, f"cannot be read ({error.strerror})"))
     except ValueError as error:
       faults.append(Fault(path, str(error)))
-  faults = faults or _compare(pair, arrays)
+  faults = faults or _compare(pair, arrays, skip_void=listing.skip_void)
   if faults:
     return faults, hashes
   return measure(pair, arrays[pair.picture], arrays[pair.mask]), hashes
@@ -287,7 +291,7 @@ def _histogram(array: np.ndarray) -> np.ndarray:
 
 
 def _compare(
-  pair: Pair, arrays: Mapping[pathlib.Path, np.ndarray]
+  pair: Pair, arrays: Mapping[pathlib.Path, np.ndarray], *, skip_void: bool
 ) -> list[Fault]:
   """Faults of a pair whose files are all readable."""
   picture = arrays[pair.picture]
@@ -303,7 +307,7 @@ def _compare(
     if arrays[path].shape[:2] == picture.shape[1::-1]:
       reason += "; one of them lies on its side, perhaps by its EXIF data"
     faults.append(Fault(path, reason))
-  if (arrays[pair.mask] == types.IGNORE_LABEL).all():
+  if not skip_void and (arrays[pair.mask] == types.IGNORE_LABEL).all():
     faults.append(
       Fault(
         pair.mask, "is void everywhere; label some of it or remove the pair"
@@ -375,8 +379,9 @@ def match(
   split: str,
   prefix: str = "",
   mask_suffixes: Sequence[str] = files.SUFFIXES,
+  endings: tuple[str, str] = ("", ""),
 ) -> tuple[list[Pair], list[Fault]]:
-  """Pairs pictures and masks whose names are equal but for the suffix.
+  """Pairs pictures and masks whose names are equal but for their ends.
 
   Hidden files and files that are no pictures by their names are left out.
 
@@ -386,7 +391,9 @@ def match(
     root: the folder given by the user; links to outside of it are faults.
     split: of all pairs.
     prefix: put before the names, which are otherwise relative to `pictures`.
-    mask_suffixes: names' endings that masks have.
+    mask_suffixes: names' suffixes that masks have.
+    endings: what stands before the suffix in the names of all pictures, and of
+      all masks; files without it are left out.
 
   Returns:
     The pairs in the order of their names, and the faults: a picture without
@@ -394,8 +401,8 @@ def match(
     what is no file.
   """
   found = {
-    "picture": _files_by_stem(pictures, files.SUFFIXES),
-    "mask": _files_by_stem(masks, mask_suffixes),
+    "picture": _files_by_stem(pictures, files.SUFFIXES, endings[0]),
+    "mask": _files_by_stem(masks, mask_suffixes, endings[1]),
   }
   pairs, faults = [], []
   for stem in sorted(found["picture"].keys() | found["mask"].keys()):
@@ -405,16 +412,16 @@ def match(
       for path in (*paths["picture"], *paths["mask"])
       if (reason := why_not_readable(path, root))
     ]
-    for kind, missing, folder in (
-      ("picture", "mask", masks),
-      ("mask", "picture", pictures),
+    for kind, missing, folder, ending in (
+      ("picture", "mask", masks, endings[1]),
+      ("mask", "picture", pictures, endings[0]),
     ):
       if not paths[missing]:
         wrong.extend(
           Fault(
             path,
-            f"has no {missing} {folder / stem}.*; add the {missing} or remove"
-            f" the {kind}",
+            f"has no {missing} {folder / stem}{ending}.*; add the {missing} or"
+            f" remove the {kind}",
           )
           for path in paths[kind]
         )
@@ -450,6 +457,8 @@ def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
     )
   if path.is_symlink() and not path.exists():
     return "is a symbolic link to a file that is not there; restore the file"
+  if not path.exists():
+    return "is not there; copy it or unpack it again"
   # Reading a pipe or a device would not end.
   if not path.is_file():
     return "is not a file; remove it"
@@ -457,9 +466,9 @@ def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
 
 
 def _files_by_stem(
-  folder: pathlib.Path, suffixes: Sequence[str]
+  folder: pathlib.Path, suffixes: Sequence[str], ending: str
 ) -> dict[str, list[pathlib.Path]]:
-  """Pictures by their path from a folder, without suffix."""
+  """Pictures by their path from a folder, without ending and suffix."""
   by_stem = collections.defaultdict(list)
   # Links to folders are followed, so that what lies there is not lost without
   # a word: `why_not_readable` says what leads outside.
@@ -471,9 +480,11 @@ def _files_by_stem(
     folders[:] = sorted(name for name in folders if not name.startswith("."))
     for name in sorted(names):
       path = pathlib.Path(parent, name)
-      if path.suffix.lower() in suffixes and not name.startswith("."):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        by_stem[stem].append(path)
+      if path.suffix.lower() not in suffixes or name.startswith("."):
+        continue
+      stem = path.relative_to(folder).with_suffix("").as_posix()
+      if stem.endswith(ending):
+        by_stem[stem.removesuffix(ending)].append(path)
   return dict(by_stem)
 
 

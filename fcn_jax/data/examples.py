@@ -1,0 +1,46 @@
+"""What a data set gives: examples, and what their labels mean."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Example(NamedTuple):
+  """A picture and its labels.
+
+  Attributes:
+    image: [H, W, 3] uint8, RGB.
+    label: [H, W] int32, classes 0..C-1 or `types.IGNORE_LABEL`.
+    name: of the example in its data set, for messages and figures.
+    extras: further features that were asked for, by name: [H, W] or [H, W, 3]
+      uint8, or [H, W] uint16.
+  """
+
+  image: np.ndarray
+  label: np.ndarray
+  name: str
+  extras: Mapping[str, np.ndarray] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """One split of a data set.
+
+  Attributes:
+    source: the examples, by number; reading from several threads is safe.
+    class_names: of the classes 0..C-1.
+    palette: [C, 3] uint8, RGB of each class in figures.
+    fingerprint: of all splits: equal for equal names and contents of files.
+  """
+
+  source: Sequence[Example]
+  class_names: tuple[str, ...]
+  palette: np.ndarray
+  fingerprint: str
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes, background included and void not."""
+    return len(self.class_names)
