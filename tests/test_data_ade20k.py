@@ -1,4 +1,5 @@
 import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_classes_count_from_0_and_other_objects_are_void(
 def test_masks_that_are_void_everywhere_are_left_out_without_a_fault(
   folder, tmp_path
 ):
-  survey = data.listing.survey(data.find("ade20k", folder))
+  survey = data.listing.survey(data.ade20k.find(folder))
   assert len(survey.listing.pairs) == 5
   assert len(survey.measured) == 4
   assert not survey.faults
@@ -177,7 +178,7 @@ def test_a_bad_folder_is_refused_by_name_and_nothing_is_written(
   "ADE20K_DIR" not in os.environ, reason="ADE20K_DIR is not set"
 )
 def test_the_real_data_set_has_the_published_numbers_of_pictures():
-  found = data.find("ade20k", os.environ["ADE20K_DIR"])
+  found = data.ade20k.find(pathlib.Path(os.environ["ADE20K_DIR"]))
   splits = [pair.split for pair in found.pairs]
   assert splits.count("train") == 20210
   assert splits.count("validation") == 2000

@@ -286,7 +286,7 @@ def test_a_changed_folder_is_prepared_anew_and_the_old_data_stay(
   np.testing.assert_array_equal(
     after.source[0].label, 1 - before.source[0].label
   )
-  assert len(list((tmp_path / "data" / "folder").iterdir())) == 2
+  assert len(list((tmp_path / "data" / "folder").glob("cells-*"))) == 2
 
 
 def test_an_unchanged_folder_is_not_prepared_again(cells, tmp_path):

@@ -129,7 +129,7 @@ def test_a_data_set_with_bad_files_only_cannot_be_skipped_through(tmp_path):
 
 def test_the_palette_of_voc_is_the_published_one():
   # Everingham et al., development kit: aeroplane, bicycle, ..., tv monitor.
-  colors = listing.voc_palette(256)
+  colors = listing.voc_palette(num_classes=256)
   assert colors[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
   assert colors[15] == (192, 128, 128) and colors[20] == (0, 64, 128)
   assert colors[255] == (224, 224, 192)

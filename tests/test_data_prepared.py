@@ -169,7 +169,7 @@ def test_values_in_their_order_become_classes_and_255_stays_void(root):
     dataset = _load("plain", root, split)
     assert dataset.class_names == ("class 0", "class 2", "class 7")
     assert dataset.palette.tolist() == [
-      list(color) for color in data.listing.voc_palette(3)
+      list(color) for color in data.listing.voc_palette(num_classes=3)
     ]
     pictures = _pictures(split, _Base.counts[split])
     masks = _named("Plain")(data_dir=root).masks(split)
@@ -423,7 +423,7 @@ def test_what_this_package_prepared_is_not_taken_for_a_data_set_of_tfds(
 def test_files_and_further_features_cannot_be_asked_for(root, tmp_path):
   with pytest.raises(ValueError, match=r"leave out the folder"):
     _load("plain", root, data_dir=tmp_path)
-  with pytest.raises(ValueError, match=r"no feature depth"):
+  with pytest.raises(ValueError, match=r"no further features depth"):
     _load("plain", root, extras=["depth"])
 
 

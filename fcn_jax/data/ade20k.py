@@ -44,7 +44,7 @@ ARCHIVES = {
 }
 
 # PASCAL VOC's colours, without the first: black is for void.
-PALETTE = listing.voc_palette(NUM_CLASSES + 1)[1:]
+PALETTE = listing.voc_palette(num_classes=NUM_CLASSES + 1)[1:]
 
 
 def find(folder: pathlib.Path) -> listing.Listing:

@@ -112,7 +112,7 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       if not survey.measured:
         raise ValueError(
           f"{self.name}: {source} holds no pictures; expected"
-          f" {self._expected()}"
+          f" {archives.expected(self.ARCHIVES, self.LAYOUT)}"
         )
       self._survey = survey
       self._archives = archives.fingerprint(source, self.ARCHIVES)

@@ -494,7 +494,7 @@ def _is_inside_itself(folder: str) -> bool:
   return any(os.path.samefile(path, parent) for parent in path.parents)
 
 
-def voc_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+def voc_palette(*, num_classes: int) -> tuple[tuple[int, int, int], ...]:
   """The colours of PASCAL VOC, for any number of classes up to 256.
 
   The bits of a class's number, from the lowest, are dealt to the channels R, G

@@ -381,7 +381,7 @@ def _scan(
   table[types.IGNORE_LABEL] = types.IGNORE_LABEL
   return Meaning(
     class_names=tuple(f"class {value}" for value in values),
-    palette=listing.voc_palette(len(values)),
+    palette=listing.voc_palette(num_classes=len(values)),
     decode=functools.partial(_decode, table=table, split=split),
   )
 
