@@ -130,7 +130,8 @@ def load(
     name: one of `NAMES`: "folder" is pictures and masks of your own, see the
       module `folder`; "shapes" is made by this package, and "shapes/tiny" is
       its first few examples, for tests.
-    split: "train", "validation" or, where a data set has it, "test".
+    split: "train", "validation" or, where a data set has it, "test"; or several
+      of them, joined by "+".
     data_dir: the folder with the original files, for data sets that have
       some. It may be left out once the data set is prepared (but not for
       "folder"); if it is given, it is an error that the prepared data set was
@@ -163,9 +164,7 @@ def load(
     dataset = folder.builder_of(data_dir, prepared_dir=prepared_dir)
   else:
     dataset = _BUILDERS[name](data_dir=prepared_dir)
-  if split not in dataset.SPLITS:
-    names = ", ".join(map(repr, dataset.SPLITS))
-    raise ValueError(f"no split {split!r} in {name}; it has {names}")
+  _check_split(name, split, dataset.SPLITS)
   unknown = set(extras) - dataset.EXTRAS.keys()
   if unknown:
     raise ValueError(
@@ -182,9 +181,7 @@ def load(
       file_format="array_record",
       **({} if name in _SHAPES else {"skip_bad": skip_bad}),
     )
-  if split not in dataset.info.splits:
-    names = ", ".join(map(repr, dataset.info.splits))
-    raise ValueError(f"no split {split!r} in {name}; it has {names}")
+  _check_split(name, split, tuple(dataset.info.splits))
   metadata = dataset.info.metadata
   features = ("image", "label", *extras)
   records = dataset.as_data_source(
@@ -196,6 +193,13 @@ def load(
     palette=np.array(metadata["palette"], np.uint8),
     fingerprint=metadata.get("fingerprint", dataset.info.full_name),
   )
+
+
+def _check_split(name: str, split: str, known: Sequence[str]) -> None:
+  parts = split.split("+")
+  if len(set(parts)) < len(parts) or not set(parts) <= set(known):
+    names = ", ".join(map(repr, known))
+    raise ValueError(f"no split {split!r} in {name}; it has {names}")
 
 
 class _Source(Sequence[Example]):
