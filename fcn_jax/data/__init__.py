@@ -26,6 +26,7 @@ from fcn_jax.data import listing
 from fcn_jax.data import pipeline
 from fcn_jax.data import shapes
 from fcn_jax.data import transforms
+from fcn_jax.data import voc2012
 
 __all__ = [
   "Dataset",
@@ -42,11 +43,13 @@ __all__ = [
   "pipeline",
   "shapes",
   "transforms",
+  "voc2012",
 ]
 
 # Data sets with a layout of their own, made of files that the user has.
 _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
   "camvid": camvid.Camvid,
+  "voc2012": voc2012.Voc2012,
 }
 _SHAPES = ("shapes", "shapes/tiny")
 
