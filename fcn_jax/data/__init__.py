@@ -23,6 +23,7 @@ from fcn_jax.data import camvid
 from fcn_jax.data import files
 from fcn_jax.data import folder
 from fcn_jax.data import listing
+from fcn_jax.data import pascal_context
 from fcn_jax.data import pipeline
 from fcn_jax.data import shapes
 from fcn_jax.data import transforms
@@ -40,6 +41,7 @@ __all__ = [
   "folder",
   "listing",
   "load",
+  "pascal_context",
   "pipeline",
   "shapes",
   "transforms",
@@ -49,6 +51,7 @@ __all__ = [
 # Data sets with a layout of their own, made of files that the user has.
 _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
   "camvid": camvid.Camvid,
+  "pascal_context": pascal_context.PascalContext,
   "voc2012": voc2012.Voc2012,
 }
 _SHAPES = ("shapes", "shapes/tiny")
