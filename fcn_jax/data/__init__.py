@@ -26,6 +26,7 @@ from fcn_jax.data import listing
 from fcn_jax.data import pascal_context
 from fcn_jax.data import pipeline
 from fcn_jax.data import shapes
+from fcn_jax.data import sift_flow
 from fcn_jax.data import transforms
 from fcn_jax.data import voc2012
 
@@ -44,6 +45,7 @@ __all__ = [
   "pascal_context",
   "pipeline",
   "shapes",
+  "sift_flow",
   "transforms",
   "voc2012",
 ]
@@ -52,6 +54,7 @@ __all__ = [
 _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
   "camvid": camvid.Camvid,
   "pascal_context": pascal_context.PascalContext,
+  "sift_flow": sift_flow.SiftFlow,
   "voc2012": voc2012.Voc2012,
 }
 _SHAPES = ("shapes", "shapes/tiny")
