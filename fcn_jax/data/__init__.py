@@ -23,6 +23,7 @@ from fcn_jax.data import camvid
 from fcn_jax.data import files
 from fcn_jax.data import folder
 from fcn_jax.data import listing
+from fcn_jax.data import nyudv2
 from fcn_jax.data import pascal_context
 from fcn_jax.data import pipeline
 from fcn_jax.data import shapes
@@ -42,6 +43,7 @@ __all__ = [
   "folder",
   "listing",
   "load",
+  "nyudv2",
   "pascal_context",
   "pipeline",
   "shapes",
@@ -53,6 +55,7 @@ __all__ = [
 # Data sets with a layout of their own, made of files that the user has.
 _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
   "camvid": camvid.Camvid,
+  "nyudv2": nyudv2.Nyudv2,
   "pascal_context": pascal_context.PascalContext,
   "sift_flow": sift_flow.SiftFlow,
   "voc2012": voc2012.Voc2012,
