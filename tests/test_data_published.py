@@ -185,7 +185,9 @@ def test_an_archive_with_a_flipped_bit_is_refused(
     flipped = bytes([content[place] ^ 1])
     path.write_bytes(content[:place] + flipped + content[place + 1 :])
     trusted()
-    _refused(name, packed, tmp_path, rf"{file} cannot be unpacked .*download it again")
+    _refused(
+      name, packed, tmp_path, rf"{file} cannot be unpacked .*download it again"
+    )
     path.write_bytes(content)
     trusted()
 

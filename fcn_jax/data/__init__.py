@@ -16,11 +16,15 @@ from fcn_jax.data import examples
 from fcn_jax.data import files
 from fcn_jax.data import folder
 from fcn_jax.data import listing
+from fcn_jax.data import nyudv2
 from fcn_jax.data import oxford_pets
+from fcn_jax.data import pascal_context
 from fcn_jax.data import pipeline
 from fcn_jax.data import prepared
 from fcn_jax.data import shapes
+from fcn_jax.data import sift_flow
 from fcn_jax.data import transforms
+from fcn_jax.data import voc2012
 from fcn_jax.data.datasets import FROM_FILES
 from fcn_jax.data.datasets import NAMES
 from fcn_jax.data.datasets import load
@@ -45,11 +49,15 @@ __all__ = [
   "folder",
   "listing",
   "load",
+  "nyudv2",
   "opened",
   "oxford_pets",
+  "pascal_context",
   "pipeline",
   "prepared",
   "shapes",
+  "sift_flow",
   "splits",
   "transforms",
+  "voc2012",
 ]

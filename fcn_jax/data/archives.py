@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import hashlib
 import pathlib
+import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -28,11 +29,13 @@ class Archive(NamedTuple):
     source: where people get it, to be read after "from".
     checksum: MD5, SHA-1 or SHA-256 of the file, hexadecimal; None where its
       publisher's file is not known to be one.
+    instead: further paths, any of which does as well as `holds`.
   """
 
   holds: str
   source: str
   checksum: str | None = None
+  instead: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -83,6 +86,8 @@ def unpacked(
   ) as temporary:
     for path in packed:
       _unpack(name, path, pathlib.Path(temporary))
+    for path in _in_place(folder, known).values():
+      _copy(name, path, folder, pathlib.Path(temporary))
     yield pathlib.Path(temporary)
 
 
@@ -100,7 +105,8 @@ def fingerprint(
   folder: pathlib.Path, known: Mapping[str, Archive]
 ) -> str | None:
   """A hash of a folder's archives; None where they are unpacked or missing."""
-  paths = [folder / name for name in known]
+  in_place = _in_place(folder, known)
+  paths = [in_place.get(name, folder / name) for name in known]
   if not paths or not all(path.is_file() for path in paths):
     return None
   digest = hashlib.sha256()
@@ -113,33 +119,58 @@ def _packed(
   name: str, folder: pathlib.Path, known: Mapping[str, Archive]
 ) -> dict[pathlib.Path, Archive]:
   """The archives that have to be unpacked; none if what they hold is there."""
+  in_place = _in_place(folder, known)
+  packed = {
+    file: archive for file, archive in known.items() if file not in in_place
+  }
   missing = {
     file: archive
-    for file, archive in known.items()
-    if not (folder / file).is_file() and not (folder / archive.holds).exists()
+    for file, archive in packed.items()
+    if not (folder / file).is_file()
   }
   if missing:
     raise ValueError(
       f"{name}: {folder} lacks {_wanted(missing)}; found:"
       f" {listing.contents(folder)}"
     )
-  packed = {
-    folder / file: archive
-    for file, archive in known.items()
-    if not (folder / archive.holds).exists()
-  }
-  if packed and len(packed) < len(known):
-    names = ", ".join(path.name for path in packed)
+  # A file, such as a list, can be put beside what is unpacked.
+  if packed and not all(path.is_file() for path in in_place.values()):
     raise ValueError(
-      f"{name}: some archives in {folder} are unpacked, but not {names}; unpack"
-      " that, too"
+      f"{name}: some archives in {folder} are unpacked, but not"
+      f" {', '.join(packed)}; unpack that, too"
     )
-  return packed
+  return {folder / file: archive for file, archive in packed.items()}
+
+
+def _in_place(
+  folder: pathlib.Path, known: Mapping[str, Archive]
+) -> dict[str, pathlib.Path]:
+  """What is there in place of an archive, by the archive's file name."""
+  found = {}
+  for file, archive in known.items():
+    for path in (archive.holds, *archive.instead):
+      if (folder / path).exists():
+        found[file] = folder / path
+        break
+  return found
+
+
+def _copy(
+  name: str, path: pathlib.Path, folder: pathlib.Path, target: pathlib.Path
+) -> None:
+  """Copies a file of the user's folder to the same place in another one."""
+  reason = listing.why_not_readable(path, folder)
+  if reason:
+    raise ValueError(f"{name}: {path} {reason}")
+  copy = target / path.relative_to(folder)
+  copy.parent.mkdir(parents=True, exist_ok=True)
+  shutil.copyfile(path, copy)
 
 
 def _wanted(known: Mapping[str, Archive]) -> str:
   return "; ".join(
-    f"{file} or, unpacked, {archive.holds} (download it from"
+    f"{file} or, unpacked,"
+    f" {' or '.join((archive.holds, *archive.instead))} (download it from"
     f" {archive.source} and put it there)"
     for file, archive in known.items()
   )

@@ -19,16 +19,24 @@ from fcn_jax.data import examples
 from fcn_jax.data import files
 from fcn_jax.data import folder
 from fcn_jax.data import listing
+from fcn_jax.data import nyudv2
 from fcn_jax.data import oxford_pets
+from fcn_jax.data import pascal_context
 from fcn_jax.data import prepared
 from fcn_jax.data import shapes
+from fcn_jax.data import sift_flow
+from fcn_jax.data import voc2012
 
 # Data sets with a layout of their own, made of files that the user has.
 _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
   "ade20k": ade20k.Ade20k,
   "camvid": camvid.Camvid,
   "cityscapes": cityscapes.Cityscapes,
+  "nyudv2": nyudv2.Nyudv2,
   "oxford_pets": oxford_pets.OxfordPets,
+  "pascal_context": pascal_context.PascalContext,
+  "sift_flow": sift_flow.SiftFlow,
+  "voc2012": voc2012.Voc2012,
 }
 _SHAPES = ("shapes", "shapes/tiny")
 
@@ -107,7 +115,8 @@ def load(
       its first few examples, for tests. Or "tfds:NAME", "tfds:NAME/CONFIG" or
       "tfds:NAME/CONFIG:VERSION" of a data set that TFDS has prepared, see the
       module `prepared`.
-    split: "train", "validation" or, where a data set has it, "test".
+    split: "train", "validation" or, where a data set has it, "test"; or
+      several of them, joined by "+".
     data_dir: the folder with the original files, for data sets that have
       some. It may be left out once the data set is prepared (but not for
       "folder"); if it is given, it is an error that the prepared data set was
@@ -133,9 +142,7 @@ def load(
       raise ValueError(f"{name} has no further features {', '.join(extras)}")
     return prepared.load(name, split=split, prepared_dir=prepared_dir)
   dataset = _builder(name, data_dir, prepared_dir)
-  if split not in dataset.SPLITS:
-    names = ", ".join(map(repr, dataset.SPLITS))
-    raise ValueError(f"no split {split!r} in {name}; it has {names}")
+  examples.check_split(name, split, dataset.SPLITS)
   unknown = set(extras) - dataset.EXTRAS.keys()
   if unknown:
     raise ValueError(
@@ -143,9 +150,7 @@ def load(
       f" {', '.join(dataset.EXTRAS) or 'none'}"
     )
   _prepare(dataset, data_dir, skip_bad=skip_bad)
-  if split not in dataset.info.splits:
-    names = ", ".join(map(repr, dataset.info.splits))
-    raise ValueError(f"no split {split!r} in {name}; it has {names}")
+  examples.check_split(name, split, tuple(dataset.info.splits))
   metadata = dataset.info.metadata
   features = ("image", "label", *extras)
   records = dataset.as_data_source(

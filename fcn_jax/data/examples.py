@@ -44,3 +44,17 @@ class Dataset:
   def num_classes(self) -> int:
     """Number of classes, background included and void not."""
     return len(self.class_names)
+
+
+def check_split(name: str, split: str, known: Sequence[str]) -> None:
+  """Raises a `ValueError` unless a data set has a split.
+
+  Args:
+    name: of the data set.
+    split: one of its splits, or several that differ, joined by "+".
+    known: the splits that it has.
+  """
+  parts = split.split("+")
+  if len(set(parts)) < len(parts) or not set(parts) <= set(known):
+    names = ", ".join(map(repr, known))
+    raise ValueError(f"no split {split!r} in {name}; it has {names}")

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
+from fcn_jax import types
+
 # Names that pictures have on disk, in lower case.
 SUFFIXES = (
   *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff"),
@@ -122,6 +124,29 @@ def decode_mask(content: bytes) -> np.ndarray:
   if values.max() > 255:
     raise ValueError(f"has the value {values.max()}; class ids are at most 255")
   return values.astype(np.uint8)
+
+
+def check_ids(mask: np.ndarray, *, num_classes: int) -> np.ndarray:
+  """Returns a mask if it has nothing but classes 0..C-1 and void.
+
+  Args:
+    mask: [H, W] of any integers.
+    num_classes: C.
+
+  Returns:
+    [H, W] uint8.
+
+  Raises:
+    ValueError: it has other ids.
+  """
+  wrong = (mask >= num_classes) & (mask != types.IGNORE_LABEL) | (mask < 0)
+  if wrong.any():
+    ids = [int(value) for value in np.unique(mask[wrong])]
+    raise ValueError(
+      f"has the class ids {ids[:8]}; classes are 0 to {num_classes - 1}, and"
+      f" {types.IGNORE_LABEL} is void"
+    )
+  return mask.astype(np.uint8)
 
 
 def decode_values(content: bytes) -> np.ndarray:

@@ -97,11 +97,7 @@ def load(
       ArrayRecord, or it has no clear pair of a picture and a mask.
   """
   builder, parts = _find(name, prepared_dir)
-  if split not in builder.info.splits:
-    names = ", ".join(map(repr, builder.info.splits))
-    raise ValueError(
-      f"no split {split!r} in {name} ({builder.data_path}); it has {names}"
-    )
+  examples.check_split(name, split, tuple(builder.info.splits))
   features = _features(name, builder.info.features)
   fingerprint = _fingerprint(builder)
   meaning = _KNOWN.get(parts["name"]) or _scan(

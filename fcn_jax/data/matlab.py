@@ -1,0 +1,95 @@
+"""Label maps in MATLAB files.
+
+SciPy reads them: it makes arrays of what is in a file, and runs nothing of it.
+"""
+
+import io
+
+import numpy as np
+import scipy.io
+
+_SIGNATURE = b"MATLAB"
+_SIGNATURE_7_3 = b"MATLAB 7.3"
+
+
+def is_matlab(content: bytes) -> bool:
+  """Whether a file says of itself that it is one of MATLAB, from version 5."""
+  return content.startswith(_SIGNATURE)
+
+
+def decode_ids(
+  content: bytes,
+  variable: str,
+  *,
+  field: str | None = None,
+  lowest: int = 0,
+  highest: int = 255,
+) -> np.ndarray:
+  """Decodes a map of integers.
+
+  Args:
+    content: the bytes of a file, of versions before 7.3.
+    variable: name of the map, or of the structure that has it.
+    field: name of the map in the structure, if it is in one.
+    lowest: value that may be in the map.
+    highest: likewise.
+
+  Returns:
+    [H, W] int32.
+
+  Raises:
+    ValueError: the content is empty or broken, has no such variable or field,
+      or something else in it than such a map.
+  """
+  values = _load(content, variable)
+  name = variable
+  if field is not None:
+    name = f"{variable}.{field}"
+    fields = getattr(getattr(values, "dtype", None), "names", None) or ()
+    if field not in fields or values.size != 1:
+      raise ValueError(
+        f"has no map {name} (fields of {variable}:"
+        f" {', '.join(fields) or 'none'}); download it again"
+      )
+    values = values.reshape(-1)[0][field]
+  # Sparse matrices are no arrays; text, cells and structures have other kinds.
+  if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+    raise ValueError(f"has something else than numbers in {name}")
+  if values.ndim != 2 or not values.size:
+    raise ValueError(
+      f"has {name} of the shape {values.shape}, where height and width are"
+      " expected"
+    )
+  # Some maps were saved with MATLAB's default type, which is float64.
+  if values.dtype.kind == "f" and (values != np.round(values)).any():
+    raise ValueError(f"has fractions or no numbers in {name}")
+  if values.min() < lowest or values.max() > highest:
+    raise ValueError(
+      f"has values from {values.min():g} to {values.max():g} in {name}, where"
+      f" {lowest} to {highest} are expected"
+    )
+  return values.astype(np.int32)
+
+
+def _load(content: bytes, variable: str) -> object:
+  if not content:
+    raise ValueError("is empty (0 bytes); copy or download it again")
+  if content.startswith(_SIGNATURE_7_3):
+    raise ValueError(
+      "is a MATLAB file of version 7.3 (HDF5), which is not read here; save it"
+      " with the option -v7"
+    )
+  try:
+    found = scipy.io.loadmat(io.BytesIO(content), variable_names=[variable])
+  # Broken files make SciPy raise TypeError, ValueError, KeyError, zlib.error,
+  # OSError, MatReadError and others.
+  except Exception as error:
+    raise ValueError(
+      f"cannot be read as a MATLAB file ({error}); copy or download it again"
+    ) from error
+  if variable not in found:
+    raise ValueError(
+      f"has no variable {variable}; it is damaged or another file: download it"
+      " again"
+    )
+  return found[variable]
