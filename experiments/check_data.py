@@ -79,7 +79,7 @@ def check_workdir(workdir: pathlib.Path, overwrite: bool) -> None:
 def check_files(options: Options, data_dir: pathlib.Path) -> report.Findings:
   """Reads the files of a data set."""
   with fcn.data.opened(options.dataset, data_dir) as listing:
-    survey = fcn.data.listing.survey(listing, num_threads=options.num_threads)
+    survey = fcn.data.checking.survey(listing, num_threads=options.num_threads)
     shown = spread(survey.measured, options.num_pictures)
     return report.Findings(
       class_names=listing.class_names,
@@ -117,19 +117,19 @@ def check_prepared(options: Options) -> report.Findings:
         return fcn.data.listing.Fault(place, str(error))
       # Both places are numbers, by which the example is found again.
       number = pathlib.Path(str(index))
-      return fcn.data.listing.measure(
+      return fcn.data.checking.measure(
         fcn.data.listing.Pair(split, example.name, number, number),
         example.image,
         example.label.astype(np.uint8),
       )
 
-    for outcome in fcn.data.listing.in_parallel(
+    for outcome in fcn.data.threads.in_parallel(
       read,
       range(len(source)),
       num_threads=options.num_threads,
       title=f"checking {split}",
     ):
-      is_good = isinstance(outcome, fcn.data.listing.Measured)
+      is_good = isinstance(outcome, fcn.data.checking.Measured)
       (measured if is_good else faults).append(outcome)
   shown = spread(measured, options.num_pictures)
   return report.Findings(

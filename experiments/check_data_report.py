@@ -35,7 +35,7 @@ class Findings(NamedTuple):
 
   class_names: tuple[str, ...]
   palette: np.ndarray
-  measured: Sequence[fcn.data.listing.Measured]
+  measured: Sequence[fcn.data.checking.Measured]
   faults: Sequence[fcn.data.listing.Fault]
   notes: Sequence[str]
   examples: Sequence[fcn.data.Example]
@@ -82,7 +82,7 @@ def summarize(title: str, findings: Findings) -> dict[str, Any]:
 
 
 def _summarize_split(
-  measured: Sequence[fcn.data.listing.Measured], num_classes: int
+  measured: Sequence[fcn.data.checking.Measured], num_classes: int
 ) -> dict[str, Any]:
   counts = np.stack([found.class_counts for found in measured])
   classes = counts[:, :num_classes]

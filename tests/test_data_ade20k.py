@@ -89,7 +89,7 @@ def test_classes_count_from_0_and_other_objects_are_void(
 def test_masks_that_are_void_everywhere_are_left_out_without_a_fault(
   folder, tmp_path
 ):
-  survey = data.listing.survey(data.ade20k.find(folder))
+  survey = data.checking.survey(data.ade20k.find(folder))
   assert len(survey.listing.pairs) == 5
   assert len(survey.measured) == 4
   assert not survey.faults

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from fcn_jax import data
+from fcn_jax.data import checking
 from fcn_jax.data import folder
 from fcn_jax.data import listing
+from fcn_jax.data import palettes
+from fcn_jax.data import threads
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def faulty(tmp_path_factory):
 
 def test_every_fault_is_found_with_its_reason_and_the_good_are_counted(faulty):
   root, expected = faulty
-  survey = listing.survey(folder.find(root))
+  survey = checking.survey(folder.find(root))
   found = collections.defaultdict(list)
   for path, reason in survey.faults:
     found[path.relative_to(root).as_posix()].append(reason)
@@ -37,7 +40,7 @@ def test_a_survey_of_bombs_stays_far_below_2_gb(faulty):
   root, _ = faulty
   script = (
     "import pathlib, resource, sys; from fcn_jax import data;"
-    "data.listing.survey(data.folder.find(pathlib.Path(sys.argv[1])));"
+    "data.checking.survey(data.folder.find(pathlib.Path(sys.argv[1])));"
     "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
   )
   result = subprocess.run(
@@ -53,7 +56,7 @@ def test_a_survey_of_bombs_stays_far_below_2_gb(faulty):
 
 def test_sizes_classes_and_pixels_are_counted(tmp_path):
   root = planted.make_folder(tmp_path / "cells", count=3)
-  survey = listing.survey(folder.find(root), num_threads=2)
+  survey = checking.survey(folder.find(root), num_threads=2)
   for found in survey.measured:
     picture = np.array(Image.open(found.pair.picture))
     mask = np.array(Image.open(found.pair.mask))
@@ -67,24 +70,24 @@ def test_sizes_classes_and_pixels_are_counted(tmp_path):
 def test_the_fingerprint_is_that_of_the_survey_and_of_a_copy(tmp_path):
   root = planted.make_folder(tmp_path / "a", count=4)
   copy = planted.make_folder(tmp_path / "b", count=4)
-  fingerprint = listing.fingerprint(folder.find(root))
-  assert fingerprint == listing.survey(folder.find(root)).fingerprint
-  assert fingerprint == listing.fingerprint(folder.find(copy))
+  fingerprint = checking.fingerprint(folder.find(root))
+  assert fingerprint == checking.survey(folder.find(root)).fingerprint
+  assert fingerprint == checking.fingerprint(folder.find(copy))
 
 
 def test_the_fingerprint_changes_with_a_file_a_name_and_the_classes(tmp_path):
   root = planted.make_folder(tmp_path / "cells", count=4)
-  seen = {listing.fingerprint(folder.find(root))}
+  seen = {checking.fingerprint(folder.find(root))}
   path = root / "images" / "cell_01.png"
   planted.save(path, 255 - np.array(Image.open(path)))
-  seen.add(listing.fingerprint(folder.find(root)))
+  seen.add(checking.fingerprint(folder.find(root)))
   for kind in ("images", "masks"):
     (root / kind / "cell_01.png").rename(root / kind / "cell_31.png")
-  seen.add(listing.fingerprint(folder.find(root)))
+  seen.add(checking.fingerprint(folder.find(root)))
   (root / "classes.json").write_text(
     '{"classes": [{"name": "no", "value": 0}, {"name": "yes", "value": 255}]}'
   )
-  seen.add(listing.fingerprint(folder.find(root)))
+  seen.add(checking.fingerprint(folder.find(root)))
   assert len(seen) == 4
 
 
@@ -95,13 +98,13 @@ def test_all_void_is_a_fault(tmp_path):
     ' "ignore": [9]}'
   )
   planted.save(root / "masks" / "cell_02.png", np.full((48, 48), 9, np.uint8))
-  (fault,) = listing.survey(folder.find(root)).faults
+  (fault,) = checking.survey(folder.find(root)).faults
   assert fault.path.name == "cell_02.png" and "void everywhere" in fault.reason
 
 
 def test_a_check_passes_without_faults_only_or_with_good_ones_left(faulty):
   root, faults = faulty
-  survey = listing.survey(folder.find(root))
+  survey = checking.survey(folder.find(root))
   with pytest.raises(ValueError, match=f"{len(faults)} faults"):
     survey.check()
   survey.check(skip_bad=True)
@@ -122,14 +125,14 @@ def test_a_data_set_with_bad_files_only_cannot_be_skipped_through(tmp_path):
   (root / "classes.json").write_text('{"classes": ["a", "b"]}')
   for path in (root / "images").iterdir():
     path.write_bytes(b"")
-  survey = listing.survey(folder.find(root))
+  survey = checking.survey(folder.find(root))
   with pytest.raises(ValueError, match="(?s)cell_00.*cell_01"):
     survey.check(skip_bad=True)
 
 
 def test_the_palette_of_voc_is_the_published_one():
   # Everingham et al., development kit: aeroplane, bicycle, ..., tv monitor.
-  colors = listing.voc_palette(num_classes=256)
+  colors = palettes.voc_palette(num_classes=256)
   assert colors[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
   assert colors[15] == (192, 128, 128) and colors[20] == (0, 64, 128)
   assert colors[255] == (224, 224, 192)
@@ -137,7 +140,7 @@ def test_the_palette_of_voc_is_the_published_one():
 
 
 def test_results_of_threads_come_in_order():
-  results = listing.in_parallel(
+  results = threads.in_parallel(
     lambda i: i * i, range(100), num_threads=3, title="squares"
   )
   assert list(results) == [i * i for i in range(100)]

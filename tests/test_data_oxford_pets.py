@@ -97,12 +97,12 @@ def test_train_and_validation_share_the_pictures_of_trainval(folder, tmp_path):
 
 def test_a_picture_stays_in_its_split_when_others_come_and_go(folder):
   before = {
-    pair.name: pair.split for pair in data.find("oxford_pets", folder).pairs
+    pair.name: pair.split for pair in data.oxford_pets.find(folder).pairs
   }
   path = folder / "annotations" / "trainval.txt"
   path.write_text("".join(path.read_text().splitlines(keepends=True)[3:]))
   after = {
-    pair.name: pair.split for pair in data.find("oxford_pets", folder).pairs
+    pair.name: pair.split for pair in data.oxford_pets.find(folder).pairs
   }
   assert len(after) == len(before) - 3
   assert after.items() < before.items()
@@ -261,7 +261,7 @@ def test_the_checksums_are_those_that_tfds_publishes():
 
 @pytest.mark.skipif("PETS_DIR" not in os.environ, reason="PETS_DIR is not set")
 def test_the_real_data_set_has_the_published_numbers_of_pictures():
-  found = data.find("oxford_pets", os.environ["PETS_DIR"])
+  found = data.oxford_pets.find(pathlib.Path(os.environ["PETS_DIR"]))
   splits = collections.Counter(pair.split for pair in found.pairs)
   assert splits["train"] + splits["validation"] == 3680
   assert splits["test"] == 3669

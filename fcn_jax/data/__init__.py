@@ -10,6 +10,7 @@ from fcn_jax.data import ade20k
 from fcn_jax.data import archives
 from fcn_jax.data import builder
 from fcn_jax.data import camvid
+from fcn_jax.data import checking
 from fcn_jax.data import cityscapes
 from fcn_jax.data import datasets
 from fcn_jax.data import examples
@@ -18,11 +19,13 @@ from fcn_jax.data import folder
 from fcn_jax.data import listing
 from fcn_jax.data import nyudv2
 from fcn_jax.data import oxford_pets
+from fcn_jax.data import palettes
 from fcn_jax.data import pascal_context
 from fcn_jax.data import pipeline
 from fcn_jax.data import prepared
 from fcn_jax.data import shapes
 from fcn_jax.data import sift_flow
+from fcn_jax.data import threads
 from fcn_jax.data import transforms
 from fcn_jax.data import voc2012
 from fcn_jax.data.datasets import FROM_FILES
@@ -42,6 +45,7 @@ __all__ = [
   "archives",
   "builder",
   "camvid",
+  "checking",
   "cityscapes",
   "datasets",
   "examples",
@@ -52,12 +56,14 @@ __all__ = [
   "nyudv2",
   "opened",
   "oxford_pets",
+  "palettes",
   "pascal_context",
   "pipeline",
   "prepared",
   "shapes",
   "sift_flow",
   "splits",
+  "threads",
   "transforms",
   "voc2012",
 ]

@@ -20,6 +20,7 @@ from fcn_jax.data import archives
 from fcn_jax.data import builder
 from fcn_jax.data import files
 from fcn_jax.data import listing
+from fcn_jax.data import palettes
 
 NUM_CLASSES = 150
 NAMES_FILE = "objectInfo150.txt"
@@ -40,11 +41,13 @@ ARCHIVES = {
     "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
     # SHA-1, from scripts/datasets/ade20k.py in github.com/dmlc/gluon-cv.
     "219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",
+    # People give the folder in the archive as well as the one around it.
+    instead=("annotations",),
   )
 }
 
 # PASCAL VOC's colours, without the first: black is for void.
-PALETTE = listing.voc_palette(num_classes=NUM_CLASSES + 1)[1:]
+PALETTE = palettes.voc_palette(num_classes=NUM_CLASSES + 1)[1:]
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
@@ -127,9 +130,3 @@ class Ade20k(builder.FilesBuilder):
   ARCHIVES = ARCHIVES
   SPLITS = SPLITS
   find = staticmethod(find)
-
-  def _unpacked(self, source: pathlib.Path):
-    # People give the folder in the archive as well as the one around it.
-    if (source / "images").is_dir() and not (source / _TOP).exists():
-      return archives.unpacked(self.name, source, {}, scratch=source)
-    return super()._unpacked(source)

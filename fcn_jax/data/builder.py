@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from fcn_jax.data import archives
+from fcn_jax.data import checking
 from fcn_jax.data import files
 from fcn_jax.data import listing
 
@@ -107,7 +108,7 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         f" {archives.expected(self.ARCHIVES, self.LAYOUT)}"
       )
     with self._unpacked(source) as folder:
-      survey = listing.survey(self._find(folder))
+      survey = checking.survey(self._find(folder))
       survey.check(skip_bad=skip_bad)
       if not survey.measured:
         raise ValueError(
@@ -136,7 +137,7 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     if packed and packed == archives.fingerprint(source, self.ARCHIVES):
       return
     with self._unpacked(source) as folder:
-      found = listing.fingerprint(self._find(folder))
+      found = checking.fingerprint(self._find(folder))
     if found != metadata["fingerprint"]:
       raise ValueError(
         f"{self.name} in {self.data_dir} was prepared from other files than"

@@ -14,7 +14,7 @@ import numpy as np
 
 from fcn_jax import types
 from fcn_jax.data import files
-from fcn_jax.data import listing
+from fcn_jax.data import palettes
 
 Color = tuple[int, int, int]
 
@@ -138,7 +138,7 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
   if not 1 <= len(entries) <= _MAX_CLASSES:
     raise ValueError(f"{len(entries)} classes; there must be 1 to 255")
   names, palette, values, colors = [], [], {}, {}
-  defaults = listing.voc_palette(num_classes=len(entries))
+  defaults = palettes.voc_palette(num_classes=len(entries))
   for label, entry in enumerate(entries):
     if isinstance(entry, str):
       entry = {"name": entry}
@@ -258,7 +258,7 @@ def infer(masks: Sequence[MaskValues]) -> ClassTable:
       f" as {values[:8]}; there must be 2 to 255 classes. Are these masks of"
       " classes? If so, list the classes in classes.json"
     )
-  defaults = listing.voc_palette(num_classes=len(values))
+  defaults = palettes.voc_palette(num_classes=len(values))
   palette = _common_palette(grey)
   in_order = values == list(range(len(values)))
   return ClassTable(

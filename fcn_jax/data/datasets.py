@@ -52,7 +52,7 @@ def opened(
 ) -> Iterator[listing.Listing]:
   """Lists the files of a data set, unpacking its archives for the while.
 
-  Give the listing to `listing.survey` to have all files checked.
+  Give the listing to `checking.survey` to have all files checked.
 
   Args:
     name: one of `FROM_FILES`.

@@ -37,9 +37,11 @@ from collections.abc import Sequence
 import tensorflow_datasets as tfds
 
 from fcn_jax.data import builder
+from fcn_jax.data import checking
 from fcn_jax.data import class_table
 from fcn_jax.data import files
 from fcn_jax.data import listing
+from fcn_jax.data import threads
 
 CLASSES_FILE = "classes.json"
 SPLITS = ("train", "validation", "test")
@@ -216,7 +218,7 @@ def _class_table(
   masks = list(
     filter(
       None,
-      listing.in_parallel(
+      threads.in_parallel(
         _mask_values, [pair.mask for pair in pairs], title="finding classes"
       ),
     )
@@ -252,7 +254,7 @@ def _white(pairs: Sequence[listing.Pair]) -> int | None:
   ]
   values = [
     value
-    for value in listing.in_parallel(
+    for value in threads.in_parallel(
       _deepest_value, paths, title="looking for 16 bits"
     )
     if value is not None
@@ -321,7 +323,7 @@ def builder_of(
       f"folder: {path} {kind}; give the folder with your pictures: {LAYOUT}"
     )
   name = re.sub(r"\W+", "_", path.resolve().name)
-  fingerprint = listing.fingerprint(find(path))
+  fingerprint = checking.fingerprint(find(path))
   state = tfds.core.BuilderConfig(name=f"{name}-{fingerprint[:12]}")
 
   class FolderInThisState(Folder, skip_registration=True):

@@ -1,31 +1,23 @@
 """What a data set's files are: pairs of picture and mask, and their faults.
 
 A data set made of files is found in two steps. `find` in its module lists the
-pairs by their names, without opening them, as a `Listing`. `survey` then reads
-every file of it, in parallel, and tells what is in them, and what is wrong.
+pairs by their names as a `Listing`, mostly without opening them. `checking`
+then reads every file of it and tells what is in them, and what is wrong.
 """
 
 import collections
-import concurrent.futures
 import dataclasses
-import functools
-import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import tqdm
-from PIL import Image
 
-from fcn_jax import types
 from fcn_jax.data import files
 
 # A message of hundreds of lines is not read.
 _MAX_FAULTS = 40
-# In place of the hash of a file that cannot be read.
-_UNREADABLE = "unreadable"
 
 
 class Fault(NamedTuple):
@@ -95,50 +87,6 @@ class Listing:
   notes: Sequence[str] = ()
 
 
-class Measured(NamedTuple):
-  """What was found in the files of one pair.
-
-  Attributes:
-    pair: the files.
-    size: height and width in pixels.
-    class_counts: [256] int64, pixels of each label, void included.
-    histogram: [3, 256] int64, pixels of each value of each channel, R, G, B.
-  """
-
-  pair: Pair
-  size: tuple[int, int]
-  class_counts: np.ndarray
-  histogram: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Survey:
-  """What was found in all files of a listing.
-
-  Attributes:
-    listing: what was read.
-    measured: the pairs without a fault, in the listing's order, and without
-      those that `Listing.skip_void` leaves out.
-    faults: of the listing and of the files, in the order of their paths.
-    fingerprint: see `fingerprint`.
-  """
-
-  listing: Listing
-  measured: Sequence[Measured]
-  faults: Sequence[Fault]
-  fingerprint: str
-
-  def check(self, *, skip_bad: bool = False) -> None:
-    """Raises a `ValueError` that names the faults, unless they are skipped.
-
-    Args:
-      skip_bad: whether the pairs without a fault are enough; there must be one
-        at least.
-    """
-    if self.faults and not (skip_bad and self.measured):
-      raise ValueError(describe(self.listing.name, self.faults))
-
-
 def describe(name: str, faults: Sequence[Fault]) -> str:
   """Names the faults of a data set, a line for each of the first forty."""
   lines = [f"- {path} {reason}" for path, reason in faults[:_MAX_FAULTS]]
@@ -152,197 +100,6 @@ def describe(name: str, faults: Sequence[Fault]) -> str:
       *lines,
     ]
   )
-
-
-def survey(listing: Listing, *, num_threads: int | None = None) -> Survey:
-  """Reads every file of a listing, with a progress bar.
-
-  A pair is good if all of its files can be decoded and have the same size, and
-  its mask has a pixel that is not void.
-
-  Args:
-    listing: the files.
-    num_threads: that read at a time; the number of cores if None. Each needs
-      memory for one decoded pair.
-  """
-  measured, faults = [], list(listing.faults)
-  digest = _start_digest(listing)
-  # Threads: Pillow decodes outside of Python's lock.
-  read = functools.partial(_measure, listing)
-  for pair, (outcome, hashes) in zip(
-    listing.pairs,
-    in_parallel(
-      read,
-      listing.pairs,
-      num_threads=num_threads,
-      title=f"checking {listing.name}",
-    ),
-    strict=True,
-  ):
-    _digest_pair(digest, pair, hashes)
-    if not isinstance(outcome, Measured):
-      faults.extend(outcome)
-    elif outcome.class_counts[: types.IGNORE_LABEL].any():
-      measured.append(outcome)
-  return Survey(
-    listing=listing,
-    measured=measured,
-    faults=sorted(faults),
-    fingerprint=digest.hexdigest(),
-  )
-
-
-def fingerprint(listing: Listing, *, num_threads: int | None = None) -> str:
-  """A hash of the names and contents of all files, and of how they are read.
-
-  The folder's place and the files' times are left out: a copy has the same one.
-
-  Args:
-    listing: the files.
-    num_threads: that read at a time; the number of cores if None.
-  """
-  digest = _start_digest(listing)
-  hashes = in_parallel(
-    _hash_pair,
-    listing.pairs,
-    num_threads=num_threads,
-    title=f"comparing {listing.name}",
-  )
-  for pair, values in zip(listing.pairs, hashes, strict=True):
-    _digest_pair(digest, pair, values)
-  return digest.hexdigest()
-
-
-def in_parallel(
-  function: Callable[[Any], Any],
-  items: Sequence[Any],
-  *,
-  num_threads: int | None = None,
-  title: str,
-) -> Iterator[Any]:
-  """Yields a function's results in the order of its arguments, from threads.
-
-  With a progress bar, where the work takes longer than half a second.
-
-  Args:
-    function: of one item.
-    items: its arguments.
-    num_threads: that work at a time; the number of cores if None.
-    title: of the bar.
-  """
-  num_threads = num_threads or os.cpu_count() or 1
-  # A million futures at once would take a while to make.
-  chunk = 16 * num_threads
-  progress = tqdm.tqdm(
-    total=len(items), desc=title, unit="file", disable=None, delay=0.5
-  )
-  with progress, concurrent.futures.ThreadPoolExecutor(num_threads) as executor:
-    for start in range(0, len(items), chunk):
-      for result in executor.map(function, items[start : start + chunk]):
-        progress.update()
-        yield result
-
-
-def _measure(
-  listing: Listing, pair: Pair
-) -> tuple[Measured | list[Fault], list[str]]:
-  """What is in the files of a pair, or what is wrong; and the files' hashes."""
-  decoders = {
-    pair.picture: listing.decode_picture,
-    pair.mask: listing.decode_mask,
-    **{path: listing.decode_extras[name] for name, path in pair.extras.items()},
-  }
-  arrays, hashes, faults = {}, [], []
-  for path, decode in decoders.items():
-    try:
-      content = path.read_bytes()
-      hashes.append(hashlib.sha256(content).hexdigest())
-      arrays[path] = decode(content)
-    except OSError as error:
-      hashes.append(_UNREADABLE)
-      faults.append(Fault(path, f"cannot be read ({error.strerror})"))
-    except ValueError as error:
-      faults.append(Fault(path, str(error)))
-  faults = faults or _compare(pair, arrays, skip_void=listing.skip_void)
-  if faults:
-    return faults, hashes
-  return measure(pair, arrays[pair.picture], arrays[pair.mask]), hashes
-
-
-def measure(pair: Pair, picture: np.ndarray, label: np.ndarray) -> Measured:
-  """Counts what is in a picture and its labels.
-
-  Args:
-    pair: what they are.
-    picture: [H, W, 3] uint8.
-    label: [H, W] uint8.
-  """
-  return Measured(
-    pair,
-    size=label.shape,
-    class_counts=_histogram(label),
-    histogram=_histogram(picture).reshape(3, 256),
-  )
-
-
-def _histogram(array: np.ndarray) -> np.ndarray:
-  # NumPy's bincount would need eight times the memory of the pixels.
-  return np.array(Image.fromarray(array).histogram(), np.int64)
-
-
-def _compare(
-  pair: Pair, arrays: Mapping[pathlib.Path, np.ndarray], *, skip_void: bool
-) -> list[Fault]:
-  """Faults of a pair whose files are all readable."""
-  picture = arrays[pair.picture]
-  faults = []
-  for path in (pair.mask, *pair.extras.values()):
-    if arrays[path].shape[:2] == picture.shape[:2]:
-      continue
-    reason = (
-      f"has {_size(arrays[path])} pixels (width x height), but its picture"
-      f" {pair.picture} {_size(picture)}; resize the mask (nearest neighbour)"
-      " or replace the one that is wrong"
-    )
-    if arrays[path].shape[:2] == picture.shape[1::-1]:
-      reason += "; one of them lies on its side, perhaps by its EXIF data"
-    faults.append(Fault(path, reason))
-  if not skip_void and (arrays[pair.mask] == types.IGNORE_LABEL).all():
-    faults.append(
-      Fault(
-        pair.mask, "is void everywhere; label some of it or remove the pair"
-      )
-    )
-  return faults
-
-
-def _size(array: np.ndarray) -> str:
-  return f"{array.shape[1]}x{array.shape[0]}"
-
-
-def _hash_pair(pair: Pair) -> list[str]:
-  hashes = []
-  for path in (pair.picture, pair.mask, *pair.extras.values()):
-    try:
-      hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
-    except OSError:
-      hashes.append(_UNREADABLE)
-  return hashes
-
-
-def _start_digest(listing: Listing) -> "hashlib._Hash":
-  digest = hashlib.sha256(
-    repr((listing.class_names, listing.settings)).encode()
-  )
-  for path, _ in listing.faults:
-    digest.update(f"fault {path.name}\n".encode())
-  return digest
-
-
-def _digest_pair(
-  digest: "hashlib._Hash", pair: Pair, hashes: Sequence[str]
-) -> None:
-  digest.update(f"{pair.split} {pair.name} {' '.join(hashes)}\n".encode())
 
 
 def check_folders(
@@ -492,18 +249,3 @@ def _is_inside_itself(folder: str) -> bool:
   """Whether a link leads back to a folder above, so that a walk has no end."""
   path = pathlib.Path(folder)
   return any(os.path.samefile(path, parent) for parent in path.parents)
-
-
-def voc_palette(*, num_classes: int) -> tuple[tuple[int, int, int], ...]:
-  """The colours of PASCAL VOC, for any number of classes up to 256.
-
-  The bits of a class's number, from the lowest, are dealt to the channels R, G
-  and B in turn, and fill each of them from its highest bit.
-  """
-  colors = np.zeros((num_classes, 3), np.uint8)
-  numbers = np.arange(num_classes)
-  for bit in range(8):
-    colors[:, bit % 3] |= ((numbers >> bit & 1) << (7 - bit // 3)).astype(
-      np.uint8
-    )
-  return tuple(tuple(int(value) for value in color) for color in colors)

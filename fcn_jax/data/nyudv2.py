@@ -19,6 +19,7 @@ from fcn_jax.data import files
 from fcn_jax.data import listing
 from fcn_jax.data import lists
 from fcn_jax.data import matlab
+from fcn_jax.data import palettes
 
 # Names and their order: data/nyud/classes.txt in
 # github.com/shelhamer/fcn.berkeleyvision.org, with its spelling. In the files,
@@ -65,7 +66,7 @@ CLASS_NAMES = (
   "otherfurniture",
   "otherprop",
 )
-PALETTE = listing.voc_palette(num_classes=len(CLASS_NAMES))
+PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 
 # Our name of each split, and its list.
 _LISTS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}

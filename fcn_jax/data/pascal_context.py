@@ -16,6 +16,7 @@ from fcn_jax.data import builder
 from fcn_jax.data import listing
 from fcn_jax.data import lists
 from fcn_jax.data import matlab
+from fcn_jax.data import palettes
 
 # The 59 classes in the papers' order, and the number of each in the label maps.
 # Names: data/pascal-context/classes-59.txt in
@@ -92,7 +93,7 @@ _OTHER_NAMES = {
 _NUM_NAMES = 459
 
 CLASS_NAMES = ("background", *_NUMBERS)
-PALETTE = listing.voc_palette(num_classes=len(CLASS_NAMES))
+PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 
 # Our name of each split, and VOC's.
 _LISTS = {"train": "train", "validation": "val"}

@@ -30,8 +30,9 @@ from fcn_jax import types
 from fcn_jax.data import cityscapes
 from fcn_jax.data import examples
 from fcn_jax.data import files
-from fcn_jax.data import listing
 from fcn_jax.data import oxford_pets
+from fcn_jax.data import palettes
+from fcn_jax.data import threads
 
 PREFIX = "tfds:"
 
@@ -362,7 +363,7 @@ def _scan(
   split = "train" if "train" in splits else splits[0]
   records = _Records(builder, split, features)
   used = np.zeros(256, bool)
-  for values in listing.in_parallel(
+  for values in threads.in_parallel(
     functools.partial(_values, name, records),
     range(len(records)),
     title=f"reading the masks of {name}",
@@ -377,7 +378,7 @@ def _scan(
   table[types.IGNORE_LABEL] = types.IGNORE_LABEL
   return Meaning(
     class_names=tuple(f"class {value}" for value in values),
-    palette=listing.voc_palette(num_classes=len(values)),
+    palette=palettes.voc_palette(num_classes=len(values)),
     decode=functools.partial(_decode, table=table, split=split),
   )
 

@@ -19,6 +19,7 @@ from fcn_jax.data import builder
 from fcn_jax.data import listing
 from fcn_jax.data import lists
 from fcn_jax.data import matlab
+from fcn_jax.data import palettes
 
 # Names, their order, and the two pictures without labels:
 # data/sift-flow/classes.txt in github.com/shelhamer/fcn.berkeleyvision.org. In
@@ -59,7 +60,7 @@ CLASS_NAMES = (
   "window",
 )
 GEOMETRIC_NAMES = ("sky", "horizontal", "vertical")
-PALETTE = listing.voc_palette(num_classes=len(CLASS_NAMES))
+PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 _UNLABELED = ("highway_bost181", "street_urb506")
 
 SPLITS = ("train", "test")

@@ -23,6 +23,7 @@ from fcn_jax.data import files
 from fcn_jax.data import listing
 from fcn_jax.data import lists
 from fcn_jax.data import matlab
+from fcn_jax.data import palettes
 
 # In the order of their ids: data/pascal/classes.txt in
 # github.com/shelhamer/fcn.berkeleyvision.org.
@@ -49,7 +50,7 @@ CLASS_NAMES = (
   "train",
   "tvmonitor",
 )
-PALETTE = listing.voc_palette(num_classes=len(CLASS_NAMES))
+PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 
 SPLITS = ("train", "validation", "validation2012")
 # How many names the published lists give. 8,498 and 736: README.md and

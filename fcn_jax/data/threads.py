@@ -1,0 +1,38 @@
+"""Work on many files at a time, with a progress bar."""
+
+import concurrent.futures
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tqdm
+
+
+def in_parallel(
+  function: Callable[[Any], Any],
+  items: Sequence[Any],
+  *,
+  num_threads: int | None = None,
+  title: str,
+) -> Iterator[Any]:
+  """Yields a function's results in the order of its arguments, from threads.
+
+  With a progress bar, where the work takes longer than half a second.
+
+  Args:
+    function: of one item.
+    items: its arguments.
+    num_threads: that work at a time; the number of cores if None.
+    title: of the bar.
+  """
+  num_threads = num_threads or os.cpu_count() or 1
+  # A million futures at once would take a while to make.
+  chunk = 16 * num_threads
+  progress = tqdm.tqdm(
+    total=len(items), desc=title, unit="file", disable=None, delay=0.5
+  )
+  with progress, concurrent.futures.ThreadPoolExecutor(num_threads) as executor:
+    for start in range(0, len(items), chunk):
+      for result in executor.map(function, items[start : start + chunk]):
+        progress.update()
+        yield result
