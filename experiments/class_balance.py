@@ -29,7 +29,7 @@ import functools
 import math
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -37,6 +37,7 @@ import numpy as np
 import tqdm
 import tyro
 
+import arms
 import class_balance_report
 import command_line
 import fcn_jax as fcn
@@ -44,7 +45,7 @@ import options
 import training
 
 EXPERIMENT = "class_balance"
-CONTENTS = (class_balance_report.ARMS_FOLDER, *class_balance_report.FILES)
+CONTENTS = (arms.FOLDER, *class_balance_report.FILES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,63 +135,44 @@ def class_weights(frequencies: Frequencies) -> np.ndarray:
   return weights / np.sum(frequencies.shares * weights)
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-  """One way of training.
-
-  Attributes:
-    name: for tables, figures and file names.
-    sampler: which pixels enter the loss, see `fcn.sampling`.
-    cut: (key, batch) -> batch of patches; None for whole images.
-  """
-
-  name: str
-  sampler: fcn.train.Sampler = fcn.sampling.whole_image
-  cut: Callable[[jax.Array, fcn.types.Batch], fcn.types.Batch] | None = None
-
-
 def count_pixels(config: ClassBalance) -> int:
   """Pixels of each image that enter the loss where not all do."""
   return config.patches_per_image * math.prod(config.patch_size)
 
 
-def plan_arms(config: ClassBalance, frequencies: Frequencies) -> list[Arm]:
+def plan_arms(config: ClassBalance, frequencies: Frequencies) -> list[arms.Arm]:
   """The arms of the training."""
   num_classes = len(frequencies.shares)
   count = count_pixels(config)
   rate = count / math.prod(config.crop_size)
   sampling = fcn.sampling
-  return [
-    Arm("plain"),
+  samplers = {
+    "plain": sampling.whole_image,
     # Pixel by pixel, and not by cells of the score map, as the balanced arm.
-    Arm(f"p={rate:.3g}", functools.partial(sampling.bernoulli, rate=rate)),
-    Arm(
-      "class weights",
-      functools.partial(
-        sampling.class_weighted,
-        class_weights=tuple(class_weights(frequencies).tolist()),
-      ),
+    f"p={rate:.3g}": functools.partial(sampling.bernoulli, rate=rate),
+    "class weights": functools.partial(
+      sampling.class_weighted,
+      class_weights=tuple(class_weights(frequencies).tolist()),
     ),
-    Arm(
-      "balanced pixels",
-      functools.partial(
-        sampling.class_balanced,
-        count=config.images_per_step * count,
-        num_classes=num_classes,
-      ),
+    "balanced pixels": functools.partial(
+      sampling.class_balanced,
+      count=config.images_per_step * count,
+      num_classes=num_classes,
     ),
-    Arm("hard pixels", functools.partial(sampling.hardest, count=count)),
-    Arm(
-      "balanced patches",
-      cut=jax.jit(
-        functools.partial(
-          fcn.patches.balanced_patches,
-          num_patches=config.patches_per_image,
-          size=config.patch_size,
-          num_classes=num_classes,
-        )
-      ),
+    "hard pixels": functools.partial(sampling.hardest, count=count),
+  }
+  cut = functools.partial(
+    fcn.patches.balanced_patches,
+    num_patches=config.patches_per_image,
+    size=config.patch_size,
+    num_classes=num_classes,
+  )
+  return [
+    *(
+      arms.Arm(name, config.images_per_step, sampler)
+      for name, sampler in samplers.items()
     ),
+    arms.Arm("balanced patches", config.images_per_step, cut=jax.jit(cut)),
   ]
 
 
@@ -214,81 +196,6 @@ def check_options(config: ClassBalance) -> None:
     )
 
 
-def batches_of(
-  config: ClassBalance,
-  arm: Arm,
-  splits: training.Data,
-  seed: int,
-  key: jax.Array,
-) -> Iterator[fcn.types.Batch]:
-  """Endless batches of images, or of patches cut with `key`."""
-  batches = training.train_batches(
-    config, splits.train, batch_size=config.images_per_step, seed=seed
-  )
-  for step, batch in enumerate(batches):
-    if arm.cut:
-      batch = arm.cut(jax.random.fold_in(key, step), batch)
-    yield batch
-
-
-def train_arms(
-  config: ClassBalance, arms: list[Arm], splits: training.Data
-) -> None:
-  """Trains and evaluates all arms that are not finished yet."""
-  (config.workdir / class_balance_report.ARMS_FOLDER).mkdir(exist_ok=True)
-  model = fcn.models.FCN(
-    splits.train.num_classes,
-    backbone=config.backbone,
-    stride=8,
-    dropout_rate=0.1,
-    normalization="batch",
-  )
-  optimizer = fcn.optimizers.adamw(
-    config.learning_rate,
-    total_steps=config.steps,
-    warmup_steps=config.warmup_steps,
-    weight_decay=config.weight_decay,
-  )
-  progress = tqdm.tqdm(
-    total=len(arms) * config.num_seeds * config.steps,
-    unit="step",
-    disable=None,
-  )
-  with progress:
-    for arm in arms:
-      step = fcn.train.make_train_step(model, optimizer, sampler=arm.sampler)
-      for seed in range(config.num_seeds):
-        result_file = class_balance_report.arm_file(config, arm.name, seed)
-        if result_file.exists():
-          progress.update(config.steps)
-          continue
-        progress.set_description(f"{arm.name}, seed {seed}")
-        rows = []
-
-        def on_row(row, rows=rows):
-          rows.append(row)
-          progress.set_postfix(loss=f"{row['loss']:.3f}")
-          progress.update(row["num_steps"])
-
-        keys = jax.random.split(jax.random.key(seed), 3)
-        state = training.fit(
-          step,
-          fcn.train.create_state(keys[0], model, optimizer),
-          functools.partial(batches_of, config, arm, splits, seed, keys[2]),
-          keys[1],
-          num_steps=config.steps,
-          log_every=config.log_every,
-          on_row=on_row,
-        )
-        confusion = training.evaluate(model, state, splits.batches)
-        mean_iu = fcn.metrics.scores(confusion).mean_iu
-        progress.write(f"{arm.name}, seed {seed}: mean IU {mean_iu:.3f}")
-        # This file says that the arm is finished.
-        fcn.writers.write_json(
-          result_file, {"rows": rows, "confusion": confusion.tolist()}
-        )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, trains what is missing, writes the report.
 
@@ -306,13 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
       {"plain": config.images_per_step}, splits.train
     )
     frequencies = count_classes(splits.train)
-    arms = plan_arms(config, frequencies)
+    planned = plan_arms(config, frequencies)
     command_line.claim_workdir(config, EXPERIMENT, CONTENTS)
-  train_arms(config, arms, splits)
+  arms.train(config, planned, splits)
   print(
     class_balance_report.write(
       config,
-      [arm.name for arm in arms],
+      [arm.name for arm in planned],
       shares=frequencies.shares,
       weights=class_weights(frequencies),
       evaluation=splits.evaluation,

@@ -1,7 +1,5 @@
 """The table and the figure of the comparison of ways to balance classes."""
 
-import json
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,19 +7,14 @@ import jax
 import matplotlib.figure
 import numpy as np
 
+import arms
 import command_line
 import fcn_jax as fcn
 
-ARMS_FOLDER = "arms"
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.md"
 FIGURE_FILE = "class_balance.png"
 FILES = (SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
-
-
-def arm_file(config: Any, name: str, seed: int) -> pathlib.Path:
-  """Where a finished arm keeps what it found."""
-  return config.workdir / ARMS_FOLDER / f"{name}-seed{seed}.json"
 
 
 def write(
@@ -74,10 +67,7 @@ def _arm(
   config: Any, name: str, class_names: tuple[str, ...], order: list[str]
 ) -> dict[str, Any]:
   """The figures of an arm, with its classes in the given order."""
-  seeds = [
-    json.loads(arm_file(config, name, seed).read_text(encoding="utf-8"))
-    for seed in range(config.num_seeds)
-  ]
+  seeds = arms.read_results(config, name)
   scores = []
   for seed in seeds:
     values = fcn.metrics.scores(np.array(seed["confusion"]))._asdict()

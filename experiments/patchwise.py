@@ -34,7 +34,7 @@ import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +44,7 @@ import optax
 import tqdm
 import tyro
 
+import arms
 import command_line
 import fcn_jax as fcn
 import options
@@ -52,8 +53,7 @@ import training
 
 EXPERIMENT = "patchwise"
 TIMING_FILE = "timing.json"
-ARMS_FOLDER = "arms"
-CONTENTS = (TIMING_FILE, ARMS_FOLDER, *patchwise_report.FILES)
+CONTENTS = (TIMING_FILE, arms.FOLDER, *patchwise_report.FILES)
 # Stride of the network that is trained, and side of the cells it samples.
 STRIDE = 8
 
@@ -308,23 +308,6 @@ def relative_difference(tree: Any, reference: Any) -> float:
   return float(optax.tree.norm(difference) / optax.tree.norm(reference))
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-  """One way of training.
-
-  Attributes:
-    name: for tables, figures and file names.
-    images_per_step: images loaded for each step.
-    rate: sampling rate.
-    cut: (key, batch) -> batch of patches; None for whole images.
-  """
-
-  name: str
-  images_per_step: int
-  rate: float = 1.0
-  cut: Callable[[jax.Array, fcn.types.Batch], fcn.types.Batch] | None = None
-
-
 def grid_patches(
   key: jax.Array,
   batch: fcn.types.Batch,
@@ -374,7 +357,7 @@ def count_images(config: Patchwise) -> tuple[int, int]:
   return whole, sampled
 
 
-def plan_arms(config: Patchwise, num_classes: int) -> list[Arm]:
+def plan_arms(config: Patchwise, num_classes: int) -> list[arms.Arm]:
   """The arms of the training."""
   whole, sampled = count_images(config)
 
@@ -385,11 +368,15 @@ def plan_arms(config: Patchwise, num_classes: int) -> list[Arm]:
       size=config.patch_size,
       **options,
     )
-    return Arm(name, config.patch_images, cut=jax.jit(cut))
+    return arms.Arm(name, config.patch_images, cut=jax.jit(cut))
 
   return [
-    Arm("whole images", whole),
-    Arm(f"p={config.rate:g}", sampled, config.rate),
+    arms.Arm("whole images", whole),
+    arms.Arm(
+      f"p={config.rate:g}",
+      sampled,
+      functools.partial(fcn.sampling.bernoulli, rate=config.rate, cell=STRIDE),
+    ),
     patches("random patches", fcn.patches.sample_patches),
     patches("grid patches", grid_patches),
     patches(
@@ -446,101 +433,6 @@ def check_options(config: Patchwise) -> Outputs:
   return outputs
 
 
-def make_trained_model(config: Patchwise, num_classes: int) -> fcn.models.FCN:
-  """The network that all arms train."""
-  return fcn.models.FCN(
-    num_classes,
-    backbone=config.backbone,
-    stride=STRIDE,
-    dropout_rate=0.1,
-    normalization="batch",
-  )
-
-
-def batches_of(
-  config: Patchwise, arm: Arm, splits: training.Data, seed: int, key: jax.Array
-) -> Iterator[fcn.types.Batch]:
-  """Endless batches of images, or of patches cut with `key`."""
-  batches = training.train_batches(
-    config, splits.train, batch_size=arm.images_per_step, seed=seed
-  )
-  for step, batch in enumerate(batches):
-    if arm.cut:
-      batch = arm.cut(jax.random.fold_in(key, step), batch)
-    yield batch
-
-
-def train_arms(
-  config: Patchwise, arms: list[Arm], splits: training.Data
-) -> None:
-  """Trains and evaluates all arms that are not finished yet."""
-  folder = config.workdir / ARMS_FOLDER
-  folder.mkdir(exist_ok=True)
-  model = make_trained_model(config, splits.train.num_classes)
-  optimizer = fcn.optimizers.adamw(
-    config.learning_rate,
-    total_steps=config.steps,
-    warmup_steps=config.warmup_steps,
-    weight_decay=config.weight_decay,
-  )
-
-  @functools.cache  # The arms of patches share one compilation.
-  def make_step(rate):
-    sampler = functools.partial(fcn.sampling.bernoulli, rate=rate, cell=STRIDE)
-    return fcn.train.make_train_step(model, optimizer, sampler=sampler)
-
-  progress = tqdm.tqdm(
-    total=len(arms) * config.num_seeds * config.steps,
-    unit="step",
-    disable=None,
-  )
-  with progress:
-    for arm in arms:
-      step = make_step(arm.rate)
-      for seed in range(config.num_seeds):
-        result_file = folder / f"{arm.name}-seed{seed}.json"
-        if result_file.exists():
-          progress.update(config.steps)
-          continue
-        progress.set_description(f"{arm.name}, seed {seed}")
-        rows = []
-
-        def on_row(row, rows=rows):
-          rows.append(row)
-          progress.set_postfix(loss=f"{row['loss']:.3f}")
-          progress.update(row["num_steps"])
-
-        keys = jax.random.split(jax.random.key(seed), 3)
-        state = fcn.train.create_state(keys[0], model, optimizer)
-        make_batches = functools.partial(
-          batches_of, config, arm, splits, seed, keys[2]
-        )
-        temporary_bytes = training.temporary_bytes(
-          step, state, next(make_batches()), keys[1]
-        )
-        state = training.fit(
-          step,
-          state,
-          make_batches,
-          keys[1],
-          num_steps=config.steps,
-          log_every=config.log_every,
-          on_row=on_row,
-        )
-        confusion = training.evaluate(model, state, splits.batches)
-        mean_iu = fcn.metrics.scores(confusion).mean_iu
-        progress.write(f"{arm.name}, seed {seed}: mean IU {mean_iu:.3f}")
-        # This file says that the arm is finished.
-        fcn.writers.write_json(
-          result_file,
-          {
-            "rows": rows,
-            "temporary_bytes": temporary_bytes,
-            "confusion": confusion.tolist(),
-          },
-        )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, times and trains what is missing, writes the report.
 
@@ -555,14 +447,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line.check_workdir(config, EXPERIMENT)
     splits = training.load_data(config)
     num_classes = splits.train.num_classes
-    arms = plan_arms(config, num_classes)
-    images_per_step = {arm.name: arm.images_per_step for arm in arms}
+    planned = plan_arms(config, num_classes)
+    images_per_step = {arm.name: arm.images_per_step for arm in planned}
     training.check_images_per_step(images_per_step, splits.train)
     command_line.claim_workdir(config, EXPERIMENT, CONTENTS)
   timing_file = config.workdir / TIMING_FILE
   if not timing_file.exists():
     fcn.writers.write_json(timing_file, measure(config, num_classes))
-  train_arms(config, arms, splits)
+  arms.train(config, planned, splits)
   print(
     patchwise_report.write(
       config,

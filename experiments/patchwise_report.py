@@ -1,6 +1,5 @@
 """The tables and figures of the comparison of patches and whole images."""
 
-import json
 import math
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax
 import matplotlib.figure
 import numpy as np
 
+import arms
 import command_line
 import fcn_jax as fcn
 
@@ -67,7 +67,7 @@ def write(
   Returns:
     The tables, in Markdown, for people to read.
   """
-  arms = {name: _read_arm(config, name) for name in images_per_step}
+  results = {name: arms.read_results(config, name) for name in images_per_step}
   summary = {
     "outputs": outputs._asdict(),
     "timing": timing,
@@ -93,7 +93,7 @@ def write(
           _scores(seed["confusion"], evaluation.class_names) for seed in seeds
         ],
       }
-      for name, seeds in arms.items()
+      for name, seeds in results.items()
     },
     "evaluation_images": len(evaluation.source),
     "device": jax.devices()[0].device_kind,
@@ -115,21 +115,12 @@ def write(
     config.workdir / CURVES_FILE,
     {
       name: _curves(seeds, images_per_step[name])
-      for name, seeds in arms.items()
+      for name, seeds in results.items()
     },
     f"{config.dataset}, FCN-8s, {config.backbone}, as many pixels in the loss "
     "of each step",
   )
   return table
-
-
-def _read_arm(config: Any, name: str) -> list[dict[str, Any]]:
-  """What each seed of an arm found."""
-  folder = config.workdir / "arms"
-  return [
-    json.loads((folder / f"{name}-seed{seed}.json").read_text(encoding="utf-8"))
-    for seed in range(config.num_seeds)
-  ]
 
 
 def _total(seed: dict[str, Any], name: str) -> int:
