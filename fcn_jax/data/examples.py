@@ -33,15 +33,15 @@ def stack(
   Raises:
     ValueError: a picture is larger than `size`.
   """
-  sizes = np.array([label.shape for _, label in pairs], np.int32)
-  padded = [transforms.pad_to(*pair, size=size) for pair in pairs]
-  images, labels = zip(*padded, strict=True)
-  return types.Batch(
-    images=np.stack(images),
-    # Late: sources may have bytes, and a crop has fewer of them.
-    labels=np.stack(labels, dtype=np.int32, casting="same_kind"),
-    sizes=sizes if with_sizes else None,
+  batch = types.Batch(
+    images=np.empty((len(pairs), *size, 3), np.uint8),
+    # Sources may have bytes; a crop has fewer of them to make larger.
+    labels=np.empty((len(pairs), *size), np.int32),
+    sizes=np.array([label.shape for _, label in pairs], np.int32),
   )
+  for number, pair in enumerate(pairs):
+    transforms.write_padded(*pair, batch.images[number], batch.labels[number])
+  return batch if with_sizes else batch._replace(sizes=None)
 
 
 def check_labels(example: Any, *, num_classes: int) -> None:

@@ -229,21 +229,49 @@ def pad_to(
       size.
   """
   _check_pair(image, label)
+  if label.shape == tuple(size):
+    return image, label
+  padded_image = np.empty((*size, 3), image.dtype)
+  padded_label = np.empty(size, label.dtype)
+  write_padded(image, label, padded_image, padded_label, fill=fill)
+  return padded_image, padded_label
+
+
+def write_padded(
+  image: np.ndarray,
+  label: np.ndarray,
+  padded_image: np.ndarray,
+  padded_label: np.ndarray,
+  *,
+  fill: tuple[int, int, int] = FILL,
+) -> None:
+  """Does what `pad_to` does, into arrays that are there, such as a batch's.
+
+  Args:
+    image: [h, w, 3] uint8.
+    label: [h, w] integers.
+    padded_image: [H, W, 3] uint8, written.
+    padded_label: [H, W] integers, written.
+    fill: RGB of the padding.
+
+  Raises:
+    ValueError: the picture is larger than the arrays.
+  """
   height, width = label.shape
+  size = padded_label.shape
   if height > size[0] or width > size[1]:
     raise ValueError(
       f"a picture of {height}x{width} pixels (height x width) is larger than"
       f" the size to pad to, {size[0]}x{size[1]}"
     )
-  if label.shape == tuple(size):
-    return image, label
-  padded_image = np.empty((*size, 3), image.dtype)
   # A row at a time: pixel by pixel takes several times as long.
-  padded_image[:] = np.tile(np.array(fill, image.dtype), (size[1], 1))
+  row = np.tile(np.array(fill, padded_image.dtype), (size[1], 1))
   padded_image[:height, :width] = image
-  padded_label = np.full(size, types.IGNORE_LABEL, label.dtype)
+  padded_image[:height, width:] = row[width:]
+  padded_image[height:] = row
   padded_label[:height, :width] = label
-  return padded_image, padded_label
+  padded_label[:height, width:] = types.IGNORE_LABEL
+  padded_label[height:] = types.IGNORE_LABEL
 
 
 def _check_pair(image: np.ndarray, label: np.ndarray) -> None:
