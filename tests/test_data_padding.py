@@ -46,19 +46,21 @@ def test_one_size_is_that_of_the_largest_height_and_width():
   assert padding.padded_sizes([(20, 30), (25, 10)], num_sizes=1) == ((25, 30),)
 
 
-def test_no_other_choice_of_two_sizes_wastes_less():
-  generator = np.random.default_rng(0)
-  for _ in range(20):
-    image_sizes = generator.integers(1, 8, size=(12, 2)).tolist()
-    chosen = padding.padded_sizes(image_sizes, num_sizes=2, multiple=1)
-    largest = tuple(np.max(image_sizes, axis=0).tolist())
-    others = [
-      sorted({other, largest}, key=np.prod)
-      for other in itertools.product(range(1, 8), repeat=2)
-      if other <= largest and other[1] <= largest[1]
-    ]
-    areas = [_padded_area(image_sizes, sizes) for sizes in others]
-    assert _padded_area(image_sizes, chosen) == min(areas)
+# With three sizes, the best ones are not what is best one by one.
+@pytest.mark.parametrize(
+  ("num_sizes", "seed"), [(2, 0), (2, 1), (3, 3), (3, 23)]
+)
+def test_no_other_choice_of_sizes_wastes_less(num_sizes, seed):
+  generator = np.random.default_rng(seed)
+  image_sizes = generator.integers(1, 7, size=(12, 2)).tolist()
+  chosen = padding.padded_sizes(image_sizes, num_sizes=num_sizes, multiple=1)
+  largest = tuple(np.max(image_sizes, axis=0).tolist())
+  candidates = itertools.product(*(range(1, side + 1) for side in largest))
+  areas = [
+    _padded_area(image_sizes, sorted({*others, largest}, key=np.prod))
+    for others in itertools.combinations(candidates, num_sizes - 1)
+  ]
+  assert _padded_area(image_sizes, chosen) == min(areas)
 
 
 def test_more_sizes_waste_less():

@@ -12,12 +12,12 @@ from fcn_jax import types
 from fcn_jax.data import pipeline
 
 
-def _source(count, height=12, width=16, num_classes=5):
+def _source(count, height=12, width=16, num_classes=5, step=1):
   """Examples whose pixels in the blue channel hold their number."""
   generator = np.random.default_rng(0)
   examples = []
   for index in range(count):
-    size = (height + index % 3, width - index % 4)
+    size = (height + step * (index % 3), width - step * (index % 4))
     image = generator.integers(256, size=(*size, 3), dtype=np.uint8)
     image[..., 2] = index
     label = generator.integers(num_classes, size=size, dtype=np.int32)
@@ -187,6 +187,7 @@ def test_image_and_label_of_an_example_stay_together():
     )
   ]
   images, labels = _take(_train(source, crop_size=(24, 24), num_classes=200), 4)
+  assert labels.dtype == np.int32
   inside = labels != types.IGNORE_LABEL
   assert inside.any() and not inside.all()
   np.testing.assert_array_equal(images[..., 0][inside], labels[inside])
@@ -195,7 +196,7 @@ def test_image_and_label_of_an_example_stay_together():
 @pytest.mark.parametrize("process_count", [2, 4])
 @pytest.mark.parametrize("options", [_AUGMENTATION, _WHOLE])
 def test_processes_share_out_the_batches_of_one(process_count, options):
-  source = _source(10)
+  source = _source(10, height=40, width=160, step=40)
   options = {"num_epochs": 3, **options}
   whole = list(_train(source, **options))
   parts = [
@@ -358,7 +359,7 @@ def test_evaluation_counts_every_labelled_pixel_once():
 def test_evaluation_has_each_example_once_on_any_number_of_hosts(
   process_count, count
 ):
-  examples = _source(count)
+  examples = _source(count, height=40, width=160, step=40)
   image_sizes = [example.label.shape for example in examples]
   sources = [_Counted(examples) for _ in range(process_count)]
   hosts = [
@@ -398,10 +399,16 @@ def test_evaluation_has_each_example_once_on_any_number_of_hosts(
 
 
 def test_hosts_together_have_the_batches_of_one():
-  source = _source(10)
-  whole = list(_eval(source, batch_size=4))
+  source = _source(10, height=40, width=160, step=40)
+  whole = list(_eval(source, batch_size=4, num_sizes=3))
   for index in range(2):
-    part = _eval(source, batch_size=4, process_index=index, process_count=2)
+    part = _eval(
+      source,
+      batch_size=4,
+      num_sizes=3,
+      process_index=index,
+      process_count=2,
+    )
     for own, batch in zip(part, whole, strict=True):
       expected = jax.tree.map(lambda array, index=index: array[index::2], batch)
       chex.assert_trees_all_equal(own, expected)

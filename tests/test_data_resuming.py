@@ -165,20 +165,27 @@ def test_every_option_enters_the_fingerprint_or_leaves_the_sequence():
   assert len(names - set(resuming._NOT_OF_THE_SEQUENCE)) == 16
 
 
-def test_other_data_are_another_fingerprint():
-  expected = resuming.fingerprint(_source(), **_OPTIONS)
-  for change in (
-    lambda source: source.pop(),
+@pytest.mark.parametrize(
+  "change",
+  [
     lambda source: source.reverse(),
     lambda source: source.__setitem__(0, source[0]._replace(name="other")),
-    lambda source: source[0].image.__setitem__((0, 0, 0), 256 - 1),
+    lambda source: source[0].image.__setitem__((0, 0, 0), 7),
     lambda source: source[-1].label.__setitem__((0, 0), 255),
-  ):
-    source = _source()
-    source[0].image[0, 0, 0] = 0
-    source[0].image[0, 0, 0] = 0
-    change(source)
-    assert resuming.fingerprint(source, **_OPTIONS) != expected
+  ],
+)
+def test_other_data_are_another_fingerprint(change):
+  source = _source()
+  expected = resuming.fingerprint(source, **_OPTIONS)
+  change(source)
+  assert resuming.fingerprint(source, **_OPTIONS) != expected
+
+
+def test_more_of_the_same_is_another_fingerprint():
+  first, second = (
+    resuming.fingerprint(_source(1) * count, **_OPTIONS) for count in (30, 31)
+  )
+  assert first != second
 
 
 def test_unknown_and_missing_arguments_are_refused():

@@ -56,7 +56,7 @@ def fingerprint(source: Sequence[Any], **options: Any) -> str:
   count = min(len(source), _NUM_FINGERPRINTED)
   for index in np.linspace(0, len(source) - 1, count).round().astype(int):
     example = source[int(index)]
-    digest.update(f"{index} {example.name} {example.label.shape}".encode())
+    digest.update(f"{example.name} {example.label.shape}".encode())
     digest.update(example.image.tobytes())
     digest.update(example.label.astype(np.int32).tobytes())
   return digest.hexdigest()
