@@ -75,9 +75,9 @@ class Options:
   """Strengths of brightness, contrast, saturation and hue."""
   num_workers: int = command_line.num_cores()
   """Threads or processes of each contestant."""
-  num_batches: int = 20
+  num_batches: int = 10
   """Batches timed in a round."""
-  rounds: int = 5
+  rounds: int = 15
   """Rounds, of which the median counts."""
 
 

@@ -40,12 +40,11 @@ def make(folder: pathlib.Path, count: int) -> None:
   for number in range(count):
     generator = np.random.default_rng(number)
     picture = sum(
-      0.5**octave * _noise(generator, 3 * 2**octave, "RGB")
-      for octave in range(7)
+      0.65**octave * _noise(generator, 3 * 2**octave, 3) for octave in range(7)
     )
     picture = 255 * (picture - picture.min()) / np.ptp(picture)
     # The classes of a mask are those of the largest of smooth hills.
-    hills = [_noise(generator, 9, "L")[..., 0] for _ in range(NUM_CLASSES)]
+    hills = [_noise(generator, 9, 1)[..., 0] for _ in range(NUM_CLASSES)]
     mask = np.argmax(hills, axis=0)
     name = f"{number:04d}"
     Image.fromarray(picture.astype(np.uint8)).save(
@@ -56,12 +55,14 @@ def make(folder: pathlib.Path, count: int) -> None:
     )
 
 
-def _noise(generator: np.random.Generator, cells: int, mode: str) -> np.ndarray:
-  channels = len(mode)
+def _noise(
+  generator: np.random.Generator, cells: int, channels: int
+) -> np.ndarray:
+  """Returns smooth noise, [360, 480, channels] float32."""
   coarse = generator.integers(
     256, size=(cells, cells, channels), dtype=np.uint8
   )
-  image = Image.fromarray(coarse.squeeze(), mode)
+  image = Image.fromarray(coarse if channels > 1 else coarse[..., 0])
   image = image.resize((480, 360), Image.Resampling.BICUBIC)
   return np.asarray(image, np.float32).reshape(360, 480, channels)
 
