@@ -12,6 +12,7 @@ import numpy as np
 
 import command_line
 import fcn_jax as fcn
+from fcn_jax.data import device
 
 TrainStep = Callable[
   [fcn.train.TrainState, fcn.types.Batch, jax.Array],
@@ -197,7 +198,7 @@ def fit(
   copy = jax.tree.map(jnp.copy, state)
   jax.block_until_ready(step(copy, next(make_batches()), key))
 
-  batches = fcn.data.device.to_device(make_batches())
+  batches = device.to_device(make_batches())
   window, begin = [], time.perf_counter()
   for number in range(1, num_steps + 1):
     state, metrics = step(state, next(batches), key)
