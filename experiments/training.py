@@ -210,7 +210,7 @@ def fit(
   copy = jax.tree.map(jnp.copy, state)
   jax.block_until_ready(step(copy, next(make_batches()), key))
 
-  batches = make_batches()
+  batches = fcn.data.device.to_device(make_batches())
   window, begin = [], time.perf_counter()
   for number in range(1, num_steps + 1):
     state, metrics = step(state, next(batches), key)

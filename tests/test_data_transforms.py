@@ -77,42 +77,120 @@ def test_void_stays_void_when_resized():
   assert (resized[:, :8] != types.IGNORE_LABEL).all()
 
 
-def test_the_factor_of_a_random_scale_covers_its_range_evenly():
-  image, label = _pair(100, 200)
-  generator = _generator()
-  heights = []
-  for _ in range(300):
-    _, scaled = transforms.random_scale(
-      generator, image, label, scale_range=(0.5, 2.0)
-    )
-    assert scaled.shape[1] == pytest.approx(2 * scaled.shape[0], abs=2)
-    heights.append(scaled.shape[0])
-  assert min(heights) >= 50 and max(heights) <= 200
-  assert np.mean(heights) == pytest.approx(125, abs=8)
-  assert min(heights) < 60 and max(heights) > 190
+def _crop(seed, image, label, **options):
+  return transforms.random_crop(_generator(seed), image, label, **options)
 
 
-@hypothesis.given(_SIDES, _SIDES, _SIDES, _SIDES, strategies.integers(0, 99))
-@hypothesis.settings(deadline=None, max_examples=50)
-def test_a_crop_is_a_window_of_the_padded_picture(
-  height, width, crop_height, crop_width, seed
+@hypothesis.given(
+  _SIDES,
+  _SIDES,
+  _SIDES,
+  _SIDES,
+  strategies.floats(0.2, 4.0),
+  strategies.integers(0, 99),
+)
+@hypothesis.settings(deadline=None, max_examples=200)
+def test_a_crop_is_a_window_of_the_whole_picture_resized(
+  height, width, crop_height, crop_width, factor, seed
 ):
   image, label = _pair(height, width)
-  size = (crop_height, crop_width)
-  crop, crop_label = transforms.random_crop(
-    _generator(seed), image, label, size=size, fill=(1, 2, 3)
+  size = crop_height, crop_width
+  crop, crop_label = _crop(seed, image, label, size=size, factor=factor)
+  whole, whole_label = transforms.rescale(image, label, factor=factor)
+  assert crop_label.shape == tuple(np.minimum(whole_label.shape, size))
+  assert crop.shape == (*crop_label.shape, 3) and crop.dtype == np.uint8
+  assert crop_label.dtype == label.dtype
+  window_shape = crop_label.shape
+  windows = np.lib.stride_tricks.sliding_window_view(whole_label, window_shape)
+  images = np.lib.stride_tricks.sliding_window_view(
+    whole, window_shape, axis=(0, 1)
   )
-  assert crop.shape == (*size, 3) and crop_label.shape == size
-  void = crop_label == types.IGNORE_LABEL
-  np.testing.assert_array_equal(crop[..., 0][~void], crop_label[~void])
-  assert (crop[void] == (1, 2, 3)).all()
-  inside = min(height, crop_height), min(width, crop_width)
-  expected = np.ones(size, bool)
-  expected[: inside[0], : inside[1]] = False
-  np.testing.assert_array_equal(void, expected)
-  windows = np.lib.stride_tricks.sliding_window_view(label, inside)
-  part = crop_label[: inside[0], : inside[1]]
-  assert (windows == part).all(axis=(2, 3)).any()
+  same = (windows == crop_label).all(axis=(2, 3))
+  # Pillow rounds after each of two passes, so that a last bit can make two.
+  differences = [
+    np.abs(images[top, left].transpose(1, 2, 0).astype(int) - crop)
+    for top, left in zip(*same.nonzero(), strict=True)
+  ]
+  best = min(differences, key=lambda difference: difference.max())
+  assert best.max() <= 2
+  assert (best > 1).mean() < 0.01
+
+
+def test_a_crop_is_at_the_place_drawn_and_off_by_a_grey_level_at_most():
+  image, label = _pair(90, 120)
+  for seed in range(20):
+    factor = _generator(seed).uniform(0.5, 2.0)
+    size = 64, 64
+    crop, crop_label = _crop(seed, image, label, size=size, factor=factor)
+    whole, whole_label = transforms.rescale(image, label, factor=factor)
+    generator = _generator(seed)
+    height, width = crop_label.shape
+    top = generator.integers(whole_label.shape[0] - height + 1)
+    left = generator.integers(whole_label.shape[1] - width + 1)
+    window = np.s_[top : top + height, left : left + width]
+    np.testing.assert_array_equal(crop_label, whole_label[window])
+    difference = np.abs(whole[window].astype(int) - crop)
+    # Ties are frequent at simple factors, and may be rounded either way.
+    assert difference.mean() < 0.1
+    # About one pixel in a million is off by two.
+    assert (difference > 1).sum() <= 3 and difference.max() <= 2
+
+
+def test_without_a_factor_a_crop_has_the_pixels_of_the_picture():
+  image, label = _pair(20, 30)
+  crop, crop_label = _crop(3, image, label, size=(8, 40))
+  assert crop_label.shape == (8, 30)
+  np.testing.assert_array_equal(crop[..., 0], crop_label)
+
+
+def _label_with_a_labelled_corner():
+  label = np.full((40, 40), types.IGNORE_LABEL, np.int32)
+  label[:20, :20] = 1
+  return np.zeros((40, 40, 3), np.uint8), label
+
+
+def test_crops_with_enough_labels_are_preferred():
+  image, label = _label_with_a_labelled_corner()
+
+  def shares(**options):
+    crops = [
+      _crop(seed, image, label, size=(10, 10), **options)[1]
+      for seed in range(200)
+    ]
+    return np.mean(np.array(crops) != types.IGNORE_LABEL, axis=(1, 2))
+
+  # A quarter of the windows lies within the corner about; ten fail seldom.
+  assert np.mean(shares() >= 0.5) < 0.35
+  assert np.mean(shares(min_labelled=0.5) >= 0.5) > 0.9
+
+
+def test_of_ten_crops_with_too_few_labels_the_best_is_taken():
+  image, label = _label_with_a_labelled_corner()
+  for seed in range(20):
+    generator = _generator(seed)
+    counts = []
+    for _ in range(10):
+      top, left = generator.integers(11), generator.integers(11)
+      window = label[top : top + 30, left : left + 30]
+      counts.append(np.sum(window != types.IGNORE_LABEL))
+    _, crop = _crop(seed, image, label, size=(30, 30), min_labelled=1.0)
+    assert np.sum(crop != types.IGNORE_LABEL) == max(counts)
+
+
+def test_labels_are_counted_in_shares_of_the_whole_crop():
+  # All of the picture is labelled, but it can fill half of the crop only.
+  image, label = _pair(40, 10)
+
+  def after(min_labelled):
+    generator = _generator()
+    transforms.random_crop(
+      generator, image, label, size=(20, 20), min_labelled=min_labelled
+    )
+    return generator.uniform()
+
+  # A window that has enough is the last that is drawn.
+  assert after(0.5) == after(0.0)
+  assert after(0.51) != after(0.0)
 
 
 def test_every_place_of_a_crop_is_about_equally_likely():
@@ -160,10 +238,9 @@ def test_the_same_generator_state_gives_the_same_result():
 
   def change(seed):
     generator = _generator(seed)
-    pair = transforms.random_scale(
-      generator, image, label, scale_range=(0.5, 2.0)
+    pair = transforms.random_crop(
+      generator, image, label, size=(16, 16), factor=1.3
     )
-    pair = transforms.random_crop(generator, *pair, size=(16, 16))
     return transforms.random_flip(generator, *pair)[0]
 
   np.testing.assert_array_equal(change(1), change(1))
@@ -174,10 +251,7 @@ def test_transforms_leave_their_arguments_as_they_were():
   image, label = _pair(20, 30)
   before = image.copy(), label.copy()
   generator = _generator()
-  pair = transforms.random_scale(
-    generator, image, label, scale_range=(0.5, 2.0)
-  )
-  pair = transforms.random_crop(generator, *pair, size=(40, 40))
+  transforms.random_crop(generator, image, label, size=(40, 40), factor=0.7)
   transforms.random_flip(generator, image, label)
   np.testing.assert_array_equal(image, before[0])
   np.testing.assert_array_equal(label, before[1])
@@ -194,10 +268,10 @@ def test_transforms_leave_their_arguments_as_they_were():
       r"\(3, 0\)",
     ),
     (
-      lambda i, x: transforms.random_scale(
-        _generator(), i, x, scale_range=(2.0, 1.0)
+      lambda i, x: transforms.random_crop(
+        _generator(), i, x, size=(3, 3), min_labelled=1.5
       ),
-      r"\(2\.0, 1\.0\)",
+      r"min_labelled .* 1\.5",
     ),
     (
       lambda i, x: transforms.random_flip(_generator(), i, x[1:]),

@@ -8,21 +8,26 @@ Everything here is NumPy on the host, and works without TensorFlow.
 
 from fcn_jax.data import ade20k
 from fcn_jax.data import archives
+from fcn_jax.data import batching
 from fcn_jax.data import builder
 from fcn_jax.data import camvid
 from fcn_jax.data import checking
 from fcn_jax.data import cityscapes
 from fcn_jax.data import datasets
+from fcn_jax.data import device
 from fcn_jax.data import examples
 from fcn_jax.data import files
 from fcn_jax.data import folder
 from fcn_jax.data import listing
 from fcn_jax.data import nyudv2
 from fcn_jax.data import oxford_pets
+from fcn_jax.data import padding
 from fcn_jax.data import palettes
 from fcn_jax.data import pascal_context
+from fcn_jax.data import photometric
 from fcn_jax.data import pipeline
 from fcn_jax.data import prepared
+from fcn_jax.data import resuming
 from fcn_jax.data import shapes
 from fcn_jax.data import sift_flow
 from fcn_jax.data import threads
@@ -43,11 +48,13 @@ __all__ = [
   "NAMES",
   "ade20k",
   "archives",
+  "batching",
   "builder",
   "camvid",
   "checking",
   "cityscapes",
   "datasets",
+  "device",
   "examples",
   "files",
   "folder",
@@ -56,10 +63,13 @@ __all__ = [
   "nyudv2",
   "opened",
   "oxford_pets",
+  "padding",
   "palettes",
   "pascal_context",
+  "photometric",
   "pipeline",
   "prepared",
+  "resuming",
   "shapes",
   "sift_flow",
   "splits",

@@ -1,0 +1,59 @@
+"""Batches to the device, ahead of the step that needs them."""
+
+import collections
+from collections.abc import Iterable, Iterator
+
+import jax
+
+from fcn_jax import types
+
+
+def to_device(
+  batches: Iterable[types.Batch],
+  *,
+  sharding: jax.sharding.Sharding | None = None,
+  buffer_size: int = 2,
+) -> Iterator[types.Batch]:
+  """Puts batches on the device while the steps before them run.
+
+  JAX copies and computes in the background, so that it is enough to ask for a
+  copy early; no thread is needed. Since batches are taken ahead of their steps,
+  the state of an iterator is ahead as well: resume by the number of the batch
+  (`first_batch` of `pipeline.train_batches`).
+
+  Args:
+    batches: in the memory of the host; of this process's examples only.
+    sharding: of the leading axis, over the devices of all processes; None is
+      the default device.
+    buffer_size: batches on the device besides the one that is in use.
+
+  Yields:
+    The batches as arrays on the device; with a sharding, those of all processes
+    as one.
+
+  Raises:
+    ValueError: `buffer_size` is negative.
+  """
+  if buffer_size < 0:
+    raise ValueError(f"buffer_size must be 0 at least, not {buffer_size}")
+
+  def put(batch: types.Batch) -> types.Batch:
+    if sharding is None:
+      return jax.device_put(batch)
+    return jax.tree.map(
+      lambda array: jax.make_array_from_process_local_data(sharding, array),
+      batch,
+    )
+
+  return _ahead(map(put, batches), buffer_size)
+
+
+def _ahead(
+  batches: Iterator[types.Batch], buffer_size: int
+) -> Iterator[types.Batch]:
+  waiting = collections.deque()
+  for batch in batches:
+    waiting.append(batch)
+    if len(waiting) > buffer_size:
+      yield waiting.popleft()
+  yield from waiting

@@ -1,0 +1,187 @@
+"""Pure functions that change the colours of a picture, and not its labels.
+
+Images are [H, W, 3] uint8, RGB. Give them pictures before they are padded:
+contrast looks at the mean of all pixels.
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+from PIL import ImageFilter
+
+# The weights of red, green and blue in a grey value (ITU-R BT.601).
+GREY = (0.299, 0.587, 0.114)
+
+# RGB to YIQ, in which hue is an angle (FCC 1953, with the weights above).
+_YIQ = np.array(
+  [GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)], np.float64
+)
+
+
+def adjust_colors(
+  image: np.ndarray,
+  *,
+  brightness: float = 1.0,
+  contrast: float = 1.0,
+  saturation: float = 1.0,
+  hue: float = 0.0,
+) -> np.ndarray:
+  """Changes brightness, contrast, saturation and hue, in this order.
+
+  With x a colour of three channels and grey(x) its grey value, as in
+  torchvision's functions of the same names:
+
+  - brightness: brightness * x
+  - contrast: contrast * x + (1 - contrast) * mean of grey(x) over the image
+  - saturation: saturation * x + (1 - saturation) * grey(x)
+  - hue: x turned by hue * 360 degrees about the grey axis
+
+  All four are one affine map of colours, so that values are rounded and clipped
+  to 0..255 once, at the end, and not after each of them. torchvision turns in
+  HSV, which is not affine; here it is in YIQ, which keeps the grey value.
+
+  Args:
+    image: [H, W, 3] uint8.
+    brightness: factor, 0 (black) or more; 1 changes nothing.
+    contrast: factor, 0 (one grey) or more; 1 changes nothing.
+    saturation: factor, 0 (greys) or more; 1 changes nothing.
+    hue: turns, -0.5 to 0.5; 0 changes nothing.
+
+  Returns:
+    [H, W, 3] uint8.
+
+  Raises:
+    ValueError: a factor is below 0.
+  """
+  if min(brightness, contrast, saturation) < 0:
+    raise ValueError(
+      "factors of colours must be 0 at least, not brightness"
+      f" {brightness}, contrast {contrast}, saturation {saturation}"
+    )
+  matrix = saturation * np.eye(3) + (1.0 - saturation) * np.array(GREY)
+  matrix = brightness * contrast * _turn(hue) @ matrix
+  # Greys stay what they are when saturation and hue change.
+  offset = 0.0
+  if contrast != 1:
+    offset = (1.0 - contrast) * brightness * (_mean(image) @ GREY)
+  columns = np.column_stack([matrix, np.full(3, offset)])
+  changed = Image.fromarray(image).convert("RGB", columns.ravel().tolist())
+  return np.array(changed)
+
+
+def _turn(hue: float) -> np.ndarray:
+  """Returns the matrix, [3, 3], that turns the hue of RGB in YIQ."""
+  # Clockwise, so that red becomes yellow and not purple, as in HSV.
+  sine, cosine = math.sin(-2 * math.pi * hue), math.cos(2 * math.pi * hue)
+  turn = np.array([(1, 0, 0), (0, cosine, -sine), (0, sine, cosine)])
+  return np.linalg.solve(_YIQ, turn @ _YIQ)
+
+
+def _mean(image: np.ndarray) -> np.ndarray:
+  """Returns the mean colour, [3]."""
+  height, width, _ = image.shape
+  # Along rows of bytes; over both axes at once takes ten times as long.
+  columns = image.reshape(height, width * 3).sum(axis=0, dtype=np.uint32)
+  return columns.reshape(width, 3).sum(axis=0) / (height * width)
+
+
+def color_jitter(
+  generator: np.random.Generator,
+  image: np.ndarray,
+  *,
+  brightness: float = 0.0,
+  contrast: float = 0.0,
+  saturation: float = 0.0,
+  hue: float = 0.0,
+) -> np.ndarray:
+  """Changes the colours at random, see `adjust_colors`.
+
+  The factors are drawn uniformly from max(0, 1 - strength) to 1 + strength, and
+  the hue from -strength to strength, as torchvision's ColorJitter draws them;
+  their order is fixed here.
+
+  Args:
+    generator: source of the randomness.
+    image: [H, W, 3] uint8.
+    brightness: strength, 0 or more.
+    contrast: strength, 0 or more.
+    saturation: strength, 0 or more.
+    hue: strength, 0 to 0.5.
+
+  Returns:
+    [H, W, 3] uint8; `image` itself where all strengths are 0.
+
+  Raises:
+    ValueError: a strength is out of range.
+  """
+  strengths = {
+    "brightness": brightness,
+    "contrast": contrast,
+    "saturation": saturation,
+  }
+  check_jitter(**strengths, hue=hue)
+  factors = {
+    name: generator.uniform(max(0.0, 1.0 - strength), 1.0 + strength)
+    for name, strength in strengths.items()
+  }
+  turn = generator.uniform(-hue, hue)
+  if not any([*strengths.values(), hue]):
+    return image
+  return adjust_colors(image, **factors, hue=turn)
+
+
+def check_jitter(
+  *, brightness: float, contrast: float, saturation: float, hue: float
+) -> None:
+  """Raises a `ValueError` unless `color_jitter` can have these strengths."""
+  for name, strength in (
+    ("brightness", brightness),
+    ("contrast", contrast),
+    ("saturation", saturation),
+  ):
+    if not strength >= 0:
+      raise ValueError(f"{name} must be 0 at least, not {strength}")
+  if not 0 <= hue <= 0.5:
+    raise ValueError(f"hue must be in 0..0.5, not {hue}")
+
+
+def random_blur(
+  generator: np.random.Generator,
+  image: np.ndarray,
+  *,
+  probability: float,
+  sigma_range: tuple[float, float] = (0.1, 2.0),
+) -> np.ndarray:
+  """Blurs some images, by a Gaussian (Pillow's, three box blurs).
+
+  Args:
+    generator: source of the randomness.
+    image: [H, W, 3] uint8.
+    probability: of a blur, 0 to 1.
+    sigma_range: smallest and largest standard deviation in pixels, between
+      which it is drawn uniformly.
+
+  Returns:
+    [H, W, 3] uint8; `image` itself where it is not blurred.
+
+  Raises:
+    ValueError: an option is out of range.
+  """
+  check_blur(probability=probability, sigma_range=sigma_range)
+  chance, sigma = generator.uniform(), generator.uniform(*sigma_range)
+  if chance >= probability:
+    return image
+  blur = ImageFilter.GaussianBlur(sigma)
+  return np.array(Image.fromarray(image).filter(blur))
+
+
+def check_blur(*, probability: float, sigma_range: tuple[float, float]) -> None:
+  """Raises a `ValueError` unless `random_blur` can have these options."""
+  if not 0 <= probability <= 1:
+    raise ValueError(f"a probability must be in 0..1, not {probability}")
+  if not 0 < sigma_range[0] <= sigma_range[1]:
+    raise ValueError(
+      "the range of sigma must be (smallest, largest) with 0 < smallest <="
+      f" largest, not {sigma_range}"
+    )
