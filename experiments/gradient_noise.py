@@ -218,7 +218,10 @@ def project_gradients(
 
   def losses_of(params):
     score_map = model.apply(
-      {**variables, "params": params}, batch.images, train=False
+      {**variables, "params": params},
+      batch.images,
+      train=False,
+      sizes=batch.sizes,
     )
     logits = fcn.upsampling.to_pixels(score_map)
     return fcn.losses.pixel_cross_entropy(logits, batch.labels)

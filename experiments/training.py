@@ -249,7 +249,9 @@ def evaluate(
   variables = fcn.train.variables(state)
   confusion = np.zeros((model.num_classes,) * 2, np.int64)
   for batch in batches:
-    predictions = fcn.inference.predict(model, variables, batch.images)
+    predictions = fcn.inference.predict(
+      model, variables, batch.images, batch.sizes
+    )
     confusion += np.asarray(
       _confusion_matrix(
         batch.labels, predictions, num_classes=model.num_classes
@@ -269,12 +271,17 @@ def predict_images(
   batches: Sequence[fcn.types.Batch],
   indices: Iterable[int],
 ) -> list[np.ndarray]:
-  """Predictions [H, W] uint8 of some images, by their number in the split."""
+  """Predictions [H, W] uint8 of some images, by their number in the split.
+
+  Void outside an image, if the batches have sizes.
+  """
   variables = fcn.train.variables(state)
   results = []
   for index in indices:
     number, row = divmod(index, len(batches[0].images))
-    images = batches[number].images
-    predictions = fcn.inference.predict(model, variables, images)
+    batch = batches[number]
+    predictions = fcn.inference.predict(
+      model, variables, batch.images, batch.sizes
+    )
     results.append(np.asarray(predictions[row], np.uint8))
   return results

@@ -6,6 +6,7 @@ See the README for an example, and ARCHITECTURE.md for the way of the data.
 """
 
 from fcn_jax import data
+from fcn_jax import extents
 from fcn_jax import geometry
 from fcn_jax import inference
 from fcn_jax import losses
@@ -23,6 +24,7 @@ from fcn_jax import writers
 
 __all__ = [
   "data",
+  "extents",
   "geometry",
   "inference",
   "losses",

@@ -57,6 +57,18 @@ class Layer:
     """Cells from the first to the last tap."""
     return self.dilation * (self.kernel - 1) + 1
 
+  def num_outputs(self, num_inputs):
+    """Outputs for so many inputs, unchecked; see `output_size`.
+
+    Only arithmetic, so it serves an array of whole numbers as well as one.
+    """
+    if self.transposed:
+      return (num_inputs - 1) * self.stride + self.extent - 2 * self.padding
+    room = num_inputs + 2 * self.padding - self.extent
+    if self.ceil_mode:
+      return -(-room // self.stride) + 1
+    return room // self.stride + 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -78,18 +90,14 @@ def output_size(layers: Sequence[Layer], size: int) -> int:
     ValueError: if a layer has no output because its input is too small.
   """
   for layer in layers:
-    if layer.transposed:
-      size = (size - 1) * layer.stride + layer.extent - 2 * layer.padding
-      continue
     room = size + 2 * layer.padding - layer.extent
-    if room < 0:
+    if room < 0 and not layer.transposed:
       raise ValueError(
         f"{layer.name} has no output: its input of {size} cells, padded by "
         f"{layer.padding}, is smaller than its kernel of {layer.extent}. Use "
         "a larger image or more padding."
       )
-    size = (-(-room // layer.stride) if layer.ceil_mode
-            else room // layer.stride) + 1  # fmt: skip
+    size = layer.num_outputs(size)
   return size
 
 

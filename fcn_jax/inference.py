@@ -6,24 +6,40 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import extents
 from fcn_jax import models
-from fcn_jax import upsampling
+from fcn_jax import sweeps
+from fcn_jax import types
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def predict(
-  model: models.FCN, variables: chex.ArrayTree, images: jax.Array
+  model: models.FCN,
+  variables: chex.ArrayTree,
+  images: jax.Array,
+  sizes: jax.Array | None = None,
 ) -> jax.Array:
   """The likeliest class of every pixel.
+
+  The classes are found strip by strip: there is no array of the logits of all
+  pixels.
 
   Args:
     model: the network.
     variables: its parameters (and batch statistics), `{"params": ...}`.
     images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size.
+    sizes: [N, 2] int32, height and width of each image inside its array, as
+      in `Batch`; None if the images fill their arrays.
 
   Returns:
-    [N, H, W] int32, classes 0..C-1.
+    [N, H, W] int32, classes 0..C-1, the lowest one where several are equally
+    likely; `IGNORE_LABEL` outside the images.
   """
-  score_map = model.apply(variables, images, train=False)
-  logits = upsampling.to_pixels(score_map)
-  return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+  score_map = model.apply(variables, images, train=False, sizes=sizes)
+  classes = sweeps.map_strips(
+    lambda logits: jnp.argmax(logits, axis=1).astype(jnp.int32), score_map
+  )
+  if sizes is None:
+    return classes
+  is_inside = extents.inside(sizes, classes.shape[1:])
+  return jnp.where(is_inside, classes, types.IGNORE_LABEL)

@@ -4,6 +4,10 @@ A patch is a crop of an image together with the same crop of its labels. As
 `sample_patches`, `grid_patches` and `balanced_patches` turn a batch of images
 into a batch of patches, patchwise training is the ordinary train step on
 another batch.
+
+Where a batch has `sizes`, corners are those that each image would have alone,
+and no patch begins in padding. A patch that is larger than its image begins at
+the image's corner and ends in padding, so the patches have `sizes` as well.
 """
 
 import functools
@@ -67,19 +71,38 @@ def random_corners(
   num_patches: int,
   image_size: tuple[int, int],
   size: tuple[int, int],
+  sizes: jax.Array | None = None,
 ) -> jax.Array:
   """Draws corners uniformly among those whose patch lies inside the image.
 
+  Args:
+    key: random key.
+    num_images: N.
+    num_patches: patches from each image, K.
+    image_size: height and width of the arrays of the images.
+    size: height and width of a patch.
+    sizes: [N, 2] int32, height and width of each image inside its array;
+      None if the images fill their arrays. The corner is 0 along an axis
+      where the image is smaller than the patch.
+
   Returns:
-    [num_images, num_patches, 2] int32.
+    [N, K, 2] int32.
 
   Raises:
-    ValueError: if the patch is larger than the images.
+    ValueError: if the patch is larger than the arrays of the images.
   """
   check_size(image_size, size)
-  room = jnp.array([h - p + 1 for h, p in zip(image_size, size, strict=True)])
+  last = _last_corners(image_size, size, sizes)
   shape = (num_images, num_patches, 2)
-  return jax.random.randint(key, shape, 0, room[None, None])
+  return jax.random.randint(key, shape, 0, last[:, None] + 1)
+
+
+def _last_corners(image_size, size, sizes):
+  """The largest row and column of corners, [N, 2] or [1, 2]."""
+  if sizes is None:
+    last = [h - p for h, p in zip(image_size, size, strict=True)]
+    return jnp.array([last])
+  return jnp.maximum(sizes - jnp.array([size], sizes.dtype), 0)
 
 
 def grid_corners(
@@ -124,6 +147,7 @@ def balanced_corners(
   num_patches: int,
   size: tuple[int, int],
   num_classes: int,
+  sizes: jax.Array | None = None,
 ) -> jax.Array:
   """Draws corners of patches around pixels of all classes alike.
 
@@ -138,12 +162,14 @@ def balanced_corners(
     num_patches: patches from each image, K.
     size: height and width of a patch; its centre is pixel `size // 2`.
     num_classes: C.
+    sizes: [N, 2] int32, height and width of each image inside its array,
+      where labels outside are void; None if the images fill their arrays.
 
   Returns:
     [N, K, 2] int32.
 
   Raises:
-    ValueError: if the patch is larger than the images.
+    ValueError: if the patch is larger than the arrays of the images.
   """
   num_images, height, width = labels.shape
   check_size((height, width), size)
@@ -165,10 +191,11 @@ def balanced_corners(
   place = jax.random.randint(pixel_key, shape, 0, jnp.maximum(count, 1))
   place += jnp.take_along_axis(bounds, classes, axis=1)
   rows, columns = jnp.divmod(jnp.take_along_axis(order, place, axis=1), width)
+  last = _last_corners((height, width), size, sizes)
   corners = jnp.stack(
     [
-      jnp.clip(rows - size[0] // 2, 0, height - size[0]),
-      jnp.clip(columns - size[1] // 2, 0, width - size[1]),
+      jnp.clip(rows - size[0] // 2, 0, last[:, :1]),
+      jnp.clip(columns - size[1] // 2, 0, last[:, 1:]),
     ],
     axis=-1,
   )
@@ -178,6 +205,7 @@ def balanced_corners(
     num_patches=num_patches,
     image_size=(height, width),
     size=size,
+    sizes=sizes,
   )
   is_void = jnp.sum(counts, axis=1) == 0
   return jnp.where(is_void[:, None, None], anywhere, corners.astype(jnp.int32))
@@ -210,6 +238,7 @@ def sample_patches(
     num_patches=num_patches,
     image_size=batch.labels.shape[1:],
     size=size,
+    sizes=batch.sizes,
   )
   return cut(batch, corners, size)
 
@@ -218,6 +247,10 @@ def grid_patches(
   batch: types.Batch, *, size: tuple[int, int], stride: tuple[int, int]
 ) -> types.Batch:
   """Turns a batch of images into the batch of all patches on a grid.
+
+  With `sizes`, each image has its own grid. As all have as many patches as the
+  largest image could have, those that an image does not have are there too:
+  copies of others with labels that are void.
 
   Args:
     batch: images [N, H, W, 3] and labels [N, H, W].
@@ -230,9 +263,21 @@ def grid_patches(
   Raises:
     ValueError: as `grid_corners`.
   """
-  corners = grid_corners(batch.labels.shape[1:], size, stride)
-  corners = jnp.broadcast_to(corners, (len(batch.labels), *corners.shape))
-  return cut(batch, corners, size)
+  image_size = batch.labels.shape[1:]
+  corners = grid_corners(image_size, size, stride)
+  if batch.sizes is None:
+    corners = jnp.broadcast_to(corners, (len(batch.labels), *corners.shape))
+    return cut(batch, corners, size)
+  last = _last_corners(image_size, size, batch.sizes)[:, None]
+  # An image's grid ends with the first corner that is not before its last one.
+  step = jnp.array([stride], corners.dtype)
+  before = (-(-corners // step) - 1) * step
+  is_copy = jnp.any(before[None] >= last, axis=-1)
+  patches = cut(batch, jnp.minimum(corners[None], last), size)
+  labels = jnp.where(
+    is_copy.reshape(-1, 1, 1), types.IGNORE_LABEL, patches.labels
+  )
+  return patches._replace(labels=labels)
 
 
 def balanced_patches(
@@ -265,6 +310,7 @@ def balanced_patches(
     num_patches=num_patches,
     size=size,
     num_classes=num_classes,
+    sizes=batch.sizes,
   )
   return cut(batch, corners, size)
 
@@ -280,15 +326,23 @@ def cut(
     size: height and width of a patch.
 
   Returns:
-    A batch of N * K patches, those of one image together.
+    A batch of N * K patches, those of one image together; with `sizes` if the
+    batch has them, which are 0 for a patch that begins outside its image.
   """
-  chex.assert_equal_shape_prefix(batch, 3)
+  chex.assert_equal_shape_prefix((batch.images, batch.labels), 3)
 
   def patches_of(array):
     patches = extract_patches(array, corners, size)
     return patches.reshape(-1, *patches.shape[2:])
 
-  return jax.tree.map(patches_of, batch)
+  sizes = None
+  if batch.sizes is not None:
+    # As `extract_patch` moves them.
+    image_size = batch.labels.shape[1:]
+    last = _last_corners(image_size, size, None)[None]
+    rest = batch.sizes[:, None] - jnp.clip(corners, 0, last)
+    sizes = jnp.clip(rest, 0, jnp.array([[size]], rest.dtype)).reshape(-1, 2)
+  return types.Batch(patches_of(batch.images), patches_of(batch.labels), sizes)
 
 
 def check_size(image_size: tuple[int, int], size: tuple[int, int]) -> None:

@@ -104,8 +104,9 @@ def make_train_step(
   """Compiles `train_step` for a model, an optimizer and a sampler.
 
   The state is donated: use only the returned one. One trace for each shape of
-  the batch. On several devices, give a batch and a state that are sharded or
-  replicated over a mesh.
+  the batch, and one more if some batches have `sizes` and others have not. On
+  several devices, give a batch and a state that are sharded or replicated over
+  a mesh.
 
   Args:
     model: the network.
@@ -169,7 +170,8 @@ def train_step(
     model: the network.
     optimizer: an optax chain.
     state: where training stands.
-    batch: images [N, H, W, 3] and labels [N, H, W].
+    batch: images [N, H, W, 3] and labels [N, H, W]; labels outside the images
+      are void. With `sizes`, the network does not see what is outside.
     key: the run's random key, the same at every step: `state.step` is folded
       into it.
     sampler: which pixels enter the loss.
@@ -191,6 +193,7 @@ def train_step(
       {"params": params, **state.model_state},
       batch.images,
       train=True,
+      sizes=batch.sizes,
       rngs={"dropout": dropout_key},
       mutable=list(state.model_state),
     )

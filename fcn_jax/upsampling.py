@@ -14,6 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import extents
 from fcn_jax import types
 
 
@@ -141,14 +142,11 @@ def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
   """
   chex.assert_equal(coarse.image_size, skip.image_size)
   chex.assert_is_divisible(coarse.stride, skip.stride)
-  factor = coarse.stride // skip.stride
-  offset = (coarse.offset - skip.offset) / skip.stride
-  # A tent of half-width `factor` around each coarse cell.
-  start = max(0, math.floor(offset - factor) + 1)
+  factor, offset, start = _skip_grid(coarse, skip)
   upsampled, cropped = coarse.scores, skip.scores
   for axis in (1, 2):
-    last_centre = offset + (coarse.scores.shape[axis] - 1) * factor
-    stop = min(skip.scores.shape[axis], math.ceil(last_centre + factor))
+    reach = math.ceil(offset) + coarse.scores.shape[axis] * factor
+    stop = min(skip.scores.shape[axis], reach)
     upsampled = interpolate_axis(
       upsampled,
       axis=axis,
@@ -163,6 +161,58 @@ def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
     scores=upsampled + cropped,
     offset=skip.offset + start * skip.stride,
   )
+
+
+def num_fused_cells(
+  coarse: types.ScoreMap,
+  skip: types.ScoreMap,
+  num_coarse: jax.Array,
+  num_skip: jax.Array,
+) -> jax.Array:
+  """Cells of `add_skip` if images fill only a part of both maps.
+
+  Args:
+    coarse: scores [N, h, w, C].
+    skip: scores [N, h', w', C].
+    num_coarse: [N, 2] int32, rows and columns of `coarse` that each image
+      fills.
+    num_skip: [N, 2] int32, the same of `skip`.
+
+  Returns:
+    [N, 2] int32: rows and columns that the sum would have for each image
+    alone. They are the first ones of the sum.
+  """
+  factor, offset, start = _skip_grid(coarse, skip)
+  reach = math.ceil(offset) + num_coarse * factor
+  return jnp.minimum(num_skip, reach) - start
+
+
+def _skip_grid(coarse, skip):
+  """Where coarse cells lie on a skip's grid: factor, offset, first cell."""
+  factor = coarse.stride // skip.stride
+  offset = (coarse.offset - skip.offset) / skip.stride
+  # A tent of half-width `factor` around each coarse cell. Cell n - 1 has its
+  # centre at offset + (n - 1) * factor, so n cells reach to where cell n is.
+  return factor, offset, max(0, math.floor(offset - factor) + 1)
+
+
+def fill_outside(
+  score_map: types.ScoreMap, num_cells: jax.Array
+) -> types.ScoreMap:
+  """Continues a map's images by its edge rule, up to the ends of the map.
+
+  As an image that fills a part of its map then has the same surroundings as
+  one that fills all, it is interpolated alike.
+
+  Args:
+    score_map: scores [N, h, w, C].
+    num_cells: [N, 2] int32, rows and columns that each image fills.
+
+  Returns:
+    The score map with other scores beyond these cells.
+  """
+  scores = extents.fill_outside(score_map.scores, num_cells, score_map.edge)
+  return dataclasses.replace(score_map, scores=scores)
 
 
 def interpolate_axis(

@@ -191,6 +191,24 @@ def max_pool_2x2(inputs: jax.Array) -> jax.Array:
     constant_values=-jnp.inf,
   )
   return functools.reduce(
-    jnp.maximum,
-    (inputs[:, i::2, j::2] for i in range(2) for j in range(2)),
+    _maximum, (inputs[:, i::2, j::2] for i in range(2) for j in range(2))
   )
+
+
+@jax.custom_jvp
+def _maximum(a, b):
+  """`jnp.maximum` with a derivative that survives rounding.
+
+  JAX's own asks which argument equals the maximum. XLA may compute the
+  arguments again for that, fused with other operations and so rounded
+  otherwise: then neither is equal, and the gradient is lost. This one asks
+  which is the larger; whatever the answer, the shares add up to 1.
+  """
+  return jnp.maximum(a, b)
+
+
+@_maximum.defjvp
+def _maximum_jvp(arguments, tangents):
+  (a, b), (da, db) = arguments, tangents
+  tie = jnp.where(a == b, 0.5 * (da + db), db)
+  return _maximum(a, b), jnp.where(a > b, da, tie)

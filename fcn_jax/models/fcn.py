@@ -1,5 +1,6 @@
 """Fully convolutional networks: a trunk, scores, and skips that refine them."""
 
+import functools
 from typing import get_args
 
 import flax.linen as nn
@@ -89,25 +90,44 @@ class FCN(nn.Module):
     return geometry.fcn_chain(trunk, self.stride)
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> types.ScoreMap:
+  def __call__(
+    self, images: jax.Array, *, train: bool, sizes: jax.Array | None = None
+  ) -> types.ScoreMap:
     """Scores images.
+
+    With `sizes`, what lies below and to the right of an image is not seen: its
+    pixels have the scores that they have without it, and batch statistics are
+    those of the images. Only dropout differs, whose masks are drawn for the
+    whole arrays.
 
     Args:
       images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size.
       train: whether dropout (needs the key "dropout") and batch statistics
         (updates the collection "batch_stats") are those of training.
+      sizes: [N, 2] int32, height and width of each image inside its array,
+        as in `Batch`; less than 1 is 1, more than H and W are H and W. None
+        if the images fill their arrays.
 
     Returns:
-      Score map with scores [N, h, w, C] float32.
+      Score map with scores [N, h, w, C] float32. Its image size is H and W;
+      pixels outside an image have scores without meaning.
 
     Raises:
-      ValueError: if the images have another shape.
+      ValueError: if the images or sizes have another shape.
     """
     if images.ndim != 4 or images.shape[-1] != 3:
       raise ValueError(
         f"images have shape {images.shape}; they must be [N, H, W, 3]. For a "
         "single image, give image[None]."
       )
+    image_size = images.shape[1:3]
+    if sizes is not None:
+      if sizes.shape != (len(images), 2):
+        raise ValueError(
+          f"sizes have shape {sizes.shape}; they must be [N, 2], a height and "
+          f"a width for each of the {len(images)} images."
+        )
+      sizes = jnp.clip(sizes, 1, jnp.array([image_size], sizes.dtype))
     architecture = vgg.ARCHITECTURES[self.backbone]
     trunk = vgg.VGG(
       architecture=architecture,
@@ -122,16 +142,25 @@ class FCN(nn.Module):
     )
     # Lifts the trunk's parameters into the network's own scope.
     nn.share_scope(self, trunk)
-    features = trunk(images, train=train)
+    features = trunk(images, train=train, sizes=sizes)
 
     chain = self.chain()
-    image_size = images.shape[1:3]
     fused = self._score("score_fr", features["fc7"], chain.score, image_size)
+    if sizes is not None:
+      num_cells = _num_cells(chain.score, sizes)
+      fused = upsampling.fill_outside(fused, num_cells)
     for layers, scale in zip(chain.skips, self.skip_scales, strict=False):
       pool = layers[-1].name
       scaled = features[pool] * jnp.asarray(scale, self.dtype)
       skip = self._score(f"score_{pool}", scaled, layers, image_size)
-      fused = upsampling.add_skip(fused, skip)
+      coarse, fused = fused, upsampling.add_skip(fused, skip)
+      if sizes is not None:
+        num_cells = upsampling.num_fused_cells(
+          coarse, skip, num_cells, _num_cells(layers, sizes)
+        )
+        # Not those of the coarse scores and the skip, continued each: their
+        # sum is continued, and the sum may have fewer cells than both.
+        fused = upsampling.fill_outside(fused, num_cells)
     return fused
 
   def _score(self, name, features, layers, image_size):
@@ -151,3 +180,8 @@ class FCN(nn.Module):
       image_size=image_size,
       edge=self.edge,
     )
+
+
+def _num_cells(layers, sizes):
+  """Rows and columns [N, 2] of the outputs of layers for images of `sizes`."""
+  return functools.reduce(lambda n, layer: layer.num_outputs(n), layers, sizes)

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import extents
 from fcn_jax import geometry
 from fcn_jax.models import convolution
 
@@ -108,15 +109,21 @@ class VGG(nn.Module):
   param_dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+  def __call__(
+    self, images: jax.Array, *, train: bool, sizes: jax.Array | None = None
+  ) -> dict[str, jax.Array]:
     """Computes the features.
 
     Args:
       images: [N, H, W, 3] uint8 or float, RGB in 0..255.
       train: whether dropout and batch statistics are those of training.
+      sizes: [N, 2] int32, height and width of each image inside its array;
+        None if all are H and W.
 
     Returns:
       The output of each pooling layer and of fc7 by name, [N, h, w, channels].
+      With sizes, those of an image are its first rows and columns, as many as
+      it has alone, and zeros follow.
     """
     widths = {
       f"conv{block}": width
@@ -124,10 +131,14 @@ class VGG(nn.Module):
     }
     features = {}
     mean = jnp.array(self.architecture.mean).reshape(1, 1, 1, -1)
-    x = images.astype(jnp.float32) - mean
+    x = _zero_outside(images.astype(jnp.float32) - mean, sizes)
     x = (x * self.architecture.scale).astype(self.dtype)
     for layer in layers(self.architecture, self.padding):
+      if sizes is not None:
+        sizes = layer.num_outputs(sizes)
       if layer.name.startswith("pool"):
+        # A window that is partly outside: zeros are as good as no cells after
+        # a ReLU, which also stops the gradient where a zero is the maximum.
         x = features[layer.name] = convolution.max_pool_2x2(x)
         continue
       width = widths.get(layer.name.split("_")[0], self.head_width)
@@ -143,18 +154,32 @@ class VGG(nn.Module):
         param_dtype=self.param_dtype,
         name=layer.name,
       )(x)
-      x = nn.relu(self._normalize(x, f"{layer.name}_norm", train=train))
+      x = self._normalize(x, f"{layer.name}_norm", sizes, train=train)
+      # So that the next layer sees the zeros that it pads with.
+      x = _zero_outside(nn.relu(x), sizes)
       if layer.name.startswith("fc"):
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
     features["fc7"] = x
     return features
 
-  def _normalize(self, x, name, *, train):
+  def _normalize(self, x, name, sizes, *, train):
+    if self.normalization == "none":
+      return x
     types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+    # Statistics are those of the cells inside.
+    mask = None
+    if sizes is not None:
+      mask = extents.inside(sizes, x.shape[1:3])[..., None]
     if self.normalization == "batch":
       return nn.BatchNorm(
         use_running_average=not train, momentum=0.9, name=name, **types
-      )(x)
-    if self.normalization == "group":
-      return nn.GroupNorm(num_groups=None, group_size=8, name=name, **types)(x)
-    return x
+      )(x, mask=mask)
+    if mask is not None:
+      # GroupNorm splits the channels of the mask as well.
+      mask = jnp.broadcast_to(mask, x.shape)
+    norm = nn.GroupNorm(num_groups=None, group_size=8, name=name, **types)
+    return norm(x, mask=mask)
+
+
+def _zero_outside(x, sizes):
+  return x if sizes is None else extents.fill_outside(x, sizes, "zero")
