@@ -39,8 +39,8 @@ class Options:
   dataset: Annotated[str, tyro.conf.Positional]
   """Data set: folder, a name such as camvid or shapes, or tfds:NAME."""
   data_dir: pathlib.Path | None = None
-  """Folder of the files (of camvid: CAMVID_DIR if not given); without one, the
-  prepared data set is read."""
+  """Folder of the files or archives; if not given, that of an environment
+  variable such as CAMVID_DIR. Without one, the prepared data set is read."""
   prepared_dir: pathlib.Path | None = None
   """Where prepared data sets are kept; TFDS's default if not given."""
   workdir: pathlib.Path | None = None

@@ -16,8 +16,8 @@ class DataOptions:
   (pictures and masks of your own), camvid, voc2012, pascal_context, sift_flow,
   nyudv2, cityscapes, ade20k, oxford_pets, or tfds:NAME."""
   data_dir: pathlib.Path | None = None
-  """Folder of the data set's own files or archives, until it is prepared; of
-  camvid, that of the environment variable CAMVID_DIR if not given."""
+  """Folder of the data set's own files or archives, until it is prepared; if
+  not given, that of an environment variable such as CAMVID_DIR."""
   prepared_dir: pathlib.Path | None = None
   """Where prepared data sets are kept; TFDS's default if not given."""
   skip_bad: bool = False

@@ -87,9 +87,10 @@ def data_dir_of(config: Any) -> pathlib.Path | None:
   Args:
     config: options of which `dataset` and `data_dir` are used.
   """
-  if config.dataset == "camvid" and config.data_dir is None:
+  named = config.dataset in fcn.data.FROM_FILES and config.dataset != "folder"
+  if named and config.data_dir is None:
     # If the data set is prepared already, it can do without.
-    folder = os.environ.get("CAMVID_DIR")
+    folder = os.environ.get(f"{config.dataset.upper()}_DIR")
     return pathlib.Path(folder) if folder else None
   return config.data_dir
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import arms
 import class_balance
-import class_balance_report
 import command_line
 import fcn_jax
 
@@ -85,7 +85,7 @@ def interrupted_run(workdir):
       {"step": 2, "seconds": 1.5, "loss": 1.0, "num_sampled": 7},
       {"step": STEPS, "seconds": 2.5, "loss": 1.0, "num_sampled": 5},
     ]
-    class_balance_report.arm_file(config, name, 0).write_text(
+    arms.result_file(config.workdir, name, 0).write_text(
       json.dumps({"rows": rows, "confusion": confusion})
     )
 
@@ -212,8 +212,10 @@ def test_trained_arms_have_the_pixels_they_should(finished):
 
 def test_arms_keep_the_pixels_that_their_names_say():
   config = make_config(pathlib.Path("run"))
-  arms = {arm.name: arm for arm in class_balance.plan_arms(config, FREQUENCIES)}
-  assert tuple(arms) == NAMES
+  planned = {
+    arm.name: arm for arm in class_balance.plan_arms(config, FREQUENCIES)
+  }
+  assert tuple(planned) == NAMES
   rng = np.random.default_rng(0)
   # A fifth of the pixels is of class 1, and none of class 2.
   labels = (rng.random((2, 48, 64)) < 0.2).astype(np.int32)
@@ -222,7 +224,9 @@ def test_arms_keep_the_pixels_that_their_names_say():
   num_valid, count = 2 * 44 * 64, 24 * 32
 
   def weights_of(name, **options):
-    return np.asarray(arms[name].sampler(jax.random.key(0), labels, **options))
+    return np.asarray(
+      planned[name].sampler(jax.random.key(0), labels, **options)
+    )
 
   assert np.array_equal(weights_of("plain"), np.asarray(labels != 255))
   share = weights_of("p=0.25").sum() / num_valid
@@ -236,7 +240,7 @@ def test_arms_keep_the_pixels_that_their_names_say():
   assert np.array_equal(hard.sum(axis=(1, 2)), [count, count])
 
   images = jnp.zeros((*labels.shape, 3), jnp.uint8)
-  cut = arms["balanced patches"].cut(
+  cut = planned["balanced patches"].cut(
     jax.random.key(0), fcn_jax.types.Batch(images, labels)
   )
   assert cut.labels.shape == (2, 24, 32)
@@ -253,7 +257,9 @@ def make_dataset(*labels):
   examples = [
     fcn_jax.data.Example(None, np.array([label]), "") for label in labels
   ]
-  return fcn_jax.data.Dataset(examples, ("a", "b"), np.zeros((2, 3), np.uint8))
+  return fcn_jax.data.Dataset(
+    examples, ("a", "b"), np.zeros((2, 3), np.uint8), "made up"
+  )
 
 
 def test_classes_are_counted_over_all_and_where_they_are():

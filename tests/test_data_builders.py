@@ -816,7 +816,9 @@ def test_a_structure_without_the_field_says_so(value):
     matlab.decode_ids(_mat(GTcls=value), "GTcls", field="Segmentation")
 
 
-@pytest.mark.skipif("VOC_DIR" not in os.environ, reason="VOC_DIR is not set")
+@pytest.mark.skipif(
+  "VOC2012_DIR" not in os.environ, reason="VOC2012_DIR is not set"
+)
 def test_the_real_lists_give_the_published_counts():
-  found = data.voc2012.find(pathlib.Path(os.environ["VOC_DIR"]))
+  found = data.voc2012.find(pathlib.Path(os.environ["VOC2012_DIR"]))
   assert not found.notes

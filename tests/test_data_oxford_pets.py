@@ -259,9 +259,11 @@ def test_the_checksums_are_those_that_tfds_publishes():
   assert {name: archive.checksum for name, archive in known} == published
 
 
-@pytest.mark.skipif("PETS_DIR" not in os.environ, reason="PETS_DIR is not set")
+@pytest.mark.skipif(
+  "OXFORD_PETS_DIR" not in os.environ, reason="OXFORD_PETS_DIR is not set"
+)
 def test_the_real_data_set_has_the_published_numbers_of_pictures():
-  found = data.oxford_pets.find(pathlib.Path(os.environ["PETS_DIR"]))
+  found = data.oxford_pets.find(pathlib.Path(os.environ["OXFORD_PETS_DIR"]))
   splits = collections.Counter(pair.split for pair in found.pairs)
   assert splits["train"] + splits["validation"] == 3680
   assert splits["test"] == 3669

@@ -182,4 +182,4 @@ class VGG(nn.Module):
 
 
 def _zero_outside(x, sizes):
-  return x if sizes is None else extents.fill_outside(x, sizes, "zero")
+  return x if sizes is None else extents.fill_outside(x, sizes, edge="zero")
