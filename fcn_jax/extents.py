@@ -31,7 +31,7 @@ def inside(sizes: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def fill_outside(
-  values: jax.Array, sizes: jax.Array, edge: types.EdgeRule
+  values: jax.Array, sizes: jax.Array, *, edge: types.EdgeRule
 ) -> jax.Array:
   """Replaces what lies outside by what an edge rule says of the inside.
 

@@ -211,7 +211,9 @@ def fill_outside(
   Returns:
     The score map with other scores beyond these cells.
   """
-  scores = extents.fill_outside(score_map.scores, num_cells, score_map.edge)
+  scores = extents.fill_outside(
+    score_map.scores, num_cells, edge=score_map.edge
+  )
   return dataclasses.replace(score_map, scores=scores)
 
 
