@@ -1,3 +1,7 @@
+import functools
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,3 +43,47 @@ def test_images_of_one_size_are_compiled_once():
   for _ in range(3):
     fcn.inference.predict(MODEL, variables, IMAGES[:, :16, :16])
   assert fcn.inference.predict._cache_size() == before + 1
+
+
+def test_equally_likely_classes_give_the_lowest():
+  variables = jax.tree.map(jnp.zeros_like, random_variables())
+  classes = fcn.inference.predict(MODEL, variables, IMAGES[:, :16, :16])
+  np.testing.assert_array_equal(classes, 0)
+
+
+def test_a_padded_image_is_predicted_as_alone_and_void_outside():
+  variables = random_variables()
+  sizes = jnp.array([[21, 47], [33, 30]], jnp.int32)
+  found = fcn.inference.predict(MODEL, variables, IMAGES, sizes)
+  for n, (height, width) in enumerate(sizes.tolist()):
+    alone = fcn.inference.predict(
+      MODEL, variables, IMAGES[n : n + 1, :height, :width]
+    )
+    # Rounding may turn a pixel where two classes are almost equally likely.
+    assert np.mean(found[n, :height, :width] == alone[0]) > 0.99
+    assert len(np.unique(alone)) > 1
+    assert np.all(found[n, height:] == fcn.types.IGNORE_LABEL)
+    assert np.all(found[n, :, width:] == fcn.types.IGNORE_LABEL)
+
+
+def test_no_array_of_all_logits_is_in_the_compiled_program():
+  num_classes = 200
+  model = MODEL.clone(num_classes=num_classes)
+  images = jnp.zeros((1, 128, 128, 3), jnp.uint8)
+  variables = jax.eval_shape(
+    lambda key: model.init(key, images, train=False), jax.random.key(0)
+  )
+
+  def largest(function):
+    compiled = jax.jit(function).lower(variables, images).compile()
+    shapes = re.findall(r"[a-z]+\d+\[([\d,]+)\]", compiled.as_text())
+    return max(math.prod(map(int, shape.split(","))) for shape in set(shapes))
+
+  def by_all_logits(variables, images):
+    score_map = model.apply(variables, images, train=False)
+    return jnp.argmax(fcn.upsampling.to_pixels(score_map), axis=-1)
+
+  num_logits = images[..., 0].size * num_classes
+  assert largest(by_all_logits) >= num_logits
+  predict = functools.partial(fcn.inference.predict, model)
+  assert largest(predict) <= num_logits / 4

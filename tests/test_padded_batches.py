@@ -356,7 +356,7 @@ def test_without_sizes_nothing_is_replaced(normalization, monkeypatch):
     batch.images,
   )
 
-  def fail(*_):
+  def fail(*_, **__):
     raise AssertionError
 
   for name in ("inside", "fill_outside"):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fcn_jax import extents
 from fcn_jax import patches
 from fcn_jax import types
 
@@ -19,6 +20,15 @@ def numbered_batch(num_images=2, height=13, width=17):
   labels = labels.reshape(num_images, height, width)
   images = np.stack([labels, -labels, labels + count], -1).astype(np.float32)
   return types.Batch(jnp.asarray(images), jnp.asarray(labels))
+
+
+def padded_batch(sizes, height=13, width=17):
+  """The numbered batch with void outside images of these sizes."""
+  batch = numbered_batch(len(sizes), height, width)
+  sizes = jnp.array(sizes, jnp.int32)
+  is_inside = extents.inside(sizes, (height, width))
+  labels = jnp.where(is_inside, batch.labels, types.IGNORE_LABEL)
+  return types.Batch(batch.images, labels, sizes)
 
 
 class ExtractTest(chex.TestCase):
@@ -51,7 +61,7 @@ class ExtractTest(chex.TestCase):
     extract = self.variant(
       functools.partial(patches.extract_patches, size=(4, 6))
     )
-    for array in batch:
+    for array in batch[:2]:
       found = extract(array, jnp.asarray(corners, jnp.int32))
       for n, k in np.ndindex(2, 3):
         row, column = corners[n, k]
@@ -74,7 +84,8 @@ def test_grid_patches_put_back_together_are_the_image(image_size, size):
   cut = patches.grid_patches(batch, size=size, stride=size)
   corners = np.asarray(patches.grid_corners(image_size, size, size))
   assert len(cut.labels) == len(cut.images) == 2 * len(corners)
-  for array, pieces in zip(batch, cut, strict=True):
+  assert cut.sizes is None
+  for array, pieces in zip(batch[:2], cut[:2], strict=True):
     whole = np.full(array.shape, np.nan)
     pieces = np.asarray(pieces).reshape(2, len(corners), *pieces.shape[1:])
     for k, (row, column) in enumerate(corners):
@@ -239,3 +250,101 @@ def test_a_balanced_patch_that_does_not_fit_is_an_error():
     patches.balanced_patches(
       KEY, batch, num_patches=1, size=(14, 6), num_classes=2
     )
+
+
+# The first image is smaller than a patch of 4x6 along both axes.
+SMALL_SIZES = ((3, 5), (9, 17), (13, 6))
+
+
+def cuts(batch):
+  """The batch cut in all ways, by name."""
+  random = {"num_patches": 40, "size": (4, 6)}
+  return {
+    "random": patches.sample_patches(KEY, batch, **random),
+    "grid": patches.grid_patches(batch, size=(4, 6), stride=(3, 4)),
+    "balanced": patches.balanced_patches(KEY, batch, num_classes=9, **random),
+  }
+
+
+@pytest.mark.parametrize("name", ["random", "grid", "balanced"])
+def test_patches_of_padded_images_say_what_they_fill(name):
+  batch = padded_batch(SMALL_SIZES)
+  if name == "balanced":
+    classes = jnp.where(
+      batch.labels == types.IGNORE_LABEL, types.IGNORE_LABEL, batch.labels % 9
+    )
+    batch = batch._replace(labels=classes)
+  cut = cuts(batch)[name]
+  count = len(cut.labels) // len(SMALL_SIZES)
+  assert (cut.sizes.shape, cut.sizes.dtype) == ((3 * count, 2), jnp.int32)
+  for n, (height, width) in enumerate(SMALL_SIZES):
+    part = slice(n * count, (n + 1) * count)
+    # All of it where the image is large enough: none begins in padding.
+    filled = [min(height, 4), min(width, 6)]
+    np.testing.assert_array_equal(cut.sizes[part], [filled] * count)
+    numbers = np.asarray(cut.images[part, ..., 0], int)
+    image, rows, columns = np.unravel_index(numbers, batch.labels.shape)
+    assert np.all(image == n)
+    inside = (rows < height) & (columns < width)
+    np.testing.assert_array_equal(
+      inside, extents.inside(cut.sizes[part], (4, 6))
+    )
+    labels = np.asarray(cut.labels[part])
+    assert np.all(labels[~inside] == types.IGNORE_LABEL)
+    if name != "grid":
+      truth = np.asarray(batch.labels)[image, rows, columns]
+      np.testing.assert_array_equal(labels, truth)
+      # Both ends are reached.
+      assert rows.min() == columns.min() == 0
+      if height >= 4 and width >= 6:
+        assert (rows.max(), columns.max()) == (height - 1, width - 1)
+
+
+@pytest.mark.parametrize("stride", [(4, 6), (3, 4), (1, 5)])
+def test_the_grid_of_a_padded_image_is_its_own(stride):
+  sizes = ((4, 6), (9, 17), (13, 6), (8, 12))
+  batch = padded_batch(sizes)
+  cut = patches.grid_patches(batch, size=(4, 6), stride=stride)
+  labels = np.asarray(cut.labels).reshape(len(sizes), -1, 4, 6)
+  for n, (height, width) in enumerate(sizes):
+    alone = types.Batch(
+      batch.images[n : n + 1, :height, :width],
+      batch.labels[n : n + 1, :height, :width],
+    )
+    expected = patches.grid_patches(alone, size=(4, 6), stride=stride).labels
+    is_void = np.all(labels[n] == types.IGNORE_LABEL, axis=(1, 2))
+    np.testing.assert_array_equal(labels[n][~is_void], expected)
+
+
+def test_images_that_fill_their_arrays_are_cut_as_those_without_sizes():
+  batch = numbered_batch()
+  full = batch._replace(sizes=jnp.array([[13, 17]] * 2, jnp.int32))
+  for without, with_sizes in zip(
+    cuts(batch).values(), cuts(full).values(), strict=True
+  ):
+    chex.assert_trees_all_equal(without[:2], with_sizes[:2])
+    assert without.sizes is None
+    assert np.all(with_sizes.sizes == jnp.array([[4, 6]]))
+
+
+def test_a_patch_that_is_moved_inside_says_what_it_fills_there():
+  batch = padded_batch(((5, 17), (13, 9)))
+  corners = jnp.array([[[-3, 2], [4, 0]], [[12, 30], [2, 10]]])
+  cut = patches.cut(batch, corners, (4, 6))
+  expected = [[4, 6], [1, 6], [4, 0], [4, 0]]
+  np.testing.assert_array_equal(cut.sizes, expected)
+
+
+def test_patches_of_a_padded_image_of_void_lie_inside_it():
+  labels = jnp.full((1, 9, 12), types.IGNORE_LABEL)
+  corners = patches.balanced_corners(
+    KEY,
+    labels,
+    num_patches=400,
+    size=(4, 6),
+    num_classes=3,
+    sizes=jnp.array([[6, 7]], jnp.int32),
+  )
+  rows, columns = np.asarray(corners[0]).T
+  assert set(rows) == set(range(3))
+  assert set(columns) == set(range(2))

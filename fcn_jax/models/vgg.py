@@ -182,4 +182,6 @@ class VGG(nn.Module):
 
 
 def _zero_outside(x, sizes):
-  return x if sizes is None else extents.fill_outside(x, sizes, edge="zero")
+  if sizes is None:
+    return x
+  return extents.fill_outside(x, sizes, edge="zero")
