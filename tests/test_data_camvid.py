@@ -150,6 +150,19 @@ def test_data_prepared_from_other_files_are_not_reused(
     _load(folder, tmp_path)
 
 
+def test_data_prepared_by_another_version_are_not_reused(
+  folder, tmp_path, monkeypatch
+):
+  _load(folder, tmp_path)
+  monkeypatch.setattr(camvid.Camvid, "VERSION", tfds.core.Version("9.9.9"))
+  monkeypatch.setattr(camvid.Camvid, "RELEASE_NOTES", {"9.9.9": "Another."})
+  with pytest.raises(ValueError, match="not prepared"):
+    _load(None, tmp_path)
+  _load(folder, tmp_path)
+  names = {p.name for p in (tmp_path / "data" / "camvid").glob("[0-9]*")}
+  assert names == {"2.0.0", "9.9.9"}
+
+
 def _empty(folder):
   shutil.rmtree(folder)
   folder.mkdir()

@@ -75,7 +75,8 @@ def decode_picture(
     image = Image.fromarray(np.round(grey).clip(0).astype(np.uint8))
   if image.mode == "P" and "transparency" in image.info:
     image = image.convert("RGBA")  # As Pillow wants it.
-  return np.array(image.convert("RGB"))
+  # To convert a picture that is RGB already would be to copy it.
+  return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def is_plain(content: bytes) -> bool:
