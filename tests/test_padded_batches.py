@@ -403,13 +403,12 @@ def test_the_step_is_traced_once_with_sizes_and_once_without(training):
     train.lower(state, batch._replace(sizes=None), KEY)
 
 
-def test_a_step_on_padded_images_is_that_on_the_images(training):
+def test_a_step_of_devices_on_padded_images_is_that_on_the_images(training):
   step, state = training
   step = jit(step)
   size = SIZES[0]
   batch, _, alone = example((size,) * 4)
   expected = step(state, stack(alone), KEY)
-  assert_close(step(state, batch, KEY), expected)
   # Devices have parts of the batch, sizes included.
   mesh = jax.make_mesh(
     (4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,)
