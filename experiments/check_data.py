@@ -11,12 +11,13 @@ counted: sizes, classes (shares of the labelled pixels, images in which they
 are, and weights for median-frequency balancing), and the mean and deviation of
 the pixels.
 
-Writes data_report.json and data_report.png to --workdir. Exits with 1 if a file
-is bad. A data set without files of its own (shapes, or one that is prepared
-already) is read as it is.
+Writes data_report.json and data_report.png to a new folder. Exits with 1 if a
+file is bad. A data set without files of its own (shapes, or one that is
+prepared already) is read as it is.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import re
 import sys
@@ -44,7 +45,8 @@ class Options:
   prepared_dir: pathlib.Path | None = None
   """Where prepared data sets are kept; TFDS's default if not given."""
   workdir: pathlib.Path | None = None
-  """Folder for the report; runs/check_data/<data set> if not given."""
+  """Folder for the report; if not given, the first free one of
+  runs/check_data/<data set>, <data set>-2 and so on."""
   num_pictures: int = 6
   """Examples to show."""
   num_threads: int = command_line.num_cores()
@@ -61,7 +63,12 @@ def workdir_of(options: Options) -> pathlib.Path:
   if options.data_dir is not None:
     parts.append(options.data_dir.resolve().name)
   name = re.sub(r"[^\w.]+", "_", "-".join(parts))
-  return pathlib.Path("runs", "check_data", name)
+  for number in itertools.count(1):
+    suffix = f"-{number}" if number > 1 else ""
+    workdir = pathlib.Path("runs", "check_data", name + suffix)
+    # Whoever has mended files checks again, and may want to compare.
+    if options.overwrite or not workdir.exists():
+      return workdir
 
 
 def check_workdir(workdir: pathlib.Path, overwrite: bool) -> None:

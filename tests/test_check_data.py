@@ -134,6 +134,19 @@ def test_a_report_is_replaced_only_if_asked(cells, tmp_path, capsys):
   assert _read(workdir)["good_examples"] == 12
 
 
+def test_without_a_workdir_each_check_has_a_folder_of_its_own(
+  cells, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  _run("folder", "--data-dir", cells)
+  (cells / "images" / "cell_03.png").write_bytes(b"")
+  with pytest.raises(SystemExit):
+    _run("folder", "--data-dir", cells)
+  runs = tmp_path / "runs" / "check_data"
+  found = {path.name: _read(path)["bad_files"] for path in runs.iterdir()}
+  assert found == {"folder_cells": 0, "folder_cells-2": 1}
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [

@@ -48,9 +48,15 @@ def test_values_become_classes_in_their_order(masks, names, values):
   assert len(table.palette) == len(set(table.palette)) == len(names)
 
 
-def test_one_odd_mask_among_many_binary_ones_has_no_class_of_its_own():
-  masks = _masks(*[{0, 255}] * 19, {0, 7, 255})
+@pytest.mark.parametrize("num_binary", [3, 19])
+def test_an_odd_mask_among_binary_ones_has_no_class_of_its_own(num_binary):
+  masks = _masks(*[{0, 255}] * num_binary, {0, 7, 255})
   assert class_table.infer(masks).values == {0: 0, 255: 1}
+
+
+def test_masks_of_ids_of_which_a_third_has_no_object_are_no_binary_ones():
+  masks = _masks(*[{0, 255}] * 4, *[{0, 1, 255}] * 8)
+  assert class_table.infer(masks).values == {0: 0, 1: 1, 255: 255}
 
 
 def test_among_few_masks_an_odd_one_is_believed():

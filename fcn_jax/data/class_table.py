@@ -21,11 +21,15 @@ Color = tuple[int, int, int]
 # Class ids are below void.
 _MAX_CLASSES = types.IGNORE_LABEL
 _MAX_VALUE = 65535
-# Share of the masks that must agree for the others to be faulty, and the least
-# number of masks for which such a judgement is made.
-_MAJORITY = 0.9
-_MIN_MASKS = 10
 _BINARY = {0, 255}
+# Share of the masks with no other values that makes the rest faulty, among as
+# many masks at least. To err is to list faults; to take 255 for void in masks
+# that mean the foreground by it would go unnoticed.
+_BINARY_MAJORITY = 0.75
+_MIN_BINARY_MASKS = 4
+# Least number of masks among which a value that only one of them has may be
+# taken for faulty.
+_MIN_MASKS = 10
 _BINARY_PALETTE = ((0, 0, 0), (230, 25, 75))
 
 
@@ -247,8 +251,10 @@ def infer(masks: Sequence[MaskValues]) -> ClassTable:
   origin = f"found in {len(grey)} masks"
   counts = collections.Counter(v for mask in grey for v in mask.values)
   num_binary = sum(mask.values <= _BINARY for mask in grey)
-  clear = len(grey) >= _MIN_MASKS and num_binary >= _MAJORITY * len(grey)
-  if counts.keys() >= _BINARY and (clear or num_binary == len(grey)):
+  majority = len(
+    grey
+  ) >= _MIN_BINARY_MASKS and num_binary >= _BINARY_MAJORITY * len(grey)
+  if counts.keys() >= _BINARY and (majority or num_binary == len(grey)):
     names = ("background", "foreground")
     return ClassTable(names, _BINARY_PALETTE, {0: 0, 255: 1}, {}, origin)
   values = _without_outliers(counts, len(grey))

@@ -20,10 +20,11 @@ coloured. A class may also be given as its name only. Values and colours under
 "ignore" are void, as is 255 if no class has it.
 
 Without the file, the masks are scanned. If they have the values 0 and 255 only,
-these are background and foreground. Otherwise each value except 255, which is
-void, is a class, in their order. Of ten masks or more, one that stands out
-(other values than 0 and 255 in a tenth of them at most; a single value far
-above all others) is taken for faulty. Coloured masks need the file.
+these are background and foreground; of four masks or more, up to a quarter may
+have other values, and are then taken for faulty. Otherwise each value except
+255, which is void, is a class, in their order; of ten masks or more, one that
+alone has a value far above all others is taken for faulty. Coloured masks need
+the file.
 """
 
 import functools
