@@ -1,4 +1,4 @@
-"""Prediction with a trained network."""
+"""Prediction for a batch of whole images."""
 
 import functools
 
