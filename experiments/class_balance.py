@@ -30,15 +30,13 @@ import math
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
-import numpy as np
-import tqdm
 import tyro
 
 import arms
 import class_balance_report
+import class_counts
 import command_line
 import fcn_jax as fcn
 import options
@@ -85,62 +83,14 @@ PRESETS = {
 }
 
 
-class Frequencies(NamedTuple):
-  """How common the classes are in the training split, void left out.
-
-  Attributes:
-    shares: [C] share of each class in all pixels.
-    shares_where_present: [C] the same, in the pixels of those images that
-      contain the class; what median frequency balancing calls frequency.
-  """
-
-  shares: np.ndarray
-  shares_where_present: np.ndarray
-
-
-def count_classes(dataset: fcn.data.Dataset) -> Frequencies:
-  """Counts the pixels of each class, of the original images.
-
-  Raises:
-    ValueError: if a class has no pixels.
-  """
-  counts = np.zeros(dataset.num_classes, np.int64)
-  pixels_where_present = np.zeros_like(counts)
-  for index in tqdm.trange(
-    len(dataset.source), desc="counting classes", unit="image", disable=None
-  ):
-    label = dataset.source[index].label
-    valid = label[label != fcn.types.IGNORE_LABEL]
-    in_image = np.bincount(valid, minlength=dataset.num_classes)
-    counts += in_image
-    pixels_where_present += np.where(in_image > 0, valid.size, 0)
-  if not counts.all():
-    absent = dataset.class_names[int(np.argmin(counts))]
-    raise ValueError(
-      f"class {absent} has no pixel in the training split, which leaves "
-      "nothing to balance it with: choose another data set."
-    )
-  return Frequencies(counts / counts.sum(), counts / pixels_where_present)
-
-
-def class_weights(frequencies: Frequencies) -> np.ndarray:
-  """Median frequency weights [C], scaled: the mean weight of a pixel is 1.
-
-  The loss is divided by the number of pixels, not by the sum of their weights;
-  so scaled, it and the learning rate mean the same as without weights.
-  """
-  weights = fcn.sampling.median_frequency_weights(
-    frequencies.shares_where_present
-  )
-  return weights / np.sum(frequencies.shares * weights)
-
-
 def count_pixels(config: ClassBalance) -> int:
   """Pixels of each image that enter the loss where not all do."""
   return config.patches_per_image * math.prod(config.patch_size)
 
 
-def plan_arms(config: ClassBalance, frequencies: Frequencies) -> list[arms.Arm]:
+def plan_arms(
+  config: ClassBalance, frequencies: class_counts.Frequencies
+) -> list[arms.Arm]:
   """The arms of the training."""
   num_classes = len(frequencies.shares)
   count = count_pixels(config)
@@ -152,7 +102,7 @@ def plan_arms(config: ClassBalance, frequencies: Frequencies) -> list[arms.Arm]:
     f"p={rate:.3g}": functools.partial(sampling.bernoulli, rate=rate),
     "class weights": functools.partial(
       sampling.class_weighted,
-      class_weights=tuple(class_weights(frequencies).tolist()),
+      class_weights=tuple(class_counts.class_weights(frequencies).tolist()),
     ),
     "balanced pixels": functools.partial(
       sampling.class_balanced,
@@ -212,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     training.check_images_per_step(
       {"plain": config.images_per_step}, splits.train
     )
-    frequencies = count_classes(splits.train)
+    frequencies = class_counts.count_classes(splits.train)
     planned = plan_arms(config, frequencies)
     command_line.claim_workdir(config, EXPERIMENT, CONTENTS)
   arms.train(config, planned, splits)
@@ -221,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       config,
       [arm.name for arm in planned],
       shares=frequencies.shares,
-      weights=class_weights(frequencies),
+      weights=class_counts.class_weights(frequencies),
       evaluation=splits.evaluation,
     )
   )

@@ -74,6 +74,22 @@ def check_options(
     ),
     **(conditions or {}),
   }
+  check_conditions(config, conditions)
+
+
+def check_conditions(
+  config: Any, conditions: Mapping[str, tuple[bool, str]]
+) -> None:
+  """Checks options against conditions.
+
+  Args:
+    config: the options.
+    conditions: by name of an option, whether it is as it must be, and how that
+      is.
+
+  Raises:
+    ValueError: for the first option that is not.
+  """
   for name, (is_met, condition) in conditions.items():
     if not is_met:
       raise ValueError(

@@ -11,8 +11,11 @@ of the released VGG16 nets: 1e-10 for stride 32, 1e-12 for 16, 1e-14 for 8. A
 sum loss at 1e-10 on 500x375 pixels equals a mean loss at about 1.9e-5.
 """
 
+from typing import NamedTuple
+
 import chex
 import jax
+import jax.numpy as jnp
 import optax
 
 # PAMI 2017 and the released solvers.
@@ -117,6 +120,70 @@ def warmup_polynomial(
     return decay
   warmup = optax.linear_schedule(0.0, peak, warmup_steps)
   return optax.join_schedules([warmup, decay], [warmup_steps])
+
+
+class AverageState(NamedTuple):
+  """State of `with_average`.
+
+  Attributes:
+    average: moving average of the parameters.
+    count: [] int32, updates that are in it.
+    inner: state of the optimizer that makes the updates.
+  """
+
+  average: chex.ArrayTree
+  count: jax.Array
+  inner: optax.OptState
+
+
+def with_average(
+  optimizer: optax.GradientTransformation, *, decay: float
+) -> optax.GradientTransformation:
+  """Keeps an exponential moving average of the parameters beside them.
+
+  Training goes on as without it; predict with the average, which
+  `average_of` finds. The decay of update t is min(decay, (1 + t) / (10 + t)),
+  so that the initial parameters are soon forgotten.
+
+  Args:
+    optimizer: makes the updates. Where gradients are accumulated, put this
+      inside, so that only real updates count.
+    decay: share of the average that stays, per update; below 1.
+
+  Raises:
+    ValueError: if `decay` is not in 0..1, below 1.
+  """
+  if not 0 <= decay < 1:
+    raise ValueError(f"decay is {decay}; it must be in 0..1, below 1.")
+
+  def init(params):
+    # A copy: the step donates its state, and no buffer can be donated twice.
+    average = jax.tree.map(jnp.copy, params)
+    return AverageState(
+      average, jnp.zeros((), jnp.int32), optimizer.init(params)
+    )
+
+  def update(gradients, state, params):
+    updates, inner = optimizer.update(gradients, state.inner, params)
+    count = state.count.astype(jnp.float32)
+    share = 1 - jnp.minimum(decay, (1 + count) / (10 + count))
+    average = jax.tree.map(
+      lambda old, new: old + share.astype(old.dtype) * (new - old),
+      state.average,
+      optax.apply_updates(params, updates),
+    )
+    return updates, AverageState(average, state.count + 1, inner)
+
+  return optax.GradientTransformation(init, update)
+
+
+def average_of(opt_state: optax.OptState) -> chex.ArrayTree | None:
+  """The averaged parameters that `with_average` keeps; None if it does not."""
+  is_average = lambda node: isinstance(node, AverageState)  # noqa: E731
+  for node in jax.tree.leaves(opt_state, is_leaf=is_average):
+    if is_average(node):
+      return node.average
+  return None
 
 
 def is_kernel(params: chex.ArrayTree) -> chex.ArrayTree:

@@ -53,6 +53,9 @@ class StepMetrics(NamedTuple):
     num_valid: [] int32, pixels that are not void.
     num_dropped: [] int32, sampled pixels that are not in the loss because
       there was no room for them; see `make_train_step`.
+    gradient_norm: [] float32, Euclidean norm of the gradient of all
+      parameters, before any clipping.
+    is_finite: [] bool, whether loss and gradient are finite.
   """
 
   loss: jax.Array
@@ -60,6 +63,8 @@ class StepMetrics(NamedTuple):
   num_sampled: jax.Array
   num_valid: jax.Array
   num_dropped: jax.Array
+  gradient_norm: jax.Array
+  is_finite: jax.Array
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -98,6 +103,7 @@ def make_train_step(
   rate: float | None = None,
   path: LossPath = "auto",
   capacity: int | None = None,
+  skip_nonfinite: bool = False,
 ) -> Callable[
   [TrainState, types.Batch, jax.Array], tuple[TrainState, StepMetrics]
 ]:
@@ -122,6 +128,8 @@ def make_train_step(
       those beyond are left out and counted in `StepMetrics.num_dropped`. None
       is what the sampler says of itself, see `sampling.capacity`: too little
       less than once in 1e9 steps.
+    skip_nonfinite: whether a step whose loss or gradient is not finite leaves
+      everything but `TrainState.step` as it is.
 
   Returns:
     (state, batch, key) -> (state, metrics), with the key that `train_step`
@@ -147,6 +155,7 @@ def make_train_step(
     rate=rate,
     path=path,
     capacity=capacity,
+    skip_nonfinite=skip_nonfinite,
   )
   return jax.jit(step, donate_argnums=0)
 
@@ -163,6 +172,7 @@ def train_step(
   rate: float | None = None,
   path: LossPath = "auto",
   capacity: int | None = None,
+  skip_nonfinite: bool = False,
 ) -> tuple[TrainState, StepMetrics]:
   """One step of training on a batch, by loss sampling.
 
@@ -179,6 +189,7 @@ def train_step(
     rate: expected weight of a pixel, for `normalize="expected"` only.
     path: see `make_train_step`.
     capacity: see `make_train_step`.
+    skip_nonfinite: see `make_train_step`.
 
   Returns:
     The new state, and the step's metrics.
@@ -220,12 +231,23 @@ def train_step(
     model_state=model_state,
     opt_state=opt_state,
   )
+  gradient_norm = optax.tree.norm(gradients)
+  # The norm of float32 gradients can overflow where no gradient does; that is
+  # as little to be trusted.
+  is_finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+  if skip_nonfinite:
+    kept = state._replace(step=new_state.step)
+    new_state = jax.tree.map(
+      lambda new, old: jnp.where(is_finite, new, old), new_state, kept
+    )
   return new_state, StepMetrics(
     loss=loss,
     loss_sum=terms.loss_sum,
     num_sampled=terms.num_kept,
     num_valid=num_valid,
     num_dropped=terms.num_dropped,
+    gradient_norm=gradient_norm,
+    is_finite=is_finite,
   )
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 import arms
 import class_balance
+import class_counts
 import command_line
 import fcn_jax
 
@@ -30,7 +31,7 @@ NAMES = (
 # others there are results as if they had been trained before.
 TRAINED = ("balanced pixels", "balanced patches")
 STEPS = 3
-FREQUENCIES = class_balance.Frequencies(
+FREQUENCIES = class_counts.Frequencies(
   np.array([0.7, 0.2, 0.1]), np.array([0.7, 0.3, 0.4])
 )
 
@@ -231,7 +232,7 @@ def test_arms_keep_the_pixels_that_their_names_say():
   assert np.array_equal(weights_of("plain"), np.asarray(labels != 255))
   share = weights_of("p=0.25").sum() / num_valid
   assert abs(share - 0.25) < 0.03
-  weights = class_balance.class_weights(FREQUENCIES)
+  weights = class_counts.class_weights(FREQUENCIES)
   assert np.allclose(weights_of("class weights")[labels == 1], weights[1])
   balanced = weights_of("balanced pixels")
   for label in (0, 1):
@@ -247,7 +248,7 @@ def test_arms_keep_the_pixels_that_their_names_say():
 
 
 def test_weights_are_by_median_frequency_and_of_mean_1():
-  weights = class_balance.class_weights(FREQUENCIES)
+  weights = class_counts.class_weights(FREQUENCIES)
   present = FREQUENCIES.shares_where_present
   assert np.allclose(weights * present, weights[0] * present[0])
   assert np.isclose(np.sum(weights * FREQUENCIES.shares), 1)
@@ -264,14 +265,14 @@ def make_dataset(*labels):
 
 def test_classes_are_counted_over_all_and_where_they_are():
   dataset = make_dataset([0, 0, 0, 255], [0, 1, 1, 1, 1])
-  frequencies = class_balance.count_classes(dataset)
+  frequencies = class_counts.count_classes(dataset)
   assert np.allclose(frequencies.shares, [4 / 8, 4 / 8])
   assert np.allclose(frequencies.shares_where_present, [4 / 8, 4 / 5])
 
 
 def test_a_class_without_pixels_is_an_error():
   with pytest.raises(ValueError, match="class b has no pixel"):
-    class_balance.count_classes(make_dataset([0, 0, 255]))
+    class_counts.count_classes(make_dataset([0, 0, 255]))
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,8 @@ def test_a_batch_of_void_changes_nothing(plain_step, warm):
     jax.device_put(warm), batch._replace(labels=void), KEY
   )
   jax.tree.map(np.testing.assert_array_equal, state.params, warm.params)
-  assert jax.device_get(metrics) == (0, 0, 0, 0, 0)
+  # No loss, pixel or gradient, and nothing that is not finite.
+  assert jax.device_get(metrics) == (0, 0, 0, 0, 0, 0, True)
 
 
 def test_metrics_are_sums_and_counts_over_the_sampled_pixels(warm):

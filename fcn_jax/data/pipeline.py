@@ -204,8 +204,7 @@ def train_batches(
     pairs = [augment(*one) for one in drawn[process_index::process_count]]
     return batching.stack(pairs, size=size, with_sizes=crop_size is None)
 
-  dataset = grain.MapDataset.range(len(source)).seed(seed).shuffle()
-  dataset = dataset.repeat(num_epochs).random_map(draw)
+  dataset = _shuffled(len(source), seed, num_epochs).random_map(draw)
   # Whole batches, which are shared out afterwards: otherwise one process could
   # have a batch more than another, and wait for it forever.
   dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=list)
@@ -229,6 +228,21 @@ def train_batches(
       worker_init_fn=_end_with_parent,
     )
   return iter(dataset)
+
+
+def indices_of_batch(
+  num_examples: int, *, batch_size: int, seed: int, number: int
+) -> list[int]:
+  """Which examples are in a batch of `train_batches`, without reading them.
+
+  Args:
+    num_examples: length of the source.
+    batch_size: as for `train_batches`.
+    seed: as for `train_batches`.
+    number: of the batch, from 0.
+  """
+  dataset = _shuffled(num_examples, seed, None)
+  return dataset.batch(batch_size, batch_fn=list)[number]
 
 
 def eval_batches(
@@ -333,6 +347,14 @@ def eval_batches(
     num_threads=num_threads, prefetch_buffer_size=prefetch_buffer_size
   )
   return dataset.to_iter_dataset(options)
+
+
+def _shuffled(
+  num_examples: int, seed: int, num_epochs: int | None
+) -> grain.MapDataset:
+  """The numbers of the examples in the order of training."""
+  dataset = grain.MapDataset.range(num_examples).seed(seed).shuffle()
+  return dataset.repeat(num_epochs)
 
 
 def _end_with_parent(index: int, count: int) -> None:

@@ -1,0 +1,316 @@
+"""From the options of train.py to its network, optimizer, sampler and data."""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import class_counts
+import command_line
+import fcn_jax as fcn
+import train_presets
+import training
+
+
+def check_options(config: train_presets.Train) -> None:
+  """Raises a `ValueError` for an option out of its range, or superfluous."""
+  command_line.check_at_least_one(
+    config,
+    (
+      "steps",
+      "batch_size",
+      "num_sizes",
+      "num_threads",
+      "accumulate",
+      "log_every",
+      "validate_every",
+      "save_every",
+      "validation_batch",
+      "num_pictures",
+      "boundary_distance",
+    ),
+  )
+  smallest, largest = config.scale_range
+  training.check_conditions(
+    config,
+    {
+      "crop_size": (
+        config.crop_size is None or min(config.crop_size) >= 1,
+        "at least 1 1, or None for whole pictures",
+      ),
+      "scale_range": (0 < smallest <= largest, "from small to large, above 0"),
+      "resize": (config.resize > 0, "above 0"),
+      "learning_rate": (config.learning_rate > 0, "above 0"),
+      "weight_decay": (config.weight_decay >= 0, "at least 0"),
+      "num_workers": (config.num_workers >= 0, "at least 0"),
+      "max_skipped": (config.max_skipped >= 0, "at least 0"),
+      "dropout_rate": (0 <= config.dropout_rate < 1, "in 0..1, below 1"),
+      "momentum": (0 <= config.momentum < 1, "in 0..1, below 1"),
+      "power": (config.power > 0, "above 0"),
+      "rate": (0 < config.rate <= 1, "in 0..1, above 0"),
+      "rate_elsewhere": (0 <= config.rate_elsewhere <= 1, "in 0..1"),
+      "head_width": (_at_least_one(config.head_width), "at least 1"),
+      "cell": (_at_least_one(config.cell), "at least 1"),
+      "num_devices": (_at_least_one(config.num_devices), "at least 1"),
+      "clip_norm": (
+        config.clip_norm is None or config.clip_norm > 0,
+        "above 0",
+      ),
+      "average_decay": (
+        config.average_decay is None or 0 <= config.average_decay < 1,
+        "in 0..1, below 1",
+      ),
+      "at_once": (
+        not config.at_once or config.stride == 8,
+        f"left out at stride {config.stride}, as it scales the skips of 8",
+      ),
+      "accumulate": (
+        config.accumulate <= config.steps,
+        f"at most the {config.steps} steps",
+      ),
+      "warmup_steps": (
+        0 <= config.warmup_steps // config.accumulate < num_updates(config),
+        f"at least 0 and less than the {config.steps} steps",
+      ),
+      "normalize": (
+        config.normalize != "expected" or config.sampler in _WITH_RATE,
+        f"another for {config.sampler}: which share of the pixels it keeps is "
+        "not known",
+      ),
+    },
+  )
+  if config.crop_size is None and config.sampler in _WITH_COUNT:
+    raise ValueError(
+      f"the sampler {config.sampler} keeps a number of pixels, so it needs "
+      "images of one size: give a crop_size, or another sampler."
+    )
+
+
+_WITH_COUNT = ("fixed_count", "class_balanced", "hardest")
+_WITH_RATE = ("whole_image", "bernoulli", "fixed_count", "one_per_block")
+
+
+def _at_least_one(value: int | None) -> bool:
+  return value is None or value >= 1
+
+
+def make_model(config: train_presets.Train, num_classes: int) -> fcn.models.FCN:
+  """The network."""
+  return fcn.models.FCN(
+    num_classes,
+    backbone=config.backbone,
+    stride=config.stride,
+    padding=config.padding,
+    skip_scales=(
+      fcn.models.fcn.AT_ONCE_SCALES if config.at_once else (1.0, 1.0)
+    ),
+    head_width=config.head_width,
+    dropout_rate=config.dropout_rate,
+    normalization=config.normalization,
+    dtype=jnp.dtype(config.dtype),
+  )
+
+
+def num_updates(config: train_presets.Train) -> int:
+  """Updates of the parameters in the whole run."""
+  return config.steps // config.accumulate
+
+
+def learning_rate(config: train_presets.Train) -> optax.Schedule:
+  """The learning rate as a function of the number of the update."""
+  warmup = config.warmup_steps // config.accumulate
+  if config.schedule == "polynomial":
+    return fcn.optimizers.warmup_polynomial(
+      config.learning_rate,
+      total_steps=num_updates(config),
+      warmup_steps=warmup,
+      power=config.power,
+    )
+  if not warmup:
+    return optax.constant_schedule(config.learning_rate)
+  return optax.linear_schedule(0.0, config.learning_rate, warmup)
+
+
+def make_optimizer(
+  config: train_presets.Train,
+) -> optax.GradientTransformation:
+  """The optimizer: clipping, recipe, average and accumulation."""
+  schedule = learning_rate(config)
+  if config.optimizer == "sgd":
+    optimizer = fcn.optimizers.caffe_sgd(
+      schedule, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+  else:
+    optimizer = optax.adamw(
+      schedule,
+      weight_decay=config.weight_decay,
+      mask=fcn.optimizers.is_kernel,
+    )
+  if config.clip_norm is not None:
+    clip = optax.clip_by_global_norm(config.clip_norm)
+    optimizer = optax.chain(clip, optimizer)
+  if config.average_decay is not None:
+    optimizer = fcn.optimizers.with_average(
+      optimizer, decay=config.average_decay
+    )
+  if config.accumulate > 1:
+    steps = optax.MultiSteps(optimizer, config.accumulate)
+    optimizer = steps.gradient_transformation()
+  return optimizer
+
+
+def make_sampler(
+  config: train_presets.Train, dataset: fcn.data.Dataset
+) -> fcn.train.Sampler:
+  """The sampler, with its options bound.
+
+  Counts the classes of the data set if the sampler needs to know them.
+  """
+  sampling, cell = fcn.sampling, config.cell or config.stride
+  count = 0
+  if config.sampler in _WITH_COUNT:
+    count = max(1, round(config.rate * math.prod(config.crop_size)))
+  match config.sampler:
+    case "whole_image":
+      return sampling.whole_image
+    case "bernoulli":
+      return functools.partial(sampling.bernoulli, rate=config.rate, cell=cell)
+    case "fixed_count":
+      return functools.partial(sampling.fixed_count, count=count)
+    case "one_per_block":
+      return functools.partial(sampling.one_per_block, block=cell)
+    case "hardest":
+      return functools.partial(sampling.hardest, count=count)
+    case "near_boundary":
+      return functools.partial(
+        sampling.near_boundary,
+        rate=config.rate,
+        rate_elsewhere=config.rate_elsewhere,
+        distance=config.boundary_distance,
+      )
+    case "class_balanced":
+      return functools.partial(
+        sampling.class_balanced,
+        count=config.batch_size * count,
+        num_classes=dataset.num_classes,
+      )
+    case "class_weighted":
+      frequencies = class_counts.count_classes(dataset)
+      weights = class_counts.class_weights(frequencies)
+      return functools.partial(
+        sampling.class_weighted, class_weights=tuple(weights.tolist())
+      )
+  raise ValueError(f"there is no sampler {config.sampler!r}.")
+
+
+def make_train_step(
+  config: train_presets.Train,
+  model: fcn.models.FCN,
+  optimizer: optax.GradientTransformation,
+  sampler: fcn.train.Sampler,
+) -> training.TrainStep:
+  """The compiled train step."""
+  rate = None
+  if config.normalize == "expected":
+    cell = config.cell or config.stride
+    rates = {"whole_image": 1.0, "one_per_block": 1 / cell**2}
+    rate = rates.get(config.sampler, config.rate)
+  return fcn.train.make_train_step(
+    model,
+    optimizer,
+    sampler=sampler,
+    normalize=config.normalize,
+    rate=rate,
+    skip_nonfinite=config.max_skipped > 0,
+  )
+
+
+class Batches(NamedTuple):
+  """The training batches of a run.
+
+  Attributes:
+    source: the examples.
+    options: arguments of `fcn.data.pipeline.train_batches`.
+    fingerprint: of the sequence: batch k of another run with it is the same.
+  """
+
+  source: Any
+  options: dict[str, Any]
+  fingerprint: str
+
+  def starting_at(self, first_batch: int) -> Iterator[fcn.types.Batch]:
+    """Endless batches from one on."""
+    return fcn.data.pipeline.train_batches(
+      self.source, first_batch=first_batch, **self.options
+    )
+
+  def names(self, number: int) -> list[str]:
+    """Names of the examples in a batch."""
+    indices = fcn.data.pipeline.indices_of_batch(
+      len(self.source),
+      batch_size=self.options["batch_size"],
+      seed=self.options["seed"],
+      number=number,
+    )
+    return [self.source[index].name for index in indices]
+
+
+def make_batches(
+  config: train_presets.Train, dataset: fcn.data.Dataset
+) -> Batches:
+  """The training batches.
+
+  Raises:
+    ValueError: if the data set has fewer examples than a batch.
+  """
+  training.check_images_per_step({"train": config.batch_size}, dataset)
+  image_sizes = None
+  if config.crop_size is None:
+    image_sizes = fcn.data.padding.image_sizes(
+      dataset.source, num_threads=config.num_threads
+    )
+  options = {
+    "batch_size": config.batch_size,
+    "crop_size": config.crop_size,
+    "scale_range": config.scale_range,
+    "min_labelled": config.min_labelled,
+    "flip": config.flip,
+    "brightness": config.brightness,
+    "contrast": config.contrast,
+    "saturation": config.saturation,
+    "hue": config.hue,
+    "blur_probability": config.blur_probability,
+    "resize_factor": config.resize,
+    "num_sizes": config.num_sizes,
+    "image_sizes": image_sizes,
+    "seed": config.seed,
+    "num_classes": dataset.num_classes,
+    "num_threads": config.num_threads,
+    "num_workers": config.num_workers,
+  }
+  fingerprint = fcn.data.resuming.fingerprint(dataset.source, **options)
+  return Batches(dataset.source, options, fingerprint)
+
+
+def validation_batches(config: train_presets.Train, dataset: fcn.data.Dataset):
+  """The validation batches, an iterable that can be used again and again."""
+  return fcn.data.pipeline.eval_batches(
+    dataset.source,
+    batch_size=config.validation_batch,
+    num_sizes=config.num_sizes,
+    resize_factor=config.resize,
+    num_classes=dataset.num_classes,
+    num_threads=config.num_threads,
+  )
+
+
+def class_table(dataset: fcn.data.Dataset) -> dict[str, Any]:
+  """What the classes are, for checkpoints and other scripts."""
+  return {
+    "names": list(dataset.class_names),
+    "palette": np.asarray(dataset.palette).tolist(),
+  }

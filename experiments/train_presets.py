@@ -1,0 +1,305 @@
+"""Options and presets of train.py.
+
+Each preset's comment says the command, the hardware, the hours and the score
+to expect. Published scores are those of REFERENCES below; what we saw
+ourselves is said to be "seen".
+
+REFERENCES
+  CVPR 2015, PAMI 2017: the FCN papers, see the README.
+  Released nets: the authors' own, scored on the 736 images of VOC 2011's
+    validation split that are not in the training set.
+"""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+import options
+from fcn_jax import losses
+
+Sampler = Literal[
+  "whole_image",
+  "bernoulli",
+  "fixed_count",
+  "one_per_block",
+  "class_balanced",
+  "class_weighted",
+  "near_boundary",
+  "hardest",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(options.DataOptions):
+  """Trains one network, and goes on where it ended."""
+
+  # Data.
+  crop_size: tuple[int, int] | None = (96, 96)
+  """Height and width of training images; None for whole pictures of all
+  sizes, as in the papers."""
+  validation_split: str = "validation"
+  """Split that decides which checkpoint is the best."""
+  batch_size: int = 8
+  """Images a step, over all devices."""
+  flip: bool = True
+  """Mirror half of the training images."""
+  min_labelled: float = 0.0
+  """Share of a crop that is to be labelled, if possible."""
+  brightness: float = 0.0
+  """Strength of random changes of brightness, 0..1."""
+  contrast: float = 0.0
+  """Strength of random changes of contrast, 0..1."""
+  saturation: float = 0.0
+  """Strength of random changes of saturation, 0..1."""
+  hue: float = 0.0
+  """Strength of random changes of hue, 0..0.5."""
+  blur_probability: float = 0.0
+  """Share of the training images that are blurred."""
+  num_sizes: int = 4
+  """Sizes to which whole pictures are padded at most; one compilation each."""
+  num_workers: int = 0
+  """Processes that load images, with num_threads each; 0 for threads only."""
+
+  # Network.
+  stride: Literal[8, 16, 32] = 8
+  """Stride of the score map: FCN-8s, 16s or 32s."""
+  padding: Literal["same", "caffe"] = "same"
+  """Geometry: same, or that of the released nets (for their weights)."""
+  at_once: bool = False
+  """Scale pool4 and pool3 so that stride 8 is trained in one go (PAMI)."""
+  normalization: Literal["none", "batch", "group"] = "batch"
+  """Normalisation between convolution and ReLU; none in the papers."""
+  dropout_rate: float = 0.1
+  """Dropout of fc6 and fc7."""
+  head_width: int | None = None
+  """Channels of fc6 and fc7; the trunk's own if not given."""
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  """Number format of the computation; parameters are float32."""
+  init: pathlib.Path | None = None
+  """Work folder of a run whose best parameters are the beginning; layers of
+  other shapes, such as a head for other classes, begin anew."""
+
+  # Loss.
+  sampler: Sampler = "whole_image"
+  """Which pixels enter the loss, see fcn_jax/sampling."""
+  rate: float = 1.0
+  """Share of the pixels that enter the loss: bernoulli, fixed_count,
+  class_balanced, hardest; near a boundary: near_boundary."""
+  cell: int | None = None
+  """Side in pixels of cells kept together (bernoulli) or of blocks
+  (one_per_block); the stride if not given."""
+  rate_elsewhere: float = 0.1
+  """Share of the pixels away from boundaries (near_boundary)."""
+  boundary_distance: int = 8
+  """Pixels from a boundary that are near it (near_boundary)."""
+  normalize: losses.Normalization = "kept"
+  """What the sum of the pixel losses is divided by: kept or valid pixels,
+  expected ones, or nothing (sum), as in the papers."""
+
+  # Optimization.
+  steps: int = 2000
+  """Steps in all; may be raised later, to go on with a finished run. A
+  polynomial schedule then ends at the new number."""
+  optimizer: Literal["adamw", "sgd"] = "adamw"
+  """AdamW, or stochastic gradient descent by Caffe's rules (the papers)."""
+  schedule: Literal["polynomial", "constant"] = "polynomial"
+  """Learning rate after the warm-up."""
+  power: float = 0.9
+  """Exponent of the polynomial decay."""
+  momentum: float = 0.9
+  """Of sgd."""
+  weight_decay: float = 1e-4
+  """Decay of the kernels; decoupled with adamw, coupled with sgd."""
+  clip_norm: float | None = None
+  """Largest norm of the gradient; longer ones are scaled down to it."""
+  accumulate: int = 1
+  """Steps whose gradients are averaged for one update."""
+  average_decay: float | None = None
+  """Decay of a moving average of the parameters, such as 0.999, which is then
+  what is validated and used for prediction."""
+  seed: int = 0
+  """Of parameters, data order, masks and dropout."""
+
+  # The run.
+  log_every: int = 20
+  """Steps between rows of metrics.jsonl, each a mean over that many."""
+  validate_every: int = 500
+  """Steps between validations; the last step is always validated."""
+  save_every: int = 500
+  """Steps between checkpoints; also saved: at validations and at the end."""
+  validation_batch: int = 8
+  """Images a batch in validation; no influence on the scores."""
+  num_pictures: int = 4
+  """Validation images shown in TensorBoard."""
+  max_skipped: int = 0
+  """Steps in a row with a loss or gradient that is not finite that are left
+  out before the run stops; 0 stops at the first."""
+  num_devices: int | None = None
+  """Devices that share a batch; all that divide it if not given."""
+
+
+def _papers_voc(name: str, **changes) -> Train:
+  """A net of the papers on PASCAL VOC: whole pictures, one a step."""
+  settings = {
+    "workdir": pathlib.Path("runs", name),
+    "dataset": "voc2012",
+    "backbone": "vgg16",
+    "stride": 32,
+    "padding": "caffe",
+    "normalization": "none",
+    "dropout_rate": 0.5,
+    "crop_size": None,
+    "scale_range": (1.0, 1.0),
+    "flip": False,
+    "batch_size": 1,
+    "normalize": "sum",
+    "optimizer": "sgd",
+    "schedule": "constant",
+    "momentum": 0.99,
+    "weight_decay": 5e-4,
+    "learning_rate": 1e-10,
+    "warmup_steps": 0,
+    "steps": 100_000,
+    "validate_every": 4000,
+    "save_every": 1000,
+    "validation_batch": 1,
+    "num_threads": 8,
+    **changes,
+  }
+  return Train(**settings)
+
+
+# An ImageNet classifier as an FCN of this package, of 1000 classes or none.
+_VGG16 = pathlib.Path("runs/vgg16_imagenet")
+
+PRESETS = {
+  # Command: python experiments/train.py shapes
+  # Hardware: two CPU cores, 2 minutes.
+  "shapes": (
+    "Generated shapes, small trunk: two minutes on two CPU cores.",
+    Train(
+      workdir=pathlib.Path("runs/shapes"),
+      steps=300,
+      validate_every=100,
+      save_every=50,
+      log_every=10,
+    ),
+  ),
+  # Command: python experiments/train.py folder --data-dir PICTURES
+  # Hardware: any; about an hour on two CPU cores, at 96x96 crops.
+  # Expected: depends on the pictures; raise crop_size and steps on a GPU.
+  "folder": (
+    "Pictures and masks of your own, small trunk, from scratch.",
+    Train(
+      workdir=pathlib.Path("runs/folder"),
+      dataset="folder",
+      crop_size=(192, 192),
+      brightness=0.2,
+      contrast=0.2,
+      saturation=0.2,
+      average_decay=0.99,
+    ),
+  ),
+  # Command: python experiments/train.py camvid_small --data-dir CAMVID
+  # Hardware: two CPU cores, under an hour.
+  "camvid_small": (
+    "CamVid at half size, small trunk: under an hour on two CPU cores.",
+    Train(
+      workdir=pathlib.Path("runs/camvid_small_train"),
+      dataset="camvid",
+      resize=0.5,
+      crop_size=(160, 224),
+      scale_range=(0.75, 1.5),
+      brightness=0.2,
+      contrast=0.2,
+      saturation=0.2,
+      steps=3000,
+      learning_rate=4e-3,
+      warmup_steps=100,
+      average_decay=0.99,
+      validate_every=500,
+      save_every=250,
+    ),
+  ),
+  # Command: python experiments/train.py camvid --data-dir CAMVID
+  # Hardware: one GPU with 40 GB; hours. Not run by us yet.
+  # Expected: mean IU 50 to 55 on the test split (published, without
+  # pretraining: 52.1 for a reproduction of ENet).
+  "camvid": (
+    "CamVid at full size, VGG16 with batch norm from scratch: a GPU.",
+    Train(
+      workdir=pathlib.Path("runs/camvid_vgg16"),
+      dataset="camvid",
+      backbone="vgg16",
+      head_width=1024,
+      dropout_rate=0.5,
+      dtype="bfloat16",
+      crop_size=(352, 480),
+      scale_range=(0.5, 2.0),
+      brightness=0.3,
+      contrast=0.3,
+      saturation=0.3,
+      learning_rate=1e-3,
+      warmup_steps=500,
+      weight_decay=1e-3,
+      clip_norm=5.0,
+      average_decay=0.999,
+      steps=20_000,
+      validate_every=1000,
+      save_every=500,
+      log_every=50,
+      num_threads=8,
+    ),
+  ),
+  # Command: python experiments/train.py voc_fcn32s --data-dir VOC
+  # Hardware: one GPU with 12 GB; days on the papers' own. Not run by us.
+  # Expected (released nets): mean IU 63.6.
+  "voc_fcn32s": (
+    "The papers' FCN-32s on VOC by heavy learning, from VGG16.",
+    _papers_voc("voc_fcn32s", init=_VGG16),
+  ),
+  # Command: python experiments/train.py voc_fcn16s --data-dir VOC
+  # Hardware: as voc_fcn32s, which comes first.
+  # Expected (released nets): mean IU 65.0.
+  "voc_fcn16s": (
+    "The papers' FCN-16s on VOC, from a trained FCN-32s.",
+    _papers_voc(
+      "voc_fcn16s",
+      stride=16,
+      learning_rate=1e-12,
+      init=pathlib.Path("runs/voc_fcn32s"),
+    ),
+  ),
+  # Command: python experiments/train.py voc_fcn8s --data-dir VOC
+  # Hardware: as voc_fcn16s, which comes first.
+  # Expected (released nets): mean IU 65.5.
+  "voc_fcn8s": (
+    "The papers' FCN-8s on VOC, from a trained FCN-16s.",
+    _papers_voc(
+      "voc_fcn8s",
+      stride=8,
+      learning_rate=1e-14,
+      init=pathlib.Path("runs/voc_fcn16s"),
+    ),
+  ),
+  # Command: python experiments/train.py voc_fcn8s_at_once --data-dir VOC
+  # Hardware: as voc_fcn32s. Expected (released nets): mean IU 65.4.
+  "voc_fcn8s_at_once": (
+    "The papers' FCN-8s on VOC in one go, by heavy learning, from VGG16.",
+    _papers_voc("voc_fcn8s_at_once", stride=8, at_once=True, init=_VGG16),
+  ),
+  # Command: python experiments/train.py voc_fcn32s_accumulated --data-dir VOC
+  # Hardware: as voc_fcn32s. PAMI's comparison of recipes: 20 images an update.
+  "voc_fcn32s_accumulated": (
+    "The papers' FCN-32s on VOC, gradients of 20 images accumulated.",
+    _papers_voc(
+      "voc_fcn32s_accumulated", momentum=0.9, accumulate=20, init=_VGG16
+    ),
+  ),
+  # Command: python experiments/train.py voc_fcn32s_online --data-dir VOC
+  # Hardware: as voc_fcn32s. PAMI's comparison of recipes: momentum 0.9.
+  "voc_fcn32s_online": (
+    "The papers' FCN-32s on VOC, online: one image a step, momentum 0.9.",
+    _papers_voc("voc_fcn32s_online", momentum=0.9, init=_VGG16),
+  ),
+}
