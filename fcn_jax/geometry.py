@@ -25,6 +25,7 @@ zeros, which is why this package pads every layer by half its kernel instead
 
 import dataclasses
 import fractions
+import math
 from collections.abc import Sequence
 
 Fraction = fractions.Fraction
@@ -226,6 +227,38 @@ def _check_crop(name: str, size: int, needed: int) -> None:
       f"{name} has {size} cells but its crop ends at cell {needed}: the net "
       "does not cover the image. Pad the first layer by more."
     )
+
+
+def pixels_seen(chain: Chain, first: int, last: int) -> tuple[int, int]:
+  """Pixels of the image on which the logits of some pixels depend.
+
+  Logits lie on lines between the two nearest cells of the finest scores, these
+  on lines between the two nearest of the next coarser ones, and so on; each
+  cell sees its receptive field.
+
+  Args:
+    chain: the net.
+    first: coordinate of the first pixel along one axis.
+    last: coordinate of the last one.
+
+  Returns:
+    The first and the last coordinate that is seen. They may lie outside the
+    image, of which nothing is assumed.
+  """
+  low, high = Fraction(first), Fraction(last)
+  seen = []
+  for layers in reversed((chain.score, *chain.skips)):
+    cells = grid(layers)
+    begin = math.floor((low - cells.offset) / cells.stride)
+    end = math.ceil((high - cells.offset) / cells.stride)
+    start = receptive_field_start(layers)
+    seen += [
+      start + begin * cells.stride,
+      start + end * cells.stride + receptive_field(layers) - 1,
+    ]
+    low = cells.offset + begin * cells.stride
+    high = cells.offset + end * cells.stride
+  return int(min(seen)), int(max(seen))
 
 
 def fcn_chain(

@@ -1,9 +1,31 @@
-"""Prediction with a trained network."""
+"""Prediction with a trained network.
 
+classes = inference.predict(model, variables, images)
+classes = inference.predict_tiled(model, variables, picture_of_any_size)
+"""
+
+from fcn_jax.inference import averaging
+from fcn_jax.inference import copies
+from fcn_jax.inference import plans
 from fcn_jax.inference import prediction
+from fcn_jax.inference import tiled
+from fcn_jax.inference import tiles
+from fcn_jax.inference.averaging import probabilities
 from fcn_jax.inference.prediction import predict
+from fcn_jax.inference.tiled import disagreement
+from fcn_jax.inference.tiled import exact_margin
+from fcn_jax.inference.tiled import predict_tiled
 
 __all__ = [
+  "averaging",
+  "copies",
+  "disagreement",
+  "exact_margin",
+  "plans",
   "predict",
+  "predict_tiled",
   "prediction",
+  "probabilities",
+  "tiled",
+  "tiles",
 ]

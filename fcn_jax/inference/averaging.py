@@ -1,0 +1,53 @@
+"""Probabilities of the classes, averaged over copies of a picture.
+
+A copy is the picture rescaled, mirrored, or both. Each is scored, its softmax
+is brought back to the picture's own size, and the mean is taken. So a network
+that was trained on pictures of half their size is scored at their own size by
+`scales=(0.5,)`.
+"""
+
+from collections.abc import Sequence
+
+import chex
+import numpy as np
+
+from fcn_jax import models
+from fcn_jax.inference import tiled
+
+
+def probabilities(
+  model: models.FCN,
+  variables: chex.ArrayTree,
+  image: np.ndarray,
+  *,
+  scales: Sequence[float] = (1.0,),
+  flip: bool = False,
+  tile_size: int = tiled.TILE_SIZE,
+) -> np.ndarray:
+  """Probabilities of the classes at every pixel of a picture.
+
+  Args:
+    model: the network.
+    variables: its parameters (and batch statistics), `{"params": ...}`.
+    image: [H, W, 3] uint8, RGB.
+    scales: see `tiled.predict_tiled`.
+    flip: see `tiled.predict_tiled`.
+    tile_size: see `tiled.predict_tiled`.
+
+  Returns:
+    [H, W, C] float32.
+
+  Raises:
+    ValueError: see `tiled.predict_tiled`.
+  """
+  found = np.empty((*image.shape[:2], model.num_classes), np.float32)
+  tiled.predict_tiled(
+    model,
+    variables,
+    image,
+    tile_size=tile_size,
+    scales=scales,
+    flip=flip,
+    probabilities_out=found,
+  )
+  return found
