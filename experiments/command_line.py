@@ -46,6 +46,14 @@ def num_cores() -> int:
   return os.cpu_count() or 1
 
 
+def free_bytes(folder: pathlib.Path) -> int:
+  """Room on the disk where a folder is, or is going to be."""
+  folder = folder.absolute()
+  while not folder.exists():
+    folder = folder.parent
+  return shutil.disk_usage(folder).free
+
+
 def check_at_least_one(config: Any, names: Sequence[str]) -> None:
   """Raises a `ValueError` if one of these options is less than 1."""
   for name in names:

@@ -51,7 +51,13 @@ def check_options(config: train_presets.Train) -> None:
       "dropout_rate": (0 <= config.dropout_rate < 1, "in 0..1, below 1"),
       "momentum": (0 <= config.momentum < 1, "in 0..1, below 1"),
       "power": (config.power > 0, "above 0"),
-      "rate": (0 < config.rate <= 1, "in 0..1, above 0"),
+      "rate": (
+        0 < config.rate <= 1
+        and (config.rate == 1 or config.sampler not in _WITHOUT_RATE),
+        f"1 with the sampler {config.sampler}"
+        if config.sampler in _WITHOUT_RATE
+        else "in 0..1, above 0",
+      ),
       "rate_elsewhere": (0 <= config.rate_elsewhere <= 1, "in 0..1"),
       "head_width": (_at_least_one(config.head_width), "at least 1"),
       "cell": (_at_least_one(config.cell), "at least 1"),
@@ -90,6 +96,7 @@ def check_options(config: train_presets.Train) -> None:
     )
 
 
+_WITHOUT_RATE = ("whole_image", "one_per_block", "class_weighted")
 _WITH_COUNT = ("fixed_count", "class_balanced", "hardest")
 _WITH_RATE = ("whole_image", "bernoulli", "fixed_count", "one_per_block")
 

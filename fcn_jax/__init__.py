@@ -5,6 +5,7 @@
 See the README for an example, and ARCHITECTURE.md for the way of the data.
 """
 
+from fcn_jax import checkpoints
 from fcn_jax import data
 from fcn_jax import extents
 from fcn_jax import geometry
@@ -20,9 +21,11 @@ from fcn_jax import train
 from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax import visualize
+from fcn_jax import weights
 from fcn_jax import writers
 
 __all__ = [
+  "checkpoints",
   "data",
   "extents",
   "geometry",
@@ -38,5 +41,6 @@ __all__ = [
   "types",
   "upsampling",
   "visualize",
+  "weights",
   "writers",
 ]

@@ -1,0 +1,100 @@
+"""A network that train.py has trained, for scripts that use it."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+
+import fcn_jax as fcn
+import recipe
+import run_folder
+import train_presets
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A trained network.
+
+  Attributes:
+    config: the options of its run.
+    model: the network.
+    variables: its parameters, the averaged ones if the run keeps them, and
+      batch statistics; NumPy arrays.
+    class_names: C names.
+    palette: [C, 3] uint8, RGB of each class.
+    step: at which step of the run.
+    mean_iu: on the validation split at that step, in 0..1; None if it was not
+      validated there.
+  """
+
+  config: train_presets.Train
+  model: fcn.models.FCN
+  variables: chex.ArrayTree
+  class_names: tuple[str, ...]
+  palette: np.ndarray
+  step: int
+  mean_iu: float | None
+
+
+def parse_checkpoint(text: str) -> fcn.checkpoints.Which:
+  """What the option --checkpoint says: "best", "latest" or a step's number.
+
+  Raises:
+    ValueError: if it says something else.
+  """
+  if text in ("best", "latest"):
+    return text
+  if text.isdecimal():
+    return int(text)
+  raise ValueError(
+    f"checkpoint is {text!r}; it must be best, latest or the number of a step."
+  )
+
+
+def load(workdir: pathlib.Path, which: fcn.checkpoints.Which) -> Trained:
+  """Loads a network from the work folder of its run.
+
+  Args:
+    workdir: the work folder; nothing in it is changed, and the run may be
+      going on.
+    which: "best" (by validation mean IU), "latest" or the number of a step.
+
+  Raises:
+    ValueError: if there is no such run or checkpoint, or it is damaged.
+  """
+  config = run_folder.read_config(workdir)
+  folder = workdir / run_folder.CHECKPOINTS
+  step, metadata, _ = fcn.checkpoints.read_metadata(folder, which)
+  names = tuple(metadata["classes"]["names"])
+  model = recipe.make_model(config, len(names))
+  optimizer = recipe.make_optimizer(config)
+  template = state_template(model, optimizer)
+  if config.average_decay is None:
+    # The optimizer's state is twice as large as the parameters.
+    del template["opt_state"]
+  else:
+    del template["params"]
+  restored = fcn.checkpoints.read(folder, step, template)
+  params = restored.state.get("params")
+  if params is None:
+    params = fcn.optimizers.average_of(restored.state["opt_state"])
+  return Trained(
+    config=config,
+    model=model,
+    variables={"params": params, **restored.state["model_state"]},
+    class_names=names,
+    palette=np.array(metadata["classes"]["palette"], np.uint8),
+    step=step,
+    mean_iu=restored.mean_iu,
+  )
+
+
+def state_template(model: fcn.models.FCN, optimizer: Any) -> dict[str, Any]:
+  """The shapes of what a checkpoint of train.py holds, by name."""
+  return jax.eval_shape(
+    lambda key: fcn.train.create_state(key, model, optimizer),
+    jax.random.key(0),
+  )._asdict()
