@@ -271,7 +271,8 @@ def covering_cells(factor: int, offset: float, size: int) -> tuple[int, int]:
     size: number of outputs.
   """
   first = math.floor(-offset / factor)
-  return first, math.floor((size - 1 - offset) / factor) + 1
+  # In whole numbers, as an exported program does not know its size yet.
+  return first, (size - 1 - math.ceil(offset)) // factor + 1
 
 
 def first_output(factor: int, offset: float, cell: int) -> int:

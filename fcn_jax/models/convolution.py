@@ -11,7 +11,8 @@ and are replaced by equal forms made of slices and matrix products:
   strided slices does not. This form is used on all devices. Where cells of a
   window are equal, they share the gradient, which `max_pool` gives to one.
 
-The convolutions are XLA's own on a GPU or TPU.
+The convolutions are XLA's own on a GPU or TPU, and in programs that are
+exported for images of any size, as these are for any device, too.
 """
 
 import functools
@@ -57,6 +58,7 @@ def conv_general_dilated(
     and all(d == 1 for d in options.get("rhs_dilation") or ())
     and all(d == 1 for d in options.get("lhs_dilation") or ())
     and options.get("feature_group_count", 1) == 1
+    and not any(map(jax.export.is_symbolic_dim, inputs.shape))
   )
   if jax.default_backend() != "cpu" or not plain:
     return jax.lax.conv_general_dilated(

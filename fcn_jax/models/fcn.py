@@ -122,10 +122,10 @@ class FCN(nn.Module):
       )
     image_size = images.shape[1:3]
     if sizes is not None:
-      if sizes.shape != (len(images), 2):
+      if sizes.shape != (images.shape[0], 2):
         raise ValueError(
           f"sizes have shape {sizes.shape}; they must be [N, 2], a height and "
-          f"a width for each of the {len(images)} images."
+          f"a width for each of the {images.shape[0]} images."
         )
       sizes = jnp.clip(sizes, 1, jnp.array([image_size], sizes.dtype))
     architecture = vgg.ARCHITECTURES[self.backbone]
