@@ -1,40 +1,31 @@
-"""The state of a run on disk, safe from kills and from damaged files.
+"""The steps of a run on disk: the latest and the best, whatever happens.
 
-A step is a folder, `00000123`, which is there whole or not at all:
-
-    manifest.json      step, metadata, mean IU; what each array and file was
-    manifest.sha256    the checksum of manifest.json, as `sha256sum` writes it
-    params/ ...        arrays, an Orbax checkpoint for each name of the state
-
-Its parts are written to a hidden folder, synchronised with the disk, and given
-their name by one rename, the last act. Arrays have their checksum taken before
-they are written and files after that, so what a restore accepts is to the bit
-what was handed to `Checkpoints.save`.
+A step is a folder, `00000123`, which is there whole or not at all: its parts
+are written to a hidden folder, synchronised with the disk, and given their name
+by one rename, the last act. See `step_folders` for what is in it.
 """
 
 import concurrent.futures
 import contextlib
 import fcntl
-import hashlib
 import json
 import math
 import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
+
+from fcn_jax import step_folders
 
 Which = Literal["best", "latest"] | int
 
-_MANIFEST = "manifest.json"
-_CHECKSUM = "manifest.sha256"
 _PARTIAL = ".partial-"
 _REMOVED = ".removed-"
 _DAMAGED = "damaged-"
@@ -54,10 +45,6 @@ class Restored(NamedTuple):
   state: dict[str, chex.ArrayTree]
   metadata: dict[str, Any]
   mean_iu: float | None
-
-
-class _DamagedError(ValueError):
-  """A step is not what was written."""
 
 
 class Checkpoints:
@@ -141,28 +128,25 @@ class Checkpoints:
         f"{self.folder} has step {newest} already, and step {step} is not "
         "after it: save to another folder, or move the newer steps away."
       )
-    arrays = {name: _host_arrays(name, tree) for name, tree in state.items()}
+    arrays = {
+      name: step_folders.host_copies(name, tree) for name, tree in state.items()
+    }
     _check_finite(step, arrays)
-    # As text, so that the caller may change it while the arrays are written.
-    manifest = json.dumps(
-      {
-        "step": int(step),
-        "mean_iu": _finite_or_none(mean_iu),
-        "metadata": metadata,
-      },
-      allow_nan=False,
-    )
+    facts = {
+      "step": int(step),
+      "mean_iu": _finite_or_none(mean_iu),
+      # A copy too, and an error now if it is no JSON.
+      "metadata": json.loads(json.dumps(metadata, allow_nan=False)),
+    }
     if self._is_writer:
-      self._pending = self._thread.submit(
-        self._save, int(step), arrays, json.loads(manifest)
-      )
+      self._pending = self._thread.submit(self._save, arrays, facts)
 
   def wait(self) -> None:
     """Waits until the last save is on disk.
 
     Raises:
-      OSError: if it failed, with the step and the newest good one. It is
-        raised once; earlier steps are as they were.
+      OSError: if it failed, with the step and the newest good one; earlier
+        steps are as they were. It is raised once.
     """
     if self._pending is None:
       return
@@ -211,11 +195,10 @@ class Checkpoints:
     for step in reversed(steps):
       path = _path(self.folder, step)
       try:
-        manifest = _read_manifest(path)
-        _check_template(path, manifest, template)
-        _verify_files(path, manifest, manifest["arrays"])
-        return _restore(path, manifest, template)
-      except _DamagedError as damage:
+        manifest = step_folders.read_manifest(path)
+        step_folders.verify(path, manifest, manifest["arrays"])
+        return _restored(path, manifest, template)
+      except step_folders.DamagedError as damage:
         if self._is_writer:
           aside = self._set_aside(path)
           warnings.warn(
@@ -232,29 +215,22 @@ class Checkpoints:
     return None
 
   def _save(
-    self,
-    step: int,
-    arrays: dict[str, dict[str, np.ndarray]],
-    manifest: dict[str, Any],
+    self, arrays: dict[str, step_folders.HostArrays], facts: dict[str, Any]
   ) -> None:
     """Writes a step and removes old ones; runs in the background."""
+    step = facts["step"]
     partial = self.folder / f"{_PARTIAL}{step:08d}"
     try:
-      _write_step(partial, arrays, manifest)
+      step_folders.write(partial, arrays, facts)
       os.rename(partial, _path(self.folder, step))
-      _sync(self.folder)
+      step_folders.sync(self.folder)
     # TensorStore has exceptions of several types for a full disk.
     except Exception as error:
       shutil.rmtree(partial, ignore_errors=True)
-      newest = max(self.steps(), default=None)
+      newest = max(self.steps(), default="none")
       raise OSError(
-        f"Step {step} could not be saved in {self.folder}: {error} "
-        + (
-          "No step is saved. "
-          if newest is None
-          else f"The newest step is {newest}. "
-        )
-        + "Make room on the disk if it is full, and run again."
+        f"Step {step} could not be saved in {self.folder} (newest good step: "
+        f"{newest}). Make room if the disk is full, and start again. {error}"
       ) from error
     mean_ius = self._mean_ius()
     kept = {*self.steps()[-self._num_latest :], _best_of(mean_ius)}
@@ -267,8 +243,8 @@ class Checkpoints:
     """Mean IU of each step, without those whose manifest is damaged."""
     mean_ius = {}
     for step in self.steps():
-      with contextlib.suppress(_DamagedError):
-        mean_ius[step] = _read_manifest(_path(self.folder, step))["mean_iu"]
+      with contextlib.suppress(step_folders.DamagedError):
+        mean_ius[step] = _mean_iu(self.folder, step)
     return mean_ius
 
   def _set_aside(self, path: pathlib.Path) -> pathlib.Path:
@@ -279,7 +255,7 @@ class Checkpoints:
       number += 1
       aside = path.with_name(f"{_DAMAGED}{path.name}-{number}")
     os.rename(path, aside)
-    _sync(self.folder)
+    step_folders.sync(self.folder)
     return aside
 
 
@@ -306,10 +282,9 @@ def read(
     steps = _steps(folder)
     try:
       path = _path(folder, _choose(folder, which))
-      manifest = _read_manifest(path)
-      _check_template(path, manifest, template)
-      _verify_files(path, manifest, template)
-      return _restore(path, manifest, template)
+      manifest = step_folders.read_manifest(path)
+      step_folders.verify(path, manifest, template)
+      return _restored(path, manifest, template)
     except ValueError:
       # If a run has removed a step meanwhile, that may be all that is wrong.
       if set(steps) <= set(_steps(folder)):
@@ -351,6 +326,10 @@ def _steps(folder: pathlib.Path) -> tuple[int, ...]:
   return tuple(sorted(x for x in steps if _path(folder, x).name in names))
 
 
+def _mean_iu(folder: pathlib.Path, step: int) -> float | None:
+  return step_folders.read_manifest(_path(folder, step))["mean_iu"]
+
+
 def _best_of(mean_ius: Mapping[int, float | None]) -> int | None:
   """The step with the highest mean IU, the newest one if there are several."""
   scored = [(x, step) for step, x in mean_ius.items() if x is not None]
@@ -368,9 +347,7 @@ def _choose(folder: pathlib.Path, which: Which) -> int:
   if which == "latest":
     return steps[-1]
   if which == "best":
-    best = _best_of(
-      {step: _read_manifest(_path(folder, step))["mean_iu"] for step in steps}
-    )
+    best = _best_of({step: _mean_iu(folder, step) for step in steps})
     if best is None:
       raise ValueError(
         f"No step in {folder} has a mean IU, so none is the best: ask for "
@@ -385,28 +362,21 @@ def _choose(folder: pathlib.Path, which: Which) -> int:
   return which
 
 
-def _host_arrays(name: str, tree: chex.ArrayTree) -> dict[str, np.ndarray]:
-  """Copies of arrays by their full names, `params['score']['kernel']`."""
-  # They become folders, beside the manifest.
-  if not name.isidentifier():
-    raise ValueError(
-      f"{name!r} cannot be a name in a checkpoint: use letters, digits and _."
-    )
-  # A view of a device's memory, as np.asarray gives it on a CPU, would change
-  # when the memory is donated.
-  return {
-    key: np.array(leaf, order="C") for key, leaf in _named(name, tree).items()
-  }
-
-
-def _named(name: str, tree: chex.ArrayTree) -> dict[str, Any]:
-  """Leaves of a tree by their full names, in the order of the tree."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {name + jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+def _restored(
+  path: pathlib.Path,
+  manifest: Mapping[str, Any],
+  template: Mapping[str, chex.ArrayTree],
+) -> Restored:
+  return Restored(
+    step=manifest["step"],
+    state=step_folders.restore(path, manifest, template),
+    metadata=manifest["metadata"],
+    mean_iu=manifest["mean_iu"],
+  )
 
 
 def _check_finite(
-  step: int, arrays: Mapping[str, Mapping[str, np.ndarray]]
+  step: int, arrays: Mapping[str, step_folders.HostArrays]
 ) -> None:
   for named in arrays.values():
     for name, array in named.items():
@@ -423,193 +393,6 @@ def _finite_or_none(value: float | None) -> float | None:
   if value is None or not math.isfinite(value):
     return None
   return float(value)
-
-
-def _write_step(
-  folder: pathlib.Path,
-  arrays: Mapping[str, Mapping[str, np.ndarray]],
-  manifest: Mapping[str, Any],
-) -> None:
-  """Writes all parts of a step to a new folder, and waits for the disk."""
-  shutil.rmtree(folder, ignore_errors=True)
-  folder.mkdir()
-  array_records = {
-    name: {key: _array_record(array) for key, array in named.items()}
-    for name, named in arrays.items()
-  }
-  with _checkpointer() as checkpointer:
-    for name, named in arrays.items():
-      # Orbax takes neither empty arrays nor empty trees.
-      stored = {key: array for key, array in named.items() if array.size}
-      if stored:
-        checkpointer.save(folder / name, stored)
-  paths = sorted(folder.rglob("*"))
-  manifest = {
-    **manifest,
-    "arrays": array_records,
-    "files": {
-      path.relative_to(folder).as_posix(): _file_record(path)
-      for path in paths
-      if path.is_file()
-    },
-  }
-  text = json.dumps(manifest, allow_nan=False, indent=1).encode()
-  (folder / _MANIFEST).write_bytes(text)
-  (folder / _CHECKSUM).write_bytes(_checksum_line(text))
-  for path in (*paths, folder / _MANIFEST, folder / _CHECKSUM, folder):
-    _sync(path)
-
-
-def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
-  """What a step's manifest says, once it is verified."""
-  try:
-    text = (path / _MANIFEST).read_bytes()
-    checksum = (path / _CHECKSUM).read_bytes()
-  except OSError as error:
-    raise _DamagedError(f"{path} is damaged: {error}.") from error
-  if checksum != _checksum_line(text):
-    raise _DamagedError(
-      f"{path} is damaged: {_MANIFEST} does not have the checksum that "
-      f"{_CHECKSUM} says."
-    )
-  return json.loads(text)
-
-
-def _check_template(
-  path: pathlib.Path,
-  manifest: Mapping[str, Any],
-  template: Mapping[str, chex.ArrayTree],
-) -> None:
-  """Raises if the arrays that are wanted are not those that were saved."""
-  problems = []
-  for name, tree in template.items():
-    saved = {
-      key: (tuple(record["shape"]), record["dtype"])
-      for key, record in manifest["arrays"].get(name, {}).items()
-    }
-    wanted = {
-      key: (tuple(leaf.shape), str(leaf.dtype))
-      for key, leaf in _named(name, tree).items()
-    }
-    for key in sorted(saved.keys() | wanted.keys()):
-      if saved.get(key) != wanted.get(key):
-        problems.append(
-          f"{key} is {_describe(saved.get(key))} there and "
-          f"{_describe(wanted.get(key))} here"
-        )
-  if problems:
-    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-    raise ValueError(
-      f"{path} is of another network or optimizer: "
-      f"{'; '.join(problems[:5])}{more}. Build them as they were for the run; "
-      "its configuration is in the metadata."
-    )
-
-
-def _describe(shape_and_dtype: tuple[tuple[int, ...], str] | None) -> str:
-  if shape_and_dtype is None:
-    return "absent"
-  shape, dtype = shape_and_dtype
-  return f"{dtype} {list(shape)}"
-
-
-def _verify_files(
-  path: pathlib.Path, manifest: Mapping[str, Any], names: Iterable[str]
-) -> None:
-  """Raises if a file under one of the names is not as it was written."""
-  names = set(names)
-  for file, record in manifest["files"].items():
-    if file.split("/")[0] not in names:
-      continue
-    try:
-      found = _file_record(path / file)
-    except OSError as error:
-      raise _DamagedError(f"{path} is damaged: {error}.") from error
-    if found != record:
-      raise _DamagedError(
-        f"{path} is damaged: {file} has {found['size']} bytes, and not the "
-        f"{record['size']} bytes that were written, or others than these."
-      )
-
-
-def _restore(
-  path: pathlib.Path,
-  manifest: Mapping[str, Any],
-  template: Mapping[str, chex.ArrayTree],
-) -> Restored:
-  """Reads the template's arrays, once the files are verified."""
-  state = {}
-  with _checkpointer() as checkpointer:
-    for name, tree in template.items():
-      records = manifest["arrays"].get(name, {})
-      arrays = {
-        key: np.zeros(record["shape"], record["dtype"])
-        for key, record in records.items()
-        if not math.prod(record["shape"])
-      }
-      if len(arrays) < len(records):
-        try:
-          arrays.update(checkpointer.restore(path / name))
-        # Of many types. The files are whole, so the step is not to blame.
-        except Exception as error:
-          raise ValueError(
-            f"{path} is as it was written, but Orbax cannot read it: {error}. "
-            "Use the version of orbax-checkpoint that it was written with."
-          ) from error
-      for key, record in records.items():
-        if _array_record(arrays[key]) != record:
-          raise _DamagedError(
-            f"{path} is damaged: {key} is not the array that was saved."
-          )
-      state[name] = jax.tree.unflatten(
-        jax.tree.structure(tree), [arrays[key] for key in _named(name, tree)]
-      )
-  return Restored(
-    manifest["step"], state, manifest["metadata"], manifest["mean_iu"]
-  )
-
-
-def _checkpointer() -> ocp.Checkpointer:
-  """Orbax for this process alone: it shall not wait for the others."""
-  process = jax.process_index()
-  options = ocp.options.MultiprocessingOptions(
-    primary_host=process,
-    active_processes={process},
-    barrier_sync_key_prefix=f"process_{process}",
-  )
-  return ocp.Checkpointer(
-    ocp.PyTreeCheckpointHandler(multiprocessing_options=options),
-    multiprocessing_options=options,
-  )
-
-
-def _array_record(array: np.ndarray) -> dict[str, Any]:
-  return {
-    "shape": list(array.shape),
-    "dtype": str(array.dtype),
-    # bfloat16 has no buffer of its own that hashlib would take.
-    "sha256": hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest(),
-  }
-
-
-def _file_record(path: pathlib.Path) -> dict[str, Any]:
-  with path.open("rb") as file:
-    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": file.tell(), "sha256": sha256}
-
-
-def _checksum_line(manifest: bytes) -> bytes:
-  """What `sha256sum manifest.json` prints."""
-  return f"{hashlib.sha256(manifest).hexdigest()}  {_MANIFEST}\n".encode()
-
-
-def _sync(path: pathlib.Path) -> None:
-  """Waits until a file or a folder's list of names is on the disk."""
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
 
 
 @contextlib.contextmanager
