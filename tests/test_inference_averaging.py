@@ -1,0 +1,173 @@
+"""Averages over scales and flips are those of a loop over whole pictures."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import fcn_jax as fcn
+
+inference = fcn.inference
+NUM_CLASSES = 3
+TINY = dataclasses.replace(
+  fcn.models.vgg.ARCHITECTURES["vgg_small"],
+  widths=(8, 8, 8, 8, 8),
+  depths=(1, 1, 1, 1, 1),
+  head_width=8,
+)
+SIZE = (93, 122)
+
+
+@pytest.fixture(autouse=True)
+def quick_to_compile(monkeypatch):
+  monkeypatch.setitem(fcn.models.vgg.ARCHITECTURES, "tiny", TINY)
+  monkeypatch.setattr(
+    fcn.models.convolution,
+    "conv_general_dilated",
+    jax.lax.conv_general_dilated,
+  )
+
+
+def picture(height, width):
+  rng = np.random.default_rng(0)
+  coarse = rng.integers(0, 256, (height // 20 + 1, width // 20 + 1, 3))
+  coarse = coarse.repeat(20, axis=0).repeat(20, axis=1)[:height, :width]
+  noise = rng.integers(0, 256, (height, width, 3))
+  return ((coarse + noise) // 2).astype(np.uint8)
+
+
+def network(**options):
+  options = {"backbone": "tiny"} | options
+  model = fcn.models.FCN(NUM_CLASSES, **options)
+  shapes = jax.eval_shape(
+    functools.partial(model.init, train=False),
+    jax.random.key(0),
+    jnp.zeros((1, 32, 32, 3)),
+  )
+  rng = np.random.default_rng(1)
+
+  def draw(leaf):
+    scale = (2 * leaf.shape[-1] / leaf.size) ** 0.5 if leaf.ndim > 1 else 0.1
+    return jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype)
+
+  return model, jax.tree.map(draw, shapes)
+
+
+def whole(model, variables, image):
+  """Probabilities of a whole picture, at its own size."""
+  score_map = jax.jit(functools.partial(model.apply, train=False))(
+    variables, image[None]
+  )
+  return np.asarray(jax.nn.softmax(fcn.upsampling.to_pixels(score_map)[0]))
+
+
+def resized(values, size):
+  """Bilinear interpolation, pixel by pixel as a matrix for each axis."""
+  for axis, new in enumerate(size):
+    old = values.shape[axis]
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    tents = np.abs(centres.clip(0, old - 1)[:, None] - np.arange(old))
+    weights = np.maximum(1 - tents, 0)
+    values = np.moveaxis(np.tensordot(weights, values, (1, axis)), 0, axis)
+  return values
+
+
+def by_a_loop(model, variables, image, scales, flip):
+  found = []
+  height, width = image.shape[:2]
+  for scale in scales:
+    size = round(height * scale), round(width * scale)
+    small = np.array(
+      Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+    )
+    found.append(resized(whole(model, variables, small), (height, width)))
+    if flip:
+      mirrored = whole(model, variables, small[:, ::-1])[:, ::-1]
+      found.append(resized(mirrored, (height, width)))
+  return np.mean(found, axis=0)
+
+
+@pytest.mark.parametrize(
+  "scales, flip, options",
+  [
+    ((0.5,), False, {}),
+    ((0.7, 1.0, 1.4), True, {}),
+    ((0.5, 1.3), True, {"padding": "caffe", "stride": 16}),
+  ],
+)
+def test_the_average_is_that_of_a_loop_over_whole_pictures(
+  scales, flip, options
+):
+  model, variables = network(**options)
+  image = picture(*SIZE)
+  found = inference.probabilities(
+    model, variables, image, scales=scales, flip=flip
+  )
+  assert (found.shape, found.dtype) == ((*SIZE, NUM_CLASSES), np.float32)
+  expected = by_a_loop(model, variables, image, scales, flip)
+  assert np.ptp(expected, axis=(0, 1)).max() > 0.1
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_tiles_have_the_average_of_the_whole_picture():
+  model, variables = network(stride=32)
+  image = picture(305, 411)
+  # No class wins everywhere.
+  mean = np.mean(np.log(whole(model, variables, image)), axis=(0, 1))
+  variables["params"]["score_fr"]["bias"] -= mean
+  scales = (0.5, 1.2)
+  classes = inference.predict_tiled(
+    model, variables, image, scales=scales, flip=True, tile_size=384
+  )
+  found = inference.probabilities(
+    model, variables, image, scales=scales, flip=True, tile_size=384
+  )
+  # One tile: compared with the loop above.
+  expected = inference.probabilities(
+    model, variables, image, scales=scales, flip=True, tile_size=512
+  )
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  assert len(np.unique(classes)) > 1
+  np.testing.assert_array_equal(classes, found.argmax(axis=-1))
+
+
+def test_one_scale_without_flip_is_the_softmax_of_the_logits():
+  model, variables = network()
+  image = picture(*SIZE)
+  found = inference.probabilities(model, variables, image)
+  np.testing.assert_allclose(found, whole(model, variables, image), atol=1e-6)
+
+
+def test_with_flips_the_mirrored_picture_has_the_mirrored_probabilities():
+  model, variables = network()
+  image = picture(*SIZE)
+  found, mirrored = (
+    inference.probabilities(model, variables, each, flip=True)
+    for each in (image, image[:, ::-1])
+  )
+  np.testing.assert_array_equal(mirrored[:, ::-1], found)
+  without = inference.probabilities(model, variables, image[:, ::-1])
+  assert np.abs(without[:, ::-1] - found).max() > 1e-3
+
+
+def test_pictures_of_many_sizes_share_few_programs():
+  model, variables = network()
+  model = model.clone(name="counted")
+  before = inference.plans.probabilities_at._cache_size()
+  for height, width in ((70, 93), (90, 122), (128, 101)):
+    inference.probabilities(
+      model, variables, picture(height, width), scales=(1.0, 0.5), flip=True
+    )
+  # One for each scale; mirrored pictures need none of their own.
+  assert inference.plans.probabilities_at._cache_size() == before + 2
+
+
+def test_only_pictures_of_bytes_are_rescaled():
+  model, variables = network()
+  image = picture(*SIZE).astype(np.float32)
+  with pytest.raises(ValueError, match="must be uint8"):
+    inference.probabilities(model, variables, image, scales=(0.5,))

@@ -1,0 +1,300 @@
+"""Tiles of a picture have the classes that the whole picture has there."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fcn_jax as fcn
+
+inference = fcn.inference
+NUM_CLASSES = 4
+TILE_SIZE = 320
+# As many layers as show all that a VGG has.
+TINY = dataclasses.replace(
+  fcn.models.vgg.ARCHITECTURES["vgg_small"],
+  widths=(8, 8, 8, 8, 8),
+  depths=(1, 1, 1, 1, 1),
+  head_width=8,
+)
+every_net = pytest.mark.parametrize(
+  "padding, stride",
+  [(p, s) for p in ("same", "caffe") for s in (32, 16, 8)],
+)
+
+
+@pytest.fixture(autouse=True)
+def quick_to_compile(monkeypatch):
+  monkeypatch.setitem(fcn.models.vgg.ARCHITECTURES, "tiny", TINY)
+  monkeypatch.setattr(
+    fcn.models.convolution,
+    "conv_general_dilated",
+    jax.lax.conv_general_dilated,
+  )
+
+
+def net(**options):
+  options = {"backbone": "tiny", "normalization": "batch"} | options
+  return fcn.models.FCN(NUM_CLASSES, **options)
+
+
+def picture(height, width, seed=0):
+  """Noise, brighter in some places than in others."""
+  rng = np.random.default_rng(seed)
+  coarse = rng.integers(0, 256, (height // 40 + 1, width // 40 + 1, 3))
+  coarse = coarse.repeat(40, axis=0).repeat(40, axis=1)[:height, :width]
+  noise = rng.integers(0, 256, (height, width, 3))
+  return ((coarse + noise) // 2).astype(np.uint8)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits_of(model, variables, image):
+  """Logits of a whole picture, [H, W, C]."""
+  score_map = model.apply(variables, image[None], train=False)
+  return fcn.upsampling.to_pixels(score_map)[0]
+
+
+def random_variables(model, image, seed=0):
+  """Those of a network that finds every class somewhere in an image.
+
+  Scores and batch statistics are not zero.
+  """
+  shapes = jax.eval_shape(
+    functools.partial(model.init, train=False),
+    jax.random.key(0),
+    image[None, :32, :32],
+  )
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    name = path[-1].key
+    if name == "kernel":
+      fan_in = leaf.size // leaf.shape[-1]
+      values = rng.normal(0, (2 / fan_in) ** 0.5, leaf.shape)
+    elif name in ("scale", "var"):
+      values = rng.uniform(0.7, 1.4, leaf.shape)
+    else:
+      values = rng.normal(0, 0.2, leaf.shape)
+    return jnp.asarray(values, leaf.dtype)
+
+  variables = jax.tree_util.tree_map_with_path(draw, shapes)
+  mean = jnp.mean(logits_of(model, variables, image), axis=(0, 1))
+  variables["params"]["score_fr"]["bias"] -= mean
+  return variables
+
+
+def check_classes(found, logits):
+  """Classes are those of the logits, which must differ from place to place."""
+  logits = np.asarray(logits)
+  expected = logits.argmax(axis=-1)
+  assert found.dtype == np.uint8
+  counts = np.bincount(expected.ravel())
+  assert np.count_nonzero(counts > 0.01 * expected.size) > 1
+  chosen = np.take_along_axis(logits, found[..., None].astype(int), axis=-1)
+  # Rounding may turn a pixel where two classes are almost equally likely.
+  np.testing.assert_allclose(chosen[..., 0], logits.max(axis=-1), atol=1e-5)
+  assert np.count_nonzero(found != expected) <= 1e-4 * expected.size
+
+
+def log_ratios(probabilities):
+  """Logits up to a constant for each pixel."""
+  logs = np.log(np.asarray(probabilities, np.float64))
+  return logs - logs.mean(axis=-1, keepdims=True)
+
+
+@every_net
+def test_tiles_have_the_classes_and_logits_of_the_whole_picture(
+  padding, stride
+):
+  model = net(padding=padding, stride=stride, normalization="batch")
+  image = picture(345, 451)
+  variables = random_variables(model, image)
+  logits = logits_of(model, variables, image)
+  found = inference.predict_tiled(model, variables, image, tile_size=TILE_SIZE)
+  check_classes(found, logits)
+  probabilities = np.empty((345, 451, NUM_CLASSES), np.float32)
+  again = inference.predict_tiled(
+    model,
+    variables,
+    image,
+    tile_size=TILE_SIZE,
+    probabilities_out=probabilities,
+  )
+  check_classes(again, logits)
+  np.testing.assert_allclose(
+    log_ratios(probabilities),
+    log_ratios(jax.nn.softmax(logits)),
+    atol=1e-4,
+  )
+
+
+@every_net
+def test_the_pixels_seen_are_those_that_the_gradient_says(padding, stride):
+  # Positive everywhere, so that each pixel that is seen has a gradient, and
+  # equal everywhere, so that pooling shares it.
+  model = net(padding=padding, stride=stride, normalization="none")
+  image = jnp.full((480, 64, 3), 200.0)
+  shapes = jax.eval_shape(
+    functools.partial(model.init, train=False), jax.random.key(0), image[None]
+  )
+  variables = jax.tree.map(
+    lambda leaf: jnp.full(leaf.shape, leaf.shape[-1] / leaf.size), shapes
+  )
+
+  @jax.jit
+  def gradient(weights):
+    return jax.grad(
+      lambda x: jnp.vdot(
+        weights, jnp.sum(logits_of(model, variables, x), axis=(1, 2))
+      )
+    )(image)
+
+  for first, last in [(224, 255), (239, 239), (240, 240), (231, 262)]:
+    weights = np.zeros(480, np.float32)
+    weights[first : last + 1] = 1
+    (rows,) = np.nonzero(np.any(gradient(weights) != 0, axis=(1, 2)))
+    seen = fcn.geometry.pixels_seen(model.chain(), first, last)
+    assert (rows[0], rows[-1]) == seen
+
+
+def test_the_exact_margin_is_no_larger_than_alignment_to_the_stride_asks_for():
+  for padding in ("same", "caffe"):
+    model = net(padding=padding, backbone="vgg16")
+    begin, end = fcn.geometry.pixels_seen(model.chain(), 0, 31)
+    margin = inference.exact_margin(model)
+    assert max(-begin, end - 31) <= margin < max(-begin, end - 31) + 32
+
+
+@pytest.fixture(scope="module")
+def trained():
+  """A network, its variables, a picture, and its logits."""
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    monkeypatch.setitem(fcn.models.vgg.ARCHITECTURES, "tiny", TINY)
+    model, image = net(), picture(345, 451)
+    variables = random_variables(model, image)
+    yield model, variables, image, logits_of(model, variables, image)
+
+
+def test_a_smaller_margin_is_cheaper_and_its_disagreement_is_told(trained):
+  model, variables, image, logits = trained
+  options = {"tile_size": TILE_SIZE}
+  tiles = []
+
+  def count(windows):
+    tiles.append(len(windows))
+    return windows
+
+  found = inference.predict_tiled(
+    model, variables, image, margin=0, progress=count, **options
+  )
+  inference.predict_tiled(model, variables, image, progress=count, **options)
+  assert tiles == [4, 12]
+  expected = np.asarray(logits).argmax(axis=-1)
+  share = inference.disagreement(
+    model, variables, image, margin=0, num_tiles=4, **options
+  )
+  assert share == pytest.approx(np.mean(found != expected), abs=1e-4)
+  assert 0.001 < share < 0.5
+  exact = inference.exact_margin(model)
+  assert (
+    inference.disagreement(
+      model, variables, image, margin=exact, num_tiles=2, **options
+    )
+    == 0
+  )
+  fewer = inference.predict_tiled(
+    model, variables, image, margin=exact - 64, **options
+  )
+  assert 0 < np.count_nonzero(fewer != expected) < share * expected.size
+
+
+def test_one_program_serves_all_tiles_of_all_large_pictures(trained):
+  model, variables, image, _ = trained
+  model = model.clone(name="counted")
+  before = inference.predict._cache_size()
+  for height, width in ((345, 451), (330, 321), (322, 400)):
+    inference.predict_tiled(
+      model, variables, image[:height, :width], tile_size=TILE_SIZE
+    )
+  assert inference.predict._cache_size() == before + 1
+
+
+def test_small_pictures_share_the_shapes_to_which_they_are_padded(trained):
+  model, variables, image, _ = trained
+  model = model.clone(name="counted")
+  before = inference.predict._cache_size()
+  for height, width in ((70, 90), (128, 65), (101, 128)):
+    part = image[:height, :width]
+    found = inference.predict_tiled(model, variables, part, tile_size=TILE_SIZE)
+    logits = logits_of(model, variables, part)
+    assert np.mean(found == np.asarray(logits).argmax(axis=-1)) > 0.999
+  assert inference.predict._cache_size() == before + 1
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 400), (360, 33)])
+def test_strips_and_single_pixels_have_their_classes(trained, height, width):
+  model, variables, image, _ = trained
+  part = np.resize(image, (height, width, 3))
+  found = inference.predict_tiled(model, variables, part, tile_size=TILE_SIZE)
+  logits = np.asarray(logits_of(model, variables, part))
+  np.testing.assert_array_equal(found, logits.argmax(axis=-1))
+
+
+def test_arrays_may_lie_on_disk(trained, tmp_path):
+  model, variables, image, logits = trained
+  on_disk = np.memmap(tmp_path / "image", np.uint8, "w+", shape=image.shape)
+  on_disk[:] = image
+  out = np.memmap(tmp_path / "out", np.uint8, "w+", shape=image.shape[:2])
+  probabilities = np.memmap(
+    tmp_path / "float", np.float16, "w+", shape=logits.shape
+  )
+  found = inference.predict_tiled(
+    model,
+    variables,
+    on_disk,
+    tile_size=TILE_SIZE,
+    out=out,
+    probabilities_out=probabilities,
+  )
+  assert found is out
+  check_classes(out, logits)
+  np.testing.assert_allclose(probabilities, jax.nn.softmax(logits), atol=1e-3)
+
+
+def test_statistics_of_the_whole_picture_are_refused_for_tiles_only(trained):
+  _, _, image, _ = trained
+  model = net(normalization="group")
+  image = image[:200, :300]
+  variables = random_variables(model, image)
+  with pytest.raises(ValueError, match="tile_size of 300"):
+    inference.predict_tiled(model, variables, image, tile_size=290)
+  found = inference.predict_tiled(model, variables, image, tile_size=300)
+  check_classes(found, logits_of(model, variables, image))
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ({"tile_size": 200}, "tile_size is 200 pixels.* 223 is the least"),
+    ({"margin": -1}, "margin is -1"),
+    ({"scales": ()}, "scales are empty"),
+    ({"scales": (0.0,)}, "must be above 0"),
+    ({"out": np.empty((345, 450), np.uint8)}, "out has shape"),
+    ({"out": np.empty((345, 451), np.int32)}, "out has .* type int32"),
+    ({"probabilities_out": np.empty((345, 451))}, "probabilities_out has"),
+  ],
+)
+def test_options_that_cannot_be_are_explained(trained, options, message):
+  model, variables, image, _ = trained
+  options = {"tile_size": TILE_SIZE} | options
+  with pytest.raises(ValueError, match=message):
+    inference.predict_tiled(model, variables, image, **options)
+
+
+def test_several_pictures_at_once_are_refused(trained):
+  model, variables, image, _ = trained
+  with pytest.raises(ValueError, match="one picture"):
+    inference.predict_tiled(model, variables, image[None])
