@@ -1,0 +1,322 @@
+import json
+import runpy
+import subprocess
+import sys
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import fcn_jax as fcn
+
+NAMES = ("sky", "road", "tree", "car")
+PALETTE = np.array([[0, 0, 9], [255, 0, 0], [0, 255, 7], [9, 9, 9]], np.uint8)
+
+
+def network(**options):
+  """A network with random parameters and statistics, in all its layers."""
+  model = fcn.models.FCN(
+    num_classes=4, backbone="vgg_small", head_width=8, **options
+  )
+  shapes = jax.eval_shape(
+    lambda key: model.init(
+      key, jnp.zeros((1, 32, 32, 3), jnp.uint8), train=False
+    ),
+    jax.random.key(0),
+  )
+  rng = np.random.default_rng(1)
+  variables = jax.tree.map(
+    lambda p: (
+      jnp.asarray(np.abs(rng.normal(0.05, 0.1, p.shape)), p.dtype)
+      if p.ndim == 1
+      else jnp.asarray(rng.normal(0, 0.1, p.shape), p.dtype)
+    ),
+    shapes,
+  )
+  return model, variables
+
+
+def pictures(num_images, height, width):
+  rng = np.random.default_rng(2)
+  shape = (num_images, height, width, 3)
+  return rng.integers(0, 256, shape).astype(np.uint8)
+
+
+def export(path, model, variables, **options):
+  fcn.inference.export(
+    path, model, variables, class_names=NAMES, palette=PALETTE, **options
+  )
+  return path
+
+
+@pytest.fixture(scope="module")
+def model_and_variables():
+  return network(stride=8)
+
+
+@pytest.fixture(scope="module")
+def file(model_and_variables, tmp_path_factory):
+  path = tmp_path_factory.mktemp("export") / "network.zip"
+  return export(path, *model_and_variables, resize=0.5, step=7)
+
+
+@pytest.mark.parametrize(
+  ("options", "size"),
+  [
+    ({"stride": 8}, (33, 47)),
+    ({"stride": 16, "padding": "caffe", "normalization": "batch"}, (1, 65)),
+    ({"stride": 32, "param_dtype": jnp.bfloat16}, (64, 30)),
+  ],
+)
+def test_images_of_any_size_have_the_scores_of_the_network_itself(
+  tmp_path, options, size
+):
+  model, variables = network(**options)
+  loaded = fcn.inference.load_exported(
+    export(tmp_path / "network.zip", model, variables)
+  )
+  images = pictures(2, *size)
+  scores = jax.jit(lambda v, x: model.apply(v, x, train=False))(
+    variables, images
+  )
+  expected = jax.nn.softmax(fcn.upsampling.to_pixels(scores))
+  found = loaded.probabilities(images)
+  assert found.dtype == np.float32
+  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+  assert np.ptp(expected, axis=(1, 2)).max() > 0.01
+
+
+# Runs where neither this package nor Flax can be imported.
+ALONE = """
+import runpy, sys
+import numpy as np
+sys.modules.update(dict.fromkeys(("fcn_jax", "flax", "chex"), None))
+file, images, classes, picture = sys.argv[1:]
+sys.path.insert(0, file)
+import exported
+network = exported.load(file)
+np.save(classes, network.predict(np.load(images)))
+sys.argv = [file, picture]
+runpy.run_path(file, run_name="__main__")
+assert not [name for name in sys.modules if name.startswith("flax.")]
+"""
+
+
+def test_the_file_runs_where_the_package_cannot_be_imported(
+  model_and_variables, file, tmp_path
+):
+  images = pictures(3, 37, 70)
+  np.save(tmp_path / "images.npy", images)
+  Image.fromarray(images[0]).save(tmp_path / "street.png")
+  paths = [
+    file,
+    *(tmp_path / name for name in ("images.npy", "classes.npy", "street.png")),
+  ]
+  subprocess.run([sys.executable, "-I", "-c", ALONE, *paths], check=True)
+  found = np.load(tmp_path / "classes.npy")
+  expected = fcn.inference.predict(*model_and_variables, images)
+  np.testing.assert_array_equal(found, expected)
+  assert found.dtype == np.uint8
+  assert len(np.unique(found)) > 1
+  with Image.open(tmp_path / "street.png.classes.png") as mask:
+    segmented = fcn.inference.load_exported(file).segment(images[0])
+    np.testing.assert_array_equal(np.asarray(mask), segmented)
+    np.testing.assert_array_equal(
+      np.reshape(mask.getpalette(), (-1, 3))[: len(NAMES)], PALETTE
+    )
+
+
+def test_a_picture_is_resized_as_for_training(model_and_variables, file):
+  (picture,) = pictures(1, 90, 70)
+  found = fcn.inference.load_exported(file).segment(picture)
+  expected = fcn.inference.predict_tiled(
+    *model_and_variables, picture, scales=(0.5,)
+  )
+  assert found.shape == (90, 70)
+  assert np.mean(found == expected) > 0.999
+  assert len(np.unique(expected)) > 1
+
+
+def run_as_program(file, picture, monkeypatch):
+  monkeypatch.setattr(sys, "argv", [str(file), str(picture)])
+  monkeypatch.delitem(sys.modules, "exported", raising=False)
+  runpy.run_path(str(file), run_name="__main__")
+
+
+def test_a_picture_on_its_side_is_turned(file, tmp_path, monkeypatch):
+  (picture,) = pictures(1, 37, 70)
+  exif = Image.Exif()
+  exif[0x0112] = 6  # To be turned by 90 degrees.
+  path = tmp_path / "street.png"
+  Image.fromarray(picture).save(path, exif=exif)
+  run_as_program(file, path, monkeypatch)
+  with Image.open(tmp_path / "street.png.classes.png") as mask:
+    assert mask.size == (37, 70)
+
+
+def test_a_mask_that_is_there_stays(file, tmp_path, monkeypatch, capsys):
+  path = tmp_path / "street.png"
+  Image.fromarray(pictures(1, 37, 70)[0]).save(path)
+  mask = tmp_path / "street.png.classes.png"
+  mask.write_text("mine")
+  with pytest.raises(SystemExit):
+    run_as_program(file, path, monkeypatch)
+  assert "File exists" in capsys.readouterr().err
+  assert mask.read_text() == "mine"
+
+
+def test_the_file_says_what_it_is(file):
+  loaded = fcn.inference.load_exported(file)
+  assert loaded.class_names == NAMES
+  np.testing.assert_array_equal(loaded.palette, PALETTE)
+  assert (loaded.resize, loaded.metadata["step"]) == (0.5, 7)
+  assert loaded.metadata["jax"] == jax.__version__
+  assert {"cpu", "cuda", "tpu"} <= set(loaded.metadata["platforms"])
+
+
+def test_parameters_are_in_the_file_once(model_and_variables, file):
+  _, variables = model_and_variables
+  num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+  assert num_bytes < file.stat().st_size < num_bytes + 250_000
+
+
+def test_nothing_is_compressed_pickled_or_outside(file):
+  with zipfile.ZipFile(file) as content:
+    for member in content.infolist():
+      assert member.compress_type == zipfile.ZIP_STORED
+      assert ".." not in member.filename
+      assert not member.filename.startswith("/")
+
+
+@pytest.mark.parametrize(
+  "images",
+  [
+    np.zeros((32, 32, 3), np.uint8),
+    np.zeros((1, 32, 32, 4), np.uint8),
+    np.zeros((1, 32, 32, 3), np.float32),
+    np.zeros((1, 0, 32, 3), np.uint8),
+  ],
+)
+def test_other_images_are_refused(file, images):
+  with pytest.raises(ValueError, match=r"\[N, H, W, 3\] uint8"):
+    fcn.inference.load_exported(file).predict(images)
+
+
+def check_refused(path):
+  with pytest.raises(ValueError, match="export it again") as caught:
+    fcn.inference.load_exported(path)
+  assert str(path) in str(caught.value)
+
+
+def test_a_truncated_file_is_refused(file, tmp_path):
+  content = file.read_bytes()
+  path = tmp_path / "network.zip"
+  for share in (0, 0.001, 0.1, 0.5, 0.9, 0.999):
+    path.write_bytes(content[: round(share * len(content))])
+    check_refused(path)
+
+
+def test_a_flipped_bit_is_found(file, tmp_path):
+  content = file.read_bytes()
+  path = tmp_path / "network.zip"
+  rng = np.random.default_rng(0)
+  with zipfile.ZipFile(file) as archive:
+    members = [
+      member
+      for member in archive.infolist()
+      if not member.filename.endswith(".py")  # Not read by `load_exported`.
+    ]
+  for member in members:
+    for part in ("head", "data"):
+      begin = member.header_offset + 30 + len(member.filename)
+      begin += 20 if member.filename.endswith(".npy") else 0
+      length = (
+        min(128, member.file_size) if part == "head" else member.file_size
+      )
+      damaged = bytearray(content)
+      damaged[begin + rng.integers(length)] ^= 1 << rng.integers(8)
+      path.write_bytes(damaged)
+      check_refused(path)
+
+
+def replaced(file, path, changed):
+  """Writes the file with other contents of some members."""
+  with zipfile.ZipFile(file) as old, zipfile.ZipFile(path, "w") as new:
+    for name in old.namelist():
+      new.writestr(name, changed.get(name, old.read(name)))
+  return path
+
+
+def test_a_file_of_another_kind_is_refused(file, tmp_path):
+  text = tmp_path / "notes.txt"
+  text.write_text("Not a zip file.")
+  check_refused(text)
+  arrays = tmp_path / "arrays.npz"
+  np.savez(arrays, weights=np.zeros(3))
+  check_refused(arrays)
+  with zipfile.ZipFile(file) as archive:
+    metadata = json.loads(archive.read("metadata.json"))
+  metadata["format"] = "fcn_jax exported network 2"
+  changed = {"metadata.json": json.dumps(metadata)}
+  check_refused(replaced(file, tmp_path / "newer.zip", changed))
+  changed = {"metadata.json": "[]"}
+  check_refused(replaced(file, tmp_path / "empty.zip", changed))
+  # As a program of another time may look to JAX.
+  changed = {"classes.jax_export": b"another time"}
+  check_refused(replaced(file, tmp_path / "old.zip", changed))
+
+
+def test_arrays_of_objects_are_not_unpickled(file, tmp_path):
+  name = "variables/params/conv1_1/bias.npy"
+  pickled = tmp_path / "pickled.npy"
+  np.save(pickled, np.array([{}], object), allow_pickle=True)
+  changed = {name: pickled.read_bytes()}
+  check_refused(replaced(file, tmp_path / "network.zip", changed))
+
+
+def test_a_missing_file_is_missing(tmp_path):
+  with pytest.raises(FileNotFoundError):
+    fcn.inference.load_exported(tmp_path / "network.zip")
+
+
+def test_a_file_is_never_replaced(model_and_variables, tmp_path):
+  path = tmp_path / "network.zip"
+  path.write_text("mine")
+  with pytest.raises(ValueError, match="there already"):
+    export(path, *model_and_variables)
+  assert path.read_text() == "mine"
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_export_leaves_nothing(
+  model_and_variables, tmp_path, monkeypatch
+):
+  def fail(*_, **__):
+    raise OSError("no space left")
+
+  monkeypatch.setattr(np.lib.format, "write_array", fail)
+  with pytest.raises(OSError, match="no space left"):
+    export(tmp_path / "network.zip", *model_and_variables)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"class_names": NAMES[:3]}, "3 class_names for 4 classes"),
+    ({"palette": PALETTE[:3]}, r"\[4, 3\] uint8"),
+    ({"palette": PALETTE.astype(np.int64)}, r"\[4, 3\] uint8"),
+    ({"resize": 0.0}, "above 0"),
+  ],
+)
+def test_what_does_not_fit_the_classes_is_refused(
+  model_and_variables, tmp_path, options, message
+):
+  options = {"class_names": NAMES, "palette": PALETTE, **options}
+  with pytest.raises(ValueError, match=message):
+    fcn.inference.export(
+      tmp_path / "network.zip", *model_and_variables, **options
+    )
