@@ -34,7 +34,7 @@ def example_state(seed=0):
   optimizer = optax.MultiSteps(
     optax.chain(
       optax.clip_by_global_norm(1.0),
-      optax.masked(optax.adamw(1e-2, mu_dtype=jnp.bfloat16), decayed),
+      optax.masked(optax.adamw(1e-2), decayed),
     ),
     every_k_schedule=2,
   )
@@ -46,7 +46,10 @@ def example_state(seed=0):
   return {
     "step": jnp.asarray(3, jnp.int32),
     "params": params,
-    "model_state": {"batch_stats": {"mean": jnp.arange(4.0)}},
+    "model_state": {
+      "batch_stats": {"mean": jnp.arange(4.0)},
+      "ema": {"kernel": jnp.asarray(rng.normal(size=(5, 3)), jnp.bfloat16)},
+    },
     "opt_state": opt_state,
   }
 
