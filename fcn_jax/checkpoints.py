@@ -2,7 +2,8 @@
 
 A step is a folder, `00000123`, which is there whole or not at all: its parts
 are written to a hidden folder, synchronised with the disk, and given their name
-by one rename, the last act. See `step_folders` for what is in it.
+by one rename, the last act. See `step_folders` for what is in it. Scores, which
+are known later, stand beside the steps in `scores.json`.
 """
 
 import concurrent.futures
@@ -23,12 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fcn_jax import step_folders
+from fcn_jax import writers
 
 Which = Literal["best", "latest"] | int
 
 _PARTIAL = ".partial-"
 _REMOVED = ".removed-"
 _DAMAGED = "damaged-"
+_SCORES = "scores.json"
 
 
 class Restored(NamedTuple):
@@ -38,7 +41,7 @@ class Restored(NamedTuple):
     step: the step's number.
     state: NumPy arrays in the structure of the template.
     metadata: as it was given to `Checkpoints.save`, by way of JSON.
-    mean_iu: the mean IU at this step; None if there was none.
+    mean_iu: the mean IU at this step; None if it was not scored.
   """
 
   step: int
@@ -100,7 +103,6 @@ class Checkpoints:
     state: Mapping[str, chex.ArrayTree],
     *,
     metadata: Mapping[str, Any],
-    mean_iu: float | None = None,
   ) -> None:
     """Copies the state, and has it written in the background.
 
@@ -113,7 +115,6 @@ class Checkpoints:
         a file may have; random keys are saved as their `jax.random.key_data`.
       metadata: what is to be kept beside the arrays, as JSON: configuration,
         class table, place in the data.
-      mean_iu: by which the best step is chosen. None or NaN is never best.
 
     Raises:
       ValueError: if an array is not finite, naming it, or if `step` is not
@@ -134,12 +135,35 @@ class Checkpoints:
     _check_finite(step, arrays)
     facts = {
       "step": int(step),
-      "mean_iu": _finite_or_none(mean_iu),
       # A copy too, and an error now if it is no JSON.
       "metadata": json.loads(json.dumps(metadata, allow_nan=False)),
     }
     if self._is_writer:
       self._pending = self._thread.submit(self._save, arrays, facts)
+
+  def score(self, step: int, mean_iu: float) -> None:
+    """Says how good a step is, once it is saved; the best one is kept.
+
+    Waits for the save that is under way.
+
+    Args:
+      step: number of a step that is on disk.
+      mean_iu: by which the best step is chosen. NaN is never best.
+
+    Raises:
+      ValueError: if there is no such step.
+      OSError: if the save failed, see `wait`, or the score cannot be written.
+    """
+    self.wait()
+    if step not in self.steps():
+      raise ValueError(
+        f"{self.folder} has no step {step} to score; there are {self.steps()}."
+      )
+    scores = _scores(self.folder)
+    scores[step] = float(mean_iu) if math.isfinite(mean_iu) else None
+    if self._is_writer:
+      self._write_scores(scores)
+      self._remove_old()
 
   def wait(self) -> None:
     """Waits until the last save is on disk.
@@ -169,7 +193,7 @@ class Checkpoints:
 
   def best(self) -> int | None:
     """The step on disk with the highest mean IU; None if none has one."""
-    return _best_of(self._mean_ius())
+    return _best_of(_scores(self.folder))
 
   def restore_latest(
     self, template: Mapping[str, chex.ArrayTree]
@@ -232,20 +256,21 @@ class Checkpoints:
         f"Step {step} could not be saved in {self.folder} (newest good step: "
         f"{newest}). Make room if the disk is full, and start again. {error}"
       ) from error
-    mean_ius = self._mean_ius()
-    kept = {*self.steps()[-self._num_latest :], _best_of(mean_ius)}
-    for old in sorted(mean_ius.keys() - kept):
+    self._remove_old()
+
+  def _remove_old(self) -> None:
+    """Removes steps that are neither among the newest nor the best."""
+    steps = self.steps()
+    kept = {*steps[-self._num_latest :], self.best()}
+    for old in sorted(set(steps) - kept):
       removed = self.folder / f"{_REMOVED}{old:08d}"
       os.rename(_path(self.folder, old), removed)
       shutil.rmtree(removed)
 
-  def _mean_ius(self) -> dict[int, float | None]:
-    """Mean IU of each step, without those whose manifest is damaged."""
-    mean_ius = {}
-    for step in self.steps():
-      with contextlib.suppress(step_folders.DamagedError):
-        mean_ius[step] = _mean_iu(self.folder, step)
-    return mean_ius
+  def _write_scores(self, scores: Mapping[int, float | None]) -> None:
+    """Writes the scores of the steps that are there."""
+    there = {str(x): y for x, y in scores.items() if x in self.steps()}
+    writers.write_json(self.folder / _SCORES, there)
 
   def _set_aside(self, path: pathlib.Path) -> pathlib.Path:
     """Renames a damaged step, to a name that no other one has."""
@@ -256,6 +281,8 @@ class Checkpoints:
       aside = path.with_name(f"{_DAMAGED}{path.name}-{number}")
     os.rename(path, aside)
     step_folders.sync(self.folder)
+    # The run will save a step of this number again.
+    self._write_scores(_scores(self.folder))
     return aside
 
 
@@ -326,8 +353,21 @@ def _steps(folder: pathlib.Path) -> tuple[int, ...]:
   return tuple(sorted(x for x in steps if _path(folder, x).name in names))
 
 
-def _mean_iu(folder: pathlib.Path, step: int) -> float | None:
-  return step_folders.read_manifest(_path(folder, step))["mean_iu"]
+def _scores(folder: pathlib.Path) -> dict[int, float | None]:
+  """The mean IU of each step that was scored and is there."""
+  file = folder / _SCORES
+  try:
+    scores = json.loads(file.read_text(encoding="utf-8"))
+    scores = {int(step): value for step, value in scores.items()}
+  except FileNotFoundError:
+    return {}
+  except (ValueError, AttributeError) as error:
+    raise ValueError(
+      f"{file} is damaged ({error}). Delete it: the steps are untouched, and "
+      "the next validation decides anew which one is the best."
+    ) from error
+  steps = _steps(folder)
+  return {step: scores[step] for step in steps if step in scores}
 
 
 def _best_of(mean_ius: Mapping[int, float | None]) -> int | None:
@@ -347,7 +387,7 @@ def _choose(folder: pathlib.Path, which: Which) -> int:
   if which == "latest":
     return steps[-1]
   if which == "best":
-    best = _best_of({step: _mean_iu(folder, step) for step in steps})
+    best = _best_of(_scores(folder))
     if best is None:
       raise ValueError(
         f"No step in {folder} has a mean IU, so none is the best: ask for "
@@ -371,7 +411,7 @@ def _restored(
     step=manifest["step"],
     state=step_folders.restore(path, manifest, template),
     metadata=manifest["metadata"],
-    mean_iu=manifest["mean_iu"],
+    mean_iu=_scores(path.parent).get(manifest["step"]),
   )
 
 
@@ -387,12 +427,6 @@ def _check_finite(
           "go on from an earlier step, with a lower learning rate or with "
           "clipped gradients."
         )
-
-
-def _finite_or_none(value: float | None) -> float | None:
-  if value is None or not math.isfinite(value):
-    return None
-  return float(value)
 
 
 @contextlib.contextmanager
