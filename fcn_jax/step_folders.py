@@ -9,13 +9,15 @@ what is restored is to the bit what was to be saved, and of what is not
 restored it is known that it is as it was left.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import chex
@@ -241,7 +243,8 @@ def _named(name: str, tree: chex.ArrayTree) -> dict[str, Any]:
   return {name + jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-def _checkpointer() -> ocp.Checkpointer:
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[ocp.Checkpointer]:
   """Orbax for this process alone: it does not wait for the others."""
   process = jax.process_index()
   options = ocp.options.MultiprocessingOptions(
@@ -253,7 +256,18 @@ def _checkpointer() -> ocp.Checkpointer:
   handler = ocp.PyTreeCheckpointHandler(
     use_compression=False, multiprocessing_options=options
   )
-  return ocp.Checkpointer(handler, multiprocessing_options=options)
+  # Of what it raises it also prints hundreds of lines.
+  logger = logging.getLogger("absl")
+  logger.addFilter(_is_not_from_orbax)
+  try:
+    with ocp.Checkpointer(handler, multiprocessing_options=options) as orbax:
+      yield orbax
+  finally:
+    logger.removeFilter(_is_not_from_orbax)
+
+
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
+  return "orbax" not in record.pathname
 
 
 def _array_record(array: np.ndarray) -> dict[str, Any]:
