@@ -7,6 +7,7 @@ the picture: this may be a `np.memmap`, and so may the arrays that are filled.
 from collections.abc import Callable, Iterable, Sequence
 
 import chex
+import jax
 import numpy as np
 
 from fcn_jax import models
@@ -79,6 +80,7 @@ def predict_tiled(
   if probabilities_out is not None:
     shape = (height, width, model.num_classes)
     _check_array("probabilities_out", probabilities_out, shape, np.floating)
+  variables = jax.device_put(variables)  # Once, if they are on the host.
   for window in progress(plan.windows((slice(0, height), slice(0, width)))):
     if probabilities_out is None:
       out[window] = plan.classes(model, variables, window)
@@ -132,6 +134,7 @@ def disagreement(
   height, width = image.shape[:2]
   windows = cheap.windows((slice(0, height), slice(0, width)))
   num_tiles = min(num_tiles, len(windows))
+  variables = jax.device_put(variables)
   num_pixels = num_different = 0
   for i in range(num_tiles):
     window = windows[int((i + 0.5) * len(windows) / num_tiles)]

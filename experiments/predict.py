@@ -1,0 +1,308 @@
+"""Predicts the classes of pictures of any size with a trained network.
+
+    python experiments/predict.py PICTURES... --workdir RUN --out DIR
+
+PICTURES are files, folders (all pictures in them and in the folders inside) or
+patterns in quotes, such as 'shots/**/*.jpg'. RUN is the work folder of
+train.py. For each picture, these are written to DIR:
+
+    classes/NAME.png        class indices, with the palette of the classes
+    overlays/NAME.jpg       the picture, painted, with a legend; of 2048 pixels
+                            a side at most
+    probabilities/NAME.npz  with --probabilities: `probabilities`, [height,
+                            width, classes] float16, and `class_names`
+
+NAME is the file's name, in a folder with the folders inside. Classes and
+probabilities have the size of the picture as it is displayed: turned as its
+EXIF data say. Nothing is ever overwritten, and all files are looked at before
+the first is written.
+
+A picture that is larger than a tile is predicted tile by tile, with the same
+result as in one piece, and memory that does not depend on its size: the
+network sees as much around each tile as it would see of the whole. --margin
+lets it see less, which is faster; the share of pixels that this changes is
+measured on some of the tiles, and printed.
+
+A network that was trained on resized pictures sees them resized by the same
+factor, times each of --scales; its probabilities are interpolated to the size
+of the picture.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import numpy as np
+import PIL.Image
+import tqdm
+import tyro
+
+import command_line
+import fcn_jax as fcn
+import predict_files
+import trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What to predict, and how."""
+
+  pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
+  """Files, folders or patterns."""
+  workdir: pathlib.Path
+  """Work folder of the run that trained the network."""
+  out: pathlib.Path
+  """Folder for the results; made if it is not there."""
+  checkpoint: str = "best"
+  """best (by validation mean IU), latest, or the number of a step."""
+  probabilities: bool = False
+  """Also write the probabilities of all classes. They are large: 2 bytes for
+  each class and pixel, before compression."""
+  scales: tuple[float, ...] = (1.0,)
+  """Factors on the size of the pictures; probabilities are averaged."""
+  flip: bool = False
+  """Also average over the mirrored pictures."""
+  tile_size: int = fcn.inference.tiled.TILE_SIZE
+  """Side in pixels of the largest square that the network is given at once;
+  memory grows with its square, and work that is done twice shrinks."""
+  margin: int | None = None
+  """Pixels that the network sees around a tile; if not given, all that
+  matter, which is exact."""
+  white: int | None = None
+  """For grey pictures of 16 bits: the value that is white, as check_data.py
+  told of the training pictures."""
+  max_megapixels: float = 250.0
+  """Larger pictures are refused; each megapixel takes about 8 MB."""
+
+
+class Job(NamedTuple):
+  """A picture that can be predicted.
+
+  Attributes:
+    picture: where it is, and its name.
+    outputs: files to write.
+    size: height and width.
+    num_tiles: into which it is cut.
+  """
+
+  picture: predict_files.Picture
+  outputs: predict_files.Outputs
+  size: tuple[int, int]
+  num_tiles: int
+
+
+@contextlib.contextmanager
+def largest_picture(megapixels: float) -> Iterator[None]:
+  """Lets Pillow read pictures up to a size, and none that are larger."""
+  before = PIL.Image.MAX_IMAGE_PIXELS
+  PIL.Image.MAX_IMAGE_PIXELS = int(megapixels * 1e6)
+  try:
+    yield
+  finally:
+    PIL.Image.MAX_IMAGE_PIXELS = before
+
+
+def read(options: Options, path: pathlib.Path) -> np.ndarray:
+  """A picture, [H, W, 3] uint8, RGB, upright."""
+  return fcn.data.files.decode_picture(path.read_bytes(), white=options.white)
+
+
+def tiling(options: Options, network: trained.Trained) -> dict[str, Any]:
+  """The arguments of `inference.predict_tiled` for a network."""
+  resize = network.config.resize
+  return {
+    "tile_size": options.tile_size,
+    "scales": tuple(resize * scale for scale in options.scales),
+    "flip": options.flip,
+  }
+
+
+def look_at(
+  options: Options,
+  network: trained.Trained,
+  pictures: Sequence[predict_files.Picture],
+) -> list[Job]:
+  """Reads all pictures, and plans what to do with them.
+
+  Raises:
+    ValueError: a picture cannot be read, or cannot be predicted with these
+      options; or a file to write is there.
+  """
+  results = [
+    predict_files.outputs(picture, options.out, options.probabilities)
+    for picture in pictures
+  ]
+  predict_files.check(
+    f"{path} is there already (give another --out)"
+    for paths in results
+    for path in paths
+    if path is not None and path.exists()
+  )
+  jobs, faults = [], []
+  for picture, paths in zip(
+    tqdm.tqdm(pictures, "looking", unit="picture", disable=None, delay=0.5),
+    results,
+    strict=True,
+  ):
+    try:
+      image = read(options, picture.path)
+    except (ValueError, OSError) as error:
+      faults.append(f"{picture.path} {error}")
+      continue
+    plan = fcn.inference.plans.Plan.make(
+      network.model, image, margin=options.margin, **tiling(options, network)
+    )
+    size = image.shape[:2]
+    num_tiles = len(plan.windows((slice(0, size[0]), slice(0, size[1]))))
+    jobs.append(Job(picture, paths, size, num_tiles))
+  predict_files.check(faults)
+  return jobs
+
+
+def check_disk(options: Options, jobs: Sequence[Job], num_classes: int) -> None:
+  """Raises a `ValueError` if the results will not fit on the disk."""
+  pixel_bytes = 1 + 2 * num_classes * options.probabilities
+  pixels = [height * width for height, width in (job.size for job in jobs)]
+  # Those of one picture are there twice: as arrays, and as files.
+  needed = (sum(pixels) + max(pixels)) * pixel_bytes
+  free = command_line.free_bytes(options.out)
+  if free < needed:
+    raise ValueError(
+      f"{options.out} has room for {free / 1e9:.2f} GB, but the results may "
+      f"take {needed / 1e9:.2f} GB: make room, or give another --out."
+    )
+
+
+def predict(options: Options, network: trained.Trained, job: Job) -> np.ndarray:
+  """Predicts one picture, and writes its files.
+
+  Arrays of all pixels, but the picture itself, lie on the disk meanwhile.
+
+  Returns:
+    [256] pixels of each class.
+  """
+  image = read(options, job.picture.path)
+  progress = functools.partial(
+    tqdm.tqdm,
+    desc=job.picture.path.name,
+    unit="tile",
+    leave=False,
+    disable=True if job.num_tiles == 1 else None,
+  )
+  shape = image.shape[:2]
+  with tempfile.TemporaryDirectory(prefix=".predict-", dir=options.out) as name:
+    folder = pathlib.Path(name)
+    probabilities = None
+    if options.probabilities:
+      probabilities = np.memmap(
+        folder / "probabilities",
+        np.float16,
+        "w+",
+        shape=(*shape, network.model.num_classes),
+      )
+    classes = fcn.inference.predict_tiled(
+      network.model,
+      network.variables,
+      image,
+      margin=options.margin,
+      out=np.memmap(folder / "classes", np.uint8, "w+", shape=shape),
+      probabilities_out=probabilities,
+      progress=progress,
+      **tiling(options, network),
+    )
+    files = predict_files.Outputs(
+      folder / "classes.png", folder / "overlay.jpg", None
+    )
+    predict_files.write_classes(files.classes, classes, network.palette)
+    fcn.visualize.labelled_overlay(
+      files.overlay, image, classes, network.class_names, network.palette
+    )
+    if probabilities is not None:
+      files = files._replace(probabilities=folder / "probabilities.npz")
+      np.savez_compressed(
+        files.probabilities,
+        probabilities=probabilities,
+        class_names=np.array(network.class_names),
+      )
+    for file, path in zip(files, job.outputs, strict=True):
+      if file is not None:
+        predict_files.publish(file, path)
+    # A row at a time: NumPy counts in copies of 8 bytes a pixel.
+    return sum(np.bincount(row, minlength=256) for row in classes)
+
+
+def margin_report(
+  options: Options, network: trained.Trained, jobs: Sequence[Job]
+) -> str:
+  """What a margin that is not exact has changed."""
+  job = max(jobs, key=lambda job: job.num_tiles)
+  if job.num_tiles == 1:
+    return "margin: no picture is larger than a tile; the result is exact."
+  num_tiles = min(4, job.num_tiles)
+  share = fcn.inference.disagreement(
+    network.model,
+    network.variables,
+    read(options, job.picture.path),
+    margin=options.margin,
+    num_tiles=num_tiles,
+    **tiling(options, network),
+  )
+  exact = fcn.inference.exact_margin(network.model)
+  return (
+    f"margin of {options.margin} pixels: {100 * share:.3f} % of the pixels of "
+    f"{num_tiles} tiles of {job.picture.path.name} differ from the exact "
+    f"prediction (margin {exact})."
+  )
+
+
+def table(network: trained.Trained, counts: np.ndarray) -> str:
+  """The share of each class of all pixels."""
+  width = max(map(len, network.class_names))
+  return "\n".join(
+    f"{name:{width}}  {100 * count / counts.sum():6.2f} %"
+    for name, count in zip(network.class_names, counts, strict=False)
+  )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Reads the options, and predicts.
+
+  Args:
+    arguments: of the command line; those of the process if None.
+  """
+  options = tyro.cli(Options, description=__doc__, args=arguments)
+  with largest_picture(options.max_megapixels):
+    with command_line.explained_errors():
+      network = trained.load(
+        options.workdir, trained.parse_checkpoint(options.checkpoint)
+      )
+      if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"{options.out} is a file; give a folder as --out.")
+      pictures = predict_files.find(options.pictures, options.out)
+      jobs = look_at(options, network, pictures)
+      check_disk(options, jobs, network.model.num_classes)
+      options.out.mkdir(parents=True, exist_ok=True)
+    network = dataclasses.replace(
+      network, variables=jax.device_put(network.variables)
+    )
+    counts = 0
+    with tqdm.tqdm(jobs, "predicting", unit="picture", disable=None) as bar:
+      for job in bar:
+        counts += predict(options, network, job)
+    if options.margin is not None:
+      print(margin_report(options, network, jobs))
+  print(table(network, counts))
+  num_files = sum(path is not None for job in jobs for path in job.outputs)
+  print(
+    f"{len(jobs)} pictures, {num_files} files in {options.out}; network of "
+    f"step {network.step}."
+  )
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,152 @@
+"""The files of predict.py: which pictures are meant, and what is written."""
+
+import collections
+import glob
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+
+import fcn_jax as fcn
+
+# As many faults are named at most.
+_MAX_FAULTS = 20
+
+
+class Picture(NamedTuple):
+  """A picture to predict.
+
+  Attributes:
+    path: of its file.
+    name: of what is written for it, a path without suffix.
+  """
+
+  path: pathlib.Path
+  name: str
+
+
+class Outputs(NamedTuple):
+  """Files that are written for a picture."""
+
+  classes: pathlib.Path
+  overlay: pathlib.Path
+  probabilities: pathlib.Path | None
+
+
+def find(arguments: Sequence[str], out: pathlib.Path) -> list[Picture]:
+  """The pictures that files, folders and patterns mean, each once.
+
+  Args:
+    arguments: paths of files; of folders, of which all pictures are taken, in
+      folders inside as well; or patterns such as `shots/**/*.jpg`.
+    out: folder for the results, in which no pictures are looked for.
+
+  Raises:
+    ValueError: an argument means nothing, or two pictures have one name.
+  """
+  pictures, faults = {}, []
+  for argument in arguments:
+    found = _find(argument, out)
+    if not found:
+      faults.append(f"{argument} {_why_nothing(argument)}")
+    for picture in found:
+      pictures.setdefault(picture.path.resolve(), picture)
+  check(faults)
+  by_name = collections.defaultdict(list)
+  for picture in pictures.values():
+    # As on file systems that take a and A for one.
+    by_name[picture.name.casefold()].append(picture)
+  check(
+    f"{' and '.join(str(picture.path) for picture in same)} would both be "
+    f"{same[0].name} (rename one, or predict them into two folders)"
+    for same in by_name.values()
+    if len(same) > 1
+  )
+  return list(pictures.values())
+
+
+def _find(argument: str, out: pathlib.Path) -> list[Picture]:
+  path = pathlib.Path(argument)
+  if path.is_dir():
+    return [
+      Picture(file, str(file.relative_to(path).with_suffix("")))
+      for file in sorted(path.rglob("*"))
+      if file.suffix.lower() in fcn.data.files.SUFFIXES
+      and file.is_file()
+      and not any(part.startswith(".") for part in file.relative_to(path).parts)
+      and not file.resolve().is_relative_to(out.resolve())
+    ]
+  paths = [path] if path.exists() else glob.glob(argument, recursive=True)
+  files = map(pathlib.Path, sorted(map(str, paths)))
+  return [Picture(file, file.stem) for file in files if file.is_file()]
+
+
+def _why_nothing(argument: str) -> str:
+  if pathlib.Path(argument).is_dir():
+    return "is a folder without pictures"
+  if glob.has_magic(argument):
+    return "is a pattern that fits no file"
+  return "is not there"
+
+
+def check(faults) -> None:
+  """Raises a `ValueError` that names all faults, if there are any."""
+  faults = list(faults)
+  if faults:
+    more = len(faults) - _MAX_FAULTS
+    named = "; ".join(faults[:_MAX_FAULTS])
+    and_more = f"; and {more} more" if more > 0 else ""
+    raise ValueError(f"nothing was written, as {named}{and_more}.")
+
+
+def outputs(
+  picture: Picture, out: pathlib.Path, probabilities: bool
+) -> Outputs:
+  """What is written for a picture."""
+  return Outputs(
+    classes=out / "classes" / f"{picture.name}.png",
+    overlay=out / "overlays" / f"{picture.name}.jpg",
+    probabilities=(
+      out / "probabilities" / f"{picture.name}.npz" if probabilities else None
+    ),
+  )
+
+
+def write_classes(
+  path: pathlib.Path, classes: np.ndarray, palette: np.ndarray
+) -> None:
+  """Writes class indices as a PNG with a palette.
+
+  Args:
+    path: file to write.
+    classes: [H, W] uint8.
+    palette: [C, 3] uint8, RGB.
+  """
+  picture = PIL.Image.fromarray(np.asarray(classes))
+  colors = fcn.visualize.colorize(np.arange(256), palette)
+  picture.putpalette(colors.tobytes())
+  picture.save(path, format="PNG")
+
+
+def publish(file: pathlib.Path, path: pathlib.Path) -> None:
+  """Gives a finished file its name, unless a file has it already.
+
+  Args:
+    file: on the same file system.
+    path: its new name.
+
+  Raises:
+    FileExistsError: if there is a file of that name.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    os.link(file, path)
+  except FileExistsError:
+    raise
+  except OSError:  # A file system without links.
+    with path.open("xb"):
+      pass
+    os.replace(file, path)
