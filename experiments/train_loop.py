@@ -200,9 +200,11 @@ class Run:
     with self._bar, contextlib.closing(from_host):
       if first and self._validates(first) and mean_iu is None:
         self._validate(first, state)
-      self._tick = time.perf_counter()
       for number in range(first + 1, config.steps + 1):
         state, metrics = parts.step(state, next(batches), key)
+        if number == first + 1:
+          # The first call returns when the step is compiled.
+          self._tick = time.perf_counter()
         if unread is not None:
           self._record(*unread)
         unread = number, metrics

@@ -213,7 +213,10 @@ PRESETS = {
       brightness=0.2,
       contrast=0.2,
       saturation=0.2,
-      steps=3000,
+      # Of classes that have more than 1 / 22 of the pixels a part is drawn.
+      sampler="class_balanced",
+      rate=0.5,
+      steps=4000,
       learning_rate=4e-3,
       warmup_steps=100,
       average_decay=0.99,
