@@ -2,8 +2,7 @@
 
 A step is a folder, `00000123`, which is there whole or not at all: its parts
 are written to a hidden folder, synchronised with the disk, and given their name
-by one rename, the last act. See `step_folders` for what is in it. Scores, which
-are known later, stand beside the steps in `scores.json`.
+by one rename, the last act. See `step_folders` for what is in it.
 """
 
 import concurrent.futures
@@ -24,14 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fcn_jax import step_folders
-from fcn_jax import writers
 
 Which = Literal["best", "latest"] | int
 
 _PARTIAL = ".partial-"
 _REMOVED = ".removed-"
 _DAMAGED = "damaged-"
-_SCORES = "scores.json"
 
 
 class Restored(NamedTuple):
@@ -144,7 +141,7 @@ class Checkpoints:
   def score(self, step: int, mean_iu: float) -> None:
     """Says how good a step is, once it is saved; the best one is kept.
 
-    Waits for the save that is under way.
+    Waits for the save that is under way. A step keeps its score with it.
 
     Args:
       step: number of a step that is on disk.
@@ -155,15 +152,16 @@ class Checkpoints:
       OSError: if the save failed, see `wait`, or the score cannot be written.
     """
     self.wait()
+    # Other processes need not see yet what process 0 has saved.
+    if not self._is_writer:
+      return
     if step not in self.steps():
       raise ValueError(
         f"{self.folder} has no step {step} to score; there are {self.steps()}."
       )
-    scores = _scores(self.folder)
-    scores[step] = float(mean_iu) if math.isfinite(mean_iu) else None
-    if self._is_writer:
-      self._write_scores(scores)
-      self._remove_old()
+    if math.isfinite(mean_iu):
+      step_folders.write_score(_path(self.folder, step), float(mean_iu))
+    self._remove_old()
 
   def wait(self) -> None:
     """Waits until the last save is on disk.
@@ -193,7 +191,7 @@ class Checkpoints:
 
   def best(self) -> int | None:
     """The step on disk with the highest mean IU; None if none has one."""
-    return _best_of(_scores(self.folder))
+    return _best_of(self._scores())
 
   def restore_latest(
     self, template: Mapping[str, chex.ArrayTree]
@@ -260,17 +258,20 @@ class Checkpoints:
 
   def _remove_old(self) -> None:
     """Removes steps that are neither among the newest nor the best."""
-    steps = self.steps()
-    kept = {*steps[-self._num_latest :], self.best()}
-    for old in sorted(set(steps) - kept):
+    scores = self._scores()
+    kept = {*self.steps()[-self._num_latest :], _best_of(scores)}
+    for old in sorted(scores.keys() - kept):
       removed = self.folder / f"{_REMOVED}{old:08d}"
       os.rename(_path(self.folder, old), removed)
       shutil.rmtree(removed)
 
-  def _write_scores(self, scores: Mapping[int, float | None]) -> None:
-    """Writes the scores of the steps that are there."""
-    there = {str(x): y for x, y in scores.items() if x in self.steps()}
-    writers.write_json(self.folder / _SCORES, there)
+  def _scores(self) -> dict[int, float | None]:
+    """Mean IU of each step, without those of which it is damaged."""
+    scores = {}
+    for step in self.steps():
+      with contextlib.suppress(step_folders.DamagedError):
+        scores[step] = step_folders.read_score(_path(self.folder, step))
+    return scores
 
   def _set_aside(self, path: pathlib.Path) -> pathlib.Path:
     """Renames a damaged step, to a name that no other one has."""
@@ -281,8 +282,6 @@ class Checkpoints:
       aside = path.with_name(f"{_DAMAGED}{path.name}-{number}")
     os.rename(path, aside)
     step_folders.sync(self.folder)
-    # The run will save a step of this number again.
-    self._write_scores(_scores(self.folder))
     return aside
 
 
@@ -353,26 +352,9 @@ def _steps(folder: pathlib.Path) -> tuple[int, ...]:
   return tuple(sorted(x for x in steps if _path(folder, x).name in names))
 
 
-def _scores(folder: pathlib.Path) -> dict[int, float | None]:
-  """The mean IU of each step that was scored and is there."""
-  file = folder / _SCORES
-  try:
-    scores = json.loads(file.read_text(encoding="utf-8"))
-    scores = {int(step): value for step, value in scores.items()}
-  except FileNotFoundError:
-    return {}
-  except (ValueError, AttributeError) as error:
-    raise ValueError(
-      f"{file} is damaged ({error}). Delete it: the steps are untouched, and "
-      "the next validation decides anew which one is the best."
-    ) from error
-  steps = _steps(folder)
-  return {step: scores[step] for step in steps if step in scores}
-
-
-def _best_of(mean_ius: Mapping[int, float | None]) -> int | None:
+def _best_of(scores: Mapping[int, float | None]) -> int | None:
   """The step with the highest mean IU, the newest one if there are several."""
-  scored = [(x, step) for step, x in mean_ius.items() if x is not None]
+  scored = [(x, step) for step, x in scores.items() if x is not None]
   return max(scored)[1] if scored else None
 
 
@@ -387,7 +369,9 @@ def _choose(folder: pathlib.Path, which: Which) -> int:
   if which == "latest":
     return steps[-1]
   if which == "best":
-    best = _best_of(_scores(folder))
+    best = _best_of(
+      {step: step_folders.read_score(_path(folder, step)) for step in steps}
+    )
     if best is None:
       raise ValueError(
         f"No step in {folder} has a mean IU, so none is the best: ask for "
@@ -411,7 +395,7 @@ def _restored(
     step=manifest["step"],
     state=step_folders.restore(path, manifest, template),
     metadata=manifest["metadata"],
-    mean_iu=_scores(path.parent).get(manifest["step"]),
+    mean_iu=step_folders.read_score(path),
   )
 
 

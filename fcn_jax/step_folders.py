@@ -3,6 +3,7 @@
     manifest.json      what each array and each file was, and the caller's facts
     manifest.sha256    the checksum of manifest.json, as `sha256sum` writes it
     params/ ...        arrays: an Orbax checkpoint for each name of the state
+    score.json         the mean IU with its checksum, once it is known
 
 Checksums of arrays are taken before they are written, those of files after it:
 what is restored is to the bit what was to be saved, and of what is not
@@ -27,6 +28,7 @@ import orbax.checkpoint as ocp
 
 _MANIFEST = "manifest.json"
 _CHECKSUM = "manifest.sha256"
+_SCORE = "score.json"
 
 # Arrays of one name of the state, by their full names.
 HostArrays = dict[str, np.ndarray]
@@ -118,6 +120,35 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
       f"{folder} is damaged: {_MANIFEST} and {_CHECKSUM} do not agree."
     )
   return json.loads(manifest)
+
+
+def write_score(folder: pathlib.Path, mean_iu: float) -> None:
+  """Adds the mean IU to a step, whole or not at all."""
+  partial = folder / f".{_SCORE}"
+  partial.write_text(_score_text(mean_iu))
+  sync(partial)
+  os.replace(partial, folder / _SCORE)
+  sync(folder)
+
+
+def read_score(folder: pathlib.Path) -> float | None:
+  """Reads the mean IU of a step; None if it was not scored.
+
+  Raises:
+    DamagedError: if it is not as it was written.
+  """
+  try:
+    text = (folder / _SCORE).read_text()
+    score = json.loads(text)["mean_iu"]
+  except FileNotFoundError as error:
+    if folder.exists():
+      return None
+    raise DamagedError(f"{folder} has been removed.") from error
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise DamagedError(f"{folder} is damaged: {_SCORE}: {error}.") from error
+  if text != _score_text(score):
+    raise DamagedError(f"{folder} is damaged: {_SCORE} is not as written.")
+  return score
 
 
 def verify(
@@ -284,6 +315,11 @@ def _file_record(path: pathlib.Path) -> dict[str, Any]:
   with path.open("rb") as file:
     checksum = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": file.tell(), "sha256": checksum}
+
+
+def _score_text(mean_iu: float) -> str:
+  checksum = hashlib.sha256(json.dumps(mean_iu).encode()).hexdigest()
+  return json.dumps({"mean_iu": mean_iu, "sha256": checksum}) + "\n"
 
 
 def _checksum_line(manifest: bytes) -> bytes:

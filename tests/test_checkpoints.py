@@ -82,7 +82,7 @@ def save_small(folder, mean_ius, **options):
 @pytest.fixture
 def two_steps(tmp_path):
   """A folder with the steps 1 and 2."""
-  save_small(tmp_path / "run", [None, None])
+  save_small(tmp_path / "run", [0.25, 0.5])
   return tmp_path / "run"
 
 
@@ -222,6 +222,7 @@ def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   with checkpoints.Checkpoints(tmp_path / "run") as saved:
     saved.save(1, small_state(1), metadata={})
+    saved.score(1, 0.5)
     with pytest.raises(ValueError, match="not finite"):
       saved.save(2, {"w": np.full(3, np.nan)}, metadata={})
   assert not (tmp_path / "run").exists()
@@ -265,22 +266,18 @@ def test_the_latest_and_the_best_are_kept(
 ):
   found = save_small(tmp_path, mean_ius, num_latest=num_latest)
   assert found == (kept, best)
-  visible = {path.name for path in tmp_path.iterdir()}
-  visible -= {".lock", "scores.json"}
+  visible = {path.name for path in tmp_path.iterdir()} - {".lock"}
   assert visible == {f"{step:08d}" for step in kept}
 
 
-def test_scores_are_of_steps_that_are_there_and_can_be_read(tmp_path):
-  save_small(tmp_path, [0.5, 0.1])
-  with checkpoints.Checkpoints(tmp_path) as saved:
-    with pytest.raises(ValueError, match=r"no step 7 to score; .* \(1, 2\)"):
-      saved.score(7, 0.9)
-    (tmp_path / "scores.json").write_text('{"1": 0.5,')
-    with pytest.raises(ValueError, match="scores.json is damaged .* Delete it"):
-      saved.best()
-    (tmp_path / "scores.json").unlink()
-    assert saved.steps() == (1, 2)
-    assert saved.best() is None
+def test_a_step_that_is_not_there_cannot_be_scored(two_steps):
+  with checkpoints.Checkpoints(two_steps) as saved:
+    # Scoring waits for the save.
+    saved.save(3, small_state(3), metadata={})
+    saved.score(3, 0.75)
+    with pytest.raises(ValueError, match=r"no step 4 to score; .*\(2, 3\)"):
+      saved.score(4, 0.9)
+  assert saved.best() == 3
 
 
 def test_a_step_that_is_set_aside_takes_its_score_with_it(tmp_path):
@@ -428,6 +425,8 @@ def test_damage_to_any_file_of_the_newest_step_is_found(two_steps, damage):
   assert len(files) > 15
   with checkpoints.Checkpoints(two_steps) as saved:
     for file in files:
+      if file.name == "score.json" and damage is DAMAGES["deleted"]:
+        continue  # Then the step was not scored.
       damage(newest / file)
       message = f"00000002 is damaged: .*{re.escape(file.name)}"
       with pytest.warns(UserWarning, match=message):
@@ -436,7 +435,7 @@ def test_damage_to_any_file_of_the_newest_step_is_found(two_steps, damage):
       assert_same_bits(restored.state, small_state(1))
       assert saved.steps() == (1,)
       found = aside / file
-      assert damage is DAMAGES["deleted"] or found.exists()
+      assert found.exists() == (damage is not DAMAGES["deleted"])
       shutil.rmtree(aside)
       shutil.copytree(good, newest)
     assert saved.restore_latest(SMALL).step == 2
@@ -493,7 +492,7 @@ def test_a_run_whose_steps_are_all_damaged_does_not_start_anew(two_steps):
 
 def test_a_step_that_cannot_be_judged_is_not_removed(tmp_path):
   save_small(tmp_path, [0.5, 0.1])
-  (tmp_path / "00000001" / "manifest.json").unlink()
+  flip(0.5)(tmp_path / "00000001" / "score.json")
   with checkpoints.Checkpoints(tmp_path, num_latest=1) as saved:
     saved.save(3, small_state(3), metadata={})
     saved.score(3, 0.2)
@@ -529,11 +528,11 @@ def test_a_full_disk_is_one_clear_error_and_costs_no_step(
     saved.wait()
     saved.save(5, {"params": large["params"][:99]}, metadata={})
     saved.wait()
-    assert saved.steps() == (5,)
+    assert saved.steps() == (2, 5)
     saved.save(6, large, metadata={})
     with pytest.raises(OSError, match="newest good step: 5"):
       saved.close()
-  assert saved.steps() == (5,)
+  assert saved.steps() == (2, 5)
   assert not caplog.records
 
 
@@ -562,8 +561,6 @@ def test_readers_change_nothing(two_steps):
   checkpoints.read_metadata(two_steps, "latest")
   with pytest.raises(ValueError, match="00000002 is damaged: .*_METADATA"):
     checkpoints.read(two_steps, "latest", SMALL)
-  with pytest.raises(ValueError, match="No step in .* has a mean IU"):
-    checkpoints.read(two_steps, "best", SMALL)
   with pytest.raises(ValueError, match=r"no step 7: .* one of \(1, 2\)"):
     checkpoints.read_metadata(two_steps, 7)
   assert listing(two_steps) == before
@@ -575,10 +572,17 @@ def test_a_folder_that_is_no_runs_is_refused_by_readers(tmp_path):
       checkpoints.read_metadata(folder, "latest")
 
 
-def test_the_best_is_not_guessed_when_a_manifest_is_damaged(tmp_path):
+def test_without_scores_there_is_no_best_step(tmp_path):
+  save_small(tmp_path, [None, np.nan])
+  with pytest.raises(ValueError, match="No step in .* has a mean IU"):
+    checkpoints.read(tmp_path, "best", SMALL)
+  assert checkpoints.read(tmp_path, "latest", SMALL).mean_iu is None
+
+
+def test_the_best_is_not_guessed_when_a_score_is_damaged(tmp_path):
   save_small(tmp_path, [0.5, 0.1])
-  flip(0.5)(tmp_path / "00000001" / "manifest.json")
-  with pytest.raises(ValueError, match="00000001 is damaged"):
+  flip(0.5)(tmp_path / "00000001" / "score.json")
+  with pytest.raises(ValueError, match="00000001 is damaged: score.json"):
     checkpoints.read(tmp_path, "best", SMALL)
 
 
