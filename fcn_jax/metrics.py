@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax import sampling
+
 
 class Scores(NamedTuple):
   """Scores in 0..1; NaN where no pixel defines them.
@@ -55,6 +57,39 @@ def confusion_matrix(
   cells = jnp.where(known, cells, num_classes**2)
   counts = jnp.bincount(cells.reshape(-1), length=num_classes**2 + 1)
   return counts[:-1].reshape(num_classes, num_classes)
+
+
+def boundary_band(labels: jax.Array, *, width: int) -> jax.Array:
+  """The valid pixels near boundaries, to score those alone.
+
+  The trimap of Kohli, Ladicky and Torr (IJCV, 2009): scores of the pixels in a
+  band around the boundaries show how well outlines are found, which the scores
+  of all pixels hardly do. A pixel is in the band if another label is at most
+  `width` pixels away, in rows and in columns. Void counts as a label here,
+  since data sets draw outlines with it, and is not in the band; so in PASCAL
+  VOC the band lies along void, as in DeepLab (Chen et al., 2015), and in data
+  sets without such outlines along the changes of class. Where void also marks
+  whole objects, the band is around them, too. The border of the image is no
+  boundary.
+
+  Score a band by making all else void:
+
+      labels = jnp.where(boundary_band(labels, width=4), labels, IGNORE_LABEL)
+
+  Args:
+    labels: [N, H, W] int32.
+    width: of the band on each side of a boundary, in pixels.
+
+  Returns:
+    [N, H, W] bool.
+
+  Raises:
+    ValueError: if `width` is not positive.
+  """
+  near = sampling.boundary_probabilities(
+    labels, rate=1.0, rate_elsewhere=0.0, distance=width
+  )
+  return near > 0
 
 
 def scores(confusion: np.ndarray) -> Scores:

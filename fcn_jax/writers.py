@@ -1,10 +1,17 @@
 """Records of a run, written so that a crash loses none of them."""
 
+import importlib
 import json
 import math
 import os
 import pathlib
-from typing import Any
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+
+import chex
+import numpy as np
 
 
 def append_json_line(path: pathlib.Path, row: dict[str, Any]) -> None:
@@ -58,6 +65,121 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
   os.replace(partial, path)
+
+
+def markdown_table(values: Mapping[str, Any]) -> str:
+  """Names and values as a Markdown table of two columns.
+
+  Args:
+    values: such as the options of a run; mappings in them become rows of
+      "name.name".
+  """
+  rows = "".join(
+    f"| {_cell(name)} | {_cell(value)} |\n" for name, value in _flat(values)
+  )
+  return "| name | value |\n| --- | --- |\n" + rows
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+  rows = []
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      rows += _flat(value, f"{prefix}{name}.")
+    else:
+      rows.append((f"{prefix}{name}", value))
+  return rows
+
+
+def _cell(value: Any) -> str:
+  # A bar would end the cell, and a line's end the row.
+  return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+class TensorBoard:
+  """Writes what TensorBoard shows of a run: numbers, pictures and texts.
+
+  A context manager. Each one writes a file of its own and leaves those of
+  earlier ones in the folder as they are.
+
+  Rows are written by the caller's thread and buffered by the file, so that a
+  full disk is an `OSError` here. (The queue of tensorboardX's `SummaryWriter`
+  blocks for ever instead once its thread has died of one, and two of them
+  that start in one second write over each other.)
+
+  Args:
+    folder: made if it is not there.
+    resumed_step: the step at which a run goes on. What earlier files hold of
+      later steps is hidden, not deleted.
+  """
+
+  def __init__(self, folder: pathlib.Path, *, resumed_step: int | None = None):
+    # Only here: it imports PyTorch where that is installed.
+    self._library = importlib.import_module("tensorboardX")
+    folder.mkdir(parents=True, exist_ok=True)
+    # TensorBoard reads the files in the order of their names.
+    number = len(list(folder.glob("events.out.tfevents.*")))
+    name = (
+      f"events.out.tfevents.{int(time.time())}.{number:04d}"
+      f".{socket.gethostname()}"
+    )
+    self._file = self._library.RecordWriter(str(folder / name))
+    self._write(file_version="brain.Event:2")
+    if resumed_step is not None:
+      log = self._library.writer.SessionLog
+      # The first step that is hidden.
+      self._write(step=resumed_step + 1, session_log=log(status=log.START))
+    self.flush()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.flush()
+    self._file.close()
+
+  def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    """Adds a point to each of some curves.
+
+    Args:
+      step: of training.
+      values: by name; "group/name" puts curves together. On the host: reading
+        an array that is being computed would wait for the device.
+    """
+    summary = self._library.summary.Summary
+    self._write(
+      step=step,
+      summary=summary(
+        value=[
+          summary.Value(tag=name, simple_value=float(value))
+          for name, value in values.items()
+        ]
+      ),
+    )
+
+  def image(self, step: int, name: str, image: np.ndarray) -> None:
+    """Adds a picture.
+
+    Args:
+      step: of training.
+      name: of the series of pictures that this one is in.
+      image: [H, W, 3] uint8, RGB.
+    """
+    chex.assert_shape(image, (None, None, 3))
+    chex.assert_type(image, np.uint8)
+    summary = self._library.summary.image(name, image, dataformats="HWC")
+    self._write(step=step, summary=summary)
+
+  def text(self, step: int, name: str, text: str) -> None:
+    """Adds a text in Markdown, see `markdown_table`."""
+    self._write(step=step, summary=self._library.summary.text(name, text))
+
+  def flush(self) -> None:
+    """Returns when all that was written is on disk."""
+    self._file.flush()
+
+  def _write(self, **fields: Any) -> None:
+    event = self._library.writer.Event(wall_time=time.time(), **fields)
+    self._file.write(event.SerializeToString())
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,0 +1,31 @@
+"""Pictures of labels, of predictions, of scores and of training.
+
+Figures are drawn without pyplot, so nothing here opens a window, keeps a
+figure alive or changes the settings of a notebook.
+"""
+
+from fcn_jax.visualize.confusion import confusion_matrix
+from fcn_jax.visualize.confusion import confusion_matrix_image
+from fcn_jax.visualize.curves import Curves
+from fcn_jax.visualize.curves import loss_curves
+from fcn_jax.visualize.curves import training_curves
+from fcn_jax.visualize.painting import VOID_COLOR
+from fcn_jax.visualize.painting import colorize
+from fcn_jax.visualize.painting import errors
+from fcn_jax.visualize.painting import overlay
+from fcn_jax.visualize.pictures import labelled_overlay
+from fcn_jax.visualize.pictures import predictions
+
+__all__ = [
+  "VOID_COLOR",
+  "Curves",
+  "colorize",
+  "confusion_matrix",
+  "confusion_matrix_image",
+  "errors",
+  "labelled_overlay",
+  "loss_curves",
+  "overlay",
+  "predictions",
+  "training_curves",
+]

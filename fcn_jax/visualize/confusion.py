@@ -1,0 +1,92 @@
+"""The confusion matrix as a picture."""
+
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib.backends.backend_agg
+import matplotlib.figure
+import numpy as np
+import PIL.Image
+
+# With more classes than this there is no room for numbers.
+_MAX_NUMBERED = 40
+
+
+def confusion_matrix(
+  path: pathlib.Path, confusion: np.ndarray, class_names: Sequence[str]
+) -> None:
+  """Draws a confusion matrix.
+
+  Each row shows where the pixels of a true class went, in percent of them;
+  beside its name stands its share of all pixels.
+
+  Args:
+    path: PNG file to write.
+    confusion: [C, C] counts, true classes in rows.
+    class_names: C names.
+  """
+  picture = PIL.Image.fromarray(confusion_matrix_image(confusion, class_names))
+  # A tenth of the colours there are; with all of them the file is large.
+  picture.quantize(128, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
+
+
+def confusion_matrix_image(
+  confusion: np.ndarray, class_names: Sequence[str]
+) -> np.ndarray:
+  """The picture of `confusion_matrix` as [H, W, 3] uint8."""
+  figure = _draw(confusion, class_names)
+  canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
+  canvas.draw()
+  return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def _draw(
+  confusion: np.ndarray, class_names: Sequence[str]
+) -> matplotlib.figure.Figure:
+  confusion = np.asarray(confusion, np.float64)
+  num_classes = len(class_names)
+  numbered = num_classes <= _MAX_NUMBERED
+  # Inches of a class, and with it the size of the letters in points.
+  cell = 0.36 if numbered else max(0.09, 0.36 * _MAX_NUMBERED / num_classes)
+  letters = min(9.0, 65 * cell)
+  true = confusion.sum(axis=1)
+  with np.errstate(invalid="ignore"):
+    percent = 100 * confusion / true[:, None]
+    shares = 100 * true / true.sum()
+
+  side = max(3.0, cell * num_classes)
+  figure = matplotlib.figure.Figure(
+    (side + 2.8, side + 1.6), layout="constrained", dpi=100
+  )
+  axes = figure.subplots()
+  # Classes without a true pixel, whose row is not defined, are grey.
+  axes.set_facecolor("lightgrey")
+  picture = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+  bar = figure.colorbar(picture, shrink=0.8, pad=0.02)
+  bar.set_label("pixels of the true class (%)")
+  places = np.arange(num_classes)
+  axes.set_xticks(places, class_names, rotation=90, fontsize=letters)
+  axes.set_yticks(
+    places,
+    [
+      f"{name} ({share:.2g} %)" if share > 0 else f"{name} (none)"
+      for name, share in zip(class_names, shares, strict=True)
+    ],
+    fontsize=letters,
+  )
+  axes.set_xlabel("predicted class")
+  axes.set_ylabel("true class (share of all pixels)")
+  if numbered:
+    for (row, column), value in np.ndenumerate(percent):
+      # What would be a 0 is left out, so that the confusions stand out.
+      if value >= 0.5:
+        axes.text(
+          column,
+          row,
+          f"{value:.0f}",
+          color="white" if value > 60 else "black",
+          fontsize=letters - 1,
+          ha="center",
+          va="center",
+        )
+  return figure

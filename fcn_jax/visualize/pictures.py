@@ -1,0 +1,155 @@
+"""Pictures with the classes in them named."""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import matplotlib.figure
+import matplotlib.patches
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+from fcn_jax import types
+from fcn_jax.visualize import painting
+
+# The longer side of an overlay with a legend, in pixels.
+_MAX_SIDE = 2048
+
+
+def predictions(
+  path: pathlib.Path,
+  columns: Mapping[str, Sequence[np.ndarray]],
+  class_names: Sequence[str],
+  palette: np.ndarray,
+  *,
+  row_titles: Sequence[str] = (),
+  column_width: float = 1.7,
+) -> None:
+  """Draws a table of pictures, with the legend of the classes below.
+
+  Args:
+    path: PNG file to write.
+    columns: by title, a picture for each row: an image [H, W, 3] uint8, or
+      labels [H, W], which are painted in class colours.
+    class_names: C names.
+    palette: [C, 3] uint8, RGB.
+    row_titles: to stand above the rows; none if empty.
+    column_width: in inches of 72 pixels.
+  """
+  first = next(iter(columns.values()))
+  aspects = [picture.shape[0] / picture.shape[1] for picture in first]
+  num_rows = len(first)
+  entries = (
+    *zip(class_names, palette, strict=True),
+    ("void", painting.VOID_COLOR),
+  )
+  # As many as there is room for, but six are enough.
+  entries_a_line = min(
+    len(entries), 6, max(1, round(column_width * len(columns) / 1.1))
+  )
+  figure = matplotlib.figure.Figure(
+    (
+      column_width * len(columns),
+      column_width * sum(aspects)
+      + 0.2 * len(row_titles)
+      + max(0.8, 0.4 + 0.17 * math.ceil(len(entries) / entries_a_line)),
+    ),
+    layout="constrained",
+  )
+  axes = figure.subplots(
+    num_rows, len(columns), squeeze=False, height_ratios=aspects
+  )
+  for column, (title, pictures) in enumerate(columns.items()):
+    # A row's title is below the columns' ones.
+    below = "\n" if len(row_titles) else ""
+    axes[0, column].set_title(title + below, fontsize=9)
+    for row, picture in enumerate(pictures):
+      if picture.ndim == 2:
+        picture = painting.colorize(picture, palette)
+      axes[row, column].imshow(picture, interpolation="nearest")
+      axes[row, column].set_axis_off()
+  for axis, title in zip(axes[:, 0], row_titles, strict=False):
+    axis.set_title(title, fontsize=8, loc="left")
+  handles = [
+    matplotlib.patches.Patch(facecolor=np.array(color) / 255, label=name)
+    for name, color in entries
+  ]
+  figure.legend(
+    handles=handles,
+    loc="outside lower center",
+    ncols=entries_a_line,
+    fontsize=8,
+  )
+  figure.savefig(path, dpi=72)
+
+
+def labelled_overlay(
+  path: pathlib.Path,
+  image: np.ndarray,
+  classes: np.ndarray,
+  class_names: Sequence[str],
+  palette: np.ndarray,
+) -> None:
+  """Draws an overlay, with the classes in it and their shares below.
+
+  Args:
+    path: file to write; its ending says in what format.
+    image: [H, W, 3] uint8.
+    classes: [H, W] integers, classes 0..C-1 or `IGNORE_LABEL`. Pictures of
+      more than 2048 pixels a side are drawn smaller; the shares are those of
+      all pixels.
+    class_names: C names.
+    palette: [C, 3] uint8, RGB.
+  """
+  counts = np.zeros(256, np.int64)
+  for row in classes:
+    counts += np.bincount(row, minlength=256)
+  factor = math.ceil(max(classes.shape) / _MAX_SIDE)
+  small = PIL.Image.fromarray(image).reduce(factor)
+  picture = PIL.Image.fromarray(
+    painting.overlay(np.asarray(small), classes[::factor, ::factor], palette)
+  )
+  legend = _legend(counts, class_names, palette, picture.width)
+  canvas = PIL.Image.new(
+    "RGB", (legend.width, picture.height + legend.height), "white"
+  )
+  canvas.paste(picture, (0, 0))
+  canvas.paste(legend, (0, picture.height))
+  canvas.save(path)
+
+
+def _legend(
+  counts: np.ndarray,
+  class_names: Sequence[str],
+  palette: np.ndarray,
+  width: int,
+) -> PIL.Image.Image:
+  """The classes that occur, the largest first; at least `width` pixels wide."""
+  size = min(28, max(12, width // 50))
+  font = PIL.ImageFont.load_default(size)
+  entries = []
+  for label in np.argsort(-counts, kind="stable"):
+    if counts[label]:
+      is_void = label == types.IGNORE_LABEL
+      name = "void" if is_void else class_names[label]
+      share = f"{name} {100 * counts[label] / counts.sum():.1f} %"
+      # Void is not painted in the overlay, either.
+      entries.append((share, None if is_void else tuple(palette[label])))
+  longest = max(math.ceil(font.getlength(text)) for text, _ in entries)
+  line, entry = round(1.5 * size), longest + 2 * size + size // 2
+  num_columns = max(1, min(len(entries), (width - size) // entry))
+  num_lines = math.ceil(len(entries) / num_columns)
+  legend = PIL.Image.new(
+    "RGB",
+    (max(width, entry + size), num_lines * line + size),
+    "white",
+  )
+  draw = PIL.ImageDraw.Draw(legend)
+  for number, (text, color) in enumerate(entries):
+    x = size // 2 + number // num_lines * entry
+    y = size // 2 + number % num_lines * line
+    draw.rectangle((x, y, x + size, y + size), fill=color, outline="grey")
+    draw.text((x + 1.5 * size, y + size / 2), text, "black", font, anchor="lm")
+  return legend
