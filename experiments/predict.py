@@ -33,6 +33,7 @@ import dataclasses
 import functools
 import pathlib
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -102,14 +103,28 @@ def largest_picture(megapixels: float) -> Iterator[None]:
   before = PIL.Image.MAX_IMAGE_PIXELS
   PIL.Image.MAX_IMAGE_PIXELS = int(megapixels * 1e6)
   try:
-    yield
+    with warnings.catch_warnings():
+      # Those are refused by `fcn.data.files`.
+      warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+      yield
   finally:
     PIL.Image.MAX_IMAGE_PIXELS = before
 
 
 def read(options: Options, path: pathlib.Path) -> np.ndarray:
-  """A picture, [H, W, 3] uint8, RGB, upright."""
-  return fcn.data.files.decode_picture(path.read_bytes(), white=options.white)
+  """A picture, [H, W, 3] uint8, RGB, upright.
+
+  Raises:
+    ValueError: it cannot be read; the message is to follow the file's name.
+  """
+  try:
+    return fcn.data.files.decode_picture(path.read_bytes(), white=options.white)
+  except ValueError as error:
+    if "is too large" in str(error):
+      raise ValueError(f"{error}, or raise --max-megapixels") from error
+    if "more than 8 bits" in str(error):
+      raise ValueError(f"{error}, or give --white") from error
+    raise
 
 
 def tiling(options: Options, network: trained.Trained) -> dict[str, Any]:
@@ -278,12 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = tyro.cli(Options, description=__doc__, args=arguments)
   with largest_picture(options.max_megapixels):
     with command_line.explained_errors():
-      network = trained.load(
-        options.workdir, trained.parse_checkpoint(options.checkpoint)
-      )
+      which = trained.parse_checkpoint(options.checkpoint)
       if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out} is a file; give a folder as --out.")
       pictures = predict_files.find(options.pictures, options.out)
+      network = trained.load(options.workdir, which)
       jobs = look_at(options, network, pictures)
       check_disk(options, jobs, network.model.num_classes)
       options.out.mkdir(parents=True, exist_ok=True)

@@ -45,8 +45,11 @@ def find(arguments: Sequence[str], out: pathlib.Path) -> list[Picture]:
     out: folder for the results, in which no pictures are looked for.
 
   Raises:
-    ValueError: an argument means nothing, or two pictures have one name.
+    ValueError: there is no argument, one means nothing, or two pictures have
+      one name.
   """
+  if not arguments:
+    raise ValueError("name the pictures: files, folders or patterns.")
   pictures, faults = {}, []
   for argument in arguments:
     found = _find(argument, out)
