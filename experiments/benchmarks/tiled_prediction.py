@@ -1,0 +1,215 @@
+"""Prediction tile by tile: is it that of the whole picture, and what it takes.
+
+    python experiments/benchmarks/tiled_prediction.py
+    python experiments/benchmarks/tiled_prediction.py --backbone vgg16 \\
+      --strides 8 --paddings same --tile-size 768
+
+A picture of 6000x8000 pixels is predicted in a process of its own, from a file
+on the disk to one on the disk, and that process's largest memory and its time
+are printed. Then, for each stride and padding, how far the logits and classes
+of a picture of 1024x1536 pixels are from those of the network on all of it at
+once. The logits of tiles are those up to a constant for each pixel: the
+logarithms of their probabilities. The networks have random parameters, of score
+layers and batch statistics as well.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import fcn_jax as fcn
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What to measure."""
+
+  backbone: Literal["vgg16", "vgg_small"] = "vgg_small"
+  """Trunk of the network."""
+  strides: tuple[int, ...] = (32, 16, 8)
+  """Strides to compare at."""
+  paddings: tuple[Literal["same", "caffe"], ...] = ("same", "caffe")
+  """Paddings to compare with."""
+  num_classes: int = 21
+  """Classes."""
+  tile_size: int = 1024
+  """See inference.predict_tiled."""
+  compared: tuple[int, int] = (1024, 1536)
+  """Height and width of the picture that is also predicted at once."""
+  compared_tile_size: int = 640
+  """Tile size for that picture."""
+  large: tuple[int, int] = (6000, 8000)
+  """Height and width of the picture whose memory and time are measured."""
+  only_large: bool = False
+  """Only that picture, in this process: what the other process is given."""
+
+
+def picture(height: int, width: int) -> np.ndarray:
+  """Squares of random colours under noise, [height, width, 3] uint8."""
+  rng = np.random.default_rng(0)
+  squares = rng.integers(0, 128, (height // 64 + 1, width // 64 + 1, 3))
+  image = squares.astype(np.uint8).repeat(64, axis=0).repeat(64, axis=1)
+  image = np.ascontiguousarray(image[:height, :width])
+  for row in image:
+    row += rng.integers(0, 128, row.shape, np.uint8)
+  return image
+
+
+def network(options: Options, stride: int, padding: str):
+  """A network with random parameters, under which all classes occur."""
+  model = fcn.models.FCN(
+    options.num_classes,
+    backbone=options.backbone,
+    stride=stride,
+    padding=padding,
+    normalization="batch",
+  )
+  image = picture(256, 256)
+  shapes = jax.eval_shape(
+    functools.partial(model.init, train=False), jax.random.key(0), image[None]
+  )
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    name = path[-1].key
+    if name == "kernel":
+      fan_in = leaf.size // leaf.shape[-1]
+      values = rng.normal(0, (2 / fan_in) ** 0.5, leaf.shape)
+    elif name in ("scale", "var"):
+      values = rng.uniform(0.7, 1.4, leaf.shape)
+    else:
+      values = rng.normal(0, 0.2, leaf.shape)
+    return jnp.asarray(values, leaf.dtype)
+
+  variables = jax.tree_util.tree_map_with_path(draw, shapes)
+  # The scores of a class are moved to a mean of 0 and all scaled to deviate
+  # by 3, about as those of a trained network do.
+  logits = whole_logits(model, variables, image)
+  scale = 3 / jnp.std(logits - jnp.mean(logits, axis=(0, 1), keepdims=True))
+  params = variables["params"]
+  for name, layer in params.items():
+    if name.startswith("score"):
+      params[name] = jax.tree.map(lambda leaf: leaf * scale, layer)
+  mean = jnp.mean(whole_logits(model, variables, image), axis=(0, 1))
+  params["score_fr"]["bias"] -= mean
+  return model, variables
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def whole_logits(model, variables, image):
+  score_map = model.apply(variables, image[None], train=False)
+  return fcn.upsampling.to_pixels(score_map)[0]
+
+
+def centred(logits: np.ndarray) -> np.ndarray:
+  return logits - logits.mean(axis=-1, keepdims=True)
+
+
+def compare(options: Options, stride: int, padding: str) -> str:
+  """A row of the table: tiles against the whole picture."""
+  model, variables = network(options, stride, padding)
+  image = picture(*options.compared)
+  whole = np.asarray(whole_logits(model, variables, image), np.float64)
+  expected = whole.argmax(axis=-1)
+  probabilities = np.empty(whole.shape, np.float32)
+  predict = functools.partial(
+    fcn.inference.predict_tiled,
+    model,
+    variables,
+    image,
+    tile_size=options.compared_tile_size,
+  )
+  num_programs = fcn.inference.predict._cache_size()
+  num_tiles = []
+
+  def counted(windows):
+    num_tiles.append(len(windows))
+    return windows
+
+  found = predict(progress=counted)
+  num_programs = fcn.inference.predict._cache_size() - num_programs
+  predict(probabilities_out=probabilities)
+  logits = centred(np.log(probabilities.astype(np.float64)))
+  difference = np.abs(logits - centred(whole)).max()
+  differs = found != expected
+  # How near to one another the two likeliest classes are where they differ.
+  best = np.sort(whole[differs], axis=-1)
+  gap = (best[:, -1] - best[:, -2]).max(initial=0)
+  num_classes = len(np.unique(expected))
+  return (
+    f"| {padding} | {stride} | {fcn.inference.exact_margin(model)} | "
+    f"{num_tiles[0]} | {num_programs} | {num_classes} | {whole.std():.1f} | "
+    f"{difference:.1e} | {np.count_nonzero(differs)} | {gap:.1e} |"
+  )
+
+
+def predict_large(options: Options) -> dict[str, float]:
+  """Predicts a large picture from disk to disk, in this process."""
+  model, variables = network(options, options.strides[-1], options.paddings[0])
+  shape = options.large
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    image = np.memmap(folder / "image", np.uint8, "w+", shape=(*shape, 3))
+    image[:] = picture(*shape)
+    image.flush()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    fcn.inference.predict_tiled(
+      model,
+      variables,
+      np.memmap(folder / "image", np.uint8, "r", shape=(*shape, 3)),
+      tile_size=options.tile_size,
+      out=np.memmap(folder / "classes", np.uint8, "w+", shape=shape),
+    )
+    seconds = time.perf_counter() - start
+  after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return {"seconds": seconds, "before": before / 2**20, "after": after / 2**20}
+
+
+def main() -> None:
+  options = tyro.cli(Options, description=__doc__)
+  if options.only_large:
+    print(json.dumps(predict_large(options)))
+    return
+  # First: a process begins with the largest memory of the one that starts it.
+  command = [sys.executable, *sys.argv, "--only-large"]
+  result = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+  found = json.loads(result.stdout)
+  height, width = options.large
+  print(
+    f"{height}x{width} pixels, stride {options.strides[-1]}, padding "
+    f"{options.paddings[0]}, arrays of {options.tile_size} pixels a side: "
+    f"{found['seconds']:.0f} s, largest memory {found['after']:.2f} GiB "
+    f"({found['before']:.2f} GiB before)."
+  )
+  height, width = options.compared
+  print(
+    f"\n{options.backbone}, {options.num_classes} classes, {height}x{width} "
+    f"pixels, arrays of {options.compared_tile_size} pixels a side, on "
+    f"{jax.devices()[0].device_kind}:\n"
+  )
+  print(
+    "| padding | stride | margin | tiles | programs | classes found | deviation"
+    " of the logits | largest difference of logits | pixels of another class |"
+    " largest gap of their two best logits |"
+  )
+  print("| --- |" + " ---: |" * 9)
+  for padding in options.paddings:
+    for stride in options.strides:
+      print(compare(options, stride, padding), flush=True)
+
+
+if __name__ == "__main__":
+  main()
