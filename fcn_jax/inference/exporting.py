@@ -121,16 +121,28 @@ def export(
         file.writestr("__main__.py", _MAIN)
       stream.flush()
       os.fsync(stream.fileno())
-    _check_free(path)
+    check_free(path)
     os.replace(partial, path)
   finally:
     partial.unlink(missing_ok=True)
 
 
-def _check(path, model, class_names, palette, resize):
-  _check_free(path)
+def check_free(path: pathlib.Path) -> None:
+  """Checks that a file can be written without replacing another.
+
+  Raises:
+    ValueError: if the file is there, or its folder is not.
+  """
+  if path.exists():
+    raise ValueError(
+      f"{path} is there already: give another name, or move it away."
+    )
   if not path.parent.is_dir():
     raise ValueError(f"there is no folder {path.parent} for {path.name}.")
+
+
+def _check(path, model, class_names, palette, resize):
+  check_free(path)
   num_classes = model.num_classes
   if len(class_names) != num_classes:
     raise ValueError(
@@ -143,13 +155,6 @@ def _check(path, model, class_names, palette, resize):
     )
   if not resize > 0:
     raise ValueError(f"resize is {resize}; it must be above 0.")
-
-
-def _check_free(path):
-  if path.exists():
-    raise ValueError(
-      f"{path} is there already: give another name, or move it away."
-    )
 
 
 def _named(variables):

@@ -1,0 +1,95 @@
+"""Writes a trained network to one file that needs none of this code to run.
+
+    python experiments/export.py --workdir RUN --out network.zip
+
+RUN is the work folder of train.py. The file holds the parameters, the classes
+and the programs (StableHLO), for pictures of any size and any number of them,
+on a CPU, GPU or TPU. It is run by what is in it, where jax, flatbuffers, numpy
+and pillow are installed:
+
+    python network.zip street.jpg          writes street.jpg.classes.png
+
+Servers use what is in it, too: see fcn_jax/inference/exported.py. Export again
+when you install another JAX: a file is good for one that is up to six months
+newer, or three weeks older, than the one that exported it.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import tyro
+
+import command_line
+import fcn_jax as fcn
+import trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What to export, and where to."""
+
+  workdir: pathlib.Path
+  """Work folder of the run that trained the network."""
+  out: pathlib.Path
+  """The file to write, such as network.zip; never in place of another."""
+  checkpoint: str = "best"
+  """best (by validation mean IU), latest, or the number of a step."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Reads the options, and exports.
+
+  Args:
+    arguments: of the command line; those of the process if None.
+  """
+  options = tyro.cli(Options, description=__doc__, args=arguments)
+  with command_line.explained_errors():
+    which = trained.parse_checkpoint(options.checkpoint)
+    fcn.inference.exporting.check_free(options.out)
+    network = trained.load(options.workdir, which)
+  fcn.inference.export(
+    options.out,
+    network.model,
+    network.variables,
+    class_names=network.class_names,
+    palette=network.palette,
+    resize=network.config.resize,
+    step=network.step,
+  )
+  # Read back, so that what is said is what is there.
+  with command_line.explained_errors():
+    exported = fcn.inference.load_exported(options.out)
+  print(summary(options.out, exported))
+
+
+def summary(
+  path: pathlib.Path, exported: fcn.inference.exported.ExportedNetwork
+) -> str:
+  """What was written, and how it is run."""
+  about = exported.metadata
+  lines = [
+    f"{path}: {path.stat().st_size / 1e6:.1f} MB, "
+    f"{len(exported.class_names)} classes, step {about['step']}",
+    f"platforms: {', '.join(about['platforms'])}; JAX {about['jax']} and up to "
+    "six months newer",
+    "input: RGB pictures of any size, any number at once",
+  ]
+  if exported.resize != 1:
+    lines.append(
+      f"`predict` expects them resized by {exported.resize:g}, as in training; "
+      "`segment` and the program do that themselves"
+    )
+  lines += [
+    "Run it where jax, flatbuffers, numpy and pillow are installed:",
+    f"  python {path.name} PICTURE...",
+    "or in Python:",
+    f'  sys.path.insert(0, "{path.name}")',
+    f'  import exported; network = exported.load("{path.name}")',
+    "  classes = network.segment(picture)  # [H, W, 3] uint8 to [H, W] uint8",
+  ]
+  return "\n".join(lines)
+
+
+if __name__ == "__main__":
+  main()
