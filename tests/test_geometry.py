@@ -198,3 +198,22 @@ def test_the_receptive_field_is_what_the_gradient_says(num_layers):
     assert seen[-1] - seen[0] + 1 == side
     assert seen[0] == start + cell * grid.stride
     assert (seen[0] + seen[-1]) / 2 == grid.offset + cell * grid.stride
+
+
+def test_pixels_see_the_cells_between_which_they_lie():
+  # Cells at 0.5, 2.5, ...: pixel 0 lies between -1.5 and 0.5.
+  chain = geometry.fcn_chain((Layer("pool1", 2, 2),), 2)
+  assert geometry.pixels_seen(chain, 0, 0) == (-2, 1)
+  assert geometry.pixels_seen(chain, 1, 1) == (0, 3)
+  assert geometry.pixels_seen(chain, 0, 3) == (-2, 5)
+  # Cells on pixels: what lies on a cell needs no other one.
+  chain = geometry.fcn_chain((Layer("conv1", 3, padding=1),), 1)
+  assert geometry.pixels_seen(chain, 4, 6) == (3, 7)
+
+
+def test_pixels_see_what_the_coarsest_scores_see_through_skips():
+  # pool1 at 0.5 + 2i; pool2 at 1.5 + 4i. Pixel 0 lies between -1.5 and 0.5,
+  # and these between pool2's -2.5 and 1.5, which see -4..-1 and 0..3.
+  trunk = (Layer("pool1", 2, 2), Layer("pool2", 2, 2))
+  chain = geometry.fcn_chain(trunk, 2)
+  assert geometry.pixels_seen(chain, 0, 0) == (-4, 3)
