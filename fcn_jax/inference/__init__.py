@@ -1,7 +1,10 @@
 """Prediction with a trained network.
 
-classes = inference.predict(model, variables, images)
-classes = inference.predict_tiled(model, variables, picture_of_any_size)
+    classes = inference.predict(model, variables, images)
+    classes = inference.predict_tiled(model, variables, picture_of_any_size)
+
+The first takes a batch, the second one picture of any size, also averaged over
+scales and flips.
 """
 
 from fcn_jax.inference import averaging
