@@ -85,8 +85,8 @@ class Plan:
     if len(self.views) > 1 or not self.views[0].is_plain:
       found = self.probabilities(model, variables, window)
       return likeliest(found)
-    parts = self._parts(self.views[0], window)
-    found = prediction.predict(model, variables, *self._images(0, parts))
+    parts = self.seen(self.views[0], window)
+    found = prediction.predict(model, variables, *self.images(0, parts))
     inside = tuple(
       slice(pixels.start - part.start, pixels.stop - part.start)
       for pixels, part in zip(window, parts, strict=True)
@@ -99,27 +99,27 @@ class Plan:
     """Mean probabilities in one of the tiles, [h, w, C] float32."""
     total = None
     for number, view in enumerate(self.views):
-      parts = self._parts(view, window)
+      parts = self.seen(view, window)
       taps = [
         copies.taps(side.positions(pixels), part.start, tiles.padded_side(tile))
         for side, pixels, part, tile in zip(
           view.sides, window, parts, self.tile, strict=True
         )
       ]
-      images, sizes = self._images(number, parts)
+      images, sizes = self.images(number, parts)
       found = probabilities_at(model, variables, images, sizes, *taps)
       total = found if total is None else total + found
     height, width = (pixels.stop - pixels.start for pixels in window)
     return np.asarray(total)[:height, :width] / len(self.views)
 
-  def _parts(self, view: copies.Copy, window: Window) -> list[slice]:
+  def seen(self, view: copies.Copy, window: Window) -> list[slice]:
     """Rows and columns of a view that the network must see for a window."""
     return [
       slice(*self.surroundings.inside(*side.ends(pixels), side.copy))
       for side, pixels in zip(view.sides, window, strict=True)
     ]
 
-  def _images(
+  def images(
     self, number: int, parts: Sequence[slice]
   ) -> tuple[np.ndarray, np.ndarray]:
     """A part of a view as images [1, h, w, 3], with its size [1, 2] int32."""
