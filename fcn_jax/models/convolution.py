@@ -11,8 +11,8 @@ and are replaced by equal forms made of slices and matrix products:
   strided slices does not. This form is used on all devices. Where cells of a
   window are equal, they share the gradient, which `max_pool` gives to one.
 
-The convolutions are XLA's own on a GPU or TPU, and in programs that are
-exported for images of any size, as these are for any device, too.
+The convolutions are XLA's own on a GPU or TPU. A program that is exported for
+images of any size is for all devices, and chooses when it is compiled.
 """
 
 import functools
@@ -58,16 +58,30 @@ def conv_general_dilated(
     and all(d == 1 for d in options.get("rhs_dilation") or ())
     and all(d == 1 for d in options.get("lhs_dilation") or ())
     and options.get("feature_group_count", 1) == 1
-    and not any(map(jax.export.is_symbolic_dim, inputs.shape))
   )
-  if jax.default_backend() != "cpu" or not plain:
+
+  def by_xla(inputs, kernel):
     return jax.lax.conv_general_dilated(
       inputs, kernel, window_strides, padding, **options
     )
+
+  def by_windows(inputs, kernel):
+    return convolution_by_windows(inputs, kernel, tuple(padding))
+
   taps = kernel.shape[0] * kernel.shape[1]
+  if any(map(jax.export.is_symbolic_dim, inputs.shape)):
+    # To be exported. How large the windows will be is not known; those of fc6
+    # at stride 32 take less memory than the features of the first layers.
+    if plain and (taps == 1 or taps > 9):
+      return jax.lax.platform_dependent(
+        inputs, kernel, cpu=by_windows, default=by_xla
+      )
+    return by_xla(inputs, kernel)
+  if jax.default_backend() != "cpu" or not plain:
+    return by_xla(inputs, kernel)
   num_bytes = inputs.size * taps * inputs.dtype.itemsize
   if taps == 1 or (taps > 9 and num_bytes <= _WINDOWS_BYTES):
-    return convolution_by_windows(inputs, kernel, tuple(padding))
+    return by_windows(inputs, kernel)
   return convolution_by_strips(inputs, kernel, tuple(padding))
 
 
