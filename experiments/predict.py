@@ -78,7 +78,7 @@ class Options:
   """For grey pictures of 16 bits: the value that is white, as check_data.py
   told of the training pictures."""
   max_megapixels: float = 250.0
-  """Larger pictures are refused; each megapixel takes about 8 MB."""
+  """Larger pictures are refused; each megapixel takes about 10 MB."""
 
 
 class Job(NamedTuple):
