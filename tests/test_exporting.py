@@ -245,7 +245,7 @@ def test_a_flipped_bit_is_found(file, tmp_path):
 def test_a_shape_that_was_shrunk_is_found(file, tmp_path):
   content = file.read_bytes()
   path = tmp_path / "network.zip"
-  path.write_bytes(content.replace(b"(3, 3, 3, 16)", b"(3, 3, 3, 12)", 1))
+  path.write_bytes(content.replace(b"(3, 3, 96, 96)", b"(3, 3, 96, 66)", 1))
   assert path.read_bytes() != content
   check_refused(path)
 
