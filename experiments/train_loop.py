@@ -306,14 +306,15 @@ class Run:
 
   def _save(self, number: int, state: fcn.train.TrainState) -> None:
     self._board.flush()
-    self._checkpoints.save(
-      number,
-      state._asdict(),
-      metadata={
-        **self._parts.metadata,
-        "progress": dataclasses.asdict(self._progress),
-      },
-    )
+    metadata = {
+      **self._parts.metadata,
+      "progress": dataclasses.asdict(self._progress),
+    }
+    try:
+      self._checkpoints.save(number, state._asdict(), metadata=metadata)
+    # A finite gradient can make parameters that are not.
+    except ValueError as error:
+      raise NonFiniteError(str(error)) from error
 
   def _validate(self, number: int, state: fcn.train.TrainState) -> None:
     """Scores the network and writes what people look at."""

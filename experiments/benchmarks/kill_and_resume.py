@@ -1,6 +1,6 @@
 """Kills a run of train.py again and again, and compares it with one left alone.
 
-    python experiments/benchmarks/kill_and_resume.py --kills 10 --workdir runs/kills
+    python experiments/benchmarks/kill_and_resume.py --kills 10
 
 Trains a small network on generated shapes twice: once to the end, and once
 while it is killed at random moments (SIGKILL, or SIGTERM with --signal
@@ -45,7 +45,7 @@ class Options:
   steps: int = 60
   """Steps of the run."""
   save_every: int = 3
-  """Steps between checkpoints; few, so that kills are in the middle of saves."""
+  """Steps between checkpoints; few, so that kills hit saves, too."""
   seed: int = 0
   """Of the moments of the kills."""
 
@@ -56,6 +56,7 @@ def command_of(options: Options, workdir: pathlib.Path) -> list[str]:
     "dataset": "shapes/tiny",
     "workdir": workdir,
     "steps": options.steps,
+    "warmup_steps": 5,
     "batch_size": 4,
     "crop_size": (64, 64),
     "head_width": 16,
