@@ -1,13 +1,9 @@
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_runs
 
 import export
 import fcn_jax as fcn
-import recipe
-import run_folder
-import train_presets
 import trained
 
 NAMES = ("ground", "water", "tree")
@@ -18,33 +14,14 @@ PICTURE = np.random.default_rng(3).integers(0, 256, (50, 70, 3)).astype("uint8")
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """The work folder of a run whose network is random."""
-  config = train_presets.Train(
-    workdir=tmp_path_factory.mktemp("runs") / "run", head_width=8, resize=0.5
+  return random_runs.save(
+    tmp_path_factory.mktemp("runs") / "run",
+    PICTURE,
+    names=NAMES,
+    palette=PALETTE,
+    resize=0.5,
+    step=4,
   )
-  run_folder.claim(config)
-  model = recipe.make_model(config, len(NAMES))
-  template = trained.state_template(model, recipe.make_optimizer(config))
-  rng = np.random.default_rng(5)
-  state = jax.tree.map(
-    lambda leaf: jnp.asarray(
-      np.abs(rng.normal(0.1, 0.2, leaf.shape))
-      if leaf.ndim == 1
-      else rng.normal(0, 0.1, leaf.shape),
-      leaf.dtype,
-    ),
-    template,
-  )
-  # Then no class is the likeliest everywhere.
-  scores = jax.jit(lambda *given: model.apply(*given, train=False).scores)(
-    {"params": state["params"], **state["model_state"]}, PICTURE[None]
-  )
-  state["params"]["score_fr"]["bias"] -= jnp.mean(scores, axis=(0, 1, 2))
-  classes = {"names": NAMES, "palette": PALETTE.tolist()}
-  folder = config.workdir / run_folder.CHECKPOINTS
-  with fcn.checkpoints.Checkpoints(folder) as checkpoints:
-    checkpoints.save(4, state, metadata={"classes": classes})
-    checkpoints.score(4, 0.5)
-  return config.workdir
 
 
 def run(workdir, out, *options):

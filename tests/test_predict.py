@@ -1,18 +1,14 @@
 import dataclasses
 import os
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_runs
 from PIL import Image
 
 import fcn_jax as fcn
 import predict
 import predict_files
-import recipe
-import run_folder
-import train_presets
 import trained
 
 NAMES = ("ground", "water", "tree")
@@ -20,45 +16,15 @@ PALETTE = np.array([[10, 20, 30], [0, 0, 250], [0, 200, 0]], np.uint8)
 ORIENTATION = 0x0112
 
 
-def random_state(model, template):
-  """One under which the scores of all classes have a mean of 0 somewhere."""
-  rng = np.random.default_rng(6)
-
-  def draw(path, leaf):
-    if jnp.issubdtype(leaf.dtype, jnp.integer):
-      return jnp.ones(leaf.shape, leaf.dtype)
-    if "var" in jax.tree_util.keystr(path):
-      values = rng.uniform(0.7, 1.4, leaf.shape)
-    else:
-      scale = (2 * leaf.shape[-1] / leaf.size) ** 0.5 if leaf.ndim > 1 else 0.1
-      values = rng.normal(0, scale, leaf.shape)
-    return jnp.asarray(values, leaf.dtype)
-
-  state = jax.tree_util.tree_map_with_path(draw, template)
-  score_map = jax.jit(lambda *given: model.apply(*given, train=False))(
-    {"params": state["params"], **state["model_state"]}, picture(90, 120)[None]
-  )
-  mean = jnp.mean(score_map.scores, axis=(0, 1, 2))
-  state["params"]["score_fr"]["bias"] -= mean
-  return state
-
-
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """The work folder of a run whose network is random."""
-  config = train_presets.Train(
-    workdir=tmp_path_factory.mktemp("runs") / "run", head_width=8
+  return random_runs.save(
+    tmp_path_factory.mktemp("runs") / "run",
+    picture(90, 120),
+    names=NAMES,
+    palette=PALETTE,
   )
-  run_folder.claim(config)
-  model = recipe.make_model(config, len(NAMES))
-  template = trained.state_template(model, recipe.make_optimizer(config))
-  state = random_state(model, template)
-  classes = {"names": NAMES, "palette": PALETTE.tolist()}
-  folder = config.workdir / run_folder.CHECKPOINTS
-  with fcn.checkpoints.Checkpoints(folder) as checkpoints:
-    checkpoints.save(1, state, metadata={"classes": classes})
-    checkpoints.score(1, 0.5)
-  return config.workdir
 
 
 @pytest.fixture(scope="module")

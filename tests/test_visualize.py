@@ -1,8 +1,10 @@
 import subprocess
 import sys
 
+import matplotlib.figure
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
 import pytest
 
 from fcn_jax import types
@@ -81,6 +83,175 @@ def test_predictions_are_written_as_a_picture_in_class_colours(
     thirds, ((99, 99, 99), PALETTE[2], PALETTE[1]), strict=True
   ):
     assert np.all(third == np.asarray(color), axis=-1).mean() > 0.1
+
+
+def test_rows_of_predictions_have_titles_and_room_for_them(tmp_path):
+  columns = {"truth": [np.full((20, 30), 2)] * 3}
+  sizes, darkness = [], []
+  for titles in ((), ("one 0.50", "two 0.25", "three 0.12")):
+    path = tmp_path / "predictions.png"
+    visualize.predictions(
+      path, columns, ["a", "b", "c"], PALETTE, row_titles=titles
+    )
+    with PIL.Image.open(path) as picture:
+      sizes.append(picture.height)
+      darkness.append(np.sum(np.asarray(picture.convert("L")) < 100))
+  assert sizes[1] - sizes[0] == pytest.approx(72 * 0.2 * 3, abs=1)
+  assert darkness[1] > darkness[0] + 50
+
+
+def test_errors_are_red_where_the_truth_is_known():
+  painted = visualize.errors(
+    np.array([1, 1, VOID, VOID]), np.array([1, 2, 2, VOID])
+  )
+  right, wrong, void, other = painted.tolist()
+  assert void == other == list(visualize.VOID_COLOR)
+  assert len(set(right)) == 1 and wrong[0] > 2 * wrong[1]
+  assert painted.dtype == np.uint8
+
+
+@pytest.mark.parametrize("num_classes", [2, 21, 150])
+def test_a_confusion_matrix_is_a_small_picture_of_itself(tmp_path, num_classes):
+  names = [f"class {i}" for i in range(num_classes)]
+  rng = np.random.default_rng(0)
+  confusion = rng.integers(0, 9, (num_classes,) * 2)
+  confusion += np.diag(rng.integers(500, 9000, num_classes))
+  confusion[0] = 0  # No true pixel: grey.
+  path = tmp_path / "confusion.png"
+  visualize.confusion_matrix(path, confusion, names)
+  assert path.stat().st_size < 200_000
+  image = visualize.confusion_matrix_image(confusion, names)
+  assert image.dtype == np.uint8 and image.shape[2] == 3
+  with PIL.Image.open(path) as picture:
+    assert picture.format == "PNG"
+    written = np.asarray(picture.convert("RGB")).astype(int)
+  assert written.shape == image.shape
+  assert np.abs(written - image).mean() < 2
+  # The diagonal is darker than what is beside it.
+  blue = image[..., 2].astype(int) - image[..., 0] > 100
+  # All cells of it but the first: at least 7 x 7 pixels each, 30 x 30 of few.
+  side = 7 if num_classes > 100 else 30
+  assert blue.sum() > (num_classes - 1) * side**2
+  assert np.all(image == 211, axis=-1).sum() > 500
+
+
+def test_the_confusion_picture_shows_rows_as_true_classes():
+  image = visualize.confusion_matrix_image([[0, 5], [0, 5]], ["a", "b"])
+  dark = image[..., 2].astype(int) - image[..., 0] > 60
+  columns = np.flatnonzero(
+    dark[:, : int(0.8 * image.shape[1])].sum(axis=0) > 99
+  )
+  rows = np.flatnonzero(dark[:, columns].sum(axis=1))
+  # All was called b, so the right column is dark from top to bottom.
+  assert np.ptp(rows) > 1.8 * np.ptp(columns)
+
+
+TRAINING = [
+  {
+    "kind": "train",
+    "step": 10 * step,
+    "loss": 2.0 / step,
+    "learning_rate": 1e-3,
+    "gradient_norm": 0.5,
+  }
+  for step in range(1, 301)
+]
+EVALUATIONS = [
+  {"kind": "evaluation", "step": 1000, "mean_iu": 0.5, "pixel_accuracy": 0.8},
+  {"kind": "evaluation", "step": 2000, "mean_iu": 0.7, "pixel_accuracy": 0.9},
+  {"kind": "evaluation", "step": 3000, "mean_iu": None, "pixel_accuracy": None},
+]
+
+
+@pytest.mark.parametrize(
+  ("training", "evaluations"),
+  [
+    (TRAINING, EVALUATIONS),
+    (TRAINING[:3], EVALUATIONS[2:]),
+    ([{**TRAINING[0], "loss": None, "gradient_norm": 0.0}], []),
+    ([], []),
+  ],
+)
+def test_training_curves_are_written_for_any_length(
+  tmp_path, training, evaluations
+):
+  path = tmp_path / "curves.png"
+  visualize.training_curves(path, training, evaluations, title="a net")
+  with PIL.Image.open(path) as picture:
+    assert (picture.format, picture.size) == ("PNG", (990, 585))
+
+
+def test_training_curves_mark_the_best_step_and_take_the_last_of_a_step(
+  tmp_path, monkeypatch
+):
+  drawn = {}
+  save = matplotlib.figure.Figure.savefig
+
+  def keep(figure, path, **options):
+    loss, scores, *_ = figure.axes
+    drawn["loss"] = loss.lines[0].get_xydata()
+    drawn["scale"] = loss.get_yscale()
+    drawn["legend"] = [t.get_text() for t in scores.get_legend().get_texts()]
+    save(figure, path, **options)
+
+  monkeypatch.setattr(matplotlib.figure.Figure, "savefig", keep)
+  again = {**TRAINING[1], "loss": 7.0}
+  visualize.training_curves(
+    tmp_path / "curves.png", [*TRAINING[:3], again], EVALUATIONS
+  )
+  np.testing.assert_allclose(
+    drawn["loss"], [(10, 2.0), (20, 7.0), (30, 2.0 / 3)]
+  )
+  assert drawn["scale"] == "log"
+  assert drawn["legend"][-1] == "best: 70.0 at step 2000"
+
+
+def test_a_labelled_overlay_is_the_overlay_with_a_legend_below(tmp_path):
+  image = np.random.default_rng(0).integers(0, 256, (40, 300, 3), np.uint8)
+  classes = np.zeros((40, 300), np.uint8)
+  classes[:10], classes[30:] = 1, VOID
+  path = tmp_path / "overlay.png"
+  names = ["sky", "road", "tree"]
+  visualize.labelled_overlay(path, image, classes, names, PALETTE)
+  with PIL.Image.open(path) as picture:
+    pixels = np.asarray(picture)
+  assert pixels.shape[1] == 300 and pixels.shape[0] > 40
+  np.testing.assert_array_equal(
+    pixels[:40], visualize.overlay(image, classes, PALETTE)
+  )
+  colors = {tuple(color) for color in pixels[40:].reshape(-1, 3).tolist()}
+  # Of classes that are not there, the legend says nothing.
+  assert tuple(PALETTE[1].tolist()) in colors
+  assert tuple(PALETTE[2].tolist()) not in colors
+
+
+def test_the_legend_says_shares_and_void(tmp_path, monkeypatch):
+  texts = []
+  draw = PIL.ImageDraw.ImageDraw.text
+
+  def keep(self, xy, text, *arguments, **options):
+    texts.append(text)
+    return draw(self, xy, text, *arguments, **options)
+
+  monkeypatch.setattr(PIL.ImageDraw.ImageDraw, "text", keep)
+  classes = np.array([[0, 0, 0, 0, 2, VOID, VOID, 2]] * 2, np.int32)
+  visualize.labelled_overlay(
+    tmp_path / "overlay.png",
+    np.zeros((2, 8, 3), np.uint8),
+    classes,
+    ["sky", "road", "tree"],
+    PALETTE,
+  )
+  assert texts == ["sky 50.0 %", "tree 25.0 %", "void 25.0 %"]
+
+
+def test_a_large_overlay_is_drawn_smaller(tmp_path):
+  image = np.full((10, 5001, 3), 100, np.uint8)
+  classes = np.ones((10, 5001), np.uint8)
+  path = tmp_path / "overlay.jpg"
+  visualize.labelled_overlay(path, image, classes, ["a", "b", "c"], PALETTE)
+  with PIL.Image.open(path) as picture:
+    assert (picture.format, picture.width) == ("JPEG", 1667)
 
 
 def test_figures_need_no_pyplot():

@@ -1,8 +1,14 @@
+import io
 import json
 import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
+import PIL.Image
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 from fcn_jax import writers
 
@@ -74,3 +80,106 @@ def test_a_json_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   writers.write_json(path, {"a": 3})
   assert json.loads(path.read_text()) == {"a": 3}
   assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
+
+
+def read_events(folder):
+  """What TensorBoard's own reader finds; everything, not a sample."""
+  accumulator = event_accumulator.EventAccumulator(
+    str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0}
+  )
+  return accumulator.Reload()
+
+
+def points(accumulator, name):
+  return [(event.step, event.value) for event in accumulator.Scalars(name)]
+
+
+def test_tensorboard_reads_back_numbers_pictures_and_texts(tmp_path):
+  image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+  with writers.TensorBoard(tmp_path / "new" / "folder") as board:
+    board.text(0, "options", "**é** | b")
+    board.scalars(10, {"loss": 1.5, "validation/mean_iu": np.float32(0.25)})
+    board.scalars(20, {"loss": float("nan")})
+    board.image(20, "validation/first", image)
+  events = read_events(tmp_path / "new" / "folder")
+  assert events.Tags()["scalars"] == ["loss", "validation/mean_iu"]
+  assert points(events, "validation/mean_iu") == [(10, 0.25)]
+  np.testing.assert_equal(points(events, "loss"), [(10, 1.5), (20, np.nan)])
+  (shown,) = events.Images("validation/first")
+  assert (shown.step, shown.height, shown.width) == (20, 5, 7)
+  with PIL.Image.open(io.BytesIO(shown.encoded_image_string)) as picture:
+    np.testing.assert_array_equal(np.asarray(picture), image)
+  (text,) = events.Tensors("options/text_summary")
+  assert text.tensor_proto.string_val[0].decode() == "**é** | b"
+
+
+def test_what_was_written_is_on_disk_after_a_flush(tmp_path):
+  with writers.TensorBoard(tmp_path) as board:
+    board.scalars(1, {"loss": 1.0})
+    board.flush()
+    assert points(read_events(tmp_path), "loss") == [(1, 1.0)]
+
+
+def test_a_resumed_run_hides_later_steps_and_deletes_nothing(tmp_path):
+  with writers.TensorBoard(tmp_path) as board:
+    board.text(0, "options", "as given")
+    for step in (1, 2, 3):
+      board.scalars(step, {"loss": float(step)})
+  (first,) = tmp_path.iterdir()
+  before = first.read_bytes()
+  # In the same second, and with a record cut off by a crash before.
+  first.write_bytes(before[:-3])
+  with writers.TensorBoard(tmp_path, resumed_step=1) as board:
+    board.scalars(2, {"loss": 20.0})
+  events = read_events(tmp_path)
+  assert points(events, "loss") == [(1, 1.0), (2, 20.0)]
+  assert len(events.Tensors("options/text_summary")) == 1
+  assert len(list(tmp_path.iterdir())) == 2
+  assert first.read_bytes() == before[:-3]
+
+
+def test_pictures_of_another_type_are_refused(tmp_path):
+  with writers.TensorBoard(tmp_path) as board:
+    with pytest.raises(AssertionError):
+      board.image(1, "image", np.zeros((4, 4, 3)))
+    with pytest.raises(AssertionError):
+      board.image(1, "image", np.zeros((4, 4), np.uint8))
+
+
+def test_a_full_disk_is_an_error_of_who_writes(tmp_path):
+  if not pathlib.Path("/dev/full").exists():
+    pytest.skip("only Linux has a device that is always full")
+  with writers.TensorBoard(tmp_path) as board:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), board._file._writer.fileno())
+    with pytest.raises(OSError, match="No space left"):
+      for step in range(100):
+        board.scalars(step, {"loss": 1.0})
+        board.flush()
+    # What could not be written would be tried again when the file is closed.
+    room = os.open(tmp_path / "room", os.O_WRONLY | os.O_CREAT)
+    os.dup2(room, board._file._writer.fileno())
+
+
+def test_options_become_a_table(tmp_path):
+  options = {"steps": 5, "note": "a|b\nc", "data": {"name": "shapes"}}
+  assert writers.markdown_table(options) == (
+    "| name | value |\n| --- | --- |\n"
+    "| steps | 5 |\n| note | a\\|b c |\n| data.name | shapes |\n"
+  )
+
+
+def test_tensorboard_files_need_neither_tensorflow_nor_an_import_of_pytorch(
+  tmp_path,
+):
+  code = "\n".join(
+    [
+      "import pathlib, sys",
+      "from fcn_jax import writers",
+      "assert 'torch' not in sys.modules",
+      "with writers.TensorBoard(pathlib.Path(sys.argv[1])) as board:",
+      "  board.scalars(1, {'loss': 1.0})",
+      "assert 'tensorflow' not in sys.modules",
+    ]
+  )
+  subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+  assert points(read_events(tmp_path), "loss") == [(1, 1.0)]

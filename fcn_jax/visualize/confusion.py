@@ -69,7 +69,7 @@ def _draw(
   axes.set_yticks(
     places,
     [
-      f"{name} ({share:.2g} %)" if share > 0 else f"{name} (none)"
+      f"{name} ({_in_percent(share)})"
       for name, share in zip(class_names, shares, strict=True)
     ],
     fontsize=letters,
@@ -90,3 +90,11 @@ def _draw(
           va="center",
         )
   return figure
+
+
+def _in_percent(share: float) -> str:
+  if not share > 0:
+    return "none"
+  if share < 0.05:
+    return "<0.1 %"
+  return f"{share:.{0 if share >= 9.5 else 1}f} %"

@@ -1,0 +1,253 @@
+"""Scores a network that train.py has trained, at the native size of pictures.
+
+    python experiments/evaluate.py --workdir RUN --split test
+    python experiments/evaluate.py --workdir RUN --scales 0.75 1.0 1.25 --flip
+
+Labels are never resized. A picture is resized as in training, times each of
+the scales, and the probabilities of the classes are brought back to its own
+size, averaged, and the likeliest class taken. One confusion matrix over the
+split gives the four scores of the papers; matrices of the bands along
+boundaries (trimaps) say how well outlines are found.
+
+Writes to a new folder in the work folder: summary.json, table.md,
+per_image.csv, confusion_matrix.png, boundary_bands.png, worst.png and best.png
+(by the pixel accuracy of each image).
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+import tyro
+
+import command_line
+import evaluate_report as report
+import fcn_jax as fcn
+import trained
+import training
+
+# Labels are padded to multiples of this for the bands: fewer compilations.
+_MULTIPLE = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What to score, and how."""
+
+  workdir: pathlib.Path
+  """Work folder of a run of train.py."""
+  checkpoint: str = "best"
+  """Which step: best, latest, or its number."""
+  split: str = "validation"
+  """Split of the run's data set: train, validation or, if there is one,
+  test."""
+  data_dir: pathlib.Path | None = None
+  """Folder of the data set's files; if not given, that of the run."""
+  prepared_dir: pathlib.Path | None = None
+  """Where prepared data sets are kept; if not given, as for the run."""
+  scales: tuple[float, ...] = (1.0,)
+  """Factors on the size at which the network was trained, to average over."""
+  flip: bool = False
+  """Average over mirrored pictures, too."""
+  band_widths: tuple[int, ...] = (1, 2, 4, 8, 16)
+  """Half widths in pixels of the bands along boundaries that are scored by
+  themselves."""
+  num_pictures: int = 4
+  """Pictures in each of worst.png and best.png."""
+  out: pathlib.Path | None = None
+  """Folder for the results; if not given, one in the work folder that is named
+  after what is scored."""
+  overwrite: bool = False
+  """Replace results that are there."""
+
+
+class Findings(NamedTuple):
+  """What scoring a split gives.
+
+  Attributes:
+    names: of the N images.
+    confusions: [N, C, C] int64, true classes in rows, of each image.
+    bands: [B, C, C] int64, of all images, for each band's width.
+  """
+
+  names: tuple[str, ...]
+  confusions: np.ndarray
+  bands: np.ndarray
+
+
+def folder_of(options: Options, step: int) -> pathlib.Path:
+  """The folder for the results."""
+  if options.out is not None:
+    return options.out
+  parts = ["evaluation", options.split, f"step{step}"]
+  if options.scales != (1.0,):
+    parts += [f"{scale:g}" for scale in options.scales]
+  if options.flip:
+    parts.append("flip")
+  return options.workdir / "-".join(parts)
+
+
+def check_options(options: Options) -> None:
+  """Raises a `ValueError` for an option out of its range."""
+  command_line.check_at_least_one(options, ("num_pictures",))
+  scales, widths = options.scales, options.band_widths
+  training.check_conditions(
+    options,
+    {
+      "scales": (scales and min(scales) > 0, "numbers above 0"),
+      "band_widths": (min(widths, default=1) >= 1, "at least 1"),
+    },
+  )
+
+
+def check_folder(folder: pathlib.Path, overwrite: bool) -> None:
+  """Raises a `ValueError` if results are there and may not be replaced."""
+  if folder.exists() and not folder.is_dir():
+    raise ValueError(f"{folder} is a file; give a folder as --out.")
+  there = [name for name in report.FILES if (folder / name).exists()]
+  if there and not overwrite:
+    raise ValueError(
+      f"{folder} already holds {', '.join(there)}: replace them with "
+      "--overwrite, or give another --out."
+    )
+
+
+def load_split(options: Options, network: trained.Trained) -> fcn.data.Dataset:
+  """The split to score.
+
+  Raises:
+    ValueError: if there is no such split, or the classes are not those that
+      the network was trained on.
+  """
+  changes = {
+    name: value
+    for name in ("data_dir", "prepared_dir")
+    if (value := getattr(options, name)) is not None
+  }
+  config = dataclasses.replace(network.config, **changes)
+  dataset = training.load_split(config, options.split)
+  if dataset.class_names != network.class_names:
+    raise ValueError(
+      f"the data have the classes {', '.join(dataset.class_names)}, but the "
+      f"network was trained on {', '.join(network.class_names)}: give the "
+      "folder of its own data as --data-dir."
+    )
+  return dataset
+
+
+def predict(
+  options: Options, network: trained.Trained, image: np.ndarray
+) -> np.ndarray:
+  """The likeliest classes [H, W] uint8 of a picture, at its own size."""
+  return fcn.inference.predict_tiled(
+    network.model,
+    network.variables,
+    image,
+    scales=tuple(network.config.resize * scale for scale in options.scales),
+    flip=options.flip,
+  )
+
+
+def score(
+  options: Options, network: trained.Trained, dataset: fcn.data.Dataset
+) -> Findings:
+  """Predicts all images and counts."""
+  num_classes, widths = dataset.num_classes, options.band_widths
+  names, confusions = [], []
+  bands = np.zeros((len(widths), num_classes, num_classes), np.int64)
+  progress = tqdm.trange(
+    len(dataset.source), desc="scoring", unit="image", disable=None
+  )
+  # Both at once: the sums are over pixels.
+  total = np.zeros((num_classes, num_classes), np.int64)
+  for index in progress:
+    example = dataset.source[index]
+    classes = predict(options, network, example.image)
+    names.append(example.name)
+    confusions.append(count(example.label, classes, num_classes))
+    for number, width in enumerate(widths):
+      label = only_band(example.label, width)
+      bands[number] += count(label, classes, num_classes)
+    total += confusions[-1]
+    mean_iu = fcn.metrics.scores(total).mean_iu
+    progress.set_postfix(mean_iu=f"{100 * mean_iu:.1f} %")
+  return Findings(tuple(names), np.array(confusions), bands)
+
+
+def count(
+  label: np.ndarray, classes: np.ndarray, num_classes: int
+) -> np.ndarray:
+  """The confusion matrix [C, C] int64 of one image."""
+  valid = label != fcn.types.IGNORE_LABEL
+  cells = label[valid] * num_classes + classes[valid]
+  counts = np.bincount(cells, minlength=num_classes**2)
+  return counts.reshape(num_classes, num_classes)
+
+
+def only_band(label: np.ndarray, width: int) -> np.ndarray:
+  """Labels [H, W], void outside the band along boundaries."""
+  height, width_of_image = label.shape
+  # The border again and again: no new boundary, and none is hidden.
+  padded = np.pad(
+    label,
+    [(0, -side % _MULTIPLE) for side in label.shape],
+    mode="edge",
+  )
+  band = _boundary_band(jnp.asarray(padded[None]), width=width)[0]
+  is_inside = np.asarray(band)[:height, :width_of_image]
+  return np.where(is_inside, label, fcn.types.IGNORE_LABEL)
+
+
+_boundary_band = functools.partial(jax.jit, static_argnames="width")(
+  fcn.metrics.boundary_band
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Reads the options, scores and writes the report.
+
+  Args:
+    arguments: of the command line; those of the process if None.
+  """
+  options = tyro.cli(Options, description=__doc__, args=arguments)
+  with command_line.explained_errors():
+    check_options(options)
+    which = trained.parse_checkpoint(options.checkpoint)
+    network = trained.load(options.workdir, which)
+    folder = folder_of(options, network.step)
+    check_folder(folder, options.overwrite)
+    dataset = load_split(options, network)
+  findings = score(options, network, dataset)
+  folder.mkdir(parents=True, exist_ok=True)
+  print(
+    report.write(
+      folder,
+      findings,
+      dataset,
+      widths=options.band_widths,
+      facts={
+        "run": str(options.workdir),
+        "step": network.step,
+        "split": options.split,
+        "resize": network.config.resize,
+        "scales": options.scales,
+        "flip": options.flip,
+      },
+      num_pictures=options.num_pictures,
+      predict=functools.partial(predict, options, network),
+    )
+  )
+
+
+if __name__ == "__main__":
+  try:
+    main()
+  except KeyboardInterrupt:
+    sys.exit("interrupted; nothing was written.")

@@ -1,0 +1,225 @@
+"""The tables and figures of evaluate.py."""
+
+import csv
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import matplotlib.figure
+import numpy as np
+
+import command_line
+import fcn_jax as fcn
+
+SUMMARY_FILE = "summary.json"
+TABLE_FILE = "table.md"
+PER_IMAGE_FILE = "per_image.csv"
+CONFUSION_FILE = "confusion_matrix.png"
+BANDS_FILE = "boundary_bands.png"
+WORST_FILE = "worst.png"
+BEST_FILE = "best.png"
+FILES = (
+  SUMMARY_FILE,
+  TABLE_FILE,
+  PER_IMAGE_FILE,
+  CONFUSION_FILE,
+  BANDS_FILE,
+  WORST_FILE,
+  BEST_FILE,
+)
+
+
+def write(
+  folder: pathlib.Path,
+  findings: Any,
+  dataset: fcn.data.Dataset,
+  *,
+  widths: Sequence[int],
+  facts: dict[str, Any],
+  num_pictures: int,
+  predict: Callable[[np.ndarray], np.ndarray],
+) -> str:
+  """Writes everything to a folder.
+
+  Args:
+    folder: where to.
+    findings: of `evaluate.score`.
+    dataset: the split that was scored.
+    widths: half widths of the bands along boundaries, in pixels.
+    facts: what was scored, for the summary.
+    num_pictures: pictures in each of worst.png and best.png.
+    predict: image to classes, to show.
+
+  Returns:
+    The tables, in Markdown, for people to read.
+  """
+  confusion = findings.confusions.sum(axis=0)
+  summary = {
+    **facts,
+    "num_images": len(findings.names),
+    **_scores(confusion, dataset.class_names),
+    "bands": [
+      {"half_width": width, **_scores(band, dataset.class_names)}
+      for width, band in zip(widths, findings.bands, strict=True)
+    ],
+    "confusion": confusion.tolist(),
+    "device": jax.devices()[0].device_kind,
+    "cores": command_line.num_cores(),
+    "jax": jax.__version__,
+  }
+  fcn.writers.write_json(folder / SUMMARY_FILE, summary)
+  table = _table(summary, confusion, dataset.class_names)
+  (folder / TABLE_FILE).write_text(table, encoding="utf-8")
+  of_images = [fcn.metrics.scores(one) for one in findings.confusions]
+  _write_per_image(folder / PER_IMAGE_FILE, findings.names, of_images)
+  fcn.visualize.confusion_matrix(
+    folder / CONFUSION_FILE, confusion, dataset.class_names
+  )
+  _draw_bands(folder / BANDS_FILE, summary)
+  # Images without labels have no accuracy, and are neither.
+  accuracies = np.array([scores.pixel_accuracy for scores in of_images])
+  order = np.argsort(accuracies, kind="stable")
+  order = order[: np.sum(np.isfinite(accuracies))]
+  for name, indices in (
+    (WORST_FILE, order[:num_pictures]),
+    (BEST_FILE, order[::-1][:num_pictures]),
+  ):
+    _draw_pictures(folder / name, indices, accuracies, dataset, predict)
+  return table
+
+
+def _scores(
+  confusion: np.ndarray, class_names: Sequence[str]
+) -> dict[str, Any]:
+  scores = fcn.metrics.scores(confusion)._asdict()
+  class_iu = scores.pop("class_iu").tolist()
+  return {**scores, "class_iu": dict(zip(class_names, class_iu, strict=True))}
+
+
+def _table(
+  summary: dict[str, Any], confusion: np.ndarray, class_names: Sequence[str]
+) -> str:
+  """Three Markdown tables: the scores, each class, and the bands."""
+  true = confusion.sum(axis=1)
+  with np.errstate(invalid="ignore"):
+    accuracies = np.diag(confusion) / true
+  shares = true / true.sum()
+  scales = " ".join(f"{scale:g}" for scale in summary["scales"])
+  lines = [
+    "| pixel accuracy | mean accuracy | mean IU | frequency weighted IU |",
+    "| ---: | ---: | ---: | ---: |",
+    _row(
+      summary[name]
+      for name in (
+        "pixel_accuracy",
+        "mean_accuracy",
+        "mean_iu",
+        "frequency_weighted_iu",
+      )
+    ),
+    "",
+    "| class | share of pixels | accuracy | IU |",
+    "| --- | ---: | ---: | ---: |",
+    *(
+      f"| {name} {_row([share, accuracy, summary['class_iu'][name]])}"
+      for name, share, accuracy in zip(
+        class_names, shares, accuracies, strict=True
+      )
+    ),
+    "",
+    "| half width of the band in pixels | mean IU | pixel accuracy |",
+    "| ---: | ---: | ---: |",
+    *(
+      f"| {band['half_width']} "
+      + _row([band["mean_iu"], band["pixel_accuracy"]])
+      for band in summary["bands"]
+    ),
+    f"| all pixels {_row([summary['mean_iu'], summary['pixel_accuracy']])}",
+    "",
+    f"In percent, on the {summary['num_images']} images of the split "
+    f"{summary['split']} at their native size; step {summary['step']} of "
+    f"{summary['run']}. Pictures are resized by {summary['resize']:g} times "
+    f"the scales {scales}{', and mirrored' if summary['flip'] else ''}. "
+    "Bands are pixels that close to another label, void left out.",
+    "",
+  ]
+  return "\n".join(lines)
+
+
+def _row(values) -> str:
+  return "| " + " | ".join(_percent(value) for value in values) + " |"
+
+
+def _percent(value: float) -> str:
+  return "-" if np.isnan(value) else f"{100 * value:.1f}"
+
+
+def _write_per_image(
+  path: pathlib.Path,
+  names: Sequence[str],
+  scores: Sequence[fcn.metrics.Scores],
+) -> None:
+  with path.open("w", newline="", encoding="utf-8") as file:
+    rows = csv.writer(file)
+    rows.writerow(["name", "pixel_accuracy", "mean_iu"])
+    for name, one in zip(names, scores, strict=True):
+      rows.writerow([name, one.pixel_accuracy, one.mean_iu])
+
+
+def _draw_bands(path: pathlib.Path, summary: dict[str, Any]) -> None:
+  """Draws the scores of the bands against their width."""
+  figure = matplotlib.figure.Figure((6, 4), layout="constrained")
+  axes = figure.subplots()
+  bands = sorted(summary["bands"], key=lambda band: band["half_width"])
+  widths = [band["half_width"] for band in bands]
+  for name, label in (
+    ("mean_iu", "mean IU"),
+    ("pixel_accuracy", "pixel accuracy"),
+  ):
+    (line,) = axes.plot(
+      widths, [100 * band[name] for band in bands], marker="o", label=label
+    )
+    axes.axhline(
+      100 * summary[name],
+      color=line.get_color(),
+      linestyle="--",
+      linewidth=1,
+      label=f"{label}, all pixels",
+    )
+  axes.set_xlabel("half width of the band along boundaries (pixels)")
+  axes.set_ylabel("score in the band (%)")
+  axes.set_ylim(0, 100)
+  axes.grid(alpha=0.3)
+  axes.legend()
+  figure.savefig(path, dpi=90)
+
+
+def _draw_pictures(
+  path: pathlib.Path,
+  indices: Sequence[int],
+  accuracies: np.ndarray,
+  dataset: fcn.data.Dataset,
+  predict: Callable[[np.ndarray], np.ndarray],
+) -> None:
+  examples = [dataset.source[int(index)] for index in indices]
+  classes = [predict(example.image) for example in examples]
+  fcn.visualize.predictions(
+    path,
+    {
+      "image": [example.image for example in examples],
+      "truth": [example.label for example in examples],
+      "prediction": classes,
+      "errors": [
+        fcn.visualize.errors(example.label, found)
+        for example, found in zip(examples, classes, strict=True)
+      ],
+    },
+    dataset.class_names,
+    dataset.palette,
+    row_titles=[
+      f"{example.name}: {100 * accuracies[index]:.1f} %"
+      for example, index in zip(examples, indices, strict=True)
+    ],
+    column_width=2.4,
+  )
