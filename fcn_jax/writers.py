@@ -134,8 +134,10 @@ class TensorBoard:
     return self
 
   def __exit__(self, *exception: object) -> None:
-    self.flush()
-    self._file.close()
+    try:
+      self.flush()
+    finally:
+      self._file.close()
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
     """Adds a point to each of some curves.

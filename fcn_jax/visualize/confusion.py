@@ -56,7 +56,7 @@ def _draw(
 
   side = max(3.0, cell * num_classes)
   figure = matplotlib.figure.Figure(
-    (side + 2.8, side + 1.6), layout="constrained", dpi=100
+    (side + 2.8, side + 1.6), layout="compressed", dpi=100
   )
   axes = figure.subplots()
   # Classes without a true pixel, whose row is not defined, are grey.

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import matplotlib.axes
 import matplotlib.figure
-import matplotlib.ticker
 import numpy as np
 
 
@@ -122,9 +121,6 @@ def _draw_noisy(
   """Draws positive values; many of them with their moving mean."""
   if np.any(values > 0):
     axes.set_yscale("log")
-    # Written out, as 0.3 instead of 3 x 10^-1.
-    axes.yaxis.set_major_formatter(matplotlib.ticker.LogFormatter())
-    axes.yaxis.set_minor_formatter(matplotlib.ticker.LogFormatter())
   if len(values) <= _MAX_POINTS:
     axes.plot(steps, values)
     return
