@@ -224,6 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = folder_of(options, network.step)
     check_folder(folder, options.overwrite)
     dataset = load_split(options, network)
+  # Once, not for each image.
+  network = dataclasses.replace(
+    network, variables=jax.device_put(network.variables)
+  )
   findings = score(options, network, dataset)
   folder.mkdir(parents=True, exist_ok=True)
   print(

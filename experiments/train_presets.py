@@ -201,7 +201,9 @@ PRESETS = {
     ),
   ),
   # Command: python experiments/train.py camvid_small --data-dir CAMVID
-  # Hardware: two CPU cores, under an hour.
+  # Hardware: two CPU cores, 20 minutes to an hour.
+  # Seen: mean IU on the test split at native size 46.0 (best by validation),
+  # 47.6 (last), 49.5 (last, three scales and mirrored).
   "camvid_small": (
     "CamVid at half size, small trunk: under an hour on two CPU cores.",
     Train(
