@@ -64,6 +64,8 @@ def test_everything_public_says_what_it_does(member):
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_names_of_arguments_follow_the_conventions(member):
+  if inspect.isclass(member) and issubclass(member, Exception):
+    return  # Python does not tell what these take.
   parameters = inspect.signature(member).parameters
   if not inspect.isclass(member):
     # Random keys come first; switches are given by name, without a default.
