@@ -257,4 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-  main()
+  try:
+    main()
+  except KeyboardInterrupt:
+    # Before the first step, or at the second Ctrl-C.
+    sys.exit("interrupted; the same command goes on from what is saved.")

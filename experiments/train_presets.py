@@ -186,7 +186,7 @@ PRESETS = {
     ),
   ),
   # Command: python experiments/train.py folder --data-dir PICTURES
-  # Hardware: any; about an hour on two CPU cores, at 96x96 crops.
+  # Hardware: any; on two CPU cores a step is as large as one of camvid_small.
   # Expected: depends on the pictures; raise crop_size and steps on a GPU.
   "folder": (
     "Pictures and masks of your own, small trunk, from scratch.",

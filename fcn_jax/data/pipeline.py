@@ -7,6 +7,7 @@ A source is anything with a length and, by number, examples with the attributes
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -225,7 +226,7 @@ def train_batches(
       flags.FLAGS.mark_as_parsed()
     dataset = dataset.mp_prefetch(
       grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=1),
-      worker_init_fn=_end_with_parent,
+      worker_init_fn=_leave_signals_to_parent,
     )
   return iter(dataset)
 
@@ -357,9 +358,14 @@ def _shuffled(
   return dataset.repeat(num_epochs)
 
 
-def _end_with_parent(index: int, count: int) -> None:
-  """Lets a worker end when its parent was killed; Grain's wait forever."""
+def _leave_signals_to_parent(index: int, count: int) -> None:
+  """Lets a worker end when its parent does, and not before.
+
+  Grain's wait forever for a parent that was killed. Ctrl-C goes to all
+  processes of a terminal, but the parent may want to end in order.
+  """
   del index, count
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
 
   def wait() -> None:
