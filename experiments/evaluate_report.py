@@ -85,7 +85,8 @@ def write(
     (WORST_FILE, order[:num_pictures]),
     (BEST_FILE, order[::-1][:num_pictures]),
   ):
-    _draw_pictures(folder / name, indices, accuracies, dataset, predict)
+    if len(indices):
+      _draw_pictures(folder / name, indices, accuracies, dataset, predict)
   return table
 
 
