@@ -7,6 +7,7 @@ by one rename, the last act. See `step_folders` for what is in it.
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -243,6 +244,8 @@ class Checkpoints:
     step = facts["step"]
     partial = self.folder / f"{_PARTIAL}{step:08d}"
     try:
+      # Orbax would say it in many words, from many threads.
+      _check_room(self.folder, arrays)
       step_folders.write(partial, arrays, facts)
       os.rename(partial, _path(self.folder, step))
       step_folders.sync(self.folder)
@@ -411,6 +414,18 @@ def _check_finite(
           "go on from an earlier step, with a lower learning rate or with "
           "clipped gradients."
         )
+
+
+def _check_room(
+  folder: pathlib.Path, arrays: Mapping[str, step_folders.HostArrays]
+) -> None:
+  needed, free = num_bytes(arrays), shutil.disk_usage(folder).free
+  if free < needed:
+    raise OSError(
+      errno.ENOSPC,
+      f"No space left on device: {needed / 1e6:.1f} MB are needed, and "
+      f"{free / 1e6:.1f} MB free",
+    )
 
 
 @contextlib.contextmanager

@@ -536,6 +536,34 @@ def test_a_full_disk_is_one_clear_error_and_costs_no_step(
   assert not caplog.records
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+  """A real disk of 3 MB, where one may be mounted."""
+  folder = tmp_path / "disk"
+  folder.mkdir()
+  command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder]
+  if (
+    not shutil.which("mount") or subprocess.run(command, check=False).returncode
+  ):
+    pytest.skip("a disk may not be mounted here")
+  yield folder
+  subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_without_room_leaves_the_steps_that_are_there(small_disk, capfd):
+  state = {"params": np.ones(400_000, np.float32)}
+  with checkpoints.Checkpoints(small_disk) as saved:
+    saved.save(1, state, metadata={})
+    saved.wait()
+    saved.save(2, state, metadata={})
+    with pytest.raises(OSError, match=r"newest good step: 1.*No space left"):
+      saved.wait()
+    assert saved.steps() == (1,)
+    assert not list(small_disk.glob(".partial*"))
+    assert_same_bits(saved.restore_latest(state).state, state)
+  assert capfd.readouterr().err == ""
+
+
 # Readers.
 
 
