@@ -534,3 +534,20 @@ def test_shapes_go_through_the_whole_pipeline(tmp_path):
   )
   assert batch.images.shape == (4, 96, 96, 3)
   assert 0 in batch.labels
+
+
+def test_the_examples_of_a_batch_are_known_without_reading_them():
+  # Each image is of one grey, its number.
+  source = [
+    data.Example(
+      np.full((4, 4, 3), i, np.uint8), np.zeros((4, 4), np.int32), str(i)
+    )
+    for i in range(7)
+  ]
+  options = {"batch_size": 3, "seed": 11}
+  batches = pipeline.train_batches(
+    source, crop_size=(4, 4), num_classes=1, **options
+  )
+  for number, batch in zip(range(6), batches, strict=False):
+    indices = pipeline.indices_of_batch(7, number=number, **options)
+    assert indices == batch.images[:, 0, 0, 0].tolist()

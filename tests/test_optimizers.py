@@ -146,3 +146,18 @@ def test_adamw_decays_kernels_and_not_biases():
     updates["conv"]["kernel"], -0.1 * 0.5 * kernel, rtol=1e-5
   )
   assert not np.any(updates["conv"]["bias"])
+
+
+def test_the_average_of_the_parameters_forgets_the_first_ones_soon():
+  decay, params = 0.5, {"w": jnp.array([4.0])}
+  optimizer = optimizers.with_average(optax.sgd(1.0), decay=decay)
+  state = optimizer.init(params)
+  expected = 4.0
+  for count in range(8):
+    updates, state = optimizer.update({"w": jnp.array([0.5])}, state, params)
+    params = optax.apply_updates(params, updates)
+    share = min(decay, (1 + count) / (10 + count))
+    expected = share * expected + (1 - share) * float(params["w"][0])
+    average = optimizers.average_of(state)
+    np.testing.assert_allclose(average["w"], [expected], rtol=1e-6)
+  assert optimizers.average_of(optax.sgd(1.0).init(params)) is None

@@ -294,3 +294,28 @@ def test_batch_statistics_are_part_of_the_state():
   assert set(state.model_state) == {"batch_stats"}
   chex.assert_trees_all_equal_shapes_and_dtypes(state, before)
   assert set(fcn.train.variables(state)) == {"params", "batch_stats"}
+
+
+def test_a_step_that_is_not_finite_can_leave_all_but_its_number(warm):
+  step = fcn.train.make_train_step(
+    PLAIN, SGD, normalize="valid", skip_nonfinite=True
+  )
+  batch = example_batch()
+  images = batch.images.astype(jnp.float32)
+  bad = batch._replace(images=images.at[0, 5, 5, 0].set(jnp.nan))
+  state, metrics = step(jax.device_put(warm), bad, KEY)
+  assert not metrics.is_finite
+  assert int(state.step) == int(warm.step) + 1
+  jax.tree.map(
+    np.testing.assert_array_equal, state, warm._replace(step=state.step)
+  )
+  good, metrics = step(state, batch._replace(images=images), KEY)
+  assert metrics.is_finite
+  # Without momentum from before, the kernels move by rate times gradient.
+  moved = jax.tree.map(
+    lambda new, old: (new - old) / 0.01 / (1 if new.ndim > 1 else 2),
+    good.params,
+    warm.params,
+  )
+  norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(moved)))
+  np.testing.assert_allclose(metrics.gradient_norm, norm, rtol=1e-3)
