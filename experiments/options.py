@@ -37,7 +37,7 @@ class DataOptions:
   warmup_steps: int = 20
   """Steps of linear increase of the learning rate."""
   overwrite: bool = False
-  """Delete the run in workdir and start anew."""
+  """Delete the run in workdir and start anew; leave it out to go on."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,11 +85,20 @@ def check(config: train_presets.Train) -> bool:
     raise ValueError(f"{workdir} is a file; give a folder as --workdir.")
   if not (workdir / CONFIG_FILE).exists():
     there = list(workdir.iterdir()) if workdir.exists() else []
-    foreign = sorted(path.name for path in there if path.name not in CONTENTS)
+    # A run that was killed at its very beginning leaves a partial file.
+    names = {path.name.removesuffix(".partial") for path in there}
+    foreign = sorted(names - {*CONTENTS})
     if foreign:
       raise ValueError(
         f"{workdir} holds {foreign[0]}, which is not from a run of train.py, "
         "and will not be touched: give another --workdir."
+      )
+    parts = sorted(names - {CONFIG_FILE})
+    if parts and not config.overwrite:
+      raise ValueError(
+        f"{workdir} holds {parts[0]} of a run, but not its {CONFIG_FILE}: "
+        "bring that back, delete the rest with --overwrite, or give another "
+        "--workdir."
       )
     return False
   before = read_config(workdir)
@@ -121,7 +130,8 @@ def claim(config: train_presets.Train) -> None:
   Deletes the run that is there if that was asked for: check all else first.
   """
   if config.overwrite:
-    for name in CONTENTS:
+    # The options last: what is left of a run is known as such till the end.
+    for name in reversed(CONTENTS):
       path = config.workdir / name
       if path.is_dir():
         shutil.rmtree(path)

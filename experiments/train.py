@@ -175,6 +175,8 @@ def run(config: train_presets.Train) -> None:
         "validation": validation.fingerprint,
       },
     }
+    # The pipeline checks its options when it is made.
+    batches.starting_at(0).close()
     folder = config.workdir / run_folder.CHECKPOINTS
     restored, state, origin = None, None, ""
     if goes_on or folder.exists():
@@ -197,6 +199,9 @@ def run(config: train_presets.Train) -> None:
   # Copied: arrays of the host may be shared with the device on a CPU.
   state = jax.device_put(jax.tree.map(jnp.array, state), state_sharding)
   number = run_folder.num_starts(config.workdir)
+  warning = ""
+  if config.overwrite:
+    warning = " Leave --overwrite out then: it would delete the run."
   parts = train_loop.Parts(
     model=model,
     step=recipe.make_train_step(config, model, optimizer, sampler),
@@ -232,7 +237,7 @@ def run(config: train_presets.Train) -> None:
       ).train(state, mean_iu=mean_iu)
       print(train_report.write(config, checkpoints.best(), validation))
   except train_loop.Interrupted as reason:
-    print(f"{config.workdir}: {reason}", file=sys.stderr)
+    print(f"{config.workdir}: {reason}{warning}", file=sys.stderr)
     # As shells report it.
     sys.exit(128 + reason.signal_number)
   except train_loop.NonFiniteError as error:
@@ -240,7 +245,7 @@ def run(config: train_presets.Train) -> None:
   except OSError as error:
     sys.exit(
       f"error: {config.workdir}: {error} Once that is mended, the same "
-      "command goes on from the newest checkpoint."
+      f"command goes on from the newest checkpoint.{warning}"
     )
 
 

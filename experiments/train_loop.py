@@ -264,8 +264,9 @@ class Run:
     good = f"step {steps[-1]}" if steps else "none, as none was due"
     raise NonFiniteError(
       f"{finding}. The last good checkpoint is {good}. Look at these images, "
-      "lower the learning rate, bound the gradient with --clip-norm, or leave "
-      "out such steps with --max-skipped."
+      "or leave out such steps with --max-skipped. A lower learning rate or "
+      "--clip-norm make another run: give another --workdir, and --init to "
+      "begin with this one's best parameters."
     )
 
   def _write_row(self, number: int) -> None:
@@ -335,7 +336,6 @@ class Run:
       "mean_accuracy": scores.mean_accuracy,
       "frequency_weighted_iu": scores.frequency_weighted_iu,
     }
-    self._checkpoints.score(number, scores.mean_iu)
     self._board.scalars(
       number,
       {
@@ -352,7 +352,6 @@ class Run:
       picture = self._picture(state, index)
       self._board.image(number, f"validation/picture_{index}", picture)
     self._board.flush()
-    # Last: with this row the validation is done.
     fcn.writers.append_json_line(
       self._metrics_file,
       {
@@ -364,6 +363,8 @@ class Run:
         "class_iu": class_iu,
       },
     )
+    # Last: a step that has a score is not validated again.
+    self._checkpoints.score(number, scores.mean_iu)
     self._show(mean_iu=f"{scores.mean_iu:.3f}")
     best = self._checkpoints.best()
     self._bar.write(

@@ -169,7 +169,8 @@ def _papers_voc(name: str, **changes) -> Train:
   return Train(**settings)
 
 
-# An ImageNet classifier as an FCN of this package, of 1000 classes or none.
+# An ImageNet classifier as a run of this package. Such weights cannot be
+# converted here yet, so the presets that begin with it cannot start.
 _VGG16 = pathlib.Path("runs/vgg16_imagenet")
 
 PRESETS = {
@@ -260,7 +261,7 @@ PRESETS = {
   # Hardware: one GPU with 12 GB; days on the papers' own. Not run by us.
   # Expected (released nets): mean IU 63.6.
   "voc_fcn32s": (
-    "The papers' FCN-32s on VOC by heavy learning, from VGG16.",
+    "The papers' FCN-32s on VOC. Its VGG16 weights cannot be converted yet.",
     _papers_voc("voc_fcn32s", init=_VGG16),
   ),
   # Command: python experiments/train.py voc_fcn16s --data-dir VOC

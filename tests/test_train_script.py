@@ -575,3 +575,28 @@ def test_the_counts_of_a_run_survive_a_checkpoint_to_the_bit():
   )
   as_json = json.loads(json.dumps(dataclasses.asdict(progress)))
   assert train_loop.Progress.from_json(as_json) == progress
+
+
+@pytest.mark.parametrize(
+  "more", [["--hue=0.9"], ["--crop-size=None", "--min-labelled=0.5"]]
+)
+def test_options_of_the_pipeline_are_checked_before_a_run_is_deleted(
+  copy, prepared_dir, capsys, more
+):
+  before = listing(copy)
+  with pytest.raises(SystemExit) as ended:
+    train.main(command(copy, prepared_dir, "--overwrite", *more))
+  assert ended.value.code == 1
+  assert capsys.readouterr().err.startswith("error: ")
+  assert listing(copy) == before
+
+
+def test_what_is_left_of_a_run_is_no_new_one(copy, tmp_path, prepared_dir):
+  config = dataclasses.replace(run_folder.read_config(copy), workdir=copy)
+  (copy / "config.json").rename(tmp_path / "config.json")
+  with pytest.raises(ValueError, match="of a run, but not its config.json"):
+    run_folder.check(config)
+  begun = tmp_path / "begun"
+  begun.mkdir()
+  (begun / "config.json.partial").touch()
+  assert not run_folder.check(dataclasses.replace(config, workdir=begun))
