@@ -59,6 +59,9 @@ class Options:
   band_widths: tuple[int, ...] = (1, 2, 4, 8, 16)
   """Half widths in pixels of the bands along boundaries that are scored by
   themselves."""
+  tile_size: int = 1024
+  """Side in pixels of the largest square that the network is given at once;
+  larger pictures with group normalization need a larger one."""
   num_pictures: int = 4
   """Pictures in each of worst.png and best.png."""
   out: pathlib.Path | None = None
@@ -96,7 +99,7 @@ def folder_of(options: Options, step: int) -> pathlib.Path:
 
 def check_options(options: Options) -> None:
   """Raises a `ValueError` for an option out of its range."""
-  command_line.check_at_least_one(options, ("num_pictures",))
+  command_line.check_at_least_one(options, ("num_pictures", "tile_size"))
   scales, widths = options.scales, options.band_widths
   training.check_conditions(
     options,
@@ -152,6 +155,7 @@ def predict(
     image,
     scales=tuple(network.config.resize * scale for scale in options.scales),
     flip=options.flip,
+    tile_size=options.tile_size,
   )
 
 
