@@ -291,13 +291,13 @@ PRESETS = {
   # Command: python experiments/train.py voc_fcn8s_at_once --data-dir VOC
   # Hardware: as voc_fcn32s. Expected (released nets): mean IU 65.4.
   "voc_fcn8s_at_once": (
-    "The papers' FCN-8s on VOC in one go, by heavy learning, from VGG16.",
+    "The papers' FCN-8s on VOC in one go. Weights: as voc_fcn32s.",
     _papers_voc("voc_fcn8s_at_once", stride=8, at_once=True, init=_VGG16),
   ),
   # Command: python experiments/train.py voc_fcn32s_accumulated --data-dir VOC
   # Hardware: as voc_fcn32s. PAMI's comparison of recipes: 20 images an update.
   "voc_fcn32s_accumulated": (
-    "The papers' FCN-32s on VOC, gradients of 20 images accumulated.",
+    "The papers' FCN-32s, 20 images an update. Weights: as voc_fcn32s.",
     _papers_voc(
       "voc_fcn32s_accumulated", momentum=0.9, accumulate=20, init=_VGG16
     ),
@@ -305,7 +305,7 @@ PRESETS = {
   # Command: python experiments/train.py voc_fcn32s_online --data-dir VOC
   # Hardware: as voc_fcn32s. PAMI's comparison of recipes: momentum 0.9.
   "voc_fcn32s_online": (
-    "The papers' FCN-32s on VOC, online: one image a step, momentum 0.9.",
+    "The papers' FCN-32s on VOC, online, momentum 0.9. Weights: as voc_fcn32s.",
     _papers_voc("voc_fcn32s_online", momentum=0.9, init=_VGG16),
   ),
 }
