@@ -1,0 +1,274 @@
+"""Tensors out of the pickles that torch.save writes, which are never run.
+
+A pickle is a program for a small machine with a stack, and Python's machine
+calls whatever the program names. The machine below has only the instructions
+of which dicts of tensors consist, as `pickletools` decodes them, and calls
+nothing: a tensor becomes a note of where its elements are. What names anything
+else is refused. Dicts have strings and integers as keys, as hashing nested
+tuples may take for ever.
+"""
+
+import pickletools
+from typing import Any, BinaryIO, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+# The types of elements; torch has more, which no network here has.
+_DTYPES = {
+  "torch.DoubleStorage": np.dtype("<f8"),
+  "torch.FloatStorage": np.dtype("<f4"),
+  "torch.HalfStorage": np.dtype("<f2"),
+  "torch.BFloat16Storage": np.dtype(jnp.bfloat16),
+  "torch.LongStorage": np.dtype("<i8"),
+  "torch.IntStorage": np.dtype("<i4"),
+  "torch.ShortStorage": np.dtype("<i2"),
+  "torch.CharStorage": np.dtype("i1"),
+  "torch.ByteStorage": np.dtype("u1"),
+  "torch.BoolStorage": np.dtype("?"),
+}
+# `_rebuild_tensor` and the class itself are of 2017 and before (VGG16's file).
+_TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+_PARAMETERS = (
+  "torch._utils._rebuild_parameter",
+  "torch.nn.parameter.Parameter",
+)
+_DICT = "collections.OrderedDict"
+_ALLOWED = {_DICT, *_TENSORS, *_PARAMETERS, *_DTYPES}
+
+# Instructions that push what follows them in the file, or a constant.
+_NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
+_STRINGS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "SHORT_BINSTRING"}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+# Those of NumPy; the product of very many sizes may take for ever.
+_MOST_AXES = 64
+
+
+class Refused(ValueError):
+  """The file holds, or asks for, something else than tensors."""
+
+
+class Storage(NamedTuple):
+  """Elements in a row, of which tensors are views.
+
+  Attributes:
+    key: its name in the file.
+    dtype: of an element.
+    start: its first element among those of that name.
+    size: number of elements.
+  """
+
+  key: str
+  dtype: np.dtype
+  start: int
+  size: int
+
+
+class Tensor(NamedTuple):
+  """Where the elements of a tensor are; the numbers are not checked yet.
+
+  Attributes:
+    storage: what it is a view of.
+    offset: of its first element in the storage.
+    shape: its sizes.
+    strides: steps between neighbours along each axis, in elements.
+  """
+
+  storage: Storage
+  offset: int
+  shape: tuple[int, ...]
+  strides: tuple[int, ...]
+
+
+class Parameter:
+  """A tensor that old files name first and describe afterwards."""
+
+  def __init__(self, tensor: Any = None):
+    self.tensor = tensor
+
+
+class _Global(NamedTuple):
+  name: str
+
+
+def load(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+  """Reads one pickle of dicts, lists, tuples, numbers, strings and tensors.
+
+  Args:
+    stream: the pickle begins at its position, and what follows is left.
+
+  Returns:
+    The object, with `Tensor` and `Parameter` in place of tensors, and the
+    storages by key. An OrderedDict becomes a dict, without its attributes.
+
+  Raises:
+    Refused: there is more in it than these.
+    ValueError: this is no pickle, or a damaged one.
+  """
+  try:
+    return _run(stream)
+  except Refused:
+    raise
+  except (ValueError, IndexError, KeyError, TypeError) as error:
+    raise ValueError(
+      f"its list of tensors is damaged ({_short(error)}). Download it again"
+    ) from error
+
+
+def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+  stack, outer, memo, storages = [], [], {}, {}
+  for opcode, argument, _ in pickletools.genops(stream):
+    match opcode.name:
+      case "PROTO" | "FRAME":
+        pass
+      case "STOP":
+        return stack.pop(), storages
+      case name if name in _NUMBERS or name in _STRINGS:
+        stack.append(argument)
+      case name if name in _CONSTANTS:
+        stack.append(_CONSTANTS[name])
+      case name if name in _TUPLES:
+        start = len(stack) - _TUPLES[name]
+        stack[start:] = [tuple(_from(stack, start))]
+      case "EMPTY_DICT":
+        stack.append({})
+      case "EMPTY_LIST":
+        stack.append([])
+      case "MARK":
+        outer.append(stack)
+        stack = []
+      case "TUPLE" | "APPENDS" | "SETITEMS" as name:
+        items, stack = stack, outer.pop()
+        if name == "TUPLE":
+          stack.append(tuple(items))
+        elif name == "APPENDS":
+          _append(stack[-1], items)
+        else:
+          pairs = zip(items[::2], items[1::2], strict=True)
+          _set(stack[-1], pairs)
+      case "APPEND":
+        item = stack.pop()
+        _append(stack[-1], [item])
+      case "SETITEM":
+        value, key = stack.pop(), stack.pop()
+        _set(stack[-1], [(key, value)])
+      case "BINPUT" | "LONG_BINPUT":
+        memo[argument] = stack[-1]
+      case "MEMOIZE":
+        memo[len(memo)] = stack[-1]
+      case "BINGET" | "LONG_BINGET":
+        stack.append(memo[argument])
+      case "GLOBAL":
+        stack.append(_global(argument.replace(" ", ".", 1)))
+      case "STACK_GLOBAL":
+        name, module = stack.pop(), stack.pop()
+        stack.append(_global(f"{_short(module)}.{_short(name)}"))
+      case "BINPERSID":
+        storage = _storage(stack.pop())
+        stack.append(storage)
+        storages.setdefault(storage.key, storage)
+      case "REDUCE" | "NEWOBJ":
+        arguments, called = stack.pop(), stack.pop()
+        stack.append(_made(called, arguments))
+      case "BUILD":
+        state = stack.pop()
+        _build(stack[-1], state)
+      case name:
+        raise Refused(_more_than_tensors(f"{name} {_short(argument)}"))
+  raise AssertionError("genops ends with STOP, or with an error")
+
+
+def _from(stack: list[Any], start: int) -> list[Any]:
+  if start < 0:
+    raise IndexError("too few items")
+  return stack[start:]
+
+
+def _append(target: Any, items: list[Any]) -> None:
+  if type(target) is not list:
+    raise TypeError("items for something that is no list")
+  target.extend(items)
+
+
+def _set(target: Any, pairs: Any) -> None:
+  if type(target) is not dict:
+    raise TypeError("items for something that is no dict")
+  for key, value in pairs:
+    if type(key) not in (str, int):
+      raise Refused(_more_than_tensors(f"a key of type {type(key).__name__}"))
+    target[key] = value
+
+
+def _global(name: str) -> _Global:
+  if name not in _ALLOWED:
+    raise Refused(_more_than_tensors(_short(name)))
+  return _Global(name)
+
+
+def _storage(identity: Any) -> Storage:
+  """From ("storage", type, key, device, size), and in old files a view."""
+  match identity:
+    case ("storage", _Global(name), str(key), _, int(size), *rest) if (
+      name in _DTYPES and size >= 0
+    ):
+      match rest:
+        case [] | [None]:
+          return Storage(key, _DTYPES[name], 0, size)
+        case [(_, int(start), int(size))] if start >= 0 and size >= 0:
+          return Storage(key, _DTYPES[name], start, size)
+  raise Refused(_more_than_tensors("a persistent id that is no storage"))
+
+
+def _made(called: Any, arguments: Any) -> dict | Tensor | Parameter:
+  """What a call of one of the allowed names gives, without calling it."""
+  if type(called) is not _Global or type(arguments) is not tuple:
+    raise TypeError("a call of something that has no name")
+  name = called.name
+  match arguments:
+    case () if name == _DICT:
+      return {}
+    # As Python 2 writes it.
+    case (list(pairs),) if name == _DICT:
+      made = {}
+      _set(made, pairs)
+      return made
+    case (Storage(), int(), tuple(shape), tuple(strides), *rest) if (
+      name in _TENSORS
+      and len(shape) == len(strides) <= _MOST_AXES
+      and all(type(number) is int for number in (*shape, *strides))
+      # requires_grad, hooks, and whether it is negated or conjugated.
+      and (len(rest) < 3 or not rest[2])
+    ):
+      return Tensor(*arguments[:4])
+    case () if name == "torch.nn.parameter.Parameter":
+      return Parameter()
+    case (Tensor() as tensor, *_) if name in _PARAMETERS:
+      return Parameter(tensor)
+  raise Refused(_more_than_tensors(f"{name} with other arguments than tensors"))
+
+
+def _build(target: Any, state: Any) -> None:
+  """Takes the tensor out of a state; the rest of it is for training."""
+  if type(target) is Parameter:
+    match state:
+      # Tensor, then what torch sets with it; three items have no tensor.
+      case (Tensor() as tensor, _, _, _, _):
+        target.tensor = tensor
+  elif type(target) is not dict:
+    raise Refused(_more_than_tensors(f"a state of a {type(target).__name__}"))
+
+
+def _short(value: Any) -> str:
+  """The beginning of a text that may be long, or not printable."""
+  if type(value) in (str, int) or isinstance(value, Exception):
+    return ascii(str(value))[1:-1][:120]
+  return type(value).__name__
+
+
+def _more_than_tensors(found: str) -> str:
+  return (
+    f"holds more than tensors: it asks for {found}. Nothing of it was run."
+    " Save the state dict alone: torch.save(model.state_dict(), path)"
+  )
