@@ -262,17 +262,19 @@ def pixels_seen(chain: Chain, first: int, last: int) -> tuple[int, int]:
 
 
 def fcn_chain(
-  trunk: Sequence[Layer], stride: int, *, final: Layer | None = None
+  trunk: Sequence[Layer],
+  stride: int,
+  *,
+  skips: Sequence[str] = ("pool4", "pool3"),
+  final: Layer | None = None,
 ) -> Chain:
   """The layer lists of an FCN on a trunk, with or without skips.
 
-  Each skip halves the stride and is taken from the last layer of the trunk
-  whose outputs have the new stride (pool4 for 16, pool3 for 8).
-
   Args:
-    trunk: layers from the image to the coarsest features, of which those
-      before the classifier are named `pool...`.
+    trunk: layers from the image to the coarsest features.
     stride: stride of the fused scores, the trunk's divided by a power of two.
+    skips: names of the layers whose outputs have half the trunk's stride, a
+      quarter of it and so on; as many are used as `stride` asks for.
     final: the last transposed convolution; `bilinear_upsampling(stride)` if
       None. The released AlexNet has a kernel of 63 at stride 32.
 
@@ -280,27 +282,27 @@ def fcn_chain(
     ValueError: if the trunk has no layer for a skip of that stride.
   """
   trunk = tuple(trunk)
+  ends = {layer.name: i for i, layer in enumerate(trunk, start=1)}
   finest = grid(trunk).stride
-  fused, skips, fusions = trunk, [], []
-  while finest > stride:
+  fused, skipped, fusions = trunk, [], []
+  for name in skips:
+    if finest <= stride:
+      break
     finest /= 2
-    ends = [
-      i + 1
-      for i, layer in enumerate(trunk)
-      if layer.name.startswith("pool") and grid(trunk[: i + 1]).stride == finest
-    ]
-    if not ends:
-      raise ValueError(f"the trunk has no pooling layer of stride {finest}.")
+    layers = trunk[: ends.get(name, 0)]
+    if grid(layers).stride != finest:
+      raise ValueError(f"the trunk has no layer {name} of stride {finest}.")
     fused = (*fused, bilinear_upsampling(2, f"upscore{finest}"))
-    skips.append(trunk[: ends[-1]])
+    skipped.append(layers)
     fusions.append(fused)
   if finest != stride:
     raise ValueError(
-      f"stride {stride} cannot be reached from {grid(trunk).stride} by halving."
+      f"stride {stride} cannot be reached from {grid(trunk).stride} by halving "
+      f"it at the skips {', '.join(skips)}."
     )
   return Chain(
     score=trunk,
-    skips=tuple(skips),
+    skips=tuple(skipped),
     fused=tuple(fusions),
     upscore=(*fused, final or bilinear_upsampling(stride)),
   )

@@ -217,6 +217,56 @@ def fill_outside(
   return dataclasses.replace(score_map, scores=scores)
 
 
+def resize(
+  scores: jax.Array,
+  image_size: tuple[int, int],
+  *,
+  stride: int,
+  sizes: jax.Array | None = None,
+) -> jax.Array:
+  """Resizes score maps to their images, bilinearly, as PyTorch does.
+
+  The map of an image of H rows has ceil(H / stride) rows, which are spread
+  evenly over the image (`align_corners=False`): they lie less than `stride`
+  pixels apart where H is no multiple of it.
+
+  Args:
+    scores: [N, h, w, C].
+    image_size: height and width of the images, H and W.
+    stride: pixels between cells, rounded up.
+    sizes: [N, 2] int32, height and width of each image inside its array; None
+      if they are H and W.
+
+  Returns:
+    [N, H, W, C].
+  """
+  if sizes is None:
+    sizes = jnp.array([image_size], jnp.int32)
+  rows, columns = (
+    _resizing_matrix(cells, pixels, sizes[:, axis], stride)
+    for axis, (cells, pixels) in enumerate(
+      zip(scores.shape[1:3], image_size, strict=True)
+    )
+  )
+  # One matrix for all images, or one for each.
+  rows, columns = (
+    jnp.broadcast_to(matrix, (len(scores), *matrix.shape[1:]))
+    for matrix in (rows, columns)
+  )
+  return jnp.einsum("nHh,nhwc,nWw->nHWc", rows, scores, columns)
+
+
+def _resizing_matrix(num_cells, num_pixels, sizes, stride):
+  """What each cell contributes to each pixel: [N, pixels, cells]."""
+  sizes = sizes.astype(jnp.float32)[:, None]
+  used = jnp.ceil(sizes / stride)
+  pixels = jnp.arange(num_pixels, dtype=jnp.float32)[None]
+  place = (pixels + 0.5) * used / sizes - 0.5
+  place = jnp.clip(place, 0, used - 1)[..., None]
+  cells = jnp.arange(num_cells, dtype=jnp.float32).reshape(1, 1, -1)
+  return jnp.maximum(0, 1 - jnp.abs(place - cells))
+
+
 def interpolate_axis(
   values: jax.Array,
   *,

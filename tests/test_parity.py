@@ -111,7 +111,7 @@ def test_pooling_rounds_up_as_torch_does_in_ceil_mode(size):
     channels_first(inputs), 2, 2, ceil_mode=True
   )
   np.testing.assert_array_equal(
-    convolution.max_pool_2x2(jnp.asarray(inputs)),
+    convolution.max_pool(jnp.asarray(inputs), 2, 2, ceil_mode=True),
     expected.numpy().transpose(0, 2, 3, 1),
   )
 

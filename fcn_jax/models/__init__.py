@@ -1,8 +1,35 @@
 """The networks. The only folder that knows Flax."""
 
+from fcn_jax.models import alexnet
+from fcn_jax.models import blocks
 from fcn_jax.models import convolution
 from fcn_jax.models import fcn
+from fcn_jax.models import fcn_resnet
+from fcn_jax.models import googlenet
+from fcn_jax.models import late_fusion
+from fcn_jax.models import pixels
+from fcn_jax.models import resnet
 from fcn_jax.models import vgg
 from fcn_jax.models.fcn import FCN
+from fcn_jax.models.fcn_resnet import FCNResNet
+from fcn_jax.models.late_fusion import LateFusion
 
-__all__ = ["FCN", "convolution", "fcn", "vgg"]
+# Any of the networks: they share their call, `heads` and `chain`.
+Network = FCN | FCNResNet | LateFusion
+
+__all__ = [
+  "FCN",
+  "FCNResNet",
+  "LateFusion",
+  "Network",
+  "alexnet",
+  "blocks",
+  "convolution",
+  "fcn",
+  "fcn_resnet",
+  "googlenet",
+  "pixels",
+  "late_fusion",
+  "resnet",
+  "vgg",
+]

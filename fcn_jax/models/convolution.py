@@ -191,24 +191,46 @@ def _windows(inputs, kernel_shape):
   return jnp.concatenate(taps, axis=-1)
 
 
-def max_pool_2x2(inputs: jax.Array) -> jax.Array:
-  """Maximum of 2x2 cells with stride 2; the output size is rounded up.
+def max_pool(
+  inputs: jax.Array,
+  kernel: int,
+  stride: int,
+  *,
+  padding: int = 0,
+  ceil_mode: bool = False,
+) -> jax.Array:
+  """Maximum of square windows; cells outside the input do not count.
 
   Args:
     inputs: [N, H, W, C].
+    kernel: side of the windows.
+    stride: of the windows.
+    padding: cells that windows reach beyond the borders.
+    ceil_mode: whether the number of windows is rounded up, as by Caffe, and
+      not down.
 
   Returns:
-    [N, ceil(H / 2), ceil(W / 2), C]. Cells outside the input do not count.
+    [N, h, w, C].
   """
-  rows, columns = (side % 2 for side in inputs.shape[1:3])
-  inputs = jnp.pad(
-    inputs,
-    ((0, 0), (0, rows), (0, columns), (0, 0)),
-    constant_values=-jnp.inf,
+  for axis in (1, 2):
+    inputs = _max_along(inputs, axis, kernel, stride, padding, ceil_mode)
+  return inputs
+
+
+def _max_along(inputs, axis, kernel, stride, padding, ceil_mode):
+  room = inputs.shape[axis] + 2 * padding - kernel
+  missing = -room % stride if ceil_mode else 0
+  num_outputs = (room + missing) // stride + 1
+  pads = [(0, 0)] * inputs.ndim
+  pads[axis] = (padding, padding + missing)
+  inputs = jnp.pad(inputs, pads, constant_values=-jnp.inf)
+  taps = (
+    jax.lax.slice_in_dim(
+      inputs, tap, tap + (num_outputs - 1) * stride + 1, stride, axis
+    )
+    for tap in range(kernel)
   )
-  return functools.reduce(
-    _maximum, (inputs[:, i::2, j::2] for i in range(2) for j in range(2))
-  )
+  return functools.reduce(_maximum, taps)
 
 
 @jax.custom_jvp

@@ -1,6 +1,7 @@
 """Fully convolutional networks: a trunk, scores, and skips that refine them."""
 
 import functools
+from collections.abc import Mapping
 from typing import get_args
 
 import flax.linen as nn
@@ -10,11 +11,24 @@ import jax.numpy as jnp
 from fcn_jax import geometry
 from fcn_jax import types
 from fcn_jax import upsampling
+from fcn_jax.models import alexnet
+from fcn_jax.models import blocks
+from fcn_jax.models import checks
+from fcn_jax.models import googlenet
+from fcn_jax.models import pixels
+from fcn_jax.models import resnet
 from fcn_jax.models import vgg
 
 # Scales of pool4 and pool3 that let an 8-stride net be trained in one go
 # (PAMI 2017, section 4.3, "at-once").
 AT_ONCE_SCALES = (0.01, 0.0001)
+
+# The file of each backbone: its architectures, layer lists and trunk.
+BACKBONES = {
+  name: file
+  for file in (vgg, alexnet, googlenet, resnet)
+  for name in file.ARCHITECTURES
+}
 
 
 class FCN(nn.Module):
@@ -25,54 +39,79 @@ class FCN(nn.Module):
   upsampling to pixels is `upsampling.to_pixels`, outside the network.
 
   Parameters are named as in the papers: `conv1_1` ... `fc7`, `score_fr`,
-  `score_pool4`, `score_pool3`. Score layers begin at zero.
+  `score_pool4`, `score_pool3`; those of ResNets and of networks with several
+  heads alike. Score layers begin at zero.
 
   Attributes:
-    num_classes: classes to score, C.
-    backbone: trunk, one of `vgg.ARCHITECTURES`.
+    num_classes: classes to score, C; or those of each head, by its name, for
+      a network with several heads (section 5 of CVPR 2015, SIFT Flow). The
+      first head is the main one.
+    backbone: trunk, one of `BACKBONES`.
     stride: of the score map: 32, 16 or 8.
-    padding: "same", or "caffe" for the geometry of the released nets.
-    skip_scales: what pool4 and pool3 are multiplied by before their score
-      layers; `AT_ONCE_SCALES` to train stride 8 at once.
+    padding: "same"; "caffe" or "torchvision" for the geometry of the networks
+      that weights are from, see `blocks.Padding`.
+    inputs: what is done to the pixels; None for what the backbone's published
+      weights ask for. Images have as many channels as this has.
+    skip_scales: what the features of the skips are multiplied by before their
+      score layers; `AT_ONCE_SCALES` to train stride 8 at once.
     head_width: channels of fc6 and fc7; the backbone's own if None.
-    dropout_rate: of fc6 and fc7, in training.
+    dropout_rate: of fc6 and fc7 (elsewhere: of the last features), in
+      training.
     normalization: "none" as in the papers, or "batch" or "group" between
-      convolution and ReLU, to train from scratch.
+      convolution and ReLU; None for the backbone's own.
     dtype: of the computation; scores are float32 all the same.
     param_dtype: of the parameters.
   """
 
-  num_classes: int
+  num_classes: int | Mapping[str, int]
   backbone: str = "vgg16"
   stride: int = 8
-  padding: vgg.Padding = "same"
+  padding: blocks.Padding = "same"
+  inputs: pixels.Inputs | None = None
   skip_scales: tuple[float, float] = (1.0, 1.0)
   head_width: int | None = None
   dropout_rate: float = 0.5
-  normalization: vgg.Normalization = "none"
+  normalization: blocks.Normalization | None = None
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
     super().__post_init__()
-    for name, choices in (
-      ("backbone", tuple(vgg.ARCHITECTURES)),
-      ("stride", (32, 16, 8)),
-      ("padding", get_args(vgg.Padding)),
-      ("normalization", get_args(vgg.Normalization)),
-    ):
-      value = getattr(self, name)
-      if value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose one of {choices}.")
-    if not 1 <= self.num_classes <= types.IGNORE_LABEL:
-      raise ValueError(
-        f"num_classes is {self.num_classes}; it must be in "
-        f"1..{types.IGNORE_LABEL}, as label {types.IGNORE_LABEL} is void."
-      )
+    checks.choice("backbone", self.backbone, tuple(BACKBONES))
+    if self.inputs is None:
+      object.__setattr__(self, "inputs", self._architecture.inputs)
+    if self.normalization is None:
+      normalization = self._architecture.normalization
+      object.__setattr__(self, "normalization", normalization)
+    if isinstance(self.num_classes, Mapping):
+      # Pairs, as a module must be hashable and the heads have an order.
+      object.__setattr__(self, "num_classes", tuple(self.num_classes.items()))
+    checks.choice("stride", self.stride, (32, 16, 8))
+    checks.choice("padding", self.padding, BACKBONES[self.backbone].PADDINGS)
+    checks.choice(
+      "normalization", self.normalization, get_args(blocks.Normalization)
+    )
+    checks.num_classes(self.heads)
     if len(self.skip_scales) != 2:
       raise ValueError(
         f"skip_scales are {self.skip_scales}; give two, for pool4 and pool3."
       )
+
+  @property
+  def _architecture(self):
+    return BACKBONES[self.backbone].ARCHITECTURES[self.backbone]
+
+  @property
+  def num_channels(self) -> int:
+    """Channels of the images."""
+    return self.inputs.num_channels
+
+  @property
+  def heads(self) -> dict[str, int]:
+    """Classes of each head; the name of an only head is empty."""
+    if isinstance(self.num_classes, int):
+      return {"": self.num_classes}
+    return dict(self.num_classes)
 
   @property
   def edge(self) -> types.EdgeRule:
@@ -85,14 +124,19 @@ class FCN(nn.Module):
     Their crops and `check` are those of the released nets: they apply to
     `padding="caffe"` only.
     """
-    architecture = vgg.ARCHITECTURES[self.backbone]
-    trunk = vgg.layers(architecture, self.padding)
-    return geometry.fcn_chain(trunk, self.stride)
+    layers = BACKBONES[self.backbone].layers(self._architecture, self.padding)
+    # Where a cell's centre is a pixel's, the kernel has an odd size.
+    on_pixels = geometry.grid(layers).offset.denominator == 1
+    kernel = 2 * self.stride - (1 if on_pixels else 0)
+    final = geometry.Layer("upscore", kernel, self.stride, transposed=True)
+    return geometry.fcn_chain(
+      layers, self.stride, skips=self._architecture.skips, final=final
+    )
 
   @nn.compact
   def __call__(
     self, images: jax.Array, *, train: bool, sizes: jax.Array | None = None
-  ) -> types.ScoreMap:
+  ) -> types.ScoreMap | dict[str, types.ScoreMap]:
     """Scores images.
 
     With `sizes`, what lies below and to the right of an image is not seen: its
@@ -101,7 +145,8 @@ class FCN(nn.Module):
     whole arrays.
 
     Args:
-      images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size.
+      images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size. Other
+        channels if `inputs` has others.
       train: whether dropout (needs the key "dropout") and batch statistics
         (updates the collection "batch_stats") are those of training.
       sizes: [N, 2] int32, height and width of each image inside its array,
@@ -109,32 +154,19 @@ class FCN(nn.Module):
         if the images fill their arrays.
 
     Returns:
-      Score map with scores [N, h, w, C] float32. Its image size is H and W;
-      pixels outside an image have scores without meaning.
+      Score map with scores [N, h, w, C] float32, or one for each head by its
+      name. Its image size is H and W; pixels outside an image have scores
+      without meaning.
 
     Raises:
       ValueError: if the images or sizes have another shape.
     """
-    if images.ndim != 4 or images.shape[-1] != 3:
-      raise ValueError(
-        f"images have shape {images.shape}; they must be [N, H, W, 3]. For a "
-        "single image, give image[None]."
-      )
-    image_size = images.shape[1:3]
-    if sizes is not None:
-      if sizes.shape != (images.shape[0], 2):
-        raise ValueError(
-          f"sizes have shape {sizes.shape}; they must be [N, 2], a height and "
-          f"a width for each of the {images.shape[0]} images."
-        )
-      sizes = jnp.clip(sizes, 1, jnp.array([image_size], sizes.dtype))
-    architecture = vgg.ARCHITECTURES[self.backbone]
-    trunk = vgg.VGG(
-      architecture=architecture,
+    sizes = checks.images(images, sizes, self.num_channels)
+    trunk = BACKBONES[self.backbone].Trunk(
+      architecture=self._architecture,
       padding=self.padding,
-      head_width=(
-        architecture.head_width if self.head_width is None else self.head_width
-      ),
+      inputs=self.inputs,
+      head_width=self.head_width,
       dropout_rate=self.dropout_rate,
       normalization=self.normalization,
       dtype=self.dtype,
@@ -143,16 +175,43 @@ class FCN(nn.Module):
     # Lifts the trunk's parameters into the network's own scope.
     nn.share_scope(self, trunk)
     features = trunk(images, train=train, sizes=sizes)
+    maps = {
+      head: self._score(features, head, num_classes, images.shape[1:3], sizes)
+      for head, num_classes in self.heads.items()
+    }
+    return maps.get("", maps)
+
+  def _score(self, features, head, num_classes, image_size, sizes):
+    """The score map of one head."""
+    suffix = f"_{head}" if head else ""
+
+    def score(name, values, layers):
+      scores = nn.Conv(
+        num_classes,
+        (1, 1),
+        kernel_init=nn.initializers.zeros,
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
+        name=name + suffix,
+      )(values)
+      grid = geometry.grid(layers)
+      return types.ScoreMap(
+        scores.astype(jnp.float32),
+        stride=int(grid.stride),
+        offset=float(grid.offset),
+        image_size=image_size,
+        edge=self.edge,
+      )
 
     chain = self.chain()
-    fused = self._score("score_fr", features["fc7"], chain.score, image_size)
+    fused = score("score_fr", features[chain.score[-1].name], chain.score)
     if sizes is not None:
       num_cells = _num_cells(chain.score, sizes)
       fused = upsampling.fill_outside(fused, num_cells)
     for layers, scale in zip(chain.skips, self.skip_scales, strict=False):
-      pool = layers[-1].name
-      scaled = features[pool] * jnp.asarray(scale, self.dtype)
-      skip = self._score(f"score_{pool}", scaled, layers, image_size)
+      name = layers[-1].name
+      scaled = features[name] * jnp.asarray(scale, self.dtype)
+      skip = score(f"score_{name}", scaled, layers)
       coarse, fused = fused, upsampling.add_skip(fused, skip)
       if sizes is not None:
         num_cells = upsampling.num_fused_cells(
@@ -162,24 +221,6 @@ class FCN(nn.Module):
         # sum is continued, and the sum may have fewer cells than both.
         fused = upsampling.fill_outside(fused, num_cells)
     return fused
-
-  def _score(self, name, features, layers, image_size):
-    scores = nn.Conv(
-      self.num_classes,
-      (1, 1),
-      kernel_init=nn.initializers.zeros,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-      name=name,
-    )(features)
-    grid = geometry.grid(layers)
-    return types.ScoreMap(
-      scores.astype(jnp.float32),
-      stride=int(grid.stride),
-      offset=float(grid.offset),
-      image_size=image_size,
-      edge=self.edge,
-    )
 
 
 def _num_cells(layers, sizes):

@@ -5,18 +5,14 @@ the FCN papers: fc6 and fc7 are convolutions.
 """
 
 import dataclasses
-from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fcn_jax import extents
 from fcn_jax import geometry
-from fcn_jax.models import convolution
-
-Padding = Literal["same", "caffe"]
-Normalization = Literal["none", "batch", "group"]
+from fcn_jax.models import blocks
+from fcn_jax.models import pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,61 +20,77 @@ class Architecture:
   """What tells one VGG from another.
 
   Attributes:
-    widths: channels of each block.
     depths: convolutions of each block; a 2x2 max-pooling follows each.
+    widths: channels of each block.
     head_width: channels of fc6 and fc7, by default.
     fc6_kernel: side of fc6's kernel.
-    mean: of the channels R, G, B of images in 0..255, subtracted first.
-    scale: multiplied after that.
+    inputs: what is done to the pixels, by default.
+    normalization: between convolution and ReLU, by default.
+    normalize_head: whether fc6 and fc7 are normalised as well.
+    skips: of which layers finer scores are made, coarse to fine.
   """
 
-  widths: tuple[int, ...]
   depths: tuple[int, ...]
-  head_width: int
-  fc6_kernel: int
-  mean: tuple[float, float, float]
-  scale: float
+  widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+  head_width: int = 4096
+  fc6_kernel: int = 7
+  inputs: pixels.Inputs = pixels.CAFFE
+  normalization: blocks.Normalization = "none"
+  normalize_head: bool = True
+  skips: tuple[str, ...] = ("pool4", "pool3")
 
+
+def _normalized(depths: tuple[int, ...]) -> Architecture:
+  """Torchvision's variant with batch normalisation."""
+  return Architecture(
+    depths,
+    inputs=pixels.TORCHVISION,
+    normalization="batch",
+    normalize_head=False,
+  )
+
+
+# Convolutions of each block of configurations A, B, D and E.
+_DEPTHS = {
+  "vgg11": (1, 1, 2, 2, 2),
+  "vgg13": (2, 2, 2, 2, 2),
+  "vgg16": (2, 2, 3, 3, 3),
+  "vgg19": (2, 2, 4, 4, 4),
+}
 
 ARCHITECTURES = {
-  # The mean of the released nets (VOC), which see 0..255 unscaled.
-  "vgg16": Architecture(
-    widths=(64, 128, 256, 512, 512),
-    depths=(2, 2, 3, 3, 3),
-    head_width=4096,
-    fc6_kernel=7,
-    mean=(122.67892, 116.66877, 104.00699),
-    scale=1.0,
-  ),
+  **{name: Architecture(depths) for name, depths in _DEPTHS.items()},
+  **{f"{name}_bn": _normalized(depths) for name, depths in _DEPTHS.items()},
   # Of the same shape, to be trained from scratch on two CPU cores.
   "vgg_small": Architecture(
-    widths=(16, 32, 64, 96, 128),
     depths=(1, 1, 2, 2, 2),
+    widths=(16, 32, 64, 96, 128),
     head_width=128,
     fc6_kernel=3,
-    mean=(127.5, 127.5, 127.5),
-    scale=1 / 64,
+    inputs=pixels.FROM_SCRATCH,
   ),
 }
 
+PADDINGS = ("same", "caffe", "torchvision")
+
 
 def layers(
-  architecture: Architecture, padding: Padding
+  architecture: Architecture, padding: blocks.Padding
 ) -> tuple[geometry.Layer, ...]:
   """The layer list of a VGG trunk, from the image to fc7.
 
   Args:
     architecture: one of `ARCHITECTURES`.
-    padding: "same" pads each layer by half its kernel. "caffe" is the
-      geometry of the released nets: 100 pixels at conv1_1, none at fc6.
+    padding: see `blocks.Padding`.
   """
   caffe = padding == "caffe"
+  rounds_up = padding != "torchvision"
   result = []
   for block, depth in enumerate(architecture.depths, start=1):
     for i in range(1, depth + 1):
       pad = 100 if caffe and block == i == 1 else 1
       result.append(geometry.Layer(f"conv{block}_{i}", 3, padding=pad))
-    result.append(geometry.Layer(f"pool{block}", 2, 2, ceil_mode=True))
+    result.append(geometry.Layer(f"pool{block}", 2, 2, ceil_mode=rounds_up))
   kernel = architecture.fc6_kernel
   fc6_padding = 0 if caffe else kernel // 2
   result.append(geometry.Layer("fc6", kernel, padding=fc6_padding))
@@ -86,13 +98,14 @@ def layers(
   return tuple(result)
 
 
-class VGG(nn.Module):
+class Trunk(nn.Module):
   """A VGG trunk.
 
   Attributes:
     architecture: one of `ARCHITECTURES`.
-    padding: see `layers`.
-    head_width: channels of fc6 and fc7.
+    padding: see `blocks.Padding`.
+    inputs: what is done to the pixels.
+    head_width: channels of fc6 and fc7; the architecture's own if None.
     dropout_rate: of fc6 and fc7, in training.
     normalization: between convolution and ReLU: "none" as in the papers,
       "batch" or "group" (of 8 channels) to train from scratch.
@@ -101,10 +114,11 @@ class VGG(nn.Module):
   """
 
   architecture: Architecture
-  padding: Padding
-  head_width: int
+  padding: blocks.Padding
+  inputs: pixels.Inputs
+  head_width: int | None
   dropout_rate: float
-  normalization: Normalization
+  normalization: blocks.Normalization
   dtype: jnp.dtype
   param_dtype: jnp.dtype
 
@@ -115,7 +129,7 @@ class VGG(nn.Module):
     """Computes the features.
 
     Args:
-      images: [N, H, W, 3] uint8 or float, RGB in 0..255.
+      images: [N, H, W, C] uint8 or float, in 0..255.
       train: whether dropout and batch statistics are those of training.
       sizes: [N, 2] int32, height and width of each image inside its array;
         None if all are H and W.
@@ -129,59 +143,24 @@ class VGG(nn.Module):
       f"conv{block}": width
       for block, width in enumerate(self.architecture.widths, start=1)
     }
+    head_width = self.head_width or self.architecture.head_width
+    make = blocks.Blocks(
+      train, self.normalization, self.dtype, self.param_dtype
+    )
+    make_head = make
+    if not self.architecture.normalize_head:
+      make_head = dataclasses.replace(make, normalization="none")
     features = {}
-    mean = jnp.array(self.architecture.mean).reshape(1, 1, 1, -1)
-    x = _zero_outside(images.astype(jnp.float32) - mean, sizes)
-    x = (x * self.architecture.scale).astype(self.dtype)
+    maps = make.begin(images, self.inputs, sizes)
     for layer in layers(self.architecture, self.padding):
-      if sizes is not None:
-        sizes = layer.num_outputs(sizes)
       if layer.name.startswith("pool"):
-        # A window that is partly outside: zeros are as good as no cells after
-        # a ReLU, which also stops the gradient where a zero is the maximum.
-        x = features[layer.name] = convolution.max_pool_2x2(x)
+        maps = blocks.max_pool(maps, layer)
+        features[layer.name] = maps.values
         continue
-      width = widths.get(layer.name.split("_")[0], self.head_width)
-      x = nn.Conv(
-        width,
-        (layer.kernel, layer.kernel),
-        strides=layer.stride,
-        padding=layer.padding,
-        kernel_dilation=layer.dilation,
-        kernel_init=nn.initializers.he_normal(),
-        conv_general_dilated=convolution.conv_general_dilated,
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        name=layer.name,
-      )(x)
-      x = self._normalize(x, f"{layer.name}_norm", sizes, train=train)
-      # So that the next layer sees the zeros that it pads with.
-      x = _zero_outside(nn.relu(x), sizes)
       if layer.name.startswith("fc"):
-        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-    features["fc7"] = x
+        maps = make_head.conv(maps, layer, head_width)
+        maps = make.dropout(maps, self.dropout_rate, f"{layer.name}_dropout")
+      else:
+        maps = make.conv(maps, layer, widths[layer.name.split("_")[0]])
+    features["fc7"] = maps.values
     return features
-
-  def _normalize(self, x, name, sizes, *, train):
-    if self.normalization == "none":
-      return x
-    types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-    # Statistics are those of the cells inside.
-    mask = None
-    if sizes is not None:
-      mask = extents.inside(sizes, x.shape[1:3])[..., None]
-    if self.normalization == "batch":
-      return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, name=name, **types
-      )(x, mask=mask)
-    if mask is not None:
-      # GroupNorm splits the channels of the mask as well.
-      mask = jnp.broadcast_to(mask, x.shape)
-    norm = nn.GroupNorm(num_groups=None, group_size=8, name=name, **types)
-    return norm(x, mask=mask)
-
-
-def _zero_outside(x, sizes):
-  if sizes is None:
-    return x
-  return extents.fill_outside(x, sizes, edge="zero")

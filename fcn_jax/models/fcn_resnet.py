@@ -1,0 +1,176 @@
+"""FCNs on dilated ResNets, as published by torchvision.
+
+What many people call "FCN" today: `fcn_resnet50` and `fcn_resnet101`. Not from
+the FCN papers, whose forms (strides 32, 16 and 8, with skips) `fcn.FCN` has on
+the same trunks.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fcn_jax import geometry
+from fcn_jax import types
+from fcn_jax import upsampling
+from fcn_jax.models import blocks
+from fcn_jax.models import checks
+from fcn_jax.models import pixels
+from fcn_jax.models import resnet
+
+# Weight of the auxiliary head's loss in torchvision's training.
+AUXILIARY_WEIGHT = 0.5
+
+
+class FCNResNet(nn.Module):
+  """torchvision's FCN: a dilated ResNet with a head of a 3x3 convolution.
+
+  Scores have stride 8. torchvision resizes them to the image, bilinearly
+  between the centres of pixels (not cells): where an image has other sides
+  than multiples of 8, a cell is a little less than 8 pixels there. Such images
+  are resized in the network, and their score map has stride 1; for others it
+  has stride 8, with all its advantages. Both have torchvision's logits.
+
+  Attributes:
+    num_classes: classes to score, C.
+    backbone: one of `resnet.ARCHITECTURES`.
+    auxiliary: whether there is a second head, "aux", on layer3, for a loss
+      that helps training (`AUXILIARY_WEIGHT`); the main one is "out".
+    inputs: what is done to the pixels; None for torchvision's.
+    head_divisor: channels of a head's input to those of its 3x3 convolution.
+    dropout_rate: before the last convolution of a head, in training.
+    normalization: after each convolution.
+    dtype: of the computation; scores are float32 all the same.
+    param_dtype: of the parameters.
+  """
+
+  num_classes: int
+  backbone: str = "resnet50"
+  auxiliary: bool = False
+  inputs: pixels.Inputs | None = None
+  head_divisor: int = 4
+  dropout_rate: float = 0.1
+  normalization: blocks.Normalization = "batch"
+  dtype: jnp.dtype = jnp.float32
+  param_dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    super().__post_init__()
+    checks.choice("backbone", self.backbone, tuple(resnet.ARCHITECTURES))
+    checks.choice("normalization", self.normalization, ("batch", "group"))
+    checks.num_classes(self.heads)
+    if self.inputs is None:
+      object.__setattr__(self, "inputs", self._architecture.inputs)
+
+  @property
+  def _architecture(self):
+    architecture = resnet.ARCHITECTURES[self.backbone]
+    return dataclasses.replace(architecture, dilated=True)
+
+  @property
+  def num_channels(self) -> int:
+    """Channels of the images."""
+    return self.inputs.num_channels
+
+  @property
+  def heads(self) -> dict[str, int]:
+    """Classes of each head; the name of an only head is empty."""
+    if not self.auxiliary:
+      return {"": self.num_classes}
+    return {"out": self.num_classes, "aux": self.num_classes}
+
+  @property
+  def stride(self) -> int:
+    """Of the scores, before they are resized."""
+    return 8
+
+  @property
+  def padding(self) -> blocks.Padding:
+    """The geometry is torchvision's."""
+    return "torchvision"
+
+  def chain(self) -> geometry.Chain:
+    """The network's layer lists, for `geometry`, as if none were resized."""
+    layers = resnet.layers(self._architecture)
+    head = geometry.Layer("classifier", 3, padding=1)
+    return geometry.fcn_chain((*layers, head), 8, skips=())
+
+  @nn.compact
+  def __call__(
+    self, images: jax.Array, *, train: bool, sizes: jax.Array | None = None
+  ) -> types.ScoreMap | dict[str, types.ScoreMap]:
+    """Scores images.
+
+    Args:
+      images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size.
+      train: whether dropout (needs the key "dropout") and batch statistics
+        (updates the collection "batch_stats") are those of training.
+      sizes: [N, 2] int32, height and width of each image inside its array,
+        see `fcn.FCN`; None if the images fill their arrays.
+
+    Returns:
+      Score map with scores [N, h, w, C] float32; with an auxiliary head, one
+      for each head by its name.
+
+    Raises:
+      ValueError: if the images or sizes have another shape.
+    """
+    sizes = checks.images(images, sizes, self.num_channels)
+    trunk = resnet.Trunk(
+      architecture=self._architecture,
+      padding=self.padding,
+      inputs=self.inputs,
+      head_width=None,
+      dropout_rate=0.0,
+      normalization=self.normalization,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+    )
+    nn.share_scope(self, trunk)
+    features = trunk(images, train=train, sizes=sizes)
+    make = blocks.Blocks(
+      train,
+      self.normalization,
+      self.dtype,
+      self.param_dtype,
+      use_bias=False,
+    )
+    num_cells = None
+    if sizes is not None:
+      num_cells = -(-sizes // self.stride)
+
+    def score(name, layer_name):
+      maps = blocks.Maps(features[layer_name], num_cells)
+      width = maps.values.shape[-1] // self.head_divisor
+      layer = geometry.Layer(f"{name}_conv", 3, padding=1)
+      maps = make.conv(maps, layer, width)
+      maps = make.dropout(maps, self.dropout_rate, f"{name}_dropout")
+      scores = nn.Conv(
+        self.num_classes,
+        (1, 1),
+        kernel_init=nn.initializers.zeros,
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
+        name=f"score_{name}",
+      )(maps.values)
+      return _placed(
+        scores.astype(jnp.float32), self.stride, images.shape[1:3], sizes
+      )
+
+    main = score("classifier", "layer4")
+    if not self.auxiliary:
+      return main
+    return {"out": main, "aux": score("aux_classifier", "layer3")}
+
+
+def _placed(scores, stride, image_size, sizes):
+  """The score map whose logits are the scores resized to the images."""
+  if sizes is None and all(side % stride == 0 for side in image_size):
+    offset = (stride - 1) / 2
+  else:
+    scores = upsampling.resize(scores, image_size, stride=stride, sizes=sizes)
+    stride, offset = 1, 0.0
+  return types.ScoreMap(
+    scores, stride=stride, offset=offset, image_size=image_size, edge="clamp"
+  )
