@@ -111,7 +111,8 @@ def load(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
     return _run(stream)
   except Refused:
     raise
-  except (ValueError, IndexError, KeyError, TypeError) as error:
+  # A warning: of strange escapes in names, where warnings are errors.
+  except (ValueError, IndexError, KeyError, TypeError, Warning) as error:
     raise ValueError(
       f"its list of tensors is damaged ({_short(error)}). Download it again"
     ) from error

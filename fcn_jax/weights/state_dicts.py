@@ -91,13 +91,17 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   _check_free(path)
   partial = path.with_name(path.name + ".partial")
   try:
-    # The library writes the memory of arrays as it lies.
+    # The library lets nobody else read the file, whatever is usual here.
+    partial.touch()
+    permissions = partial.stat().st_mode
+    # It writes the memory of arrays as it lies.
     safetensors_numpy.save_file(
       {name: np.asarray(array, order="C") for name, array in arrays.items()},
       partial,
       # Readers of Hugging Face ask for it.
       metadata={"format": "pt"},
     )
+    partial.chmod(permissions)
     _check_free(path)
     os.replace(partial, path)
   finally:
