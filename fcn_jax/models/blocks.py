@@ -166,18 +166,23 @@ def max_pool(maps: Maps, layer: geometry.Layer) -> Maps:
 
 def average_pool(maps: Maps, layer: geometry.Layer) -> Maps:
   """Mean of the cells of windows of stride 1 that are inside the image."""
-  window = (layer.kernel, layer.kernel)
-  padding = ((layer.padding, layer.padding),) * 2
-  values = nn.avg_pool(
-    maps.values, window, padding=padding, count_include_pad=True
-  )
-  counted = jnp.ones((1, *maps.values.shape[1:3], 1), values.dtype)
+  counted = jnp.ones((1, *maps.values.shape[1:3], 1), maps.values.dtype)
   if maps.sizes is not None:
     inside = extents.inside(maps.sizes, maps.values.shape[1:3])
-    counted = inside[..., None].astype(values.dtype)
-  share = nn.avg_pool(counted, window, padding=padding, count_include_pad=True)
-  # Windows wholly outside are made zero: their share is not to be divided by.
-  values = values / jnp.maximum(share, 0.5 / layer.kernel**2)
+    counted = inside[..., None].astype(maps.values.dtype)
+  total, number = (
+    nn.pool(
+      values,
+      0.0,
+      jax.lax.add,
+      (layer.kernel, layer.kernel),
+      strides=(1, 1),
+      padding=((layer.padding, layer.padding),) * 2,
+    )
+    for values in (maps.values, counted)
+  )
+  # Windows wholly outside are made zero: their number is not to be divided by.
+  values = total / jnp.maximum(number, 1)
   return zero_outside(Maps(values, _num_outputs(layer, maps.sizes)))
 
 
