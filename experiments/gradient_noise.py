@@ -198,7 +198,7 @@ def samplers_to_compare(
 
 @functools.partial(jax.jit, static_argnums=0)
 def project_gradients(
-  model: fcn.models.FCN,
+  model: fcn.models.Network,
   variables: Mapping[str, Any],
   batch: fcn.types.Batch,
   directions: Any,
@@ -313,7 +313,7 @@ def correlation_by_distance(
 
 def measure(
   config: GradientNoise,
-  model: fcn.models.FCN,
+  model: fcn.models.Network,
   state: fcn.train.TrainState,
   batches: list[fcn.types.Batch],
   samplers: Mapping[str, Sequence[fcn.train.Sampler]],
@@ -418,7 +418,7 @@ def sample_sums(
 
 def time_steps(
   config: GradientNoise,
-  model: fcn.models.FCN,
+  model: fcn.models.Network,
   optimizer: Any,
   batch: fcn.types.Batch,
 ) -> dict[str, float]:

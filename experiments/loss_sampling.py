@@ -142,7 +142,7 @@ class Trainer:
     arm: Arm,
     splits: training.Data,
     *,
-    model: fcn.models.FCN,
+    model: fcn.models.Network,
     optimizer: optax.GradientTransformation,
   ):
     self._config = config

@@ -136,7 +136,7 @@ class Outputs(NamedTuple):
   receptive_field: int
 
 
-def locate_outputs(model: fcn.models.FCN, picture_size: int) -> Outputs:
+def locate_outputs(model: fcn.models.Network, picture_size: int) -> Outputs:
   """Finds the outputs that see nothing but the picture.
 
   Raises:

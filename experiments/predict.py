@@ -218,7 +218,7 @@ def predict(options: Options, network: trained.Trained, job: Job) -> np.ndarray:
         folder / "probabilities",
         np.float16,
         "w+",
-        shape=(*shape, network.model.num_classes),
+        shape=(*shape, fcn.models.heads.num_classes(network.model)),
       )
     classes = fcn.inference.predict_tiled(
       network.model,
@@ -299,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       pictures = predict_files.find(options.pictures, options.out)
       network = trained.load(options.workdir, which)
       jobs = look_at(options, network, pictures)
-      check_disk(options, jobs, network.model.num_classes)
+      check_disk(options, jobs, fcn.models.heads.num_classes(network.model))
       options.out.mkdir(parents=True, exist_ok=True)
     network = dataclasses.replace(
       network, variables=jax.device_put(network.variables)

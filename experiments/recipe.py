@@ -216,7 +216,7 @@ def make_sampler(
 
 def make_train_step(
   config: train_presets.Train,
-  model: fcn.models.FCN,
+  model: fcn.models.Network,
   optimizer: optax.GradientTransformation,
   sampler: fcn.train.Sampler,
 ) -> training.TrainStep:

@@ -78,7 +78,7 @@ def shardings(
 
 def initial_state(
   config: train_presets.Train,
-  model: fcn.models.FCN,
+  model: fcn.models.Network,
   optimizer: optax.GradientTransformation,
 ) -> tuple[fcn.train.TrainState, str]:
   """The state before the first step, and what to say of it.

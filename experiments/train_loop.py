@@ -87,7 +87,7 @@ class Parts:
     batch_sharding: of batches over the devices.
   """
 
-  model: fcn.models.FCN
+  model: fcn.models.Network
   step: training.TrainStep
   schedule: optax.Schedule
   batches: recipe.Batches

@@ -31,7 +31,7 @@ class Trained:
   """
 
   config: train_presets.Train
-  model: fcn.models.FCN
+  model: fcn.models.Network
   variables: chex.ArrayTree
   class_names: tuple[str, ...]
   palette: np.ndarray
@@ -92,7 +92,7 @@ def load(workdir: pathlib.Path, which: fcn.checkpoints.Which) -> Trained:
   )
 
 
-def state_template(model: fcn.models.FCN, optimizer: Any) -> dict[str, Any]:
+def state_template(model: fcn.models.Network, optimizer: Any) -> dict[str, Any]:
   """The shapes of what a checkpoint of train.py holds, by name."""
   return jax.eval_shape(
     lambda key: fcn.train.create_state(key, model, optimizer),

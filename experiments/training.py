@@ -258,21 +258,20 @@ def temporary_bytes(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def evaluate(
-  model: fcn.models.FCN,
+  model: fcn.models.Network,
   state: fcn.train.TrainState,
   batches: Iterable[fcn.types.Batch],
 ) -> np.ndarray:
   """Confusion matrix [C, C] of a trained network, in int64."""
   variables = fcn.train.variables(state)
-  confusion = np.zeros((model.num_classes,) * 2, np.int64)
+  num_classes = fcn.models.heads.num_classes(model)
+  confusion = np.zeros((num_classes,) * 2, np.int64)
   for batch in batches:
     predictions = fcn.inference.predict(
       model, variables, batch.images, batch.sizes
     )
     confusion += np.asarray(
-      _confusion_matrix(
-        batch.labels, predictions, num_classes=model.num_classes
-      )
+      _confusion_matrix(batch.labels, predictions, num_classes=num_classes)
     )
   return confusion
 
@@ -283,7 +282,7 @@ _confusion_matrix = jax.jit(
 
 
 def predict_images(
-  model: fcn.models.FCN,
+  model: fcn.models.Network,
   state: fcn.train.TrainState,
   batches: Sequence[fcn.types.Batch],
   indices: Iterable[int],

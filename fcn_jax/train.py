@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, get_args
 
 import chex
@@ -46,8 +46,10 @@ class TrainState(NamedTuple):
 class StepMetrics(NamedTuple):
   """What one step tells, as sums and counts to divide on the host.
 
+  With several heads, sums and counts are those of the main one.
+
   Attributes:
-    loss: [] float32, the normalised loss that was minimised.
+    loss: [] float32, the normalised loss that was minimised, of all heads.
     loss_sum: [] float32, weighted sum of the pixel losses, in nats.
     num_sampled: [] int32, pixels in the loss, see `losses.num_kept`.
     num_valid: [] int32, pixels that are not void.
@@ -70,7 +72,7 @@ class StepMetrics(NamedTuple):
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def create_state(
   key: jax.Array,
-  model: models.FCN,
+  model: models.Network,
   optimizer: optax.GradientTransformation,
 ) -> TrainState:
   """Initialises parameters, batch statistics and the optimizer.
@@ -83,7 +85,7 @@ def create_state(
     optimizer: an optax chain.
   """
   # Shapes of parameters do not depend on the image; a small one will do.
-  images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
+  images = jnp.zeros((1, 64, 64, model.num_channels), jnp.uint8)
   model_state = dict(model.init(key, images, train=False))
   params = model_state.pop("params")
   return TrainState(
@@ -95,7 +97,7 @@ def create_state(
 
 
 def make_train_step(
-  model: models.FCN,
+  model: models.Network,
   optimizer: optax.GradientTransformation,
   *,
   sampler: Sampler = sampling.whole_image,
@@ -161,7 +163,7 @@ def make_train_step(
 
 
 def train_step(
-  model: models.FCN,
+  model: models.Network,
   optimizer: optax.GradientTransformation,
   state: TrainState,
   batch: types.Batch,
@@ -181,7 +183,8 @@ def train_step(
     optimizer: an optax chain.
     state: where training stands.
     batch: images [N, H, W, 3] and labels [N, H, W]; labels outside the images
-      are void. With `sizes`, the network does not see what is outside.
+      are void. With `sizes`, the network does not see what is outside. The
+      losses of several heads are summed with the model's `head_weights`.
     key: the run's random key, the same at every step: `state.step` is folded
       into it.
     sampler: which pixels enter the loss.
@@ -197,10 +200,10 @@ def train_step(
   sample_key, dropout_key = jax.random.split(
     jax.random.fold_in(key, state.step)
   )
-  num_valid = losses.num_valid(batch.labels)
+  main_head = models.heads.main_head(model)
 
   def loss_of(params):
-    score_map, model_state = model.apply(
+    score_maps, model_state = model.apply(
       {"params": params, **state.model_state},
       batch.images,
       train=True,
@@ -208,16 +211,22 @@ def train_step(
       rngs={"dropout": dropout_key},
       mutable=list(state.model_state),
     )
-    weights = _draw(sampler, sample_key, score_map, batch.labels)
-    terms = _loss_terms(
-      score_map,
-      batch.labels,
-      weights,
-      path=path,
-      capacity=_capacity(path, capacity, sampler, score_map),
-    )
-    count = losses.normalizer(normalize, terms.num_kept, num_valid, rate)
-    return losses.divide(terms.loss_sum, count), (terms, model_state)
+    loss, terms = jnp.zeros(()), {}
+    for head, score_map in models.heads.by_name(score_maps).items():
+      labels = _labels_of(batch, head)
+      terms[head] = _loss_terms(
+        score_map,
+        labels,
+        _draw(sampler, sample_key, score_map, labels),
+        path=path,
+        capacity=_capacity(path, capacity, sampler, score_map),
+      )
+      count = losses.normalizer(
+        normalize, terms[head].num_kept, losses.num_valid(labels), rate
+      )
+      loss_of_head = losses.divide(terms[head].loss_sum, count)
+      loss += model.head_weights[head] * loss_of_head
+    return loss, (terms[main_head], model_state)
 
   (loss, (terms, model_state)), gradients = jax.value_and_grad(
     loss_of, has_aux=True
@@ -244,11 +253,18 @@ def train_step(
     loss=loss,
     loss_sum=terms.loss_sum,
     num_sampled=terms.num_kept,
-    num_valid=num_valid,
+    num_valid=losses.num_valid(_labels_of(batch, main_head)),
     num_dropped=terms.num_dropped,
     gradient_norm=gradient_norm,
     is_finite=is_finite,
   )
+
+
+def _labels_of(batch: types.Batch, head: str) -> jax.Array:
+  """Labels of a head: its own, or those that all share."""
+  if isinstance(batch.labels, Mapping):
+    return batch.labels[head]
+  return batch.labels
 
 
 class _LossTerms(NamedTuple):

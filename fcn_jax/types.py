@@ -1,6 +1,7 @@
 """The few data structures that modules hand to each other."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -15,15 +16,17 @@ class Batch(NamedTuple):
   """Images with their labels.
 
   Attributes:
-    images: [N, H, W, 3] uint8 or float32, RGB in 0..255.
-    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
+    images: [N, H, W, 3] uint8 or float32, RGB in 0..255. Other channels for
+      networks that have others.
+    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`. For a network
+      whose heads have different classes: those of each head, by its name.
     sizes: [N, 2] int32, height and width of each image where it is padded,
       below and to the right, to the size of the batch; None where the images
       fill their batch, or where padding may count as part of them.
   """
 
   images: jax.Array
-  labels: jax.Array
+  labels: jax.Array | Mapping[str, jax.Array]
   sizes: jax.Array | None = None
 
 

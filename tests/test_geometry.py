@@ -215,5 +215,5 @@ def test_pixels_see_what_the_coarsest_scores_see_through_skips():
   # pool1 at 0.5 + 2i; pool2 at 1.5 + 4i. Pixel 0 lies between -1.5 and 0.5,
   # and these between pool2's -2.5 and 1.5, which see -4..-1 and 0..3.
   trunk = (Layer("pool1", 2, 2), Layer("pool2", 2, 2))
-  chain = geometry.fcn_chain(trunk, 2)
+  chain = geometry.fcn_chain(trunk, 2, skips=("pool1",))
   assert geometry.pixels_seen(chain, 0, 0) == (-4, 3)

@@ -268,7 +268,9 @@ def test_batch_statistics_are_those_of_all_cells_of_all_images(padding):
   pad = {"same": 1, "caffe": 100}[padding]
   cells = []
   for image, _ in alone:
-    pixels = (np.asarray(image.images[0], np.float64) - TINY.mean) * TINY.scale
+    inputs = TINY.inputs
+    pixels = np.asarray(image.images[0], np.float64) - inputs.mean
+    pixels *= inputs.scale
     pixels = np.pad(pixels, [(pad, pad), (pad, pad), (0, 0)])
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (3, 3), (0, 1))
     outputs = np.einsum("hwcij,ijcd->hwd", windows, kernel) + bias

@@ -16,7 +16,7 @@ from fcn_jax.inference import tiled
 
 
 def probabilities(
-  model: models.FCN,
+  model: models.Network,
   variables: chex.ArrayTree,
   image: np.ndarray,
   *,
@@ -40,7 +40,9 @@ def probabilities(
   Raises:
     ValueError: see `tiled.predict_tiled`.
   """
-  found = np.empty((*image.shape[:2], model.num_classes), np.float32)
+  found = np.empty(
+    (*image.shape[:2], models.heads.num_classes(model)), np.float32
+  )
   tiled.predict_tiled(
     model,
     variables,

@@ -47,7 +47,7 @@ _MAIN = "import exported\n\nexported.main()\n"
 
 def export(
   path: str | pathlib.Path,
-  model: models.FCN,
+  model: models.Network,
   variables: chex.ArrayTree,
   *,
   class_names: Sequence[str],
@@ -72,7 +72,8 @@ def export(
 
   Raises:
     ValueError: if the file is there, its folder is not, names or palette are
-      not those of C classes, or the factor is not above 0.
+      not those of C classes, the factor is not above 0, or the network is not
+      one for pictures in colour.
   """
   path = pathlib.Path(path)
   palette = np.asarray(palette)
@@ -143,7 +144,12 @@ def check_free(path: pathlib.Path) -> None:
 
 def _check(path, model, class_names, palette, resize):
   check_free(path)
-  num_classes = model.num_classes
+  if model.num_channels != 3:
+    raise ValueError(
+      f"the network sees images of {model.num_channels} channels; only those "
+      "for pictures in colour can be exported."
+    )
+  num_classes = models.heads.num_classes(model)
   if len(class_names) != num_classes:
     raise ValueError(
       f"there are {len(class_names)} class_names for {num_classes} classes."
@@ -214,5 +220,5 @@ def _classes(model, variables, images, sizes):
 
 
 def _probabilities(model, variables, images, sizes):
-  scores = model.apply(variables, images, train=False, sizes=sizes)
+  scores = models.heads.predicted_scores(model, variables, images, sizes)
   return jax.nn.softmax(upsampling.to_pixels(scores))

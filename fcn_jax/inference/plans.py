@@ -24,12 +24,14 @@ class Plan:
   """How a picture is cut.
 
   Attributes:
+    model: the network.
     views: what the network sees of the picture.
     surroundings: of the network.
     tile: height and width of the tiles.
     arrays: for each view, height and width of the arrays it is given in.
   """
 
+  model: models.Network
   views: Sequence[copies.Copy]
   surroundings: tiles.Surroundings
   tile: tuple[int, int]
@@ -38,7 +40,7 @@ class Plan:
   @classmethod
   def make(
     cls,
-    model: models.FCN,
+    model: models.Network,
     image: np.ndarray,
     *,
     tile_size: int,
@@ -61,6 +63,9 @@ class Plan:
         f"tiles do not have: give a tile_size of {largest} pixels or more, if "
         "memory allows, or a network with another normalization."
       )
+    if (rows, columns) != image.shape[:2] and hasattr(model, "resized"):
+      # A tile must not be resized by its own sides.
+      model = model.clone(resized=False)
     arrays = [
       (
         of_rows.array_side(rows, tile_size, surroundings),
@@ -68,7 +73,7 @@ class Plan:
       )
       for of_rows, of_columns in sides
     ]
-    return cls(views, surroundings, (rows, columns), arrays)
+    return cls(model, views, surroundings, (rows, columns), arrays)
 
   def windows(self, within: Window) -> list[Window]:
     """The tiles of a part of the picture, row by row."""
@@ -78,15 +83,13 @@ class Plan:
     )
     return [(row, column) for row in rows for column in columns]
 
-  def classes(
-    self, model: models.FCN, variables: chex.ArrayTree, window: Window
-  ) -> np.ndarray:
+  def classes(self, variables: chex.ArrayTree, window: Window) -> np.ndarray:
     """Classes in one of the tiles, [h, w] uint8."""
     if len(self.views) > 1 or not self.views[0].is_plain:
-      found = self.probabilities(model, variables, window)
+      found = self.probabilities(variables, window)
       return likeliest(found)
     parts = self.seen(self.views[0], window)
-    found = prediction.predict(model, variables, *self.images(0, parts))
+    found = prediction.predict(self.model, variables, *self.images(0, parts))
     inside = tuple(
       slice(pixels.start - part.start, pixels.stop - part.start)
       for pixels, part in zip(window, parts, strict=True)
@@ -94,7 +97,7 @@ class Plan:
     return np.asarray(found)[0][inside].astype(np.uint8)
 
   def probabilities(
-    self, model: models.FCN, variables: chex.ArrayTree, window: Window
+    self, variables: chex.ArrayTree, window: Window
   ) -> np.ndarray:
     """Mean probabilities in one of the tiles, [h, w, C] float32."""
     total = None
@@ -107,7 +110,7 @@ class Plan:
         )
       ]
       images, sizes = self.images(number, parts)
-      found = probabilities_at(model, variables, images, sizes, *taps)
+      found = probabilities_at(self.model, variables, images, sizes, *taps)
       total = found if total is None else total + found
     height, width = (pixels.stop - pixels.start for pixels in window)
     return np.asarray(total)[:height, :width] / len(self.views)
@@ -136,7 +139,7 @@ def likeliest(probabilities: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=0)
 def probabilities_at(
-  model: models.FCN,
+  model: models.Network,
   variables: chex.ArrayTree,
   images: jax.Array,
   sizes: jax.Array,
@@ -156,7 +159,7 @@ def probabilities_at(
   Returns:
     [K, L, C] float32.
   """
-  score_map = model.apply(variables, images, train=False, sizes=sizes)
+  score_map = models.heads.predicted_scores(model, variables, images, sizes)
   values = jax.nn.softmax(upsampling.to_pixels(score_map)[0])
   for axis, taps in enumerate((rows, columns)):
     shape = [1, 1, 1]

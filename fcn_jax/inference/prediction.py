@@ -12,12 +12,14 @@ from fcn_jax import sweeps
 from fcn_jax import types
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, static_argnames="head")
 def predict(
-  model: models.FCN,
+  model: models.Network,
   variables: chex.ArrayTree,
   images: jax.Array,
   sizes: jax.Array | None = None,
+  *,
+  head: str | None = None,
 ) -> jax.Array:
   """The likeliest class of every pixel.
 
@@ -27,15 +29,20 @@ def predict(
   Args:
     model: the network.
     variables: its parameters (and batch statistics), `{"params": ...}`.
-    images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size.
+    images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size. Other
+      channels if the network has others.
     sizes: [N, 2] int32, height and width of each image inside its array, as
       in `Batch`; None if the images fill their arrays.
+    head: whose classes, of a network with several heads; None for the main
+      one.
 
   Returns:
     [N, H, W] int32, classes 0..C-1, the lowest one where several are equally
     likely; `IGNORE_LABEL` outside the images.
   """
-  score_map = model.apply(variables, images, train=False, sizes=sizes)
+  score_map = models.heads.predicted_scores(
+    model, variables, images, sizes, head=head
+  )
   classes = sweeps.map_strips(
     lambda logits: jnp.argmax(logits, axis=1).astype(jnp.int32), score_map
   )

@@ -21,7 +21,7 @@ TILE_SIZE = 1024
 
 
 def predict_tiled(
-  model: models.FCN,
+  model: models.Network,
   variables: chex.ArrayTree,
   image: np.ndarray,
   *,
@@ -36,7 +36,10 @@ def predict_tiled(
   """The likeliest class of every pixel of a picture of any size.
 
   The result is that of the whole picture, up to rounding: see `tiles`. With
-  scales or flips, it is the class of the largest mean probability.
+  scales or flips, it is the class of the largest mean probability. Only with
+  `models.FCNResNet` and sides that are no multiples of 8 it is not: there the
+  scores of a picture that is cut lie 8 pixels apart, and those of a whole one a
+  little less, up to a shift by 7 pixels at its far end.
 
       classes = predict_tiled(model, variables, image, progress=tqdm.tqdm)
 
@@ -78,20 +81,20 @@ def predict_tiled(
     out = np.empty((height, width), np.uint8)
   _check_array("out", out, (height, width), np.uint8)
   if probabilities_out is not None:
-    shape = (height, width, model.num_classes)
+    shape = (height, width, models.heads.num_classes(model))
     _check_array("probabilities_out", probabilities_out, shape, np.floating)
   variables = jax.device_put(variables)  # Once, if they are on the host.
   for window in progress(plan.windows((slice(0, height), slice(0, width)))):
     if probabilities_out is None:
-      out[window] = plan.classes(model, variables, window)
+      out[window] = plan.classes(variables, window)
       continue
-    found = plan.probabilities(model, variables, window)
+    found = plan.probabilities(variables, window)
     probabilities_out[window] = found
     out[window] = plans.likeliest(found)
   return out
 
 
-def exact_margin(model: models.FCN) -> int:
+def exact_margin(model: models.Network) -> int:
   """Pixels around a tile that the network sees at most."""
   surroundings = tiles.Surroundings.of(model, None)
   last = surroundings.stride - 1
@@ -100,7 +103,7 @@ def exact_margin(model: models.FCN) -> int:
 
 
 def disagreement(
-  model: models.FCN,
+  model: models.Network,
   variables: chex.ArrayTree,
   image: np.ndarray,
   *,
@@ -138,14 +141,14 @@ def disagreement(
   num_pixels = num_different = 0
   for i in range(num_tiles):
     window = windows[int((i + 0.5) * len(windows) / num_tiles)]
-    found = cheap.classes(model, variables, window)
+    found = cheap.classes(variables, window)
     expected = np.empty_like(found)
     top, left = (part.start for part in window)
     for rows, columns in exact.windows(window):
       expected[
         rows.start - top : rows.stop - top,
         columns.start - left : columns.stop - left,
-      ] = exact.classes(model, variables, (rows, columns))
+      ] = exact.classes(variables, (rows, columns))
     num_pixels += found.size
     num_different += np.count_nonzero(found != expected)
   return num_different / num_pixels

@@ -42,7 +42,7 @@ class Surroundings:
   margin: int | None = None
 
   @classmethod
-  def of(cls, model: models.FCN, margin: int | None) -> "Surroundings":
+  def of(cls, model: models.Network, margin: int | None) -> "Surroundings":
     """Those of a network.
 
     Raises:

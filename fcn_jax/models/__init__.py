@@ -6,8 +6,10 @@ from fcn_jax.models import convolution
 from fcn_jax.models import fcn
 from fcn_jax.models import fcn_resnet
 from fcn_jax.models import googlenet
+from fcn_jax.models import heads
 from fcn_jax.models import late_fusion
 from fcn_jax.models import pixels
+from fcn_jax.models import released
 from fcn_jax.models import resnet
 from fcn_jax.models import vgg
 from fcn_jax.models.fcn import FCN
@@ -28,8 +30,10 @@ __all__ = [
   "fcn",
   "fcn_resnet",
   "googlenet",
+  "heads",
   "pixels",
   "late_fusion",
+  "released",
   "resnet",
   "vgg",
 ]

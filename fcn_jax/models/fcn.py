@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from types import ModuleType
 from typing import get_args
 
 import flax.linen as nn
@@ -23,12 +24,13 @@ from fcn_jax.models import vgg
 # (PAMI 2017, section 4.3, "at-once").
 AT_ONCE_SCALES = (0.01, 0.0001)
 
-# The file of each backbone: its architectures, layer lists and trunk.
-BACKBONES = {
-  name: file
-  for file in (vgg, alexnet, googlenet, resnet)
-  for name in file.ARCHITECTURES
-}
+# Each has the architectures, layer lists and trunk of one kind of backbone.
+_FILES = (vgg, alexnet, googlenet, resnet)
+
+
+def backbones() -> dict[str, ModuleType]:
+  """The names of all backbones, each with its file."""
+  return {name: file for file in _FILES for name in file.ARCHITECTURES}
 
 
 class FCN(nn.Module):
@@ -46,7 +48,7 @@ class FCN(nn.Module):
     num_classes: classes to score, C; or those of each head, by its name, for
       a network with several heads (section 5 of CVPR 2015, SIFT Flow). The
       first head is the main one.
-    backbone: trunk, one of `BACKBONES`.
+    backbone: trunk, one of `backbones()`.
     stride: of the score map: 32, 16 or 8.
     padding: "same"; "caffe" or "torchvision" for the geometry of the networks
       that weights are from, see `blocks.Padding`.
@@ -77,7 +79,7 @@ class FCN(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    checks.choice("backbone", self.backbone, tuple(BACKBONES))
+    checks.choice("backbone", self.backbone, tuple(backbones()))
     if self.inputs is None:
       object.__setattr__(self, "inputs", self._architecture.inputs)
     if self.normalization is None:
@@ -87,7 +89,7 @@ class FCN(nn.Module):
       # Pairs, as a module must be hashable and the heads have an order.
       object.__setattr__(self, "num_classes", tuple(self.num_classes.items()))
     checks.choice("stride", self.stride, (32, 16, 8))
-    checks.choice("padding", self.padding, BACKBONES[self.backbone].PADDINGS)
+    checks.choice("padding", self.padding, self._file.PADDINGS)
     checks.choice(
       "normalization", self.normalization, get_args(blocks.Normalization)
     )
@@ -98,8 +100,12 @@ class FCN(nn.Module):
       )
 
   @property
+  def _file(self):
+    return backbones()[self.backbone]
+
+  @property
   def _architecture(self):
-    return BACKBONES[self.backbone].ARCHITECTURES[self.backbone]
+    return self._file.ARCHITECTURES[self.backbone]
 
   @property
   def num_channels(self) -> int:
@@ -114,6 +120,11 @@ class FCN(nn.Module):
     return dict(self.num_classes)
 
   @property
+  def head_weights(self) -> dict[str, float]:
+    """Weight of the loss of each head: they are summed."""
+    return dict.fromkeys(self.heads, 1.0)
+
+  @property
   def edge(self) -> types.EdgeRule:
     """How scores continue outside the map when they are upsampled."""
     return "zero" if self.padding == "caffe" else "clamp"
@@ -124,7 +135,7 @@ class FCN(nn.Module):
     Their crops and `check` are those of the released nets: they apply to
     `padding="caffe"` only.
     """
-    layers = BACKBONES[self.backbone].layers(self._architecture, self.padding)
+    layers = self._file.layers(self._architecture, self.padding)
     # Where a cell's centre is a pixel's, the kernel has an odd size.
     on_pixels = geometry.grid(layers).offset.denominator == 1
     kernel = 2 * self.stride - (1 if on_pixels else 0)
@@ -162,7 +173,7 @@ class FCN(nn.Module):
       ValueError: if the images or sizes have another shape.
     """
     sizes = checks.images(images, sizes, self.num_channels)
-    trunk = BACKBONES[self.backbone].Trunk(
+    trunk = self._file.Trunk(
       architecture=self._architecture,
       padding=self.padding,
       inputs=self.inputs,

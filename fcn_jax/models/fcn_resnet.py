@@ -19,26 +19,26 @@ from fcn_jax.models import checks
 from fcn_jax.models import pixels
 from fcn_jax.models import resnet
 
-# Weight of the auxiliary head's loss in torchvision's training.
-AUXILIARY_WEIGHT = 0.5
-
 
 class FCNResNet(nn.Module):
   """torchvision's FCN: a dilated ResNet with a head of a 3x3 convolution.
 
-  Scores have stride 8. torchvision resizes them to the image, bilinearly
-  between the centres of pixels (not cells): where an image has other sides
-  than multiples of 8, a cell is a little less than 8 pixels there. Such images
-  are resized in the network, and their score map has stride 1; for others it
-  has stride 8, with all its advantages. Both have torchvision's logits.
+  Scores have stride 8. torchvision resizes them to the image, bilinearly, so
+  that cells are spread evenly over it: less than 8 pixels apart where an image
+  has other sides than multiples of 8. Such images are resized in the network,
+  and their score map has stride 1; for others it has stride 8, with all its
+  advantages. Both have torchvision's logits.
 
   Attributes:
     num_classes: classes to score, C.
     backbone: one of `resnet.ARCHITECTURES`.
     auxiliary: whether there is a second head, "aux", on layer3, for a loss
-      that helps training (`AUXILIARY_WEIGHT`); the main one is "out".
+      that helps training; the main one is "out".
+    auxiliary_weight: of the loss of the auxiliary head, in training.
     inputs: what is done to the pixels; None for torchvision's.
     head_divisor: channels of a head's input to those of its 3x3 convolution.
+    resized: whether scores are resized to images of any size as torchvision
+      does; False leaves cells 8 pixels apart, which tiles of a picture need.
     dropout_rate: before the last convolution of a head, in training.
     normalization: after each convolution.
     dtype: of the computation; scores are float32 all the same.
@@ -48,8 +48,10 @@ class FCNResNet(nn.Module):
   num_classes: int
   backbone: str = "resnet50"
   auxiliary: bool = False
+  auxiliary_weight: float = 0.5
   inputs: pixels.Inputs | None = None
   head_divisor: int = 4
+  resized: bool = True
   dropout_rate: float = 0.1
   normalization: blocks.Normalization = "batch"
   dtype: jnp.dtype = jnp.float32
@@ -79,6 +81,12 @@ class FCNResNet(nn.Module):
     if not self.auxiliary:
       return {"": self.num_classes}
     return {"out": self.num_classes, "aux": self.num_classes}
+
+  @property
+  def head_weights(self) -> dict[str, float]:
+    """Weight of the loss of each head."""
+    weights = {"": 1.0, "out": 1.0, "aux": self.auxiliary_weight}
+    return {head: weights[head] for head in self.heads}
 
   @property
   def stride(self) -> int:
@@ -154,23 +162,23 @@ class FCNResNet(nn.Module):
         param_dtype=self.param_dtype,
         name=f"score_{name}",
       )(maps.values)
-      return _placed(
-        scores.astype(jnp.float32), self.stride, images.shape[1:3], sizes
-      )
+      return self._placed(scores.astype(jnp.float32), images.shape[1:3], sizes)
 
     main = score("classifier", "layer4")
     if not self.auxiliary:
       return main
     return {"out": main, "aux": score("aux_classifier", "layer3")}
 
-
-def _placed(scores, stride, image_size, sizes):
-  """The score map whose logits are the scores resized to the images."""
-  if sizes is None and all(side % stride == 0 for side in image_size):
-    offset = (stride - 1) / 2
-  else:
-    scores = upsampling.resize(scores, image_size, stride=stride, sizes=sizes)
-    stride, offset = 1, 0.0
-  return types.ScoreMap(
-    scores, stride=stride, offset=offset, image_size=image_size, edge="clamp"
-  )
+  def _placed(self, scores, image_size, sizes):
+    """The score map whose logits are the scores resized to the images."""
+    stride, offset = self.stride, (self.stride - 1) / 2
+    is_whole = all(side % stride == 0 for side in image_size)
+    if self.resized and not (sizes is None and is_whole):
+      scores = upsampling.resize(scores, image_size, stride=stride, sizes=sizes)
+      stride, offset = 1, 0.0
+    score_map = types.ScoreMap(
+      scores, stride=stride, offset=offset, image_size=image_size, edge="clamp"
+    )
+    if sizes is None:
+      return score_map
+    return upsampling.fill_outside(score_map, -(-sizes // stride))

@@ -80,6 +80,11 @@ class LateFusion(nn.Module):
     return {"": self.num_classes}
 
   @property
+  def head_weights(self) -> dict[str, float]:
+    """Weight of the loss of the only head."""
+    return {"": 1.0}
+
+  @property
   def num_channels(self) -> int:
     """Channels of the images."""
     return sum(one.num_channels for _, one in self.modalities)

@@ -1,5 +1,7 @@
-"""Parameters from elsewhere: from other networks of this package."""
+"""Parameters from elsewhere: files of other libraries, and other networks."""
 
 from fcn_jax.weights import surgery
+from fcn_jax.weights import torchvision
+from fcn_jax.weights.loading import load
 
-__all__ = ["surgery"]
+__all__ = ["load", "surgery", "torchvision"]

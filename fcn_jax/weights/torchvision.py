@@ -215,7 +215,7 @@ def _check_published(model):
 
 
 def _architecture(backbone):
-  return models.fcn.BACKBONES[backbone].ARCHITECTURES[backbone]
+  return models.fcn.backbones()[backbone].ARCHITECTURES[backbone]
 
 
 def _fields(inputs):
@@ -261,7 +261,7 @@ def _trunk(backbone: str) -> list[_Layer]:
     return list(_googlenet())
   if isinstance(architecture, models.resnet.Architecture):
     return list(_resnet(architecture.depths))
-  file = models.fcn.BACKBONES[backbone]
+  file = models.fcn.backbones()[backbone]
   normalized = architecture.normalization == "batch"
   return list(
     _features(file.layers(architecture, "torchvision"), normalized=normalized)
@@ -316,7 +316,7 @@ def _resnet(depths):
 
 def _scores(model: models.FCN) -> Iterator[_Layer]:
   """What an FCN has after its trunk: fc6 and fc7, and the score layers."""
-  file = models.fcn.BACKBONES[model.backbone]
+  file = models.fcn.backbones()[model.backbone]
   classifier = {
     models.vgg: _VGG_CLASSIFIER,
     models.alexnet: _ALEXNET_CLASSIFIER,

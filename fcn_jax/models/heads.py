@@ -1,0 +1,67 @@
+"""Networks with several heads: which score map is meant.
+
+A network with one head gives a `ScoreMap`, one with several gives a dict of
+them. Where one is wanted, it is that of the main head, the first one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import chex
+import jax
+
+from fcn_jax import types
+
+
+def main_head(model: Any) -> str:
+  """Name of the first head of a network, empty if it is the only one."""
+  return next(iter(model.heads))
+
+
+def num_classes(model: Any, head: str | None = None) -> int:
+  """Classes of a head of a network, by default the main one.
+
+  Raises:
+    ValueError: if the network has no such head.
+  """
+  heads = model.heads
+  if head is None:
+    head = main_head(model)
+  if head not in heads:
+    names = ", ".join(name or "only an unnamed one" for name in heads)
+    raise ValueError(f"the network has no head {head!r}; it has {names}.")
+  return heads[head]
+
+
+def by_name(
+  score_maps: types.ScoreMap | Mapping[str, types.ScoreMap],
+) -> Mapping[str, types.ScoreMap]:
+  """What a network gives, as a dict; the name of an only head is empty."""
+  if isinstance(score_maps, types.ScoreMap):
+    return {"": score_maps}
+  return score_maps
+
+
+def predicted_scores(
+  model: Any,
+  variables: chex.ArrayTree,
+  images: jax.Array,
+  sizes: jax.Array | None = None,
+  *,
+  head: str | None = None,
+) -> types.ScoreMap:
+  """The score map of one head in evaluation mode, by default the main one.
+
+  Args:
+    model: one of `models.Network`.
+    variables: its parameters (and batch statistics), `{"params": ...}`.
+    images: [N, H, W, C] uint8 or float, in 0..255.
+    sizes: see the networks.
+    head: name of the head.
+
+  Raises:
+    ValueError: if the network has no such head.
+  """
+  num_classes(model, head)
+  score_maps = model.apply(variables, images, train=False, sizes=sizes)
+  return by_name(score_maps)[main_head(model) if head is None else head]
