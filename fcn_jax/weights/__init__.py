@@ -2,6 +2,7 @@
 
 from fcn_jax.weights import surgery
 from fcn_jax.weights import torchvision
+from fcn_jax.weights.loading import compare
 from fcn_jax.weights.loading import load
 
-__all__ = ["load", "surgery", "torchvision"]
+__all__ = ["compare", "load", "surgery", "torchvision"]

@@ -18,6 +18,8 @@ from fcn_jax.weights import torchvision
 
 # Arrays that begin here are shared with JAX on a CPU, not copied.
 _ALIGNMENT = 64
+# Numbers of float32 in a cache line.
+_BLOCK = 16
 
 
 def load(
@@ -47,6 +49,45 @@ def load(
       of this one while `partial` is false. The message says which.
   """
   path = pathlib.Path(path)
+  template = _template(model)
+  found, report, origin = _match(path, model, template)
+  _check(origin, model, report, partial)
+  missing = (*report.kept, *report.reshaped)
+  initial = _initial(model, missing) if missing else {}
+  # One after the other, so that there is one large copy at a time.
+  arrays = [
+    _device_array(found[name], shape) if name in found else initial[name]
+    for name, shape in surgery.named(template)
+  ]
+  return jax.tree.unflatten(jax.tree.structure(template), arrays), report
+
+
+def compare(path: str | pathlib.Path, model: models.Network) -> surgery.Report:
+  """What `load` would report of a file and a network; nothing is copied.
+
+  Args:
+    path: the file.
+    model: the network.
+
+  Raises:
+    ValueError: if the file is not there, damaged, of no known kind, or holds
+      anything but arrays; or has no names for such a network.
+  """
+  return _match(pathlib.Path(path), model, _template(model))[1]
+
+
+def _template(model):
+  return jax.eval_shape(functools.partial(_init, model))
+
+
+def _init(model):
+  images = jnp.zeros((1, 64, 64, model.num_channels), jnp.uint8)
+  return model.init(jax.random.key(0), images, train=False)
+
+
+def _match(path, model, template):
+  """The arrays of a network that a file has, by name; report; what it is."""
+  origin = str(path)
   if caffe_files.is_caffe(path):
     source = caffe.read(path)
     table = caffe.entries(model, source)
@@ -55,69 +96,63 @@ def load(
     source = state_dicts.read(path)
     table = torchvision.entries(model, source)
     fixed = tuple(filter(torchvision.is_ignored, source))
-  template = jax.eval_shape(functools.partial(_init, model))
-  found, report = _match(source, table, template, fixed)
-  _check(_origin(path, source), model, report, partial)
-  missing = (*report.kept, *report.reshaped)
-  if missing:
-    found |= _initial(model, missing)
-  names = [name for name, _ in surgery.named(template)]
-  return jax.tree.unflatten(
-    jax.tree.structure(template), [found[name] for name in names]
-  ), report
-
-
-def _init(model):
-  images = jnp.zeros((1, 64, 64, model.num_channels), jnp.uint8)
-  return model.init(jax.random.key(0), images, train=False)
-
-
-def _match(source, table, template, fixed):
-  """The arrays of a network that a file has, by name, and the report."""
-  shapes = dict(surgery.named(template))
+    network = torchvision.guess(source)
+    if network:
+      origin += f" (torchvision's {network})"
+  shapes = {name: array.shape for name, array in surgery.named(template)}
   groups = {"copied": [], "converted": [], "extended": []}
   groups |= {"kept": [], "reshaped": []}
   found, used = {}, {*fixed}
   for entry in table:
-    shape, array = shapes[entry.ours].shape, source.get(entry.theirs)
-    if array is None:
-      groups["kept"].append(entry.ours)
-      continue
-    used.add(entry.theirs)
-    group, laid_out = "copied", entries.to_ours(array, shape, entry.order)
-    if laid_out is not None and laid_out.shape != shape:
-      group = "extended"
-      laid_out = (
-        surgery.extend(laid_out, shape)
-        if surgery.can_grow(entry.ours)
-        else None
-      )
-    elif len(shape) == 4 and array.shape[2:] != shape[:2]:
-      group = "converted"
-    if laid_out is None:
-      groups["reshaped"].append(entry.ours)
-      continue
+    group, array = "kept", source.get(entry.theirs)
+    if array is not None:
+      used.add(entry.theirs)
+      group, array = _fit(entry, array, shapes[entry.ours])
     groups[group].append(entry.ours)
-    found[entry.ours] = _device_array(laid_out, shapes[entry.ours].dtype)
-  return found, surgery.Report(
+    if array is not None:
+      found[entry.ours] = array
+  report = surgery.Report(
     **{group: tuple(names) for group, names in groups.items()},
-    fixed=tuple(fixed),
+    fixed=fixed,
     unused=tuple(name for name in source if name not in used),
   )
+  return found, report, origin
 
 
-def _device_array(array, dtype):
+def _fit(entry, array, shape):
+  """The group of an array in the report, and the array as the network has it.
+
+  It is None if the network cannot have it.
+  """
+  laid_out = entries.to_ours(array, shape, entry.order)
+  if laid_out is not None and laid_out.shape != shape:
+    can_grow = surgery.can_grow(entry.ours)
+    laid_out = surgery.extend(laid_out, shape) if can_grow else None
+    group = "extended"
+  elif len(shape) == 4 and array.shape[2:] != shape[:2]:
+    group = "converted"
+  else:
+    group = "copied"
+  return ("reshaped", None) if laid_out is None else (group, laid_out)
+
+
+def _device_array(array, like):
   """A contiguous copy on the device.
 
   Made in memory that JAX shares on a CPU, so that a large kernel is not in
   memory a third time, and never that of the file.
   """
-  num_bytes = array.size * dtype.itemsize
+  num_bytes = array.size * like.dtype.itemsize
   memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
   start = -memory.ctypes.data % _ALIGNMENT
-  aligned = memory[start : start + num_bytes].view(dtype).reshape(array.shape)
-  np.copyto(aligned, array, casting="same_kind")
-  return jnp.asarray(aligned)
+  aligned = (
+    memory[start : start + num_bytes].view(like.dtype).reshape(like.shape)
+  )
+  # A cache line of outputs at a time: three times as fast for fc6.
+  for first in range(0, array.shape[-1], _BLOCK):
+    block = np.s_[..., first : first + _BLOCK]
+    np.copyto(aligned[block], array[block], casting="same_kind")
+  return jax.device_put(aligned, may_alias=True)
 
 
 def _initial(model, names):
@@ -129,11 +164,6 @@ def _initial(model, names):
     return {name: array for name, array in arrays if name in names}
 
   return draw()
-
-
-def _origin(path, source):
-  network = torchvision.guess(source)
-  return f"{path} (torchvision's {network})" if network else f"{path}"
 
 
 def _check(origin, model, report, partial):
