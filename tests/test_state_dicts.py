@@ -311,7 +311,9 @@ def test_bombs_take_no_memory_and_no_time(tmp_path, instructions):
   assert peak < 2e8
 
 
-def tensor_file(path, *, offset=0, shape=(2, 3), strides=(3, 1), size=6):
+def tensor_file(
+  path, *, offset=0, shape=(2, 3), strides=(3, 1), size=6, bits=()
+):
   """A file with one storage of `size` elements and one tensor."""
   arguments = pickled_numbers(offset, shape, strides)
   storage = (
@@ -323,7 +325,15 @@ def tensor_file(path, *, offset=0, shape=(2, 3), strides=(3, 1), size=6):
     + pickle.dumps(size, 2)[2:-1]
     + b"tQ"
   )
-  tensor = TENSOR + b"(" + storage + arguments + b"\x89)tR"
+  tensor = (
+    TENSOR
+    + b"("
+    + storage
+    + arguments
+    + b"\x89)"
+    + pickled_numbers(*bits)
+    + b"tR"
+  )
   entries = {"data.pkl": in_a_dict(tensor), "data/0": bytes(4 * 6)}
   torch_files.write_zip(path, entries)
 
@@ -347,6 +357,8 @@ def pickled_numbers(*values):
     {"shape": (2**62, 2**62), "strides": (0, 0)},
     {"shape": (2**40,), "strides": (0,)},
     {"shape": (2**40, 0, -1), "strides": (0, 0, 0)},
+    {"shape": (2**64, 0), "strides": (0, 0)},
+    {"shape": (2**62, 0, 2**62), "strides": (0, 0, 0)},
     {"strides": (-3, 1), "offset": 3},
     {"strides": (2**62, 1)},
     {"strides": (2**63, 1)},
@@ -358,6 +370,7 @@ def pickled_numbers(*values):
     {"size": 2**62},
     {"size": -1},
     {"size": 5},
+    {"bits": [{"neg": True}]},
   ],
 )
 def test_tensors_outside_their_storage_are_refused(tmp_path, options):
@@ -371,8 +384,8 @@ def test_tensors_outside_their_storage_are_refused(tmp_path, options):
   [
     {},
     {"offset": 5, "shape": (), "strides": ()},
-    {"shape": (1, 6), "strides": (2**63, 1)},
-    {"shape": (0, 9), "strides": (9, 1)},
+    {"shape": (1, 6), "strides": (2**62, 1)},
+    {"shape": (0, 9), "strides": (9, 2**62)},
     {"shape": (2, 2, 3), "strides": (0, 3, 1)},
   ],
 )
