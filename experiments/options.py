@@ -4,6 +4,24 @@ import dataclasses
 import pathlib
 from typing import Literal
 
+Backbone = Literal[
+  "vgg_small",
+  "vgg11",
+  "vgg13",
+  "vgg16",
+  "vgg19",
+  "vgg11_bn",
+  "vgg13_bn",
+  "vgg16_bn",
+  "vgg19_bn",
+  "caffenet",
+  "alexnet",
+  "googlenet",
+  "googlenet_bn",
+  "resnet50",
+  "resnet101",
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
@@ -30,7 +48,7 @@ class DataOptions:
   """Range of the random scale of training images."""
   num_threads: int = 2
   """Threads that load and augment images."""
-  backbone: Literal["vgg16", "vgg_small"] = "vgg_small"
+  backbone: Backbone = "vgg_small"
   """Trunk of the network."""
   learning_rate: float = 3e-3
   """Peak learning rate of AdamW."""

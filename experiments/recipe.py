@@ -59,7 +59,6 @@ def check_options(config: train_presets.Train) -> None:
         else "in 0..1, above 0",
       ),
       "rate_elsewhere": (0 <= config.rate_elsewhere <= 1, "in 0..1"),
-      "head_width": (_at_least_one(config.head_width), "at least 1"),
       "cell": (_at_least_one(config.cell), "at least 1"),
       "num_devices": (_at_least_one(config.num_devices), "at least 1"),
       "clip_norm": (
@@ -69,6 +68,23 @@ def check_options(config: train_presets.Train) -> None:
       "average_decay": (
         config.average_decay is None or 0 <= config.average_decay < 1,
         "in 0..1, below 1",
+      ),
+      "auxiliary": (
+        not config.auxiliary or config.network == "fcn_resnet",
+        "left out with network fcn, which has no such head",
+      ),
+      "stride": (
+        config.network == "fcn" or config.stride == 8,
+        "8 with network fcn_resnet",
+      ),
+      "padding": (
+        config.network == "fcn" or config.padding != "caffe",
+        "left out with network fcn_resnet, whose geometry is torchvision's",
+      ),
+      "head_width": (
+        _at_least_one(config.head_width)
+        and (config.network == "fcn" or config.head_width is None),
+        "at least 1, or left out with network fcn_resnet",
       ),
       "at_once": (
         not config.at_once or config.stride == 8,
@@ -105,11 +121,27 @@ def _at_least_one(value: int | None) -> bool:
   return value is None or value >= 1
 
 
-def make_model(config: train_presets.Train, num_classes: int) -> fcn.models.FCN:
+def make_model(
+  config: train_presets.Train, num_classes: int
+) -> fcn.models.Network:
   """The network."""
+  inputs = None
+  if config.inputs is not None:
+    inputs = getattr(fcn.models.pixels, config.inputs.upper())
+  if config.network == "fcn_resnet":
+    return fcn.models.FCNResNet(
+      num_classes,
+      backbone=config.backbone,
+      auxiliary=config.auxiliary,
+      inputs=inputs,
+      dropout_rate=config.dropout_rate,
+      normalization=config.normalization,
+      dtype=jnp.dtype(config.dtype),
+    )
   return fcn.models.FCN(
     num_classes,
     backbone=config.backbone,
+    inputs=inputs,
     stride=config.stride,
     padding=config.padding,
     skip_scales=(

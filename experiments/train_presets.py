@@ -28,6 +28,16 @@ Sampler = Literal[
   "hardest",
 ]
 
+Inputs = Literal[
+  "caffe",
+  "pascal_context",
+  "sift_flow",
+  "nyud_color",
+  "torchvision",
+  "inception",
+  "from_scratch",
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Train(options.DataOptions):
@@ -61,14 +71,22 @@ class Train(options.DataOptions):
   """Processes that load images, with num_threads each; 0 for threads only."""
 
   # Network.
+  network: Literal["fcn", "fcn_resnet"] = "fcn"
+  """The papers' FCN on the backbone, or torchvision's on a ResNet."""
   stride: Literal[8, 16, 32] = 8
-  """Stride of the score map: FCN-8s, 16s or 32s."""
-  padding: Literal["same", "caffe"] = "same"
-  """Geometry: same, or that of the released nets (for their weights)."""
+  """Stride of the score map: FCN-8s, 16s or 32s (fcn)."""
+  padding: Literal["same", "caffe", "torchvision"] = "same"
+  """Geometry: same, or that of the network that weights are from (fcn)."""
+  inputs: Inputs | None = None
+  """What is done to the pixels, as the weights ask for; the backbone's own if
+  not given."""
+  auxiliary: bool = False
+  """Add a second head whose loss counts one half, in training (fcn_resnet)."""
   at_once: bool = False
   """Scale pool4 and pool3 so that stride 8 is trained in one go (PAMI)."""
   normalization: Literal["none", "batch", "group"] = "batch"
-  """Normalisation between convolution and ReLU; none in the papers."""
+  """Normalisation between convolution and ReLU; none in the papers, batch in
+  ResNets."""
   dropout_rate: float = 0.1
   """Dropout of fc6 and fc7."""
   head_width: int | None = None
@@ -76,8 +94,9 @@ class Train(options.DataOptions):
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Number format of the computation; parameters are float32."""
   init: pathlib.Path | None = None
-  """Work folder of a run whose best parameters are the beginning; layers of
-  other shapes, such as a head for other classes, begin anew."""
+  """Work folder of a run (or of convert_weights.py) whose best parameters are
+  the beginning, or the newest if none were validated; layers of other shapes,
+  such as a head for fewer classes, begin anew."""
 
   # Loss.
   sampler: Sampler = "whole_image"
@@ -169,9 +188,25 @@ def _papers_voc(name: str, **changes) -> Train:
   return Train(**settings)
 
 
-# An ImageNet classifier as a run of this package. Such weights cannot be
-# converted here yet, so the presets that begin with it cannot start.
+def _papers_context(
+  name: str, stride: int, learning_rate: float, init: pathlib.Path
+) -> Train:
+  """A net of the papers on PASCAL-Context."""
+  return _papers_voc(
+    name,
+    dataset="pascal_context",
+    inputs="pascal_context",
+    stride=stride,
+    learning_rate=learning_rate,
+    init=init,
+  )
+
+
+# ImageNet classifiers, made by convert_weights.py of the files named in the
+# README.
 _VGG16 = pathlib.Path("runs/vgg16_imagenet")
+_CAFFENET = pathlib.Path("runs/caffenet_imagenet")
+_RESNET50 = pathlib.Path("runs/resnet50_imagenet")
 
 PRESETS = {
   # Command: python experiments/train.py shapes
@@ -261,7 +296,7 @@ PRESETS = {
   # Hardware: one GPU with 12 GB; days on the papers' own. Not run by us.
   # Expected (released nets): mean IU 63.6.
   "voc_fcn32s": (
-    "The papers' FCN-32s on VOC. Its VGG16 weights cannot be converted yet.",
+    "The papers' FCN-32s on VOC, from VGG16.",
     _papers_voc("voc_fcn32s", init=_VGG16),
   ),
   # Command: python experiments/train.py voc_fcn16s --data-dir VOC
@@ -291,13 +326,13 @@ PRESETS = {
   # Command: python experiments/train.py voc_fcn8s_at_once --data-dir VOC
   # Hardware: as voc_fcn32s. Expected (released nets): mean IU 65.4.
   "voc_fcn8s_at_once": (
-    "The papers' FCN-8s on VOC in one go. Weights: as voc_fcn32s.",
+    "The papers' FCN-8s on VOC in one go, from VGG16.",
     _papers_voc("voc_fcn8s_at_once", stride=8, at_once=True, init=_VGG16),
   ),
   # Command: python experiments/train.py voc_fcn32s_accumulated --data-dir VOC
   # Hardware: as voc_fcn32s. PAMI's comparison of recipes: 20 images an update.
   "voc_fcn32s_accumulated": (
-    "The papers' FCN-32s, 20 images an update. Weights: as voc_fcn32s.",
+    "The papers' FCN-32s, 20 images an update, from VGG16.",
     _papers_voc(
       "voc_fcn32s_accumulated", momentum=0.9, accumulate=20, init=_VGG16
     ),
@@ -305,7 +340,85 @@ PRESETS = {
   # Command: python experiments/train.py voc_fcn32s_online --data-dir VOC
   # Hardware: as voc_fcn32s. PAMI's comparison of recipes: momentum 0.9.
   "voc_fcn32s_online": (
-    "The papers' FCN-32s on VOC, online, momentum 0.9. Weights: as voc_fcn32s.",
+    "The papers' FCN-32s on VOC, online, momentum 0.9, from VGG16.",
     _papers_voc("voc_fcn32s_online", momentum=0.9, init=_VGG16),
+  ),
+  # Command: python experiments/train.py voc_fcn_alexnet --data-dir VOC
+  # Hardware: one GPU with 12 GB. Not run by us.
+  # Expected (released nets): mean IU 48.0. There the trunk's biases have the
+  # learning rate and decay of its kernels.
+  "voc_fcn_alexnet": (
+    "The papers' FCN-AlexNet on VOC, 20 images an update, from CaffeNet.",
+    _papers_voc(
+      "voc_fcn_alexnet",
+      backbone="caffenet",
+      normalize="valid",
+      learning_rate=1e-4,
+      momentum=0.9,
+      accumulate=20,
+      init=_CAFFENET,
+    ),
+  ),
+  # Commands: python experiments/train.py pascal_context_fcn32s
+  #   --data-dir CONTEXT, then pascal_context_fcn16s and pascal_context_fcn8s
+  # Hardware: as voc_fcn32s. Not run by us.
+  # Expected (CVPR 2015, best FCN, 59 classes): mean IU 35.1.
+  "pascal_context_fcn32s": (
+    "The papers' FCN-32s on PASCAL-Context, from VGG16.",
+    _papers_context("pascal_context_fcn32s", 32, 1e-10, _VGG16),
+  ),
+  "pascal_context_fcn16s": (
+    "The papers' FCN-16s on PASCAL-Context, from a trained FCN-32s.",
+    _papers_context(
+      "pascal_context_fcn16s",
+      16,
+      1e-12,
+      pathlib.Path("runs/pascal_context_fcn32s"),
+    ),
+  ),
+  "pascal_context_fcn8s": (
+    "The papers' FCN-8s on PASCAL-Context, from a trained FCN-16s.",
+    _papers_context(
+      "pascal_context_fcn8s",
+      8,
+      1e-14,
+      pathlib.Path("runs/pascal_context_fcn16s"),
+    ),
+  ),
+  # Command: python experiments/train.py nyud_fcn32s_color --data-dir NYUD
+  # Hardware: as voc_fcn32s. Not run by us.
+  # Expected: below 34.0, the mean IU of the best FCN of CVPR 2015 there, which
+  # sees the depth as well.
+  "nyud_fcn32s_color": (
+    "The papers' FCN-32s on NYUDv2, colour only, from VGG16.",
+    _papers_voc(
+      "nyud_fcn32s_color", dataset="nyudv2", inputs="nyud_color", init=_VGG16
+    ),
+  ),
+  # Command: python experiments/train.py folder_fcn_resnet50
+  #   --data-dir PICTURES
+  # Hardware: one GPU with 16 GB. Not run by us at this size.
+  # Expected: depends on the pictures.
+  "folder_fcn_resnet50": (
+    "Pictures and masks of your own, torchvision's FCN from ResNet-50.",
+    Train(
+      workdir=pathlib.Path("runs/folder_fcn_resnet50"),
+      dataset="folder",
+      network="fcn_resnet",
+      backbone="resnet50",
+      auxiliary=True,
+      crop_size=(480, 480),
+      scale_range=(0.5, 2.0),
+      brightness=0.2,
+      contrast=0.2,
+      saturation=0.2,
+      learning_rate=1e-4,
+      warmup_steps=200,
+      clip_norm=5.0,
+      average_decay=0.99,
+      steps=5000,
+      num_threads=8,
+      init=_RESNET50,
+    ),
   ),
 }

@@ -60,13 +60,18 @@ def load(workdir: pathlib.Path, which: fcn.checkpoints.Which) -> Trained:
   Args:
     workdir: the work folder; nothing in it is changed, and the run may be
       going on.
-    which: "best" (by validation mean IU), "latest" or the number of a step.
+    which: "best" (by validation mean IU; the newest if none was validated, as
+      after convert_weights.py), "latest" or the number of a step.
 
   Raises:
     ValueError: if there is no such run or checkpoint, or it is damaged.
   """
   config = run_folder.read_config(workdir)
   folder = workdir / run_folder.CHECKPOINTS
+  if which == "best" and not any(
+    score is not None for score in fcn.checkpoints.scores(folder).values()
+  ):
+    which = "latest"
   step, metadata, _ = fcn.checkpoints.read_metadata(folder, which)
   names = tuple(metadata["classes"]["names"])
   model = recipe.make_model(config, len(names))

@@ -339,6 +339,22 @@ def read_metadata(
   return restored.step, restored.metadata, restored.mean_iu
 
 
+def scores(folder: pathlib.Path) -> dict[int, float | None]:
+  """The mean IU of each step in a folder, None where it was not scored.
+
+  Args:
+    folder: see `read`.
+
+  Raises:
+    ValueError: if a score is damaged.
+  """
+  folder = pathlib.Path(folder).absolute()
+  return {
+    step: step_folders.read_score(_path(folder, step))
+    for step in _steps(folder)
+  }
+
+
 def num_bytes(state: chex.ArrayTree) -> int:
   """Bytes of all arrays together; on disk a step is about as large."""
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
@@ -372,9 +388,7 @@ def _choose(folder: pathlib.Path, which: Which) -> int:
   if which == "latest":
     return steps[-1]
   if which == "best":
-    best = _best_of(
-      {step: step_folders.read_score(_path(folder, step)) for step in steps}
-    )
+    best = _best_of(scores(folder))
     if best is None:
       raise ValueError(
         f"No step in {folder} has a mean IU, so none is the best: ask for "

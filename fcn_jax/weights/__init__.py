@@ -2,7 +2,18 @@
 
 from fcn_jax.weights import surgery
 from fcn_jax.weights import torchvision
+from fcn_jax.weights.caffe_files import is_caffe
 from fcn_jax.weights.loading import compare
 from fcn_jax.weights.loading import load
+from fcn_jax.weights.state_dicts import read as read_state_dict
+from fcn_jax.weights.state_dicts import write as write_state_dict
 
-__all__ = ["compare", "load", "surgery", "torchvision"]
+__all__ = [
+  "compare",
+  "is_caffe",
+  "load",
+  "read_state_dict",
+  "surgery",
+  "torchvision",
+  "write_state_dict",
+]

@@ -176,3 +176,29 @@ def named(variables: chex.ArrayTree) -> Iterator[tuple[str, chex.Array]]:
   """Pairs of a path, joined by slashes, and the array there."""
   for path, array in jax.tree_util.tree_leaves_with_path(variables):
     yield jax.tree_util.keystr(path, simple=True, separator="/"), array
+
+
+def take_head(variables: chex.ArrayTree, head: str) -> chex.ArrayTree:
+  """The network with one of its heads only.
+
+  Args:
+    variables: of an `models.FCN` with several heads.
+    head: name of one of them.
+
+  Returns:
+    The variables of an FCN with that head alone, whose name is empty.
+  """
+
+  def with_one_head(layers):
+    result = {}
+    for name, layer in layers.items():
+      if not name.startswith("score_"):
+        result[name] = layer
+      elif name.endswith(f"_{head}"):
+        result[name.removesuffix(f"_{head}")] = layer
+    return result
+
+  return {
+    collection: with_one_head(layers)
+    for collection, layers in variables.items()
+  }

@@ -1,0 +1,212 @@
+"""Converts published weights for these scripts, and trained ones for PyTorch.
+
+    python experiments/convert_weights.py import fcn8s-heavy-pascal.caffemodel \
+      --workdir runs/fcn8s
+    python experiments/convert_weights.py import vgg16.pth \
+      --workdir runs/vgg16_imagenet
+    python experiments/convert_weights.py export --workdir runs/mine \
+      --out mine.safetensors
+
+`import` reads a .caffemodel, or a state dict of torchvision (.pth, .pt or
+.safetensors), and makes a work folder as if train.py had: for predict.py,
+evaluate.py and export.py, and for --init of train.py. What the file is, is
+found out. Of a classifier all but its classes is kept, to begin training with.
+No code in a file is run.
+
+`export` writes a network that train.py has trained to a state dict of
+torchvision (.safetensors), with torchvision's names where it has such layers.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+import command_line
+import fcn_jax as fcn
+import published
+import run_folder
+import trained
+
+REPORT_FILE = "weights.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+  """Makes a work folder of a file with published weights."""
+
+  file: Annotated[pathlib.Path, tyro.conf.Positional]
+  """The .caffemodel, .pth, .pt or .safetensors."""
+  workdir: pathlib.Path
+  """Work folder to make; it must not be there, or be empty."""
+  network: str | None = None
+  """Name of the network, if it is not to be found out: as torchvision and the
+  papers' authors call it; caffe-vgg16 and so on for Caffe's classifiers."""
+  num_classes: int | None = None
+  """Classes of an FCN that was trained for others than the published one."""
+  head: str | None = None
+  """Which head of a network with several: semantic or geometric (SIFT Flow)."""
+  partial: bool = False
+  """Convert although the file has not all arrays of the network, or more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+  """Writes a trained network to a state dict of torchvision."""
+
+  workdir: pathlib.Path
+  """Work folder of the run that trained the network."""
+  out: pathlib.Path
+  """The file to write, such as network.safetensors; never in place of
+  another."""
+  checkpoint: str = "best"
+  """best (by validation mean IU), latest, or the number of a step."""
+
+
+def import_weights(options: Import) -> str:
+  """Makes the work folder, and says what became of each array.
+
+  Raises:
+    ValueError: if the file is damaged, or not that of the network; or the work
+      folder is in use.
+  """
+  _check_workdir(options.workdir)
+  name = options.network or published.guess(options.file)
+  if name not in published.NETWORKS:
+    raise ValueError(
+      f"network is {name!r}; choose one of {', '.join(published.NETWORKS)}."
+    )
+  network = _chosen(published.NETWORKS[name], options)
+  is_classifier = network.dataset is None
+  variables, report = fcn.weights.load(
+    options.file, network.model(), partial=options.partial or is_classifier
+  )
+  num_classes, head = network.num_classes, None
+  if not isinstance(num_classes, int):
+    head = options.head or next(iter(num_classes))
+    num_classes = num_classes[head]
+    variables = fcn.weights.surgery.take_head(variables, head)
+  dataset = None if head == "geometric" else network.dataset
+  text = f"{options.file.name}: {name}\n{report}"
+  if head is not None:
+    text += f"\nkept of its heads: {head}"
+  _save(
+    network.config(options.workdir),
+    variables,
+    {
+      "classes": published.class_table(dataset, num_classes),
+      "weights": {"file": options.file.name, "network": name},
+    },
+  )
+  report_file = options.workdir / REPORT_FILE
+  report_file.write_text(text + "\n", encoding="utf-8")
+  if is_classifier:
+    use = (
+      "Begin training with it: train.py ... --init "
+      f"{options.workdir} --backbone {network.options['backbone']} --inputs "
+      f"{network.options['inputs']} --normalization "
+      f"{network.options['normalization']}"
+    )
+  else:
+    use = f"Use it: predict.py PICTURES --workdir {options.workdir} --out OUT"
+  return f"{text}\n{options.workdir}: {num_classes} classes. {use}"
+
+
+def _chosen(
+  network: published.Published, options: Import
+) -> published.Published:
+  """The network, with the changes that were asked for."""
+  heads = network.num_classes
+  if isinstance(heads, int):
+    if options.head is not None:
+      raise ValueError(
+        f"head is {options.head!r}, but the network has one only: leave it out."
+      )
+  elif options.head not in (None, *heads):
+    raise ValueError(
+      f"head is {options.head!r}; choose one of {', '.join(heads)}."
+    )
+  if options.network is None and network.options.get("auxiliary"):
+    # torchvision has published them with and without.
+    source = fcn.weights.read_state_dict(options.file)
+    has_one = any(key.startswith("aux_classifier.") for key in source)
+    changed = {**network.options, "auxiliary": has_one}
+    network = dataclasses.replace(network, options=changed)
+  if options.num_classes is None:
+    return network
+  if network.dataset is None or not isinstance(heads, int):
+    raise ValueError(
+      f"num_classes is {options.num_classes}, but only an FCN with one head "
+      "can have other classes: leave it out."
+    )
+  return dataclasses.replace(network, num_classes=options.num_classes)
+
+
+def _check_workdir(workdir: pathlib.Path) -> None:
+  if workdir.exists() and not workdir.is_dir():
+    raise ValueError(f"{workdir} is a file; give a folder as --workdir.")
+  if workdir.exists() and any(workdir.iterdir()):
+    raise ValueError(
+      f"{workdir} is not empty, and nothing in it will be touched: give "
+      "another --workdir."
+    )
+
+
+def _save(config, variables, metadata) -> None:
+  """Makes a work folder with one step, without a state of the optimizer."""
+  variables = dict(variables)
+  params = variables.pop("params")
+  run_folder.claim(config)
+  folder = config.workdir / run_folder.CHECKPOINTS
+  with fcn.checkpoints.Checkpoints(folder) as checkpoints:
+    checkpoints.save(
+      0,
+      {"step": np.int32(0), "params": params, "model_state": variables},
+      metadata={**metadata, "options": run_folder.as_json(config)},
+    )
+
+
+def export_weights(options: Export) -> str:
+  """Writes the state dict, and says what is in it.
+
+  Raises:
+    ValueError: if there is no such run, torchvision has no such network, or
+      the file is there already.
+  """
+  which = trained.parse_checkpoint(options.checkpoint)
+  fcn.inference.exporting.check_free(options.out)
+  network = trained.load(options.workdir, which)
+  arrays = fcn.weights.torchvision.state_dict(network.model, network.variables)
+  fcn.weights.write_state_dict(options.out, arrays)
+  inputs = network.model.inputs
+  scaled = ", ".join(f"{255 * x:.4g}" for x in inputs.scale)
+  shifted = ", ".join(f"{x / 255:.4g}" for x in inputs.mean)
+  return (
+    f"{options.out}: {len(arrays)} arrays of {type(network.model).__name__} on "
+    f"{network.model.backbone}, {len(network.class_names)} classes, step "
+    f"{network.step}.\n"
+    f"It sees RGB in 0..1, minus ({shifted}), times ({scaled})."
+  )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Reads the options, and converts.
+
+  Args:
+    arguments: of the command line; those of the process if None.
+  """
+  options = tyro.extras.subcommand_cli_from_dict(
+    {"import": Import, "export": Export}, description=__doc__, args=arguments
+  )
+  with command_line.explained_errors():
+    if isinstance(options, Import):
+      print(import_weights(options))
+    else:
+      print(export_weights(options))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,210 @@
+"""The networks whose weights are published, as options of train.py."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import numpy as np
+
+import fcn_jax as fcn
+import recipe
+import train_presets
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """A network whose weights are published.
+
+  Attributes:
+    options: of train.py that make the network.
+    num_classes: of its score layer, or of each head by name.
+    dataset: whose classes they are; None for a classifier, whose classes are
+      not kept.
+  """
+
+  options: dict[str, Any]
+  num_classes: int | Mapping[str, int]
+  dataset: str | None
+
+  def config(self, workdir: pathlib.Path) -> train_presets.Train:
+    """The options of a run that begins with these weights."""
+    return train_presets.Train(
+      workdir=workdir, dataset=self.dataset or "folder", **self.options
+    )
+
+  def model(self) -> fcn.models.Network:
+    """The network."""
+    return recipe.make_model(
+      self.config(pathlib.Path("unused")), self.num_classes
+    )
+
+
+# Data sets of the released networks, by their names here.
+_DATASETS = {
+  "PASCAL VOC 2011 and SBD": "voc2012",
+  "PASCAL-Context": "pascal_context",
+  "NYUDv2": "nyudv2",
+  "SIFT Flow": "sift_flow",
+}
+_INPUTS = {
+  getattr(fcn.models.pixels, name.upper()): name
+  for name in get_args(train_presets.Inputs)
+}
+
+
+def _released() -> dict[str, Published]:
+  """The released FCNs that see colours."""
+  result = {}
+  for name, released in fcn.models.released.NETWORKS.items():
+    model = released.network()
+    if model.num_channels != 3 or model.inputs not in _INPUTS:
+      continue
+    options = {
+      "backbone": model.backbone,
+      "stride": model.stride,
+      "padding": model.padding,
+      "inputs": _INPUTS[model.inputs],
+      "at_once": model.skip_scales == fcn.models.fcn.AT_ONCE_SCALES,
+      "normalization": model.normalization,
+      "dropout_rate": model.dropout_rate,
+    }
+    dataset = _DATASETS[released.data_set]
+    classes = model.heads if len(model.heads) > 1 else model.num_classes
+    result[name] = Published(options, classes, dataset)
+  return result
+
+
+def _classifier(backbone: str, inputs: str) -> Published:
+  """A classifier of ImageNet, as the beginning of an FCN."""
+  model = fcn.models.FCN(1, backbone=backbone)
+  options = {
+    "backbone": backbone,
+    "stride": 32,
+    "inputs": inputs,
+    "normalization": model.normalization,
+  }
+  return Published(options, 1, None)
+
+
+def _torchvision_fcn(backbone: str) -> Published:
+  """torchvision's FCNs, of COCO's images with VOC's classes."""
+  options = {
+    "network": "fcn_resnet",
+    "backbone": backbone,
+    "auxiliary": True,
+    "inputs": "torchvision",
+    "normalization": "batch",
+  }
+  return Published(options, 21, "voc2012")
+
+
+def _torchvision() -> dict[str, Published]:
+  classifiers = fcn.weights.torchvision.CLASSIFIERS
+  result = {
+    name: _classifier(
+      backbone, "inception" if name == "googlenet" else "torchvision"
+    )
+    for name, backbone in classifiers.items()
+  }
+  for backbone in ("resnet50", "resnet101"):
+    result[f"fcn_{backbone}"] = _torchvision_fcn(backbone)
+  return result
+
+
+TORCHVISION = _torchvision()
+CAFFE = {
+  **_released(),
+  # VGG_ILSVRC_16_layers, VGG_ILSVRC_19_layers, bvlc_reference_caffenet and
+  # bvlc_googlenet.
+  **{
+    f"caffe-{backbone}": _classifier(backbone, "caffe")
+    for backbone in ("vgg16", "vgg19", "caffenet", "googlenet")
+  },
+}
+NETWORKS = {**TORCHVISION, **CAFFE}
+
+
+def class_table(dataset: str | None, num_classes: int) -> dict[str, Any]:
+  """Names and colours of the classes, for checkpoints and other scripts."""
+  data = fcn.data
+  known = {
+    "voc2012": (data.voc2012.CLASS_NAMES, data.voc2012.PALETTE),
+    "pascal_context": (
+      data.pascal_context.CLASS_NAMES,
+      data.pascal_context.PALETTE,
+    ),
+    "nyudv2": (data.nyudv2.CLASS_NAMES, data.nyudv2.PALETTE),
+    "sift_flow": (data.sift_flow.CLASS_NAMES, data.sift_flow.PALETTE),
+  }
+  names, palette = known.get(dataset, ((), ()))
+  if len(names) != num_classes:
+    names = tuple(f"class {number}" for number in range(num_classes))
+    palette = data.palettes.voc_palette(num_classes=num_classes)
+  return {"names": list(names), "palette": np.asarray(palette).tolist()}
+
+
+def guess(path: pathlib.Path) -> str:
+  """Which of `NETWORKS` a file has the weights of.
+
+  Raises:
+    ValueError: if the file is damaged, or it may be of several or of none.
+  """
+  if not fcn.weights.is_caffe(path):
+    name = fcn.weights.torchvision.guess(fcn.weights.read_state_dict(path))
+    if name not in NETWORKS:
+      raise ValueError(
+        f"{path} is a state dict of none of torchvision's networks that are "
+        f"known here: {', '.join(TORCHVISION)}. If it is a variant of one, "
+        "name that as --network."
+      )
+    return name
+  released = {
+    name: one.network() for name, one in fcn.models.released.NETWORKS.items()
+  }
+  fitting = [name for name, model in released.items() if _fits(path, model)]
+  if not fitting:
+    fitting = [
+      name
+      for name, one in CAFFE.items()
+      if one.dataset is None and _begins(path, one.model())
+    ]
+  if len(fitting) != 1:
+    which = f"may be any of {', '.join(fitting)}" if fitting else "is none"
+    raise ValueError(
+      f"{path} {which} of the published networks: name the one it is, or is a "
+      f"variant of, as --network: {', '.join(CAFFE)}."
+    )
+  if fitting[0] not in NETWORKS:
+    raise ValueError(
+      f"{path} is {fitting[0]}, which sees more than the colours of pictures, "
+      "as the scripts have them. Load it in Python: fcn.weights.load(path, "
+      f"fcn.models.released.make({fitting[0]!r}))."
+    )
+  return fitting[0]
+
+
+def _fits(path, model):
+  """Whether a file has the arrays of a network, no more and no fewer."""
+  report = _compared(path, model)
+  return report is not None and not (
+    report.kept or report.reshaped or report.extended or report.unused
+  )
+
+
+def _begins(path, model):
+  """Whether a file has all of a network but its score layers."""
+  report = _compared(path, model)
+  return (
+    report is not None
+    and not (report.reshaped or report.extended)
+    and all(name.startswith("params/score_") for name in report.kept)
+  )
+
+
+def _compared(path, model):
+  try:
+    return fcn.weights.compare(path, model)
+  except ValueError:
+    # Upsampling or skips of another network.
+    return None
