@@ -30,7 +30,7 @@ demo: $(VENV)/.installed ## train and compare on made-up pictures: runs/demo
 test: $(VENV)/.installed ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-parity: $(VENV)/.parity ## install PyTorch, run the tests that compare with it
+parity: $(VENV)/.parity ## install PyTorch and OpenCV, compare with them
 	$(BIN)/python -m pytest -m parity $(ARGS)
 
 lint: $(VENV)/.installed ## check the code's style
@@ -54,9 +54,10 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 	@echo "The environment $(VENV) is ready."
 
 $(VENV)/.parity: $(VENV)/.installed
-	@echo "Installing PyTorch into $(VENV): a minute or more, once."
+	@echo "Installing PyTorch and OpenCV into $(VENV): a minute or more, once."
 	@$(INSTALL) --constraint requirements.txt $(EDITABLE) '.[parity]'
-	@$(BIN)/python -c 'import torch; print("PyTorch", torch.__version__)'
+	@$(BIN)/python -c 'import cv2, torch; \
+		print("PyTorch", torch.__version__, "OpenCV", cv2.__version__)'
 	@touch $@
 
 # The oldest Python that is supported takes the versions that suit all.

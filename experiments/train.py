@@ -96,6 +96,13 @@ def initial_state(
     raise ValueError(
       f"the run to start from, init = {config.init}, cannot be used: {error}"
     ) from error
+  if donor.model.inputs.scale != model.inputs.scale:
+    raise ValueError(
+      f"{config.init} was trained with pixels scaled by "
+      f"{donor.model.inputs.scale}, and this network has "
+      f"{model.inputs.scale}: give the --inputs of that run "
+      f"({donor.config.inputs or 'or its --backbone'})."
+    )
   variables, report = fcn.weights.surgery.transplant(
     donor.variables, fcn.train.variables(state)
   )
