@@ -161,7 +161,8 @@ def _block(make, maps, convs, width):
   residual = make.conv(residual, second, width)
   residual = make.conv(residual, third, EXPANSION * width, relu=False)
   shortcut = maps
-  if maps.values.shape != residual.values.shape:
+  # The first block of each layer changes the channels or the stride.
+  if first.name.endswith("_0_conv1"):
     name = first.name.removesuffix("conv1") + "downsample"
     layer = geometry.Layer(name, 1, second.stride)
     shortcut = make.conv(maps, layer, EXPANSION * width, relu=False)
