@@ -59,9 +59,8 @@ def random_params(model):
   init = functools.partial(model.init, train=False)
   template = jax.eval_shape(init, jax.random.key(0), images)
   rng = np.random.default_rng(0)
-  scales = dict.fromkeys(("score_pool4", "score_pool3"), 1.0)
-  if model.skip_scales if isinstance(model, models.FCN) else False:
-    scales = dict(zip(scales, model.skip_scales, strict=True))
+  skip_scales = getattr(model, "skip_scales", (1.0, 1.0))
+  scales = dict(zip(("score_pool4", "score_pool3"), skip_scales, strict=True))
 
   def draw(path, leaf):
     *_, layer, kind = (key.key for key in path)
@@ -102,7 +101,12 @@ def their_scores(net, inputs, output):
   return net.forward(output).transpose(0, 2, 3, 1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# Compiled in half the time; the program is not for its speed.
+@functools.partial(
+  jax.jit,
+  static_argnums=0,
+  compiler_options={"xla_backend_optimization_level": 0},
+)
 def our_scores(model, variables, images):
   maps = model.apply(variables, images, train=False)
   if isinstance(maps, dict):

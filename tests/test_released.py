@@ -100,6 +100,32 @@ def test_nets_start_from_classifiers_or_nets_of_the_next_coarser_stride(name):
     assert net.starts_from == (f"{data_set}-fcn{2 * stride}s",)
 
 
+# In the order in which the nets have their channels: BGR but for HHA.
+MEANS = {
+  "voc": (104.00699, 116.66877, 122.67892),
+  "pascalcontext": (104.007, 116.669, 122.679),
+  "siftflow": (114.578, 115.294, 108.353),
+  "nyud-fcn32s-color": (116.190, 97.203, 92.318),
+  "nyud-fcn32s-hha": (132.431, 94.076, 118.477),
+  "nyud-fcn32s-color-d": (116.190, 97.203, 92.318, 7.844),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_means_are_those_of_the_authors_data_layers(name):
+  model = released.make(name)
+  if isinstance(model, models.LateFusion):
+    inputs = dict(model.modalities)
+    assert list(inputs) == ["color", "hha"]
+  else:
+    inputs = {"": model.inputs}
+  for modality, one in inputs.items():
+    key = f"nyud-fcn32s-{modality}" if modality else name
+    mean = MEANS.get(key) or MEANS[key.split("-")[0]]
+    assert tuple(one.mean[channel] for channel in one.order) == mean
+    assert one.order[:3] == ((0, 1, 2) if "hha" in key else (2, 1, 0))
+
+
 def test_only_at_once_scales_its_skips():
   for name in NETS:
     scales = getattr(released.make(name), "skip_scales", (1, 1))
