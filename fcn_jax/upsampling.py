@@ -250,10 +250,17 @@ def resize(
   )
   # One matrix for all images, or one for each.
   rows, columns = (
-    jnp.broadcast_to(matrix, (len(scores), *matrix.shape[1:]))
+    jnp.broadcast_to(matrix, (scores.shape[0], *matrix.shape[1:]))
     for matrix in (rows, columns)
   )
-  return jnp.einsum("nHh,nhwc,nWw->nHWc", rows, scores, columns)
+  # GPUs and TPUs would round the scores to fewer digits.
+  return jnp.einsum(
+    "nHh,nhwc,nWw->nHWc",
+    rows,
+    scores,
+    columns,
+    precision=jax.lax.Precision.HIGHEST,
+  )
 
 
 def _resizing_matrix(num_cells, num_pixels, sizes, stride):

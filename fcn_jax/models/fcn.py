@@ -170,9 +170,12 @@ class FCN(nn.Module):
       without meaning.
 
     Raises:
-      ValueError: if the images or sizes have another shape.
+      ValueError: if the images or sizes have another shape, or the images are
+        too small for the trunk, which only those of other paddings than "same"
+        can be.
     """
     sizes = checks.images(images, sizes, self.num_channels)
+    _check_sides(self.chain().score, images.shape[1:3])
     trunk = self._file.Trunk(
       architecture=self._architecture,
       padding=self.padding,
@@ -232,6 +235,21 @@ class FCN(nn.Module):
         # sum is continued, and the sum may have fewer cells than both.
         fused = upsampling.fill_outside(fused, num_cells)
     return fused
+
+
+def _check_sides(layers, image_size):
+  for side in image_size:
+    # A side that is not known yet is checked when an exported program runs.
+    if jax.export.is_symbolic_dim(side):
+      continue
+    cells = side
+    for layer in layers:
+      cells = layer.num_outputs(cells)
+      if cells < 1:
+        raise ValueError(
+          f"images have a side of {side} pixels, of which {layer.name} leaves "
+          'nothing: use larger images, or padding="same", which takes all.'
+        )
 
 
 def _num_cells(layers, sizes):
