@@ -274,7 +274,8 @@ def check_gradient(model, variables, network):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_features_and_scores_of_classifiers_are_those_of_torch(name):
   model, variables, network = pair(name)
-  images = images_of((131, 99))
+  # Each pooling of each network has to round somewhere.
+  images = images_of((131, 115))
   theirs = network.convolved(torch_images(name, images))
   ours = jax.jit(functools.partial(apply, model), compiler_options=QUICKLY)
   check_features(ours(variables, images), theirs)
