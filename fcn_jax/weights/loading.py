@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from typing import NamedTuple
 
 import chex
 import jax
@@ -18,6 +19,8 @@ from fcn_jax.weights import torchvision
 
 # Arrays that begin here are shared with JAX on a CPU, not copied.
 _ALIGNMENT = 64
+# Names in a message.
+_NUM_SHOWN = 4
 # Numbers of float32 in a cache line.
 _BLOCK = 16
 
@@ -50,8 +53,8 @@ def load(
   """
   path = pathlib.Path(path)
   template = _template(model)
-  found, report, origin = _match(path, model, template)
-  _check(origin, model, report, partial)
+  found, report, about = _match(path, model, template)
+  _check(about, model, report, partial)
   missing = (*report.kept, *report.reshaped)
   initial = _initial(model, missing) if missing else {}
   # One after the other, so that there is one large copy at a time.
@@ -76,6 +79,19 @@ def compare(path: str | pathlib.Path, model: models.Network) -> surgery.Report:
   return _match(pathlib.Path(path), model, _template(model))[1]
 
 
+class _About(NamedTuple):
+  """What messages say of a file.
+
+  Attributes:
+    origin: its path and what it is.
+    shapes: of arrays that differ from the network's: in the file, and as the
+      network asks for them there.
+  """
+
+  origin: str
+  shapes: dict[str, str]
+
+
 def _template(model):
   return jax.eval_shape(functools.partial(_init, model))
 
@@ -86,7 +102,7 @@ def _init(model):
 
 
 def _match(path, model, template):
-  """The arrays of a network that a file has, by name; report; what it is."""
+  """The arrays of a network that a file has, by name; report; `_About`."""
   origin = str(path)
   if caffe_files.is_caffe(path):
     source = caffe.read(path)
@@ -102,12 +118,15 @@ def _match(path, model, template):
   shapes = {name: array.shape for name, array in surgery.named(template)}
   groups = {"copied": [], "converted": [], "extended": []}
   groups |= {"kept": [], "reshaped": []}
-  found, used = {}, {*fixed}
+  found, used, differing = {}, {*fixed}, {}
   for entry in table:
     group, array = "kept", source.get(entry.theirs)
     if array is not None:
       used.add(entry.theirs)
+      there, here = array.shape, _file_shape(shapes[entry.ours])
       group, array = _fit(entry, array, shapes[entry.ours])
+      if group in ("extended", "reshaped"):
+        differing[entry.ours] = f"{_times(there)} there, {_times(here)} here"
     groups[group].append(entry.ours)
     if array is not None:
       found[entry.ours] = array
@@ -116,7 +135,16 @@ def _match(path, model, template):
     fixed=fixed,
     unused=tuple(name for name in source if name not in used),
   )
-  return found, report, origin
+  return found, report, _About(origin, differing)
+
+
+def _file_shape(shape):
+  """Shape of an array in files: outputs, inputs, rows, columns of a kernel."""
+  return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
+
+
+def _times(shape):
+  return "x".join(map(str, shape))
 
 
 def _fit(entry, array, shape):
@@ -166,7 +194,7 @@ def _initial(model, names):
   return draw()
 
 
-def _check(origin, model, report, partial):
+def _check(about, model, report, partial):
   """Raises a `ValueError` if a file does not fit a network."""
   heads = ", ".join(str(number) for number in model.heads.values())
   network = (
@@ -175,11 +203,12 @@ def _check(origin, model, report, partial):
   )
   if not (report.copied or report.converted):
     raise ValueError(
-      f"{origin} has no array of {network}, but {_some(report.unused)}: it is "
-      "of another network. Make that one, with its backbone."
+      f"{about.origin} has no array of {network}, but "
+      f"{_some(report.unused, {})}: it is of another network. Make that one, "
+      "with its backbone."
     )
   faults = [
-    f"{title}: {_some(names)}"
+    f"{title}: {_some(names, about.shapes)}"
     for title, names in (
       ("not in the file", report.kept),
       ("of another shape or number of classes there", report.reshaped),
@@ -190,12 +219,16 @@ def _check(origin, model, report, partial):
   ]
   if faults and not partial:
     raise ValueError(
-      f"{origin} does not fit {network}. {'; '.join(faults)}. Make the network "
-      "for these weights, or load them in part (partial=True): what the file "
-      "has not keeps its initial values."
+      f"{about.origin} does not fit {network}. {'; '.join(faults)}. Make the "
+      "network for these weights, or load them in part (partial=True): what "
+      "the file has not keeps its initial values."
     )
 
 
-def _some(names):
-  shown = ", ".join(names[:6])
-  return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
+def _some(names, shapes):
+  shown = ", ".join(
+    f"{name} ({shapes[name]})" if name in shapes else name
+    for name in names[:_NUM_SHOWN]
+  )
+  more = len(names) - _NUM_SHOWN
+  return f"{shown} and {more} more" if more > 0 else shown
