@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -142,3 +143,46 @@ def test_a_dense_kernel_of_another_map_is_refused():
     surgery.dense_to_convolution(
       random(61, 6), (3, 4), flattening="channels_last"
     )
+
+
+class Classifier(nn.Module):
+  """Convolutions without padding, then a dense layer on what is left."""
+
+  @nn.compact
+  def __call__(self, images):
+    x = nn.relu(nn.Conv(5, (3, 3), padding="VALID", name="conv")(images))
+    x = nn.max_pool(x, (2, 2), strides=(2, 2))
+    return nn.Dense(7, name="dense")(x.reshape(len(x), -1))
+
+
+class Convolutional(nn.Module):
+  """The same network, whose dense layer is a convolution."""
+
+  @nn.compact
+  def __call__(self, images):
+    x = nn.relu(nn.Conv(5, (3, 3), padding="VALID", name="conv")(images))
+    x = nn.max_pool(x, (2, 2), strides=(2, 2))
+    return nn.Conv(7, (4, 3), padding="VALID", name="dense")(x)
+
+
+def test_a_whole_classifier_is_its_convolutional_form_on_every_crop():
+  crop, picture = random(1, 10, 8, 3), random(1, 16, 18, 3)
+  classifier = Classifier()
+  params = classifier.init(KEY, crop)["params"]
+  dense = params["dense"]
+  kernel = surgery.dense_to_convolution(
+    dense["kernel"], (4, 3), flattening="channels_last"
+  )
+  converted = {
+    "params": {**params, "dense": {"kernel": kernel, "bias": dense["bias"]}}
+  }
+  classify = jax.jit(lambda crops: classifier.apply({"params": params}, crops))
+  same = Convolutional().apply(converted, crop)
+  assert same.shape == (1, 1, 1, 7)
+  np.testing.assert_allclose(same[0, 0], classify(crop), atol=1e-5)
+  found = Convolutional().apply(converted, picture)
+  assert found.shape == (1, 4, 6, 7)
+  for i in range(4):
+    for j in range(6):
+      part = picture[:, 2 * i : 2 * i + 10, 2 * j : 2 * j + 8]
+      np.testing.assert_allclose(found[0, i, j], classify(part)[0], atol=1e-5)
