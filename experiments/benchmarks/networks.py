@@ -146,7 +146,11 @@ def main(options: Options) -> None:
     ]
     own = statistics.median(pair[0] for pair in pairs)
     ratio = statistics.median(pair[0] / pair[1] for pair in pairs)
-    field = fcn.geometry.receptive_field(model.chain().score)
+    layers = model.chain().score
+    if layers[-1].name == "resized":
+      # Interpolation, which is not part of the other fields either.
+      layers = layers[:-1]
+    field = fcn.geometry.receptive_field(layers)
     classes = " + ".join(str(number) for number in model.heads.values())
     if isinstance(model, fcn.models.FCNResNet):
       classes = f"{model.num_classes}"

@@ -99,10 +99,16 @@ class FCNResNet(nn.Module):
     return "torchvision"
 
   def chain(self) -> geometry.Chain:
-    """The network's layer lists, for `geometry`, as if none were resized."""
+    """The network's layer lists, for `geometry`.
+
+    Cells are centred on pixels 0, 8, 16 ..., but torchvision interpolates as if
+    they were at 3.5, 11.5 ...: so a pixel may see a cell beyond those between
+    which it lies. The layer "resized" stands for that.
+    """
     layers = resnet.layers(self._architecture)
     head = geometry.Layer("classifier", 3, padding=1)
-    return geometry.fcn_chain((*layers, head), 8, skips=())
+    resized = geometry.Layer("resized", 3, padding=1)
+    return geometry.fcn_chain((*layers, head, resized), 8, skips=())
 
   @nn.compact
   def __call__(
