@@ -84,8 +84,9 @@ def create_state(
     model: the network.
     optimizer: an optax chain.
   """
-  # Shapes of parameters do not depend on the image; a small one will do.
-  images = jnp.zeros((1, 64, 64, model.num_channels), jnp.uint8)
+  # Shapes of parameters do not depend on the image. In a smaller one some
+  # networks have no cell left.
+  images = jnp.zeros((1, 224, 224, model.num_channels), jnp.uint8)
   model_state = dict(model.init(key, images, train=False))
   params = model_state.pop("params")
   return TrainState(

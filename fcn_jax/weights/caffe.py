@@ -71,7 +71,7 @@ def entries(
   """
   inputs = _inputs(model)
   init = functools.partial(model.init, train=False)
-  images = jnp.zeros((1, 64, 64, model.num_channels), jnp.uint8)
+  images = jnp.zeros((1, 224, 224, model.num_channels), jnp.uint8)
   template = jax.eval_shape(init, jax.random.key(0), images)
   first = model.chain().score[0].name
   result = []

@@ -97,7 +97,7 @@ def _template(model):
 
 
 def _init(model):
-  images = jnp.zeros((1, 64, 64, model.num_channels), jnp.uint8)
+  images = jnp.zeros((1, 224, 224, model.num_channels), jnp.uint8)
   return model.init(jax.random.key(0), images, train=False)
 
 
