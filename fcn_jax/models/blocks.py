@@ -171,14 +171,7 @@ def average_pool(maps: Maps, layer: geometry.Layer) -> Maps:
     inside = extents.inside(maps.sizes, maps.values.shape[1:3])
     counted = inside[..., None].astype(maps.values.dtype)
   total, number = (
-    nn.pool(
-      values,
-      0.0,
-      jax.lax.add,
-      (layer.kernel, layer.kernel),
-      strides=(1, 1),
-      padding=((layer.padding, layer.padding),) * 2,
-    )
+    convolution.window_sums(values, layer.kernel, padding=layer.padding)
     for values in (maps.values, counted)
   )
   # Windows wholly outside are made zero: their number is not to be divided by.

@@ -1,12 +1,16 @@
 """Convolution and pooling in the form that is fastest on the device at hand.
 
-Three of XLA's operations are slow on a CPU (measured on two cores, float32),
+Some of XLA's operations are slow on a CPU (measured on two cores, float32),
 and are replaced by equal forms made of slices and matrix products:
 
 - the gradient of a kernel of a 3x3 convolution takes 3 to 5 times as long as
   the convolution itself; summed over strips of rows it takes 1 to 2 times;
 - a 7x7 convolution on a map hardly larger than its kernel (fc6) is one
   matrix product of the gathered windows, and a 1x1 convolution of the map;
+- a convolution in two groups takes 2 to 4 times as long as one convolution for
+  each group, and its backward pass 4 to 9 times;
+- sums over 7x7 windows take 15 to 35 times as long as sums of slices. This
+  form is used on all devices;
 - the backward pass of `max_pool` searches each window again; the maximum of
   strided slices does not. This form is used on all devices. Where cells of a
   window are equal, they share the gradient, which `max_pool` gives to one.
@@ -38,9 +42,9 @@ def conv_general_dilated(
   """`jax.lax.conv_general_dilated`, with faster forms on a CPU.
 
   For `flax.linen.Conv(conv_general_dilated=...)`. The faster forms serve
-  convolutions [N, H, W, C] with kernels [k, k, C, D] without strides,
-  dilation and groups, and have no forward-mode derivative; all others are
-  XLA's.
+  convolutions [N, H, W, C] with kernels [k, k, C, D] without strides and
+  dilation, and have no forward-mode derivative; all others are XLA's. Groups
+  are convolved one by one; they should be few.
 
   Args:
     inputs: [N, H, W, C].
@@ -52,12 +56,13 @@ def conv_general_dilated(
   Returns:
     [N, h, w, D].
   """
+  num_groups = options.get("feature_group_count", 1)
   plain = (
     not isinstance(padding, str)
     and all(stride == 1 for stride in window_strides)
     and all(d == 1 for d in options.get("rhs_dilation") or ())
     and all(d == 1 for d in options.get("lhs_dilation") or ())
-    and options.get("feature_group_count", 1) == 1
+    and num_groups == 1
   )
 
   def by_xla(inputs, kernel):
@@ -68,21 +73,42 @@ def conv_general_dilated(
   def by_windows(inputs, kernel):
     return convolution_by_windows(inputs, kernel, tuple(padding))
 
+  def by_groups(inputs, kernel):
+    one = options | {"feature_group_count": 1}
+    parts = zip(
+      jnp.split(inputs, num_groups, axis=-1),
+      jnp.split(kernel, num_groups, axis=-1),
+      strict=True,
+    )
+    outputs = [
+      conv_general_dilated(*part, window_strides, padding, **one)
+      for part in parts
+    ]
+    return jnp.concatenate(outputs, axis=-1)
+
+  def by_strips(inputs, kernel):
+    return convolution_by_strips(inputs, kernel, tuple(padding))
+
+  is_exported = any(map(jax.export.is_symbolic_dim, inputs.shape))
   taps = kernel.shape[0] * kernel.shape[1]
-  if any(map(jax.export.is_symbolic_dim, inputs.shape)):
-    # To be exported. How large the windows will be is not known; those of fc6
-    # at stride 32 take less memory than the features of the first layers.
-    if plain and (taps == 1 or taps > 9):
-      return jax.lax.platform_dependent(
-        inputs, kernel, cpu=by_windows, default=by_xla
-      )
+  # How large the windows will be in an exported program is not known; those of
+  # fc6 at stride 32 take less memory than the features of the first layers.
+  num_bytes = 0 if is_exported else inputs.size * taps * inputs.dtype.itemsize
+  if num_groups > 1:
+    faster = by_groups
+  elif not plain or 9 < taps <= 25:  # XLA is fast with 5x5, backward as well.
+    faster = by_xla
+  elif taps == 1 or (taps > 25 and num_bytes <= _WINDOWS_BYTES):
+    faster = by_windows
+  else:
+    faster = by_strips
+  if is_exported and faster in (by_groups, by_windows):
+    return jax.lax.platform_dependent(
+      inputs, kernel, cpu=faster, default=by_xla
+    )
+  if is_exported or jax.default_backend() != "cpu":
     return by_xla(inputs, kernel)
-  if jax.default_backend() != "cpu" or not plain:
-    return by_xla(inputs, kernel)
-  num_bytes = inputs.size * taps * inputs.dtype.itemsize
-  if taps == 1 or (taps > 9 and num_bytes <= _WINDOWS_BYTES):
-    return by_windows(inputs, kernel)
-  return convolution_by_strips(inputs, kernel, tuple(padding))
+  return faster(inputs, kernel)
 
 
 def convolution_by_windows(
@@ -189,6 +215,30 @@ def _windows(inputs, kernel_shape):
     for j in range(columns)
   ]
   return jnp.concatenate(taps, axis=-1)
+
+
+def window_sums(inputs: jax.Array, kernel: int, *, padding: int) -> jax.Array:
+  """Sums over square windows of stride 1; cells outside are zero.
+
+  Args:
+    inputs: [N, H, W, C].
+    kernel: side of the windows.
+    padding: cells that windows reach beyond the borders.
+
+  Returns:
+    [N, h, w, C].
+  """
+  for axis in (1, 2):
+    pads = [(0, 0)] * inputs.ndim
+    pads[axis] = (padding, padding)
+    inputs = jnp.pad(inputs, pads)
+    num_outputs = inputs.shape[axis] - kernel + 1
+    taps = (
+      jax.lax.slice_in_dim(inputs, tap, tap + num_outputs, axis=axis)
+      for tap in range(kernel)
+    )
+    inputs = functools.reduce(jnp.add, taps)
+  return inputs
 
 
 def max_pool(
