@@ -7,6 +7,7 @@ import os
 import pickle
 import pickletools
 import re
+import time
 import tracemalloc
 import zipfile
 
@@ -298,17 +299,30 @@ def test_other_instructions_are_refused(tmp_path, instructions):
     # Tuples in tuples, whose hash takes 2**99 steps, or too deep a stack.
     b"}" + b")" + b"q\x00h\x00\x86" * 99 + b"K\x01s",
     b"}" + b")" + b"\x85" * 200_000 + b"K\x01s",
+    # Pairs that are looked through again and again.
+    b"(](" + b"K\x01K\x01\x86q\x01" + b"h\x01" * 30_000 + b"e\x85q\x02"
+    b"](" + (NAMES + b"h\x02R") * 10_000 + b"et",
+    # Keys of one hash.
+    b"}("
+    + b"".join(
+      b"\x8a\x10" + (i * (2**61 - 1)).to_bytes(16, "little") + b"N"
+      for i in range(1, 60_000)
+    )
+    + b"u",
   ],
 )
 def test_bombs_take_no_memory_and_no_time(tmp_path, instructions):
   path = tmp_path / "net.pth"
   torch_files.write_zip(path, {"data.pkl": in_a_dict(instructions)})
   tracemalloc.start()
+  start = time.perf_counter()
   with pytest.raises(ValueError, match=r"net\.pth"):
     state_dicts.read(path)
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
   assert peak < 2e8
+  # A second or two where tracing makes it slow.
+  assert time.perf_counter() - start < 15
 
 
 def tensor_file(

@@ -42,8 +42,11 @@ _STRINGS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "SHORT_BINSTRING"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
-# Those of NumPy; the product of very many sizes may take for ever.
-_MOST_AXES = 64
+# Of a tuple: NumPy's arrays have no more axes, and looking through one tuple of
+# very many items, or multiplying them, again and again may take for ever.
+_MOST_ITEMS = 64
+# Of an integer that is a key: the hashes of larger ones may be chosen alike.
+_LARGEST_KEY = 2**60
 
 
 class Refused(ValueError):
@@ -143,6 +146,8 @@ def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
       case "TUPLE" | "APPENDS" | "SETITEMS" as name:
         items, stack = stack, outer.pop()
         if name == "TUPLE":
+          if len(items) > _MOST_ITEMS:
+            raise Refused(_more_than_tensors(f"a tuple of {len(items)} items"))
           stack.append(tuple(items))
         elif name == "APPENDS":
           _append(stack[-1], items)
@@ -199,6 +204,8 @@ def _set(target: Any, pairs: Any) -> None:
   for key, value in pairs:
     if type(key) not in (str, int):
       raise Refused(_more_than_tensors(f"a key of type {type(key).__name__}"))
+    if type(key) is int and abs(key) > _LARGEST_KEY:
+      raise Refused(_more_than_tensors(f"the key {key}"))
     target[key] = value
 
 
@@ -234,10 +241,12 @@ def _made(called: Any, arguments: Any) -> dict | Tensor | Parameter:
     case (list(pairs),) if name == _DICT:
       made = {}
       _set(made, pairs)
+      # Each pair is looked at once, however often the list is named.
+      pairs.clear()
       return made
     case (Storage(), int(), tuple(shape), tuple(strides), *rest) if (
       name in _TENSORS
-      and len(shape) == len(strides) <= _MOST_AXES
+      and len(shape) == len(strides)
       and all(type(number) is int for number in (*shape, *strides))
       # requires_grad, hooks, and whether it is negated or conjugated.
       and (len(rest) < 3 or not rest[2])
