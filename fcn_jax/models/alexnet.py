@@ -10,7 +10,6 @@ import dataclasses
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from fcn_jax import geometry
 from fcn_jax.models import blocks
@@ -99,23 +98,11 @@ class Trunk(nn.Module):
 
   Attributes:
     architecture: one of `ARCHITECTURES`.
-    padding: see `blocks.Padding`.
-    inputs: what is done to the pixels.
-    head_width: channels of fc6 and fc7; the architecture's own if None.
-    dropout_rate: of fc6 and fc7, in training.
-    normalization: between convolution and ReLU.
-    dtype: of the computation.
-    param_dtype: of the parameters.
+    settings: all else.
   """
 
   architecture: Architecture
-  padding: blocks.Padding
-  inputs: pixels.Inputs
-  head_width: int | None
-  dropout_rate: float
-  normalization: blocks.Normalization
-  dtype: jnp.dtype
-  param_dtype: jnp.dtype
+  settings: blocks.Settings
 
   @nn.compact
   def __call__(
@@ -132,13 +119,11 @@ class Trunk(nn.Module):
       The output of each pooling layer and of fc7 by name, [N, h, w, channels].
     """
     architecture = self.architecture
-    head_width = self.head_width or architecture.head_width
-    make = blocks.Blocks(
-      train, self.normalization, self.dtype, self.param_dtype
-    )
+    head_width = self.settings.head_width or architecture.head_width
+    make = blocks.Blocks(self.settings, train)
     features = {}
-    maps = make.begin(images, self.inputs, sizes)
-    for layer in layers(architecture, self.padding):
+    maps = make.begin(images, sizes)
+    for layer in layers(architecture, self.settings.padding):
       kind, number = layer.name[:-1], int(layer.name[-1])
       if kind == "pool":
         maps = blocks.max_pool(maps, layer)
@@ -154,6 +139,8 @@ class Trunk(nn.Module):
         )
       else:
         maps = make.conv(maps, layer, head_width)
-        maps = make.dropout(maps, self.dropout_rate, f"{layer.name}_dropout")
+        maps = make.dropout(
+          maps, self.settings.dropout_rate, f"{layer.name}_dropout"
+        )
     features["fc7"] = maps.values
     return features

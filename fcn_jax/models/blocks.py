@@ -39,39 +39,55 @@ class Maps(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocks:
-  """Makes layers in the scope of the module that calls it.
+class Settings:
+  """How a trunk is made, whatever its architecture.
 
   Attributes:
-    train: whether dropout and batch statistics are those of training.
+    padding: its geometry.
+    inputs: what is done to the pixels.
+    head_width: channels of fc6 and fc7; the architecture's own if None, and
+      without effect on those that have no such layers.
+    dropout_rate: of fc6 and fc7 (elsewhere: of the last features), in
+      training.
     normalization: between convolution and ReLU: "none", "batch" or "group"
       (of 8 channels).
     dtype: of the computation.
     param_dtype: of the parameters.
+  """
+
+  padding: Padding
+  inputs: pixels.Inputs
+  head_width: int | None
+  dropout_rate: float
+  normalization: Normalization
+  dtype: jnp.dtype
+  param_dtype: jnp.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+  """Makes layers in the scope of the module that calls it.
+
+  Attributes:
+    settings: of the trunk.
+    train: whether dropout and batch statistics are those of training.
     epsilon: added to variances.
     use_bias: whether convolutions have one.
   """
 
+  settings: Settings
   train: bool
-  normalization: Normalization
-  dtype: jnp.dtype
-  param_dtype: jnp.dtype
   epsilon: float = 1e-5
   use_bias: bool = True
 
-  def begin(
-    self,
-    images: jax.Array,
-    inputs: pixels.Inputs,
-    sizes: jax.Array | None,
-  ) -> Maps:
+  def begin(self, images: jax.Array, sizes: jax.Array | None) -> Maps:
     """Images [N, H, W, C], uint8 or float, as the first layer sees them."""
     mean, scale = (
       jnp.array(values, jnp.float32).reshape(1, 1, 1, -1)
-      for values in (inputs.mean, inputs.scale)
+      for values in (self.settings.inputs.mean, self.settings.inputs.scale)
     )
     values = (images.astype(jnp.float32) - mean) * scale
-    return zero_outside(Maps(values.astype(self.dtype), sizes))
+    return zero_outside(Maps(values.astype(self.settings.dtype), sizes))
 
   def conv(
     self,
@@ -102,8 +118,8 @@ class Blocks:
       use_bias=self.use_bias,
       kernel_init=nn.initializers.he_normal(),
       conv_general_dilated=convolution.conv_general_dilated,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
+      dtype=self.settings.dtype,
+      param_dtype=self.settings.param_dtype,
       name=layer.name,
     )(maps.values)
     maps = Maps(values, _num_outputs(layer, maps.sizes))
@@ -113,19 +129,19 @@ class Blocks:
     return zero_outside(maps._replace(values=nn.relu(values)))
 
   def _normalize(self, maps: Maps, name: str) -> jax.Array:
-    if self.normalization == "none":
+    if self.settings.normalization == "none":
       return maps.values
     options = {
       "epsilon": self.epsilon,
-      "dtype": self.dtype,
-      "param_dtype": self.param_dtype,
+      "dtype": self.settings.dtype,
+      "param_dtype": self.settings.param_dtype,
       "name": name,
     }
     # Statistics are those of the cells inside.
     mask = None
     if maps.sizes is not None:
       mask = extents.inside(maps.sizes, maps.values.shape[1:3])[..., None]
-    if self.normalization == "batch":
+    if self.settings.normalization == "batch":
       return nn.BatchNorm(
         use_running_average=not self.train, momentum=0.9, **options
       )(maps.values, mask=mask)

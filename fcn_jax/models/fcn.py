@@ -176,8 +176,7 @@ class FCN(nn.Module):
     """
     sizes = checks.images(images, sizes, self.num_channels)
     _check_sides(self.chain().score, images.shape[1:3])
-    trunk = self._file.Trunk(
-      architecture=self._architecture,
+    settings = blocks.Settings(
       padding=self.padding,
       inputs=self.inputs,
       head_width=self.head_width,
@@ -186,6 +185,7 @@ class FCN(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
+    trunk = self._file.Trunk(self._architecture, settings)
     # Lifts the trunk's parameters into the network's own scope.
     nn.share_scope(self, trunk)
     features = trunk(images, train=train, sizes=sizes)

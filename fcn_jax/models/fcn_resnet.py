@@ -131,8 +131,7 @@ class FCNResNet(nn.Module):
       ValueError: if the images or sizes have another shape.
     """
     sizes = checks.images(images, sizes, self.num_channels)
-    trunk = resnet.Trunk(
-      architecture=self._architecture,
+    settings = blocks.Settings(
       padding=self.padding,
       inputs=self.inputs,
       head_width=None,
@@ -141,15 +140,10 @@ class FCNResNet(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
+    trunk = resnet.Trunk(self._architecture, settings)
     nn.share_scope(self, trunk)
     features = trunk(images, train=train, sizes=sizes)
-    make = blocks.Blocks(
-      train,
-      self.normalization,
-      self.dtype,
-      self.param_dtype,
-      use_bias=False,
-    )
+    make = blocks.Blocks(settings, train, use_bias=False)
     num_cells = None
     if sizes is not None:
       num_cells = -(-sizes // self.stride)

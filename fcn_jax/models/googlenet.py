@@ -128,23 +128,11 @@ class Trunk(nn.Module):
 
   Attributes:
     architecture: one of `ARCHITECTURES`.
-    padding: see `blocks.Padding`.
-    inputs: what is done to the pixels.
-    head_width: ignored, as there are no fc6 and fc7.
-    dropout_rate: of the last features, in training.
-    normalization: between convolution and ReLU.
-    dtype: of the computation.
-    param_dtype: of the parameters.
+    settings: all else.
   """
 
   architecture: Architecture
-  padding: blocks.Padding
-  inputs: pixels.Inputs
-  head_width: int | None
-  dropout_rate: float
-  normalization: blocks.Normalization
-  dtype: jnp.dtype
-  param_dtype: jnp.dtype
+  settings: blocks.Settings
 
   @nn.compact
   def __call__(
@@ -162,20 +150,18 @@ class Trunk(nn.Module):
     """
     architecture = self.architecture
     make = blocks.Blocks(
+      self.settings,
       train,
-      self.normalization,
-      self.dtype,
-      self.param_dtype,
       epsilon=1e-3,
-      use_bias=self.normalization == "none",
+      use_bias=self.settings.normalization == "none",
     )
     stem = {"conv1": 64, "conv2_reduce": 64, "conv2": 192}
     lrn_after = ()
     if architecture.local_response_norm:
       lrn_after = ("pool1", "conv2")
     features = {}
-    maps = make.begin(images, self.inputs, sizes)
-    for layer in layers(architecture, self.padding):
+    maps = make.begin(images, sizes)
+    for layer in layers(architecture, self.settings.padding):
       if layer.name in stem:
         maps = make.conv(maps, layer, self._scaled(stem[layer.name]))
       elif layer.name in INCEPTIONS:
@@ -187,7 +173,7 @@ class Trunk(nn.Module):
         maps = blocks.max_pool(maps, layer)
       if layer.name in lrn_after:
         maps = blocks.local_response_norm(maps)
-    maps = make.dropout(maps, self.dropout_rate, "pool5_dropout")
+    maps = make.dropout(maps, self.settings.dropout_rate, "pool5_dropout")
     features["pool5"] = maps.values
     return features
 

@@ -7,7 +7,6 @@ import dataclasses
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from fcn_jax import geometry
 from fcn_jax.models import blocks
@@ -99,23 +98,11 @@ class Trunk(nn.Module):
 
   Attributes:
     architecture: one of `ARCHITECTURES`.
-    padding: one of `PADDINGS`, which are the same.
-    inputs: what is done to the pixels.
-    head_width: ignored, as there are no fc6 and fc7.
-    dropout_rate: of the last features, in training.
-    normalization: after each convolution.
-    dtype: of the computation.
-    param_dtype: of the parameters.
+    settings: all else.
   """
 
   architecture: Architecture
-  padding: blocks.Padding
-  inputs: pixels.Inputs
-  head_width: int | None
-  dropout_rate: float
-  normalization: blocks.Normalization
-  dtype: jnp.dtype
-  param_dtype: jnp.dtype
+  settings: blocks.Settings
 
   @nn.compact
   def __call__(
@@ -133,15 +120,13 @@ class Trunk(nn.Module):
     """
     architecture = self.architecture
     make = blocks.Blocks(
+      self.settings,
       train,
-      self.normalization,
-      self.dtype,
-      self.param_dtype,
-      use_bias=self.normalization == "none",
+      use_bias=self.settings.normalization == "none",
     )
     stem, pool, *_ = layers(architecture)
     features = {}
-    maps = make.begin(images, self.inputs, sizes)
+    maps = make.begin(images, sizes)
     maps = make.conv(maps, stem, architecture.widths[0])
     maps = blocks.max_pool(maps, pool)
     for number, width in enumerate(architecture.widths, start=1):
@@ -149,7 +134,7 @@ class Trunk(nn.Module):
         convs = _bottleneck(name, stride, dilation)
         maps = _block(make, maps, convs, width)
       features[f"layer{number}"] = maps.values
-    maps = make.dropout(maps, self.dropout_rate, "layer4_dropout")
+    maps = make.dropout(maps, self.settings.dropout_rate, "layer4_dropout")
     features["layer4"] = maps.values
     return features
 

@@ -8,7 +8,6 @@ import dataclasses
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from fcn_jax import geometry
 from fcn_jax.models import blocks
@@ -103,24 +102,11 @@ class Trunk(nn.Module):
 
   Attributes:
     architecture: one of `ARCHITECTURES`.
-    padding: see `blocks.Padding`.
-    inputs: what is done to the pixels.
-    head_width: channels of fc6 and fc7; the architecture's own if None.
-    dropout_rate: of fc6 and fc7, in training.
-    normalization: between convolution and ReLU: "none" as in the papers,
-      "batch" or "group" (of 8 channels) to train from scratch.
-    dtype: of the computation.
-    param_dtype: of the parameters.
+    settings: all else.
   """
 
   architecture: Architecture
-  padding: blocks.Padding
-  inputs: pixels.Inputs
-  head_width: int | None
-  dropout_rate: float
-  normalization: blocks.Normalization
-  dtype: jnp.dtype
-  param_dtype: jnp.dtype
+  settings: blocks.Settings
 
   @nn.compact
   def __call__(
@@ -143,23 +129,24 @@ class Trunk(nn.Module):
       f"conv{block}": width
       for block, width in enumerate(self.architecture.widths, start=1)
     }
-    head_width = self.head_width or self.architecture.head_width
-    make = blocks.Blocks(
-      train, self.normalization, self.dtype, self.param_dtype
-    )
+    head_width = self.settings.head_width or self.architecture.head_width
+    make = blocks.Blocks(self.settings, train)
     make_head = make
     if not self.architecture.normalize_head:
-      make_head = dataclasses.replace(make, normalization="none")
+      plain = dataclasses.replace(self.settings, normalization="none")
+      make_head = dataclasses.replace(make, settings=plain)
     features = {}
-    maps = make.begin(images, self.inputs, sizes)
-    for layer in layers(self.architecture, self.padding):
+    maps = make.begin(images, sizes)
+    for layer in layers(self.architecture, self.settings.padding):
       if layer.name.startswith("pool"):
         maps = blocks.max_pool(maps, layer)
         features[layer.name] = maps.values
         continue
       if layer.name.startswith("fc"):
         maps = make_head.conv(maps, layer, head_width)
-        maps = make.dropout(maps, self.dropout_rate, f"{layer.name}_dropout")
+        maps = make.dropout(
+          maps, self.settings.dropout_rate, f"{layer.name}_dropout"
+        )
       else:
         maps = make.conv(maps, layer, widths[layer.name.split("_")[0]])
     features["fc7"] = maps.values

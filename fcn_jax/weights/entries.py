@@ -44,12 +44,14 @@ def to_ours(
   """
   if len(shape) != 4:
     # Old Caffe files have 1, 1, 1, C.
-    return array.reshape(-1) if array.size == max(array.shape) else None
+    is_vector = array.size == max(array.shape, default=0)
+    return array.reshape(-1) if is_vector else None
   rows, columns, num_inputs, _ = shape
   if array.ndim == 4 and array.shape[2:] == (rows, columns):
     kernel = array.transpose(2, 3, 1, 0)
   elif (
-    array.size == array.shape[-1] * array.shape[-2]
+    array.ndim >= 2
+    and array.size == array.shape[-1] * array.shape[-2]
     and array.shape[-1] == rows * columns * num_inputs
   ):
     kernel = surgery.dense_to_convolution(
