@@ -17,8 +17,10 @@ No code in a file is run.
 torchvision (.safetensors), with torchvision's names where it has such layers.
 """
 
+import contextlib
 import dataclasses
 import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -84,6 +86,13 @@ def import_weights(options: Import) -> str:
   variables, report = fcn.weights.load(
     options.file, network.model(), partial=options.partial or is_classifier
   )
+  missing = published.missing_in_trunk(report)
+  if is_classifier and missing and not options.partial:
+    raise ValueError(
+      f"{options.file} has not all of {name}, which is to begin training: "
+      f"{len(missing)} arrays, {missing[0]} first, are not in it or of another "
+      "shape there. Name another --network, or let them begin anew: --partial."
+    )
   num_classes, head = network.num_classes, None
   if not isinstance(num_classes, int):
     head = options.head or next(iter(num_classes))
@@ -100,9 +109,8 @@ def import_weights(options: Import) -> str:
       "classes": published.class_table(dataset, num_classes),
       "weights": {"file": options.file.name, "network": name},
     },
+    text,
   )
-  report_file = options.workdir / REPORT_FILE
-  report_file.write_text(text + "\n", encoding="utf-8")
   if is_classifier:
     use = (
       "Begin training with it: train.py ... --init "
@@ -129,7 +137,8 @@ def _chosen(
     raise ValueError(
       f"head is {options.head!r}; choose one of {', '.join(heads)}."
     )
-  if options.network is None and network.options.get("auxiliary"):
+  is_torchs = not fcn.weights.is_caffe(options.file)
+  if is_torchs and network.options.get("auxiliary"):
     # torchvision has published them with and without.
     source = fcn.weights.read_state_dict(options.file)
     has_one = any(key.startswith("aux_classifier.") for key in source)
@@ -155,18 +164,29 @@ def _check_workdir(workdir: pathlib.Path) -> None:
     )
 
 
-def _save(config, variables, metadata) -> None:
-  """Makes a work folder with one step, without a state of the optimizer."""
+def _save(config, variables, metadata, text) -> None:
+  """Makes a work folder with one step, without a state of the optimizer.
+
+  It is there whole or, where that fails, not at all.
+  """
   variables = dict(variables)
   params = variables.pop("params")
-  run_folder.claim(config)
-  folder = config.workdir / run_folder.CHECKPOINTS
-  with fcn.checkpoints.Checkpoints(folder) as checkpoints:
-    checkpoints.save(
-      0,
-      {"step": np.int32(0), "params": params, "model_state": variables},
-      metadata={**metadata, "options": run_folder.as_json(config)},
-    )
+  # Reading the file took a while.
+  _check_workdir(config.workdir)
+  with contextlib.ExitStack() as undo:
+    run_folder.claim(config)
+    folder = config.workdir / run_folder.CHECKPOINTS
+    with fcn.checkpoints.Checkpoints(folder) as checkpoints:
+      # Nobody else writes here, and all that is there is ours.
+      undo.callback(shutil.rmtree, config.workdir, ignore_errors=True)
+      checkpoints.save(
+        0,
+        {"step": np.int32(0), "params": params, "model_state": variables},
+        metadata={**metadata, "options": run_folder.as_json(config)},
+      )
+    report_file = config.workdir / REPORT_FILE
+    report_file.write_text(text + "\n", encoding="utf-8")
+    undo.pop_all()
 
 
 def export_weights(options: Export) -> str:

@@ -159,16 +159,21 @@ def guess(path: pathlib.Path) -> str:
         "name that as --network."
       )
     return name
+  # Says of a damaged file what is wrong with it, before it fits nothing.
+  fcn.weights.read_caffemodel(path)
   released = {
     name: one.network() for name, one in fcn.models.released.NETWORKS.items()
   }
   fitting = [name for name, model in released.items() if _fits(path, model)]
   if not fitting:
-    fitting = [
-      name
+    num_unused = {
+      name: len(report.unused)
       for name, one in CAFFE.items()
-      if one.dataset is None and _begins(path, one.model())
-    ]
+      if one.dataset is None and (report := _beginning(path, one.model()))
+    }
+    # The layers of VGG16 are among those of VGG19.
+    fewest = min(num_unused.values(), default=0)
+    fitting = [name for name, num in num_unused.items() if num == fewest]
   if len(fitting) != 1:
     which = f"may be any of {', '.join(fitting)}" if fitting else "is none"
     raise ValueError(
@@ -192,13 +197,20 @@ def _fits(path, model):
   )
 
 
-def _begins(path, model):
-  """Whether a file has all of a network but its score layers."""
+def _beginning(path, model):
+  """The report of a file that has all of a network but its score layers."""
   report = _compared(path, model)
-  return (
-    report is not None
-    and not (report.reshaped or report.extended)
-    and all(name.startswith("params/score_") for name in report.kept)
+  if report is None or report.reshaped or report.extended:
+    return None
+  return None if missing_in_trunk(report) else report
+
+
+def missing_in_trunk(report: fcn.weights.surgery.Report) -> tuple[str, ...]:
+  """What a network has not got from a file, but for its score layers."""
+  return tuple(
+    name
+    for name in (*report.kept, *report.reshaped, *report.extended)
+    if not name.startswith("params/score_")
   )
 
 

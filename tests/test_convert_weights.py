@@ -193,6 +193,65 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_written(
   assert "Load it in Python" in refused(late, "--workdir", run)
 
 
+def classifier_file(tmp_path, backbone):
+  model = fcn.models.FCN(10, backbone=backbone, stride=32, padding="caffe")
+  file = tmp_path / f"{backbone}.caffemodel"
+  narrow.write_caffemodel(
+    file,
+    model,
+    narrow.random_variables(model),
+    dense=("fc6", "fc7", "score_fr"),
+    v1=True,
+    legacy_shape=True,
+  )
+  # The classes have a layer of another name there.
+  file.write_bytes(file.read_bytes().replace(b"score_fr", b"fc8_1000"))
+  return file
+
+
+def test_a_classifier_is_not_taken_for_one_of_fewer_layers(tmp_path, capsys):
+  file = classifier_file(tmp_path, "vgg19")
+  convert(file, "--workdir", tmp_path / "run")
+  assert "caffe-vgg19" in capsys.readouterr().out.splitlines()[0]
+  model = trained.load(tmp_path / "run", "best").model
+  assert model.backbone == "vgg19"
+
+
+def test_a_classifier_has_all_of_the_trunk(tmp_path, capsys):
+  file, run = classifier_file(tmp_path, "caffenet"), tmp_path / "run"
+  arguments = ["import", file, "--workdir", run, "--network", "caffe-vgg16"]
+  error = error_of(capsys, *arguments)
+  assert "params/conv1_1/bias" in error and "--partial" in error
+  assert not run.exists()
+
+
+def test_a_truncated_file_is_said_to_be_truncated(tmp_path, capsys):
+  file = classifier_file(tmp_path, "vgg16")
+  file.write_bytes(file.read_bytes()[:-100])
+  error = error_of(capsys, "import", file, "--workdir", tmp_path / "run")
+  assert "truncated" in error
+
+
+@pytest.mark.parametrize(
+  "fault", [OSError(28, "no space"), KeyboardInterrupt()]
+)
+def test_a_folder_that_could_not_be_filled_is_not_left(
+  tmp_path, monkeypatch, fault
+):
+  file, _ = torchvision_file(tmp_path, fcn.models.FCNResNet(21))
+
+  def save(*unused, **options):
+    raise fault
+
+  with monkeypatch.context() as patch:
+    patch.setattr(fcn.checkpoints.Checkpoints, "save", save)
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+      convert(file, "--workdir", tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+  # Whether there is an auxiliary head is found out for a named network, too.
+  convert(file, "--workdir", tmp_path / "run", "--network", "fcn_resnet50")
+
+
 def test_a_folder_in_use_is_not_touched(tmp_path, capsys):
   file, _ = released_file(tmp_path, "voc-fcn32s")
   workdir = tmp_path / "mine"

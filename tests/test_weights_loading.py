@@ -220,6 +220,20 @@ def test_a_pickle_that_runs_code_is_refused_and_did_not_run(tmp_path, legacy):
   assert not marker.exists()
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 3)])
+def test_arrays_of_other_ranks_are_named(tmp_path, shape):
+  path, model = tmp_path / "net.pth", vgg(inputs=TORCHVISION)
+  arrays = fcn.weights.torchvision.state_dict(
+    model, narrow.random_variables(model)
+  )
+  for name in ("features.0.weight", "features.0.bias"):
+    arrays[name] = np.zeros(shape, np.float32)
+  torch_files.save(path, arrays)
+  with pytest.raises(ValueError, match="conv1_1/kernel.*conv1_1/bias") as error:
+    fcn.weights.load(path, model)
+  one_paragraph(error)
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path):
   with pytest.raises(ValueError, match="nothing.pth") as error:
     fcn.weights.load(tmp_path / "nothing.pth", vgg(inputs=TORCHVISION))

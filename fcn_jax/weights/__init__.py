@@ -2,6 +2,7 @@
 
 from fcn_jax.weights import surgery
 from fcn_jax.weights import torchvision
+from fcn_jax.weights.caffe import read as read_caffemodel
 from fcn_jax.weights.caffe_files import is_caffe
 from fcn_jax.weights.loading import compare
 from fcn_jax.weights.loading import load
@@ -12,6 +13,7 @@ __all__ = [
   "compare",
   "is_caffe",
   "load",
+  "read_caffemodel",
   "read_state_dict",
   "surgery",
   "torchvision",

@@ -38,7 +38,12 @@ _DIM = 1
 def is_caffe(path: str | pathlib.Path) -> bool:
   """Whether a file begins as a .caffemodel does, even if it is truncated."""
   try:
-    for number, _ in _net_fields(_mapped(path)):
+    data = _mapped(path)
+    # A safetensors file: the length of its header may look like the first
+    # fields of a net.
+    if bytes(data[8:9]) == b"{":
+      return False
+    for number, _ in _net_fields(data):
       if number in _LAYERS:
         return True
   except protobuf.TruncatedError as error:

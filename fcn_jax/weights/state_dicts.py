@@ -90,6 +90,7 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     raise ValueError(f"{path}: name it {path.stem}.safetensors, which it is")
   _check_free(path)
   partial = path.with_name(path.name + ".partial")
+  _check_free(partial)
   try:
     # The library lets nobody else read the file, whatever is usual here.
     partial.touch()
