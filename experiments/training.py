@@ -123,8 +123,8 @@ def load_split(
     extras: names of further features of its examples.
 
   Raises:
-    ValueError: if there is no such data set, split or feature, its folder is needed and
-      not given, or files in it have faults.
+    ValueError: if there is no such data set, split or feature, its folder is
+      needed and not given, or files in it have faults.
     FileNotFoundError: if the folder does not exist.
   """
   return fcn.data.load(

@@ -23,7 +23,7 @@ def _example(number=0, height=HEIGHT, width=WIDTH):
     return generator.integers(high, size=size).astype(dtype)
 
   label, geometric = draw(5, dtype=np.int32), draw(3)
-  label[:2] = types.IGNORE_LABEL
+  label[: height // 2] = types.IGNORE_LABEL
   geometric[:, :3] = types.IGNORE_LABEL
   extras = {
     "hha": draw(256, 3),
@@ -174,9 +174,7 @@ def test_training_batches_have_the_labels_of_each_head(crop_size):
       **options,
     )
   )
-  plain = next(
-    pipeline.train_batches(dataset.source, num_classes=5, **options)
-  )
+  plain = next(pipeline.train_batches(dataset.source, num_classes=5, **options))
   assert list(batch.labels) == list(HEADS)
   assert batch.images.dtype == np.float32
   assert batch.images.shape == (*plain.labels.shape, 4)

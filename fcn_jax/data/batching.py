@@ -59,9 +59,7 @@ def stack(
   return batch if with_sizes else batch._replace(sizes=None)
 
 
-def check_labels(
-  example: Any, *, num_classes: int | Mapping[str, int]
-) -> None:
+def check_labels(example: Any, *, num_classes: int | Mapping[str, int]) -> None:
   """Raises a `ValueError` if a label is neither a class nor void.
 
   Args:

@@ -127,9 +127,7 @@ class Plan:
   ) -> tuple[np.ndarray, np.ndarray]:
     """A part of a view as images [1, h, w, C], with its size [1, 2] int32."""
     pixels = self.views[number].image[tuple(parts)]
-    images = np.zeros(
-      (1, *self.arrays[number], pixels.shape[-1]), pixels.dtype
-    )
+    images = np.zeros((1, *self.arrays[number], pixels.shape[-1]), pixels.dtype)
     images[0, : pixels.shape[0], : pixels.shape[1]] = pixels
     return images, np.array([pixels.shape[:2]], np.int32)
 
