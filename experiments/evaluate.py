@@ -30,6 +30,7 @@ import tyro
 import command_line
 import evaluate_report as report
 import fcn_jax as fcn
+import recipe
 import trained
 import training
 
@@ -135,7 +136,7 @@ def load_split(options: Options, network: trained.Trained) -> fcn.data.Dataset:
     if (value := getattr(options, name)) is not None
   }
   config = dataclasses.replace(network.config, **changes)
-  dataset = training.load_split(config, options.split)
+  dataset = recipe.load_split(config, options.split)
   if dataset.class_names != network.class_names:
     raise ValueError(
       f"the data have the classes {', '.join(dataset.class_names)}, but the "

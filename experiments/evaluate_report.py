@@ -208,7 +208,9 @@ def _draw_pictures(
   fcn.visualize.predictions(
     path,
     {
-      "image": [example.image for example in examples],
+      "image": [
+        fcn.data.combining.picture_of(example.image) for example in examples
+      ],
       "truth": [example.label for example in examples],
       "prediction": classes,
       "errors": [

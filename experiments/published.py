@@ -58,7 +58,7 @@ def _released() -> dict[str, Published]:
   result = {}
   for name, released in fcn.models.released.NETWORKS.items():
     model = released.network()
-    if model.num_channels != 3 or model.inputs not in _INPUTS:
+    if model.num_channels != 3 or model.inputs == fcn.models.pixels.NYUD_HHA:
       continue
     options = {
       "backbone": model.backbone,

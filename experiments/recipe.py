@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -69,6 +69,26 @@ def check_options(config: train_presets.Train) -> None:
         config.average_decay is None or 0 <= config.average_decay < 1,
         "in 0..1, below 1",
       ),
+      "modalities": (
+        config.modalities != "color_hha" or config.network == "fcn",
+        "another with network fcn_resnet, which is one network",
+      ),
+      "inputs": _inputs_condition(config),
+      "second_labels": (
+        config.second_labels is None
+        or (
+          config.modalities != "color_hha"
+          and config.network == "fcn"
+          and config.sampler not in _WITH_CLASSES
+        ),
+        "left out with the modalities color_hha, with network fcn_resnet, and "
+        f"with the samplers {' and '.join(_WITH_CLASSES)}",
+      ),
+      "init_hha": (
+        (config.init_hha is None)
+        == (config.init is None or config.modalities != "color_hha"),
+        "given with the modalities color_hha and an init, and only then",
+      ),
       "auxiliary": (
         not config.auxiliary or config.network == "fcn_resnet",
         "left out with network fcn, which has no such head",
@@ -87,8 +107,10 @@ def check_options(config: train_presets.Train) -> None:
         "at least 1, or left out with network fcn_resnet",
       ),
       "at_once": (
-        not config.at_once or config.stride == 8,
-        f"left out at stride {config.stride}, as it scales the skips of 8",
+        not config.at_once
+        or (config.stride == 8 and config.modalities != "color_hha"),
+        f"left out at stride {config.stride} and modalities "
+        f"{config.modalities}, as it scales the skips of 8 in one network",
       ),
       "accumulate": (
         config.accumulate <= config.steps,
@@ -105,6 +127,13 @@ def check_options(config: train_presets.Train) -> None:
       ),
     },
   )
+  colors = ("brightness", "contrast", "saturation", "hue", "blur_probability")
+  changed = [name for name in colors if getattr(config, name)]
+  if changed and config.modalities != "color":
+    raise ValueError(
+      f"{', '.join(changed)} change colours only: leave them out with the "
+      f"modalities {config.modalities}."
+    )
   if config.crop_size is None and config.sampler in _WITH_COUNT:
     raise ValueError(
       f"the sampler {config.sampler} keeps a number of pixels, so it needs "
@@ -114,6 +143,7 @@ def check_options(config: train_presets.Train) -> None:
 
 _WITHOUT_RATE = ("whole_image", "one_per_block", "class_weighted")
 _WITH_COUNT = ("fixed_count", "class_balanced", "hardest")
+_WITH_CLASSES = ("class_balanced", "class_weighted")
 _WITH_RATE = ("whole_image", "bernoulli", "fixed_count", "one_per_block")
 
 
@@ -121,13 +151,51 @@ def _at_least_one(value: int | None) -> bool:
   return value is None or value >= 1
 
 
+def _inputs_condition(config: train_presets.Train) -> tuple[bool, str]:
+  """Whether the inputs are for the channels of the images, and what must be."""
+  if config.modalities == "color_hha":
+    return (
+      config.inputs is None,
+      "left out with the modalities color_hha, whose networks have nyud_color "
+      "and nyud_hha",
+    )
+  num_channels = 4 if config.modalities == "color_depth" else 3
+  # Without a choice they are the backbone's, for colours.
+  given = 3 if config.inputs is None else _inputs(config).num_channels
+  return (
+    given == num_channels,
+    f"one for {num_channels} channels with the modalities {config.modalities}"
+    + (": nyud_color_depth" if num_channels == 4 else ""),
+  )
+
+
+def _inputs(config: train_presets.Train) -> fcn.models.pixels.Inputs | None:
+  if config.inputs is None:
+    return None
+  return getattr(fcn.models.pixels, config.inputs.upper())
+
+
+def heads(
+  config: train_presets.Train, num_classes: int
+) -> int | Mapping[str, int]:
+  """Classes of the network, or those of each of its heads.
+
+  Args:
+    config: the options.
+    num_classes: of the data set's own labels, which the main head scores.
+  """
+  if config.second_labels is None:
+    return num_classes
+  further = fcn.data.combining.NUM_CLASSES[config.second_labels]
+  # The names that the released networks have.
+  return {"semantic": num_classes, config.second_labels: further}
+
+
 def make_model(
   config: train_presets.Train, num_classes: int
 ) -> fcn.models.Network:
-  """The network."""
-  inputs = None
-  if config.inputs is not None:
-    inputs = getattr(fcn.models.pixels, config.inputs.upper())
+  """The network; see `heads` for the number of classes."""
+  inputs = _inputs(config)
   if config.network == "fcn_resnet":
     return fcn.models.FCNResNet(
       num_classes,
@@ -138,8 +206,23 @@ def make_model(
       normalization=config.normalization,
       dtype=jnp.dtype(config.dtype),
     )
+  if config.modalities == "color_hha":
+    return fcn.models.LateFusion(
+      num_classes,
+      {
+        "color": fcn.models.pixels.NYUD_COLOR,
+        "hha": fcn.models.pixels.NYUD_HHA,
+      },
+      backbone=config.backbone,
+      stride=config.stride,
+      padding=config.padding,
+      head_width=config.head_width,
+      dropout_rate=config.dropout_rate,
+      normalization=config.normalization,
+      dtype=jnp.dtype(config.dtype),
+    )
   return fcn.models.FCN(
-    num_classes,
+    heads(config, num_classes),
     backbone=config.backbone,
     inputs=inputs,
     stride=config.stride,
@@ -268,6 +351,35 @@ def make_train_step(
   )
 
 
+def load_split(config: train_presets.Train, split: str) -> fcn.data.Dataset:
+  """One split, with the channels that the network sees, and its main labels.
+
+  Raises:
+    ValueError: if the data set lacks a modality, or see `training.load_split`.
+    FileNotFoundError: if the folder does not exist.
+  """
+  extras = fcn.data.combining.EXTRAS[config.modalities]
+  dataset = training.load_split(config, split, extras=extras)
+  return fcn.data.combining.with_channels(dataset, config.modalities)
+
+
+def load_training_split(config: train_presets.Train) -> fcn.data.Dataset:
+  """The split to train on: as `load_split`, with the labels of all heads.
+
+  Raises:
+    ValueError: if the data set lacks labels, or see `load_split`.
+    FileNotFoundError: if the folder does not exist.
+  """
+  if config.second_labels is None:
+    return load_split(config, "train")
+  extras = fcn.data.combining.EXTRAS[config.modalities]
+  dataset = training.load_split(
+    config, "train", extras=(*extras, config.second_labels)
+  )
+  dataset = fcn.data.combining.with_channels(dataset, config.modalities)
+  return fcn.data.combining.with_labels(dataset, config.second_labels)
+
+
 class Batches(NamedTuple):
   """The training batches of a run.
 
@@ -327,7 +439,7 @@ def make_batches(
     "num_sizes": config.num_sizes,
     "image_sizes": image_sizes,
     "seed": config.seed,
-    "num_classes": dataset.num_classes,
+    "num_classes": heads(config, dataset.num_classes),
     "num_threads": config.num_threads,
     "num_workers": config.num_workers,
   }

@@ -66,6 +66,7 @@ _MAY_CHANGE = (
   "num_devices",
   # Only a run's beginning depends on it.
   "init",
+  "init_hha",
 )
 _PACKAGES = ("fcn_jax", "jax", "jaxlib", "flax", "optax", "numpy", "grain")
 

@@ -18,6 +18,7 @@ split), and at the end summary.json, table.md and curves.png. evaluate.py,
 predict.py and export.py go on from there.
 """
 
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +37,6 @@ import train_loop
 import train_presets
 import train_report
 import trained
-import training
 
 
 def shardings(
@@ -90,21 +90,22 @@ def initial_state(
   state = fcn.train.create_state(init_key, model, optimizer)
   if config.init is None:
     return state, "initial parameters: drawn at random."
-  try:
-    donor = trained.load(config.init, "best")
-  except ValueError as error:
-    raise ValueError(
-      f"the run to start from, init = {config.init}, cannot be used: {error}"
-    ) from error
-  if donor.model.inputs.scale != model.inputs.scale:
-    raise ValueError(
-      f"{config.init} was trained with pixels scaled by "
-      f"{donor.model.inputs.scale}, and this network has "
-      f"{model.inputs.scale}: give the --inputs of that run "
-      f"({donor.config.inputs or 'or its --backbone'})."
-    )
+  if isinstance(model, fcn.models.LateFusion):
+    paths = {"color": config.init, "hha": config.init_hha}
+    donors = {
+      name: donor_of(paths[name], inputs) for name, inputs in model.modalities
+    }
+    # Under the names of the modalities, as the network has them.
+    source = {}
+    for name, donor in donors.items():
+      for collection, layers in donor.variables.items():
+        source.setdefault(collection, {})[name] = layers
+  else:
+    paths = {"": config.init}
+    donors = {"": donor_of(config.init, model.inputs)}
+    source = donors[""].variables
   variables, report = fcn.weights.surgery.transplant(
-    donor.variables, fcn.train.variables(state)
+    source, fcn.train.variables(state)
   )
   params = variables.pop("params")
   state = fcn.train.TrainState(
@@ -114,10 +115,45 @@ def initial_state(
     # An average of the parameters begins with these.
     opt_state=jax.jit(optimizer.init)(params),
   )
-  return (
-    state,
-    f"initial parameters: {config.init}, step {donor.step}\n{report}",
+  origins = "; ".join(
+    f"{paths[name]}, step {donor.step}" for name, donor in donors.items()
   )
+  return state, f"initial parameters: {origins}\n{report}"
+
+
+def donor_of(
+  workdir: pathlib.Path, inputs: fcn.models.pixels.Inputs
+) -> trained.Trained:
+  """The network of a run that another one begins with.
+
+  Args:
+    workdir: of the run.
+    inputs: what the other one does to the pixels.
+
+  Raises:
+    ValueError: if there is no such run, or it saw other channels or pixels of
+      another scale.
+  """
+  try:
+    donor = trained.load(workdir, "best")
+  except ValueError as error:
+    raise ValueError(
+      f"the run to start from, init = {workdir}, cannot be used: {error}"
+    ) from error
+  if isinstance(donor.model, fcn.models.LateFusion):
+    raise ValueError(
+      f"{workdir} is a run of late fusion, two networks: give one of the runs "
+      f"that it began with, such as {donor.config.init}."
+    )
+  scale = donor.model.inputs.scale
+  # There may be channels more here, which get a kernel of their own.
+  if scale != inputs.scale[: len(scale)]:
+    raise ValueError(
+      f"{workdir} was trained with pixels scaled by {scale}, and this network "
+      f"has {inputs.scale}: give the --inputs of that run "
+      f"({donor.config.inputs or 'or its --backbone'})."
+    )
+  return donor
 
 
 def restored_state(
@@ -163,8 +199,8 @@ def run(config: train_presets.Train) -> None:
     recipe.check_options(config)
     goes_on = run_folder.check(config)
     batch_sharding, state_sharding = shardings(config)
-    validation = training.load_split(config, config.validation_split)
-    dataset = training.load_split(config, "train")
+    validation = recipe.load_split(config, config.validation_split)
+    dataset = recipe.load_training_split(config)
     batches = recipe.make_batches(config, dataset)
     model = recipe.make_model(config, dataset.num_classes)
     optimizer = recipe.make_optimizer(config)

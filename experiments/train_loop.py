@@ -397,6 +397,7 @@ class Run:
     classes = fcn.inference.predict(
       self._parts.model, fcn.train.variables(state), image[None]
     )
+    image = fcn.data.combining.picture_of(image)
     overlays = [
       fcn.visualize.overlay(image, labels, dataset.palette)
       for labels in (label, np.asarray(classes[0]))

@@ -16,6 +16,7 @@ from typing import Literal
 
 import options
 from fcn_jax import losses
+from fcn_jax.data import combining
 
 Sampler = Literal[
   "whole_image",
@@ -33,6 +34,8 @@ Inputs = Literal[
   "pascal_context",
   "sift_flow",
   "nyud_color",
+  "nyud_hha",
+  "nyud_color_depth",
   "torchvision",
   "inception",
   "from_scratch",
@@ -47,6 +50,13 @@ class Train(options.DataOptions):
   crop_size: tuple[int, int] | None = (96, 96)
   """Height and width of training images; None for whole pictures of all
   sizes, as in the papers."""
+  modalities: combining.Modalities = "color"
+  """What the network sees of each scene: colours; HHA (three channels made of
+  the depth); colours and the logarithm of the depth, in one network; or colours
+  and HHA, in two whose scores are averaged (nyudv2)."""
+  second_labels: Literal["geometric"] | None = None
+  """Further labels of the data set, for a second head (sift_flow); scores are
+  those of the first one."""
   validation_split: str = "validation"
   """Split that decides which checkpoint is the best."""
   batch_size: int = 8
@@ -96,7 +106,10 @@ class Train(options.DataOptions):
   init: pathlib.Path | None = None
   """Work folder of a run (or of convert_weights.py) whose best parameters are
   the beginning, or the newest if none were validated; layers of other shapes,
-  such as a head for fewer classes, begin anew."""
+  such as a head for fewer classes, begin anew. With color_hha, a run on
+  colours."""
+  init_hha: pathlib.Path | None = None
+  """Work folder of a run on HHA, beside init (color_hha)."""
 
   # Loss.
   sampler: Sampler = "whole_image"
@@ -196,6 +209,27 @@ def _papers_context(
     name,
     dataset="pascal_context",
     inputs="pascal_context",
+    stride=stride,
+    learning_rate=learning_rate,
+    init=init,
+  )
+
+
+def _papers_nyud(name: str, **changes) -> Train:
+  """A net of the papers on NYUDv2."""
+  return _papers_voc(name, dataset="nyudv2", **changes)
+
+
+def _papers_sift_flow(
+  name: str, stride: int, learning_rate: float, init: pathlib.Path
+) -> Train:
+  """A net of the papers on SIFT Flow, which has no validation split."""
+  return _papers_voc(
+    name,
+    dataset="sift_flow",
+    second_labels="geometric",
+    validation_split="test",
+    inputs="sift_flow",
     stride=stride,
     learning_rate=learning_rate,
     init=init,
@@ -391,8 +425,64 @@ PRESETS = {
   # sees the depth as well.
   "nyud_fcn32s_color": (
     "The papers' FCN-32s on NYUDv2, colour only, from VGG16.",
-    _papers_voc(
-      "nyud_fcn32s_color", dataset="nyudv2", inputs="nyud_color", init=_VGG16
+    _papers_nyud("nyud_fcn32s_color", inputs="nyud_color", init=_VGG16),
+  ),
+  # Command: python experiments/train.py nyud_fcn32s_hha --data-dir NYUD
+  # Hardware: as voc_fcn32s. Not run by us: the data are needed. There the three
+  # channels begin with the kernels of blue, green and red; here with those of
+  # red, green and blue.
+  # Expected (CVPR 2015, trained on the validation split as well, as all of
+  # NYUDv2 there): mean IU 24.2.
+  "nyud_fcn32s_hha": (
+    "The papers' FCN-32s on NYUDv2, HHA only, from VGG16.",
+    _papers_nyud(
+      "nyud_fcn32s_hha", modalities="hha", inputs="nyud_hha", init=_VGG16
+    ),
+  ),
+  # Command: python experiments/train.py nyud_fcn32s_color_d --data-dir NYUD
+  # Hardware: as voc_fcn32s. Not run by us: the data are needed.
+  # Expected (CVPR 2015): mean IU 30.5.
+  "nyud_fcn32s_color_d": (
+    "The papers' early fusion on NYUDv2, colour and depth, from VGG16.",
+    _papers_nyud(
+      "nyud_fcn32s_color_d",
+      modalities="color_depth",
+      inputs="nyud_color_depth",
+      init=_VGG16,
+    ),
+  ),
+  # Command: python experiments/train.py nyud_fcn32s_color_hha --data-dir NYUD
+  # Hardware: one GPU with 24 GB; after nyud_fcn32s_color and nyud_fcn32s_hha.
+  # Not run by us: the data are needed.
+  # Expected (CVPR 2015): mean IU 32.8.
+  "nyud_fcn32s_color_hha": (
+    "The papers' late fusion on NYUDv2, from trained nets for colour and HHA.",
+    _papers_nyud(
+      "nyud_fcn32s_color_hha",
+      modalities="color_hha",
+      learning_rate=1e-12,
+      init=pathlib.Path("runs/nyud_fcn32s_color"),
+      init_hha=pathlib.Path("runs/nyud_fcn32s_hha"),
+    ),
+  ),
+  # Commands: python experiments/train.py siftflow_fcn32s --data-dir SIFTFLOW,
+  #   then siftflow_fcn16s and siftflow_fcn8s
+  # Hardware: as voc_fcn32s. Not run by us: the data are needed.
+  # Expected (CVPR 2015, FCN-16s): pixel accuracy 85.2, mean IU 39.5.
+  "siftflow_fcn32s": (
+    "The papers' two-headed FCN-32s on SIFT Flow, from VGG16.",
+    _papers_sift_flow("siftflow_fcn32s", 32, 1e-10, _VGG16),
+  ),
+  "siftflow_fcn16s": (
+    "The papers' two-headed FCN-16s on SIFT Flow, from a trained FCN-32s.",
+    _papers_sift_flow(
+      "siftflow_fcn16s", 16, 1e-12, pathlib.Path("runs/siftflow_fcn32s")
+    ),
+  ),
+  "siftflow_fcn8s": (
+    "The papers' two-headed FCN-8s on SIFT Flow, from a trained FCN-16s.",
+    _papers_sift_flow(
+      "siftflow_fcn8s", 8, 1e-12, pathlib.Path("runs/siftflow_fcn16s")
     ),
   ),
   # Command: python experiments/train.py folder_fcn_resnet50

@@ -97,6 +97,17 @@ def load(workdir: pathlib.Path, which: fcn.checkpoints.Which) -> Trained:
   )
 
 
+def check_sees_pictures(network: Trained) -> None:
+  """Raises a `ValueError` unless a network sees colours only."""
+  modalities = network.config.modalities
+  if modalities != "color":
+    raise ValueError(
+      f"the network of {network.config.workdir} sees {modalities}, and this "
+      "script reads pictures in colour: score it with evaluate.py, or give "
+      "arrays with its channels to fcn_jax.inference.predict_tiled."
+    )
+
+
 def state_template(model: fcn.models.Network, optimizer: Any) -> dict[str, Any]:
   """The shapes of what a checkpoint of train.py holds, by name."""
   return jax.eval_shape(

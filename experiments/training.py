@@ -111,17 +111,20 @@ def data_dir_of(config: Any) -> pathlib.Path | None:
   return config.data_dir
 
 
-def load_split(config: Any, split: str) -> fcn.data.Dataset:
+def load_split(
+  config: Any, split: str, *, extras: Sequence[str] = ()
+) -> fcn.data.Dataset:
   """Prepares and opens one split of a data set.
 
   Args:
     config: options of which `dataset`, `data_dir`, `prepared_dir` and
       `skip_bad` are used.
     split: its name.
+    extras: names of further features of its examples.
 
   Raises:
-    ValueError: if there is no such data set or split, its folder is needed and
-      not given, or files in it have faults.
+    ValueError: if there is no such data set, split or feature, its folder is
+      needed and not given, or files in it have faults.
     FileNotFoundError: if the folder does not exist.
   """
   return fcn.data.load(
@@ -130,6 +133,7 @@ def load_split(config: Any, split: str) -> fcn.data.Dataset:
     data_dir=data_dir_of(config),
     prepared_dir=config.prepared_dir,
     skip_bad=config.skip_bad,
+    extras=extras,
   )
 
 

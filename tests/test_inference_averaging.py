@@ -166,8 +166,8 @@ def test_pictures_of_many_sizes_share_few_programs():
   assert inference.plans.probabilities_at._cache_size() == before + 2
 
 
-def test_only_pictures_of_bytes_are_rescaled():
+def test_only_pictures_of_bytes_or_single_precision_are_rescaled():
   model, variables = network()
-  image = picture(*SIZE).astype(np.float32)
-  with pytest.raises(ValueError, match="must be uint8"):
+  image = picture(*SIZE).astype(np.float64)
+  with pytest.raises(ValueError, match="must be uint8 or float32"):
     inference.probabilities(model, variables, image, scales=(0.5,))

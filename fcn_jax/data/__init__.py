@@ -13,6 +13,7 @@ from fcn_jax.data import builder
 from fcn_jax.data import camvid
 from fcn_jax.data import checking
 from fcn_jax.data import cityscapes
+from fcn_jax.data import combining
 from fcn_jax.data import datasets
 from fcn_jax.data import device
 from fcn_jax.data import examples
@@ -53,6 +54,7 @@ __all__ = [
   "camvid",
   "checking",
   "cityscapes",
+  "combining",
   "datasets",
   "device",
   "examples",

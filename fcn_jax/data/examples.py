@@ -11,8 +11,9 @@ class Example(NamedTuple):
   """A picture and its labels.
 
   Attributes:
-    image: [H, W, 3] uint8, RGB.
-    label: [H, W] int32, classes 0..C-1 or `types.IGNORE_LABEL`.
+    image: [H, W, 3] uint8, RGB; other channels after `combining`.
+    label: [H, W] int32, classes 0..C-1 or `types.IGNORE_LABEL`; [H, W, L] of
+      several kinds after `combining`.
     name: of the example in its data set, for messages and figures.
     extras: further features that were asked for, by name: [H, W] or [H, W, 3]
       uint8, or [H, W] uint16.

@@ -28,7 +28,7 @@ def image_sizes(source: Sequence[Any], *, num_threads: int = 2) -> np.ndarray:
   """
   with concurrent.futures.ThreadPoolExecutor(num_threads) as executor:
     shapes = executor.map(
-      lambda index: source[index].label.shape, range(len(source))
+      lambda index: source[index].label.shape[:2], range(len(source))
     )
     return np.array(list(shapes), np.int32).reshape(-1, 2)
 

@@ -52,8 +52,9 @@ def adjust_colors(
     [H, W, 3] uint8.
 
   Raises:
-    ValueError: a factor is below 0.
+    ValueError: a factor is below 0, or the image has other channels.
   """
+  _check_colors(image)
   if min(brightness, contrast, saturation) < 0:
     raise ValueError(
       "factors of colours must be 0 at least, not brightness"
@@ -110,10 +111,12 @@ def color_jitter(
     hue: strength, 0 to 0.5.
 
   Returns:
-    [H, W, 3] uint8; `image` itself where all strengths are 0.
+    [H, W, 3] uint8; `image` itself where all strengths are 0, with any
+    channels.
 
   Raises:
-    ValueError: a strength is out of range.
+    ValueError: a strength is out of range, or a picture that is to be changed
+      has other channels.
   """
   strengths = {
     "brightness": brightness,
@@ -163,12 +166,16 @@ def random_blur(
       which it is drawn uniformly.
 
   Returns:
-    [H, W, 3] uint8; `image` itself where it is not blurred.
+    [H, W, 3] uint8; `image` itself where it is not blurred, with any channels
+    if none is.
 
   Raises:
-    ValueError: an option is out of range.
+    ValueError: an option is out of range, or a picture that may be blurred has
+      other channels.
   """
   check_blur(probability=probability, sigma_range=sigma_range)
+  if probability:
+    _check_colors(image)
   chance, sigma = generator.uniform(), generator.uniform(*sigma_range)
   if chance >= probability:
     return image
@@ -184,4 +191,12 @@ def check_blur(*, probability: float, sigma_range: tuple[float, float]) -> None:
     raise ValueError(
       "the range of sigma must be (smallest, largest) with 0 < smallest <="
       f" largest, not {sigma_range}"
+    )
+
+
+def _check_colors(image: np.ndarray) -> None:
+  if image.shape[-1] != 3 or image.dtype != np.uint8:
+    raise ValueError(
+      "colours can be changed, and blurred, of pictures [H, W, 3] uint8 only,"
+      f" not of {list(image.shape)} {image.dtype}; leave these options out"
     )

@@ -2,14 +2,15 @@
 
 A source is anything with a length and, by number, examples with the attributes
 `image` ([H, W, 3] uint8), `label` ([H, W] integers) and `name`: what
-`data.load(...).source` is, or a list.
+`data.load(...).source` is, or a list. Images may have other channels, and be
+float32; labels may be of several kinds, [H, W, L]: see `combining`.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
@@ -45,7 +46,7 @@ def train_batches(
   num_sizes: int = 4,
   image_sizes: np.ndarray | None = None,
   seed: int,
-  num_classes: int,
+  num_classes: int | Mapping[str, int],
   num_epochs: int | None = None,
   first_batch: int = 0,
   num_threads: int = 2,
@@ -88,7 +89,8 @@ def train_batches(
       otherwise read once for it. Not used with a crop.
     seed: of the order and of the augmentation.
     num_classes: labels outside 0..num_classes - 1 that are not void are an
-      error.
+      error. For L kinds of labels: the classes of each by the name of the
+      network's head for it, in order, as for `models.FCN`.
     num_epochs: how often each example is used; None is without end. Batches
       run across the end of an epoch. What fills no batch at the very end is
       left out.
@@ -102,16 +104,18 @@ def train_batches(
     process_count: number of processes, a divisor of `batch_size`.
 
   Returns:
-    An iterator of `types.Batch` with images [N, height, width, 3] uint8 and
-    labels [N, height, width] int32, N = batch_size / process_count, and,
+    An iterator of `types.Batch` with images [N, height, width, 3] uint8 (or the
+    channels and dtype of the source) and labels [N, height, width] int32 (or
+    those of each head by its name), N = batch_size / process_count, and,
     without a crop, sizes [N, 2] int32. With workers, call its `close` when
     done. Its `get_state` and `set_state` suit iterators with the same
     `first_batch` and `num_workers` only.
 
   Raises:
     ValueError: an option is out of range, or the source has not enough
-      examples for a batch; while iterating, a label outside the classes, or a
-      picture of another size than `image_sizes` says.
+      examples for a batch; while iterating, a label outside the classes, a
+      picture of another size than `image_sizes` says, or one without colours
+      that are to be changed.
   """
   _check_at_least_one(
     batch_size=batch_size,
@@ -119,6 +123,7 @@ def train_batches(
     prefetch_buffer_size=prefetch_buffer_size,
     num_sizes=num_sizes,
   )
+  heads = tuple(num_classes) if isinstance(num_classes, Mapping) else ()
   if crop_size is not None and min(crop_size) < 1:
     raise ValueError(f"crop_size must be 1x1 at least, not {crop_size}")
   if not 0 < scale_range[0] <= scale_range[1]:
@@ -203,7 +208,9 @@ def train_batches(
       ],
     )
     pairs = [augment(*one) for one in drawn[process_index::process_count]]
-    return batching.stack(pairs, size=size, with_sizes=crop_size is None)
+    return batching.stack(
+      pairs, size=size, with_sizes=crop_size is None, heads=heads
+    )
 
   dataset = _shuffled(len(source), seed, num_epochs).random_map(draw)
   # Whole batches, which are shared out afterwards: otherwise one process could
@@ -282,13 +289,14 @@ def eval_batches(
     num_threads: threads that read.
     prefetch_buffer_size: batches made ahead.
     process_index: number of this process.
-    process_count: number of processes, a divisor of `batch_size`.
+    process_count: number of processes, a divisor of `batch_size`; 1 for images
+      that are not [H, W, 3] uint8.
 
   Returns:
     An iterable, any number of times, of `types.Batch` with images
-    [N, height, width, 3] uint8, labels [N, height, width] int32 and sizes
-    [N, 2] int32, N = batch_size / process_count. Examples that only fill up
-    have the size 1x1.
+    [N, height, width, 3] uint8 (or the channels and dtype of the source),
+    labels [N, height, width] int32 and sizes [N, 2] int32, N = batch_size /
+    process_count. Examples that only fill up have the size 1x1.
 
   Raises:
     ValueError: an option is out of range, or the source is empty; while
@@ -317,6 +325,9 @@ def eval_batches(
   def read(index: int) -> transforms.Pair:
     example = source[index]
     batching.check_labels(example, num_classes=num_classes)
+    if process_count > 1:
+      # A process that has no example in a batch knows of no other channels.
+      batching.check_plain(example)
     image, label = transforms.rescale(
       example.image, example.label, factor=resize_factor
     )
@@ -336,9 +347,9 @@ def eval_batches(
     padded_size = size or padding.smallest_holding(
       padded_sizes, rescaled[indices[0] : indices[-1] + 1]
     )
-    pairs = [
-      read(index) if index < len(source) else batching.NOTHING for index in own
-    ]
+    pairs = [read(index) for index in own if index < len(source)]
+    filler = batching.nothing_like(pairs[0][0]) if pairs else batching.NOTHING
+    pairs += [filler] * (len(own) - len(pairs))
     return batching.stack(pairs, size=padded_size, with_sizes=True)
 
   num_batches = -(-len(source) // batch_size)

@@ -1,10 +1,12 @@
 """Pure functions that change a picture and its labels alike, for one example.
 
-Images are [H, W, 3] uint8 and labels [H, W] of an integer dtype. Sizes are
-(height, width). Pixels that a picture lacks are void.
+Images are [H, W, C] of uint8 or float32, mostly [H, W, 3] uint8, and labels
+[H, W] of an integer dtype, or [H, W, L] where there are L kinds of them. Sizes
+are (height, width). Pixels that a picture lacks are void.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -31,27 +33,44 @@ def resize(
   bilinear kernel widens, so that it averages (Pillow's rule).
 
   Args:
-    image: [H, W, 3] uint8.
-    label: [H, W] integers.
+    image: [H, W, C] uint8 or float32.
+    label: [H, W] or [H, W, L] integers.
     size: new height and width.
 
   Returns:
-    [height, width, 3] uint8 and [height, width], dtype of `label`.
+    [height, width, C] and [height, width] or [height, width, L], of the same
+    dtypes.
 
   Raises:
     ValueError: image and label differ in size, or `size` is below 1.
   """
   _check_pair(image, label)
   _check_size(size)
-  if label.shape == tuple(size):
+  if label.shape[:2] == tuple(size):
     return image, label
   height, width = size
-  resized_image = Image.fromarray(image).resize(
-    (width, height), Image.Resampling.BILINEAR
-  )
+  resized_image = _interpolate(image, (width, height))
   rows = _nearest(label.shape[0], height, slice(height))
   columns = _nearest(label.shape[1], width, slice(width))
-  return np.array(resized_image), label[rows][:, columns]
+  return resized_image, label[rows][:, columns]
+
+
+def _interpolate(
+  image: np.ndarray,
+  size: tuple[int, int],
+  box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+  """Resizes all channels, or a box of them, to a width and a height."""
+
+  def resized(part: np.ndarray) -> np.ndarray:
+    picture = Image.fromarray(part)
+    return np.array(picture.resize(size, Image.Resampling.BILINEAR, box=box))
+
+  if image.shape[-1] == 3 and image.dtype == np.uint8:
+    return resized(image)
+  # Pillow has no pictures of such channels, but of each by itself.
+  channels = [resized(image[..., i]) for i in range(image.shape[-1])]
+  return np.stack(channels, axis=-1)
 
 
 def _nearest(old: int, new: int, window: slice) -> np.ndarray:
@@ -72,14 +91,14 @@ def rescale(image: np.ndarray, label: np.ndarray, *, factor: float) -> Pair:
   """Resizes both sides by a factor, rounded to whole pixels, at least one.
 
   Args:
-    image: [H, W, 3] uint8.
-    label: [H, W] integers.
+    image: [H, W, C] uint8 or float32.
+    label: [H, W] or [H, W, L] integers.
     factor: above 0.
 
   Raises:
     ValueError: the factor is not above 0, or as for `resize`.
   """
-  size = rescaled_size(label.shape, factor=factor)
+  size = rescaled_size(label.shape[:2], factor=factor)
   return resize(image, label, size=size)
 
 
@@ -116,17 +135,17 @@ def random_crop(
 
   Args:
     generator: source of the randomness.
-    image: [H, W, 3] uint8.
-    label: [H, W] integers.
+    image: [H, W, C] uint8 or float32.
+    label: [H, W] or [H, W, L] integers.
     size: height and width of the window.
     factor: by which both sides are resized first, above 0.
     min_labelled: share of `size`, 0 to 1, that is to have a label other than
-      void. The window is drawn anew until it has, at most ten times; then the
-      best of these is taken.
+      void; the first kind of labels counts. The window is drawn anew until it
+      has, at most ten times; then the best of these is taken.
 
   Returns:
-    [h, w, 3] uint8 and [h, w], dtype of `label`. A side is that of `size`, or
-    that of the resized picture where this is shorter; see `pad_to`.
+    [h, w, C] and [h, w] or [h, w, L], of the same dtypes. A side is that of
+    `size`, or that of the resized picture where this is shorter; see `pad_to`.
 
   Raises:
     ValueError: image and label differ in size, `size` is below 1, or an option
@@ -136,7 +155,7 @@ def random_crop(
   _check_size(size)
   if not 0 <= min_labelled <= 1:
     raise ValueError(f"min_labelled must be in 0..1, not {min_labelled}")
-  whole = rescaled_size(label.shape, factor=factor)
+  whole = rescaled_size(label.shape[:2], factor=factor)
   height, width = np.minimum(whole, size).tolist()
   most = -1
   for _ in range(_MAX_WINDOWS):
@@ -147,7 +166,7 @@ def random_crop(
     columns = _nearest(label.shape[1], whole[1], window[1])
     # One after the other: both at once take ten times as long.
     part = label[rows][:, columns]
-    count = np.count_nonzero(part != types.IGNORE_LABEL) if min_labelled else 0
+    count = _num_labelled(part) if min_labelled else 0
     if count > most:
       most, best = count, (window, part)
     if most >= min_labelled * size[0] * size[1]:
@@ -156,10 +175,16 @@ def random_crop(
   return _resize_window(image, whole, window), part
 
 
+def _num_labelled(label: np.ndarray) -> int:
+  """Pixels whose label, of the first kind if there are several, is not void."""
+  main = label if label.ndim == 2 else label[..., 0]
+  return np.count_nonzero(main != types.IGNORE_LABEL)
+
+
 def _resize_window(
   image: np.ndarray, size: tuple[int, int], window: tuple[slice, slice]
 ) -> np.ndarray:
-  """Returns the window, [h, w, 3] uint8, of the image as resized to a size."""
+  """Returns the window, [h, w, C], of the image as resized to a size."""
   if image.shape[:2] == tuple(size):
     return image[window]
   region, edges = [], []
@@ -175,12 +200,9 @@ def _resize_window(
   (upper, lower), (left, right) = edges
   height, width = (part.stop - part.start for part in window)
   # Pillow's kernels see what lies around the box.
-  resized = Image.fromarray(image[tuple(region)]).resize(
-    (width, height),
-    Image.Resampling.BILINEAR,
-    box=(left, upper, right, lower),
+  return _interpolate(
+    image[tuple(region)], (width, height), box=(left, upper, right, lower)
   )
-  return np.array(resized)
 
 
 def random_flip(
@@ -190,8 +212,8 @@ def random_flip(
 
   Args:
     generator: source of the randomness.
-    image: [H, W, 3] uint8.
-    label: [H, W] integers.
+    image: [H, W, C] uint8 or float32.
+    label: [H, W] or [H, W, L] integers.
 
   Raises:
     ValueError: image and label differ in size.
@@ -200,7 +222,7 @@ def random_flip(
   if generator.uniform() < 0.5:
     mirrored = np.empty_like(image)
     # A plane at a time: three bytes at a time take five times as long.
-    for channel in range(3):
+    for channel in range(image.shape[-1]):
       mirrored[..., channel] = image[:, ::-1, channel]
     return mirrored, label[:, ::-1]
   return image, label
@@ -211,28 +233,29 @@ def pad_to(
   label: np.ndarray,
   *,
   size: tuple[int, int],
-  fill: tuple[int, int, int] = FILL,
+  fill: Sequence[float] | None = None,
 ) -> Pair:
   """Pads below and to the right: the image with a colour, the label with void.
 
   Args:
-    image: [H, W, 3] uint8.
-    label: [H, W] integers.
+    image: [H, W, C] uint8 or float32.
+    label: [H, W] or [H, W, L] integers.
     size: new height and width, not below the old.
-    fill: RGB of the padding.
+    fill: [C] values of the padding; None for `fill_of` the image.
 
   Returns:
-    [height, width, 3] uint8 and [height, width], dtype of `label`.
+    [height, width, C] and [height, width] or [height, width, L], of the same
+    dtypes.
 
   Raises:
     ValueError: the picture is larger than `size`, or image and label differ in
       size.
   """
   _check_pair(image, label)
-  if label.shape == tuple(size):
+  if label.shape[:2] == tuple(size):
     return image, label
-  padded_image = np.empty((*size, 3), image.dtype)
-  padded_label = np.empty(size, label.dtype)
+  padded_image = np.empty((*size, image.shape[-1]), image.dtype)
+  padded_label = np.empty((*size, *label.shape[2:]), label.dtype)
   write_padded(image, label, padded_image, padded_label, fill=fill)
   return padded_image, padded_label
 
@@ -243,27 +266,29 @@ def write_padded(
   padded_image: np.ndarray,
   padded_label: np.ndarray,
   *,
-  fill: tuple[int, int, int] = FILL,
+  fill: Sequence[float] | None = None,
 ) -> None:
   """Does what `pad_to` does, into arrays that are there, such as a batch's.
 
   Args:
-    image: [h, w, 3] uint8.
-    label: [h, w] integers.
-    padded_image: [H, W, 3] uint8, written.
-    padded_label: [H, W] integers, written.
-    fill: RGB of the padding.
+    image: [h, w, C] uint8 or float32.
+    label: [h, w] or [h, w, L] integers.
+    padded_image: [H, W, C], dtype of `image`, written.
+    padded_label: [H, W] or [H, W, L] integers, written.
+    fill: [C] values of the padding; None for `fill_of` the image.
 
   Raises:
     ValueError: the picture is larger than the arrays.
   """
-  height, width = label.shape
-  size = padded_label.shape
+  height, width = label.shape[:2]
+  size = padded_label.shape[:2]
   if height > size[0] or width > size[1]:
     raise ValueError(
       f"a picture of {height}x{width} pixels (height x width) is larger than"
       f" the size to pad to, {size[0]}x{size[1]}"
     )
+  if fill is None:
+    fill = fill_of(image)
   # A row at a time: pixel by pixel takes several times as long.
   row = np.tile(np.array(fill, padded_image.dtype), (size[1], 1))
   padded_image[:height, :width] = image
@@ -274,11 +299,25 @@ def write_padded(
   padded_label[height:] = types.IGNORE_LABEL
 
 
+def fill_of(image: np.ndarray) -> Sequence[float]:
+  """What is put where a picture has no pixels, [C].
+
+  Args:
+    image: [H, W, C]. Three channels get `FILL`; others their means in the
+      picture, whatever they are of.
+  """
+  return FILL if image.shape[-1] == 3 else image.mean(axis=(0, 1))
+
+
 def _check_pair(image: np.ndarray, label: np.ndarray) -> None:
-  if image.shape != (*label.shape, 3):
+  if (
+    image.ndim != 3
+    or label.ndim not in (2, 3)
+    or image.shape[:2] != label.shape[:2]
+  ):
     raise ValueError(
       f"an image of shape {image.shape} does not go with a label of shape"
-      f" {label.shape}: expected are [H, W, 3] and [H, W]"
+      f" {label.shape}: expected are [H, W, C] and [H, W] or [H, W, L]"
     )
 
 

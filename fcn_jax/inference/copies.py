@@ -15,7 +15,7 @@ class Copy:
   """What the network sees of a picture.
 
   Attributes:
-    image: [h, w, 3], the picture rescaled and, if so, mirrored.
+    image: [h, w, C], the picture rescaled and, if so, mirrored.
     native_size: height and width of the picture.
     mirrored: whether left and right are exchanged.
   """
@@ -45,7 +45,7 @@ def make(
   """The copies of a picture over which is averaged.
 
   Args:
-    image: [H, W, 3]; uint8 if it is to be rescaled.
+    image: [H, W, C]; uint8 or float32 if it is to be rescaled.
     scales: factors by which it is resized, as for training.
     flip: whether each is there mirrored as well.
 
@@ -53,9 +53,9 @@ def make(
     ValueError: the image has another shape, or another type where it is to be
       rescaled; there is no scale, or one is not above 0.
   """
-  if image.ndim != 3 or image.shape[-1] != 3:
+  if image.ndim != 3:
     raise ValueError(
-      f"image has shape {image.shape}; it must be [H, W, 3]: one picture."
+      f"image has shape {image.shape}; it must be [H, W, C]: one picture."
     )
   if not scales:
     raise ValueError("scales are empty; (1.0,) is the picture as it is.")
@@ -65,9 +65,9 @@ def make(
     size = transforms.rescaled_size(native_size, factor=scale)
     rescaled = image
     if size != native_size:
-      if image.dtype != np.uint8:
+      if image.dtype not in (np.uint8, np.float32):
         raise ValueError(
-          f"image is {image.dtype}; to be rescaled it must be uint8."
+          f"image is {image.dtype}; to be rescaled it must be uint8 or float32."
         )
       # Transforms change a picture with its labels, of which there are none.
       labels = np.broadcast_to(np.uint8(0), native_size)

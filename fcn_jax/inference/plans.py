@@ -125,9 +125,9 @@ class Plan:
   def images(
     self, number: int, parts: Sequence[slice]
   ) -> tuple[np.ndarray, np.ndarray]:
-    """A part of a view as images [1, h, w, 3], with its size [1, 2] int32."""
+    """A part of a view as images [1, h, w, C], with its size [1, 2] int32."""
     pixels = self.views[number].image[tuple(parts)]
-    images = np.zeros((1, *self.arrays[number], 3), pixels.dtype)
+    images = np.zeros((1, *self.arrays[number], pixels.shape[-1]), pixels.dtype)
     images[0, : pixels.shape[0], : pixels.shape[1]] = pixels
     return images, np.array([pixels.shape[:2]], np.int32)
 
@@ -151,7 +151,7 @@ def probabilities_at(
   Args:
     model: the network.
     variables: its parameters (and batch statistics).
-    images: [1, h, w, 3], one image, RGB in 0..255.
+    images: [1, h, w, C], one image, in 0..255.
     sizes: [1, 2] int32, its height and width in the array.
     rows: taps of K rows.
     columns: taps of L columns.

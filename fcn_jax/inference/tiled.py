@@ -50,8 +50,9 @@ def predict_tiled(
   Args:
     model: the network.
     variables: its parameters (and batch statistics), `{"params": ...}`.
-    image: [H, W, 3] uint8 or float, RGB in 0..255; uint8 with scales. Copies
-      of other scales are made of the whole picture.
+    image: [H, W, 3] uint8 or float, RGB in 0..255; uint8 or float32 with
+      scales. Copies of other scales are made of the whole picture. Other
+      channels if the network has others.
     tile_size: side in pixels of the largest square that the network is given,
       which bounds memory. It holds a tile with what the network must see
       around it; the smaller it is, the more is computed twice.
