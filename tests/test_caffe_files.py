@@ -362,3 +362,11 @@ def test_of_two_shapes_the_older_counts_as_in_caffe(tmp_path):
   path = tmp_path / "net.caffemodel"
   path.write_bytes(one_layer(blob))
   assert caffe_files.read(path)["conv"][0].shape == (1, 1, 2, 3)
+
+
+def test_a_safetensors_file_is_no_caffemodel_whatever_its_length(tmp_path):
+  path = tmp_path / "net.safetensors"
+  # As a key of field 2, in which nets have layers, and a size.
+  header = b"{}".ljust(0x0512)
+  path.write_bytes(len(header).to_bytes(8, "little") + header)
+  assert not caffe_files.is_caffe(path)
