@@ -431,8 +431,8 @@ PRESETS = {
   # Hardware: as voc_fcn32s. Not run by us: the data are needed. There the three
   # channels begin with the kernels of blue, green and red; here with those of
   # red, green and blue.
-  # Expected (CVPR 2015, trained on the validation split as well, as all of
-  # NYUDv2 there): mean IU 24.2.
+  # Expected: below 34.0, see nyud_fcn32s_color; the papers train on the
+  # validation split as well.
   "nyud_fcn32s_hha": (
     "The papers' FCN-32s on NYUDv2, HHA only, from VGG16.",
     _papers_nyud(
@@ -441,7 +441,7 @@ PRESETS = {
   ),
   # Command: python experiments/train.py nyud_fcn32s_color_d --data-dir NYUD
   # Hardware: as voc_fcn32s. Not run by us: the data are needed.
-  # Expected (CVPR 2015): mean IU 30.5.
+  # Expected: below 34.0, see nyud_fcn32s_color.
   "nyud_fcn32s_color_d": (
     "The papers' early fusion on NYUDv2, colour and depth, from VGG16.",
     _papers_nyud(
@@ -454,7 +454,7 @@ PRESETS = {
   # Command: python experiments/train.py nyud_fcn32s_color_hha --data-dir NYUD
   # Hardware: one GPU with 24 GB; after nyud_fcn32s_color and nyud_fcn32s_hha.
   # Not run by us: the data are needed.
-  # Expected (CVPR 2015): mean IU 32.8.
+  # Expected: at most 34.0, the mean IU of the best FCN of CVPR 2015 there.
   "nyud_fcn32s_color_hha": (
     "The papers' late fusion on NYUDv2, from trained nets for colour and HHA.",
     _papers_nyud(
@@ -468,7 +468,7 @@ PRESETS = {
   # Commands: python experiments/train.py siftflow_fcn32s --data-dir SIFTFLOW,
   #   then siftflow_fcn16s and siftflow_fcn8s
   # Hardware: as voc_fcn32s. Not run by us: the data are needed.
-  # Expected (CVPR 2015, FCN-16s): pixel accuracy 85.2, mean IU 39.5.
+  # Expected (CVPR 2015, best FCN): mean IU 39.5, geometric accuracy 94.3.
   "siftflow_fcn32s": (
     "The papers' two-headed FCN-32s on SIFT Flow, from VGG16.",
     _papers_sift_flow("siftflow_fcn32s", 32, 1e-10, _VGG16),
