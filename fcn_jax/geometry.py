@@ -91,8 +91,7 @@ def output_size(layers: Sequence[Layer], size: int) -> int:
     ValueError: if a layer has no output because its input is too small.
   """
   for layer in layers:
-    room = size + 2 * layer.padding - layer.extent
-    if room < 0 and not layer.transposed:
+    if layer.num_outputs(size) < 1 and not layer.transposed:
       raise ValueError(
         f"{layer.name} has no output: its input of {size} cells, padded by "
         f"{layer.padding}, is smaller than its kernel of {layer.extent}. Use "

@@ -495,3 +495,21 @@ def test_a_network_of_four_channels_is_not_exported(tmp_path):
   with pytest.raises(ValueError, match="images of 4 channels; only those"):
     export(tmp_path / "network.zip", model, {})
   assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_needs_large_pictures_is_not_exported(tmp_path):
+  model = models.FCN(3, backbone="alexnet", padding="torchvision")
+  with pytest.raises(ValueError, match='cannot be exported.*padding="same"'):
+    fcn.inference.export(
+      tmp_path / "net.zip",
+      model,
+      {},
+      class_names=("a", "b", "c"),
+      palette=np.zeros((3, 3), np.uint8),
+    )
+  assert not list(tmp_path.iterdir())
+
+
+def test_torchvisions_fcn_has_one_number_of_classes():
+  with pytest.raises(ValueError, match="one number of classes"):
+    models.FCNResNet({"semantic": 33, "geometric": 3})

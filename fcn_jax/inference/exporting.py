@@ -73,7 +73,7 @@ def export(
   Raises:
     ValueError: if the file is there, its folder is not, names or palette are
       not those of C classes, the factor is not above 0, or the network is not
-      one for pictures in colour.
+      one for pictures in colour of all sizes.
   """
   path = pathlib.Path(path)
   palette = np.asarray(palette)
@@ -149,6 +149,13 @@ def _check(path, model, class_names, palette, resize):
       f"the network sees images of {model.num_channels} channels; only those "
       "for pictures in colour can be exported."
     )
+  try:
+    geometry.output_size(model.chain().score, _multiple_of(model))
+  except ValueError as error:
+    raise ValueError(
+      "the network cannot be exported, as an exported one takes pictures of "
+      f'all sizes: {error} Make it with padding="same".'
+    ) from error
   num_classes = models.heads.num_classes(model)
   if len(class_names) != num_classes:
     raise ValueError(

@@ -21,6 +21,10 @@ def num_classes(heads: Mapping[str, int]) -> None:
   if not heads:
     raise ValueError("num_classes has no head; give at least one.")
   for head, number in heads.items():
+    if not isinstance(number, int):
+      raise ValueError(
+        f"num_classes is {number!r}; this network has one number of classes."
+      )
     if not 1 <= number <= types.IGNORE_LABEL:
       raise ValueError(
         f"num_classes is {number}{f' for {head}' if head else ''}; it must be "
