@@ -10,11 +10,12 @@
 `import` reads a .caffemodel, or a state dict of torchvision (.pth, .pt or
 .safetensors), and makes a work folder as if train.py had: for predict.py,
 evaluate.py and export.py, and for --init of train.py. What the file is, is
-found out. Of a classifier all but its classes is kept, to begin training with.
-No code in a file is run.
+found out. Of a classifier all but its classes is kept, which is for --init
+only. No code in a file is run.
 
-`export` writes a network that train.py has trained to a state dict of
-torchvision (.safetensors), with torchvision's names where it has such layers.
+`export` writes a network that train.py has trained to a state dict for PyTorch
+(.safetensors): with torchvision's names where it has such a network, else with
+the papers' names of layers.
 """
 
 import contextlib
@@ -48,7 +49,8 @@ class Import:
   """Name of the network, if it is not to be found out: as torchvision and the
   papers' authors call it; caffe-vgg16 and so on for Caffe's classifiers."""
   num_classes: int | None = None
-  """Classes of an FCN that was trained for others than the published one."""
+  """Classes of an FCN that was trained for others than the published one, if
+  they are not to be found out."""
   head: str | None = None
   """Which head of a network with several: semantic or geometric (SIFT Flow)."""
   partial: bool = False
@@ -57,7 +59,7 @@ class Import:
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-  """Writes a trained network to a state dict of torchvision."""
+  """Writes a trained network to a state dict for PyTorch."""
 
   workdir: pathlib.Path
   """Work folder of the run that trained the network."""
@@ -83,9 +85,9 @@ def import_weights(options: Import) -> str:
     )
   network = _chosen(published.NETWORKS[name], options)
   is_classifier = network.dataset is None
-  variables, report = fcn.weights.load(
-    options.file, network.model(), partial=options.partial or is_classifier
-  )
+  model, partial = network.model(), options.partial or is_classifier
+  # Before anything is copied.
+  report = fcn.weights.compare(options.file, model)
   missing = published.missing_in_trunk(report)
   if is_classifier and missing and not options.partial:
     raise ValueError(
@@ -93,12 +95,17 @@ def import_weights(options: Import) -> str:
       f"{len(missing)} arrays, {missing[0]} first, are not in it or of another "
       "shape there. Name another --network, or let them begin anew: --partial."
     )
+  try:
+    variables, report = fcn.weights.load(options.file, model, partial=partial)
+  except ValueError as error:
+    raise ValueError(
+      f"{error} Here: give --num-classes, another --network, or --partial."
+    ) from error
   num_classes, head = network.num_classes, None
   if not isinstance(num_classes, int):
     head = options.head or next(iter(num_classes))
     num_classes = num_classes[head]
     variables = fcn.weights.surgery.take_head(variables, head)
-  dataset = None if head == "geometric" else network.dataset
   text = f"{options.file.name}: {name}\n{report}"
   if head is not None:
     text += f"\nkept of its heads: {head}"
@@ -106,8 +113,12 @@ def import_weights(options: Import) -> str:
     network.config(options.workdir),
     variables,
     {
-      "classes": published.class_table(dataset, num_classes),
-      "weights": {"file": options.file.name, "network": name},
+      "classes": published.class_table(network.dataset, num_classes),
+      "weights": {
+        "file": options.file.name,
+        "network": name,
+        "is_classifier": is_classifier,
+      },
     },
     text,
   )
@@ -143,7 +154,10 @@ def _chosen(
     source = fcn.weights.read_state_dict(options.file)
     has_one = any(key.startswith("aux_classifier.") for key in source)
     changed = {**network.options, "auxiliary": has_one}
-    network = dataclasses.replace(network, options=changed)
+    # People train them for classes of their own.
+    scores = source.get("classifier.4.bias", np.zeros(heads))
+    heads = len(scores) if np.ndim(scores) else heads
+    network = dataclasses.replace(network, options=changed, num_classes=heads)
   if options.num_classes is None:
     return network
   if network.dataset is None or not isinstance(heads, int):
@@ -193,23 +207,35 @@ def export_weights(options: Export) -> str:
   """Writes the state dict, and says what is in it.
 
   Raises:
-    ValueError: if there is no such run, torchvision has no such network, or
-      the file is there already.
+    ValueError: if there is no such run, or the file is there already.
   """
   which = trained.parse_checkpoint(options.checkpoint)
   fcn.inference.exporting.check_free(options.out)
   network = trained.load(options.workdir, which)
-  arrays = fcn.weights.torchvision.state_dict(network.model, network.variables)
+  names = fcn.weights.torchvision
+  try:
+    arrays = names.state_dict(network.model, network.variables)
+    origin = "torchvision's names"
+  except ValueError:
+    arrays = names.plain_state_dict(network.variables)
+    origin = "the names of this package, as torchvision has no such network"
   fcn.weights.write_state_dict(options.out, arrays)
-  inputs = network.model.inputs
-  scaled = ", ".join(f"{255 * x:.4g}" for x in inputs.scale)
-  shifted = ", ".join(f"{x / 255:.4g}" for x in inputs.mean)
+  if isinstance(network.model, fcn.models.LateFusion):
+    seen = "Its modalities see what fcn_jax.models.pixels says."
+  else:
+    seen = _seen(network.model.inputs)
   return (
     f"{options.out}: {len(arrays)} arrays of {type(network.model).__name__} on "
     f"{network.model.backbone}, {len(network.class_names)} classes, step "
-    f"{network.step}.\n"
-    f"It sees RGB in 0..1, minus ({shifted}), times ({scaled})."
+    f"{network.step}; {origin}.\n{seen}"
   )
+
+
+def _seen(inputs: fcn.models.pixels.Inputs) -> str:
+  """What the user of a state dict must do to the pixels."""
+  scaled = ", ".join(f"{255 * x:.4g}" for x in inputs.scale)
+  shifted = ", ".join(f"{x / 255:.4g}" for x in inputs.mean)
+  return f"It sees RGB in 0..1, minus ({shifted}), times ({scaled})."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

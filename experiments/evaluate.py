@@ -226,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_options(options)
     which = trained.parse_checkpoint(options.checkpoint)
     network = trained.load(options.workdir, which)
+    trained.check_is_trained(network)
     folder = folder_of(options, network.step)
     check_folder(folder, options.overwrite)
     dataset = load_split(options, network)

@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     which = trained.parse_checkpoint(options.checkpoint)
     fcn.inference.exporting.check_free(options.out)
     network = trained.load(options.workdir, which)
+    trained.check_is_trained(network)
     trained.check_sees_pictures(network)
   fcn.inference.export(
     options.out,

@@ -298,6 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"{options.out} is a file; give a folder as --out.")
       pictures = predict_files.find(options.pictures, options.out)
       network = trained.load(options.workdir, which)
+      trained.check_is_trained(network)
       trained.check_sees_pictures(network)
       jobs = look_at(options, network, pictures)
       check_disk(options, jobs, fcn.models.heads.num_classes(network.model))

@@ -140,6 +140,8 @@ def class_table(dataset: str | None, num_classes: int) -> dict[str, Any]:
   names, palette = known.get(dataset, ((), ()))
   if len(names) != num_classes:
     names = tuple(f"class {number}" for number in range(num_classes))
+    if dataset == "sift_flow" and num_classes == 3:
+      names = data.sift_flow.GEOMETRIC_NAMES
     palette = data.palettes.voc_palette(num_classes=num_classes)
   return {"names": list(names), "palette": np.asarray(palette).tolist()}
 

@@ -93,7 +93,8 @@ def initial_state(
   if isinstance(model, fcn.models.LateFusion):
     paths = {"color": config.init, "hha": config.init_hha}
     donors = {
-      name: donor_of(paths[name], inputs) for name, inputs in model.modalities
+      name: donor_of(config, paths[name], inputs)
+      for name, inputs in model.modalities
     }
     # Under the names of the modalities, as the network has them.
     source = {}
@@ -102,7 +103,7 @@ def initial_state(
         source.setdefault(collection, {})[name] = layers
   else:
     paths = {"": config.init}
-    donors = {"": donor_of(config.init, model.inputs)}
+    donors = {"": donor_of(config, config.init, model.inputs)}
     source = donors[""].variables
   variables, report = fcn.weights.surgery.transplant(
     source, fcn.train.variables(state)
@@ -122,29 +123,42 @@ def initial_state(
 
 
 def donor_of(
-  workdir: pathlib.Path, inputs: fcn.models.pixels.Inputs
+  config: train_presets.Train,
+  workdir: pathlib.Path,
+  inputs: fcn.models.pixels.Inputs,
 ) -> trained.Trained:
   """The network of a run that another one begins with.
 
   Args:
+    config: of the other one.
     workdir: of the run.
-    inputs: what the other one does to the pixels.
+    inputs: what the other one does to the pixels. Means may differ, as in the
+      papers, where nets for other data begin with VGG16.
 
   Raises:
-    ValueError: if there is no such run, or it saw other channels or pixels of
-      another scale.
+    ValueError: if there is no such run, or it has another trunk, or saw pixels
+      of another scale.
   """
   try:
     donor = trained.load(workdir, "best")
   except ValueError as error:
     raise ValueError(
-      f"the run to start from, init = {workdir}, cannot be used: {error}"
+      f"the run to start from, init = {workdir}, cannot be used: {error} "
+      "(convert_weights.py makes one of published weights.)"
     ) from error
   if isinstance(donor.model, fcn.models.LateFusion):
     raise ValueError(
       f"{workdir} is a run of late fusion, two networks: give one of the runs "
       f"that it began with, such as {donor.config.init}."
     )
+  for name in ("backbone", "normalization"):
+    there, here = getattr(donor.config, name), getattr(config, name)
+    # Those with and without batch normalisation have the same layers.
+    if there.removesuffix("_bn") != here.removesuffix("_bn"):
+      raise ValueError(
+        f"{workdir} has the {name} {there}, and this network {here}: give "
+        f"--{name} {there}, or another --init."
+      )
   scale = donor.model.inputs.scale
   # There may be channels more here, which get a kernel of their own.
   if scale != inputs.scale[: len(scale)]:
@@ -171,11 +185,11 @@ def restored_state(
   if restored is None:
     return None
   for name in ("classes", "data"):
-    if restored.metadata[name] != metadata[name]:
+    if restored.metadata.get(name) != metadata[name]:
       raise ValueError(
         f"the {name} are not those that the run in {config.workdir} was "
-        f"trained on: {metadata[name]} now, {restored.metadata[name]} there. "
-        "Bring the data back as they were, or give another --workdir."
+        f"trained on: {metadata[name]} now, {restored.metadata.get(name)} "
+        "there. Bring the data back as they were, or give another --workdir."
       )
   return restored
 

@@ -28,6 +28,8 @@ class Trained:
     step: at which step of the run.
     mean_iu: on the validation split at that step, in 0..1; None if it was not
       validated there.
+    is_classifier: whether convert_weights.py made it of a classifier, whose
+      classes are not among its own: a beginning of training only.
   """
 
   config: train_presets.Train
@@ -37,6 +39,7 @@ class Trained:
   palette: np.ndarray
   step: int
   mean_iu: float | None
+  is_classifier: bool
 
 
 def parse_checkpoint(text: str) -> fcn.checkpoints.Which:
@@ -94,7 +97,18 @@ def load(workdir: pathlib.Path, which: fcn.checkpoints.Which) -> Trained:
     palette=np.array(metadata["classes"]["palette"], np.uint8),
     step=step,
     mean_iu=restored.mean_iu,
+    is_classifier=metadata.get("weights", {}).get("is_classifier", False),
   )
+
+
+def check_is_trained(network: Trained) -> None:
+  """Raises a `ValueError` if a network is only a beginning of one."""
+  if network.is_classifier:
+    raise ValueError(
+      f"{network.config.workdir} was made of a classifier, to begin training "
+      f"with: train.py ... --init {network.config.workdir}. Give the work "
+      "folder of a trained network."
+    )
 
 
 def check_sees_pictures(network: Trained) -> None:

@@ -149,7 +149,18 @@ def test_a_classifier_begins_training(tmp_path, capsys):
   with pytest.raises(SystemExit):
     train.main([*options, f"--workdir={tmp_path / 'other'}", "--inputs=caffe"])
   assert "--inputs" in capsys.readouterr().err
+  trunk = ["--network=fcn", "--no-auxiliary", "--backbone=vgg16"]
+  with pytest.raises(SystemExit):
+    train.main([*options, f"--workdir={tmp_path / 'other'}", *trunk])
+  assert "backbone resnet50" in capsys.readouterr().err
   assert not (tmp_path / "other").exists()
+  picture = tmp_path / "picture.png"
+  Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(picture)
+  with pytest.raises(SystemExit):
+    predict.main(
+      [str(picture), f"--workdir={tmp_path / 'begin'}", f"--out={tmp_path}/out"]
+    )
+  assert "made of a classifier" in capsys.readouterr().err
 
 
 def test_a_trained_network_goes_back_to_torchvision(tmp_path, capsys):
@@ -262,10 +273,28 @@ def test_a_folder_in_use_is_not_touched(tmp_path, capsys):
   assert [path.name for path in workdir.iterdir()] == ["thesis.txt"]
 
 
-def test_other_classes_can_be_named(tmp_path):
+def test_other_classes_are_found_out(tmp_path):
   model = fcn.models.FCNResNet(7)
   file, variables = torchvision_file(tmp_path, model)
-  convert(file, "--workdir", tmp_path / "run", "--num-classes", 7)
+  convert(file, "--workdir", tmp_path / "run")
   network = trained.load(tmp_path / "run", "latest")
   assert network.class_names == tuple(f"class {i}" for i in range(7))
   assert_equal(network.variables, variables)
+
+
+def test_a_network_that_torchvision_has_not_is_exported_by_its_own_names(
+  tmp_path, capsys
+):
+  file, variables = released_file(tmp_path, "voc-fcn-alexnet")
+  convert(file, "--workdir", tmp_path / "run")
+  out = tmp_path / "back.safetensors"
+  convert_weights.main(
+    ["export", f"--workdir={tmp_path / 'run'}", f"--out={out}"]
+  )
+  assert "names of this package" in capsys.readouterr().out
+  arrays = safetensors.numpy.load_file(out)
+  assert len(arrays) == len(jax.tree.leaves(variables))
+  np.testing.assert_array_equal(
+    arrays["conv2.weight"].transpose(2, 3, 1, 0),
+    variables["params"]["conv2"]["kernel"],
+  )

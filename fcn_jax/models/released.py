@@ -15,9 +15,6 @@ from fcn_jax.models import pixels
 
 SERVER = "http://dl.caffe.berkeleyvision.org/"
 
-# Of all of them.
-WEIGHT_DECAY = 5e-4
-
 
 @dataclasses.dataclass(frozen=True)
 class Released:

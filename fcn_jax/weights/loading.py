@@ -154,8 +154,7 @@ def _fit(entry, array, shape):
   """
   laid_out = entries.to_ours(array, shape, entry.order)
   if laid_out is not None and laid_out.shape != shape:
-    can_grow = surgery.can_grow(entry.ours)
-    laid_out = surgery.extend(laid_out, shape) if can_grow else None
+    laid_out = surgery.grow(entry.ours, laid_out, shape)
     group = "extended"
   elif len(shape) == 4 and array.shape[2:] != shape[:2]:
     group = "converted"

@@ -16,6 +16,9 @@ import numpy as np
 
 Flattening = Literal["channels_first", "channels_last"]
 
+# Of the trunks.
+FIRST_LAYERS = ("conv1", "conv1_1")
+
 
 class Report(NamedTuple):
   """What became of each array; names are paths such as `params/fc6/kernel`.
@@ -92,37 +95,38 @@ def dense_to_convolution(
   return kernel.transpose(1, 2, 0, 3)
 
 
-def extend(array: chex.Array, shape: tuple[int, ...]) -> chex.Array | None:
-  """A network's array with more classes, or more channels of the images.
+def grow(
+  name: str, array: chex.Array, shape: tuple[int, ...]
+) -> chex.Array | None:
+  """A score layer for more classes, or a first layer for more channels.
 
   New classes are scored by zero, as those of new score layers, and come after
   the old ones. Kernels of new channels are the mean of the old ones, as those
   of the depth in the papers' early fusion (NYUDv2).
 
   Args:
+    name: of the array, such as `params/score_fr/bias`.
     array: bias [C] or kernel [rows, columns, inputs, outputs].
     shape: of the result.
 
   Returns:
-    The array in the new shape; None if that has other sides as well, or
-    smaller ones.
+    The array in the new shape; None if it is of another layer, or the shape
+    differs in anything else.
   """
-  missing = [new - old for new, old in zip(shape, array.shape, strict=False)]
-  if len(shape) != array.ndim or min(missing) < 0:
-    return None
-  *others, last = missing
-  if last and not any(others):
-    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, last)])
-  if array.ndim == 4 and not (missing[0] or missing[1] or last):
+  *_, layer, kind = name.split("/")
+  if layer.startswith("score_"):
+    more = shape[-1] - array.shape[-1]
+    if shape[:-1] != array.shape[:-1] or more < 0:
+      return None
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)])
+  if layer in FIRST_LAYERS and kind == "kernel":
+    more = shape[2] - array.shape[2]
+    others = [(*sides[:2], sides[3]) for sides in (shape, array.shape)]
+    if others[0] != others[1] or more < 0:
+      return None
     mean = np.mean(array, axis=2, keepdims=True)
-    return np.concatenate([array, np.repeat(mean, missing[2], axis=2)], axis=2)
+    return np.concatenate([array, np.repeat(mean, more, axis=2)], axis=2)
   return None
-
-
-def can_grow(name: str) -> bool:
-  """Whether an array may be extended: that of a score or first layer."""
-  layer = name.split("/")[-2]
-  return layer.startswith("score_") or layer in ("conv1", "conv1_1")
 
 
 def transplant(
@@ -131,7 +135,7 @@ def transplant(
   """Puts the arrays of one network into another where name and shape agree.
 
   Score layers with more classes keep the old ones first; first layers with
-  more channels get the mean of the old ones, see `extend`.
+  more channels get the mean of the old ones, see `grow`.
 
   Args:
     source: variables of a trained network, `{"params": ..., ...}`.
@@ -154,7 +158,7 @@ def transplant(
     elif donor.shape == array.shape:
       group, array = "copied", donor.astype(array.dtype)
     else:
-      grown = extend(donor, array.shape) if can_grow(name) else None
+      grown = grow(name, donor, array.shape)
       group = "reshaped" if grown is None else "extended"
       array = array if grown is None else grown.astype(array.dtype)
     groups[group].append(name)

@@ -29,6 +29,13 @@ CLASSIFIERS = {
 
 # How many batches running averages are of, which nothing here depends on.
 _COUNTER = "num_batches_tracked"
+_PYTORCH_KINDS = {
+  "kernel": "weight",
+  "scale": "weight",
+  "bias": "bias",
+  "mean": "running_mean",
+  "var": "running_var",
+}
 # Where torchvision's FCNs have the trunk.
 _BACKBONE = "backbone."
 # fc6, fc7 and the scores in the classifiers of VGGs and of AlexNet, where
@@ -171,6 +178,25 @@ def state_dict(
     if theirs.endswith(".running_var"):
       counter = f"{theirs.removesuffix('running_var')}{_COUNTER}"
       result[counter] = np.zeros((), np.int64)
+  return result
+
+
+def plain_state_dict(variables: chex.ArrayTree) -> dict[str, np.ndarray]:
+  """A state dict of a network that torchvision does not have.
+
+  Args:
+    variables: of any network of this package, `{"params": ..., ...}`.
+
+  Returns:
+    Arrays in PyTorch's layout, kernels [outputs, inputs, rows, columns], and
+    with its names for them, after those of the layers here: `conv1_1.weight`,
+    `conv1_1_norm.running_mean`.
+  """
+  result = {}
+  for name, array in surgery.named(variables):
+    _, *layer, kind = name.split("/")
+    theirs = ".".join([*layer, _PYTORCH_KINDS[kind]])
+    result[theirs] = entries_lib.to_theirs(np.asarray(array))
   return result
 
 
