@@ -67,7 +67,8 @@ class Export:
   """The file to write, such as network.safetensors; never in place of
   another."""
   checkpoint: str = "best"
-  """best (by validation mean IU), latest, or the number of a step."""
+  """best (by validation mean IU; the newest if none was validated), latest, or
+  the number of a step."""
 
 
 def import_weights(options: Import) -> str:

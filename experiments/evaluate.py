@@ -45,7 +45,8 @@ class Options:
   workdir: pathlib.Path
   """Work folder of a run of train.py."""
   checkpoint: str = "best"
-  """Which step: best, latest, or its number."""
+  """Which step: best (the newest if none was validated), latest, or its
+  number."""
   split: str = "validation"
   """Split of the run's data set: train, validation or, if there is one,
   test."""

@@ -34,7 +34,8 @@ class Options:
   out: pathlib.Path
   """The file to write, such as network.zip; never in place of another."""
   checkpoint: str = "best"
-  """best (by validation mean IU), latest, or the number of a step."""
+  """best (by validation mean IU; the newest if none was validated), latest, or
+  the number of a step."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

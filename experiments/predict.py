@@ -60,7 +60,8 @@ class Options:
   out: pathlib.Path
   """Folder for the results; made if it is not there."""
   checkpoint: str = "best"
-  """best (by validation mean IU), latest, or the number of a step."""
+  """best (by validation mean IU; the newest if none was validated), latest, or
+  the number of a step."""
   probabilities: bool = False
   """Also write the probabilities of all classes. They are large: 2 bytes for
   each class and pixel, before compression."""

@@ -108,9 +108,13 @@ def check_options(config: train_presets.Train) -> None:
       ),
       "at_once": (
         not config.at_once
-        or (config.stride == 8 and config.modalities != "color_hha"),
-        f"left out at stride {config.stride} and modalities "
-        f"{config.modalities}, as it scales the skips of 8 in one network",
+        or (
+          config.stride == 8
+          and config.modalities != "color_hha"
+          and config.network == "fcn"
+        ),
+        f"left out at stride {config.stride}, network {config.network} and "
+        f"modalities {config.modalities}, as it scales the skips of one FCN-8s",
       ),
       "accumulate": (
         config.accumulate <= config.steps,
@@ -158,6 +162,11 @@ def _inputs_condition(config: train_presets.Train) -> tuple[bool, str]:
       config.inputs is None,
       "left out with the modalities color_hha, whose networks have nyud_color "
       "and nyud_hha",
+    )
+  if (config.modalities == "hha") != (config.inputs == "nyud_hha"):
+    return False, (
+      "nyud_hha with the modalities hha, and only there: colours have other "
+      "means"
     )
   num_channels = 4 if config.modalities == "color_depth" else 3
   # Without a choice they are the backbone's, for colours.

@@ -93,7 +93,7 @@ def initial_state(
   if isinstance(model, fcn.models.LateFusion):
     paths = {"color": config.init, "hha": config.init_hha}
     donors = {
-      name: donor_of(config, paths[name], inputs)
+      name: donor_of(config, paths[name], inputs, modality=name)
       for name, inputs in model.modalities
     }
     # Under the names of the modalities, as the network has them.
@@ -126,6 +126,8 @@ def donor_of(
   config: train_presets.Train,
   workdir: pathlib.Path,
   inputs: fcn.models.pixels.Inputs,
+  *,
+  modality: str | None = None,
 ) -> trained.Trained:
   """The network of a run that another one begins with.
 
@@ -134,6 +136,7 @@ def donor_of(
     workdir: of the run.
     inputs: what the other one does to the pixels. Means may differ, as in the
       papers, where nets for other data begin with VGG16.
+    modality: of late fusion, for which the run was trained.
 
   Raises:
     ValueError: if there is no such run, or it has another trunk, or saw pixels
@@ -143,7 +146,7 @@ def donor_of(
     donor = trained.load(workdir, "best")
   except ValueError as error:
     raise ValueError(
-      f"the run to start from, init = {workdir}, cannot be used: {error} "
+      f"the run to start from, {workdir}, cannot be used: {error} "
       "(convert_weights.py makes one of published weights.)"
     ) from error
   if isinstance(donor.model, fcn.models.LateFusion):
@@ -153,19 +156,33 @@ def donor_of(
     )
   for name in ("backbone", "normalization"):
     there, here = getattr(donor.config, name), getattr(config, name)
-    # Those with and without batch normalisation have the same layers.
-    if there.removesuffix("_bn") != here.removesuffix("_bn"):
+    # VGGs with and without batch normalisation have the same layers.
+    if there.startswith("vgg"):
+      there, here = there.removesuffix("_bn"), here.removesuffix("_bn")
+    if there != here:
       raise ValueError(
         f"{workdir} has the {name} {there}, and this network {here}: give "
         f"--{name} {there}, or another --init."
       )
+  saw, sees = donor.config.modalities, modality or config.modalities
+  if (saw == "hha" and sees != "hha") or (modality == "hha" and saw != "hha"):
+    raise ValueError(
+      f"{workdir} was trained on {saw}, and this network is for {sees}: give a "
+      "run for that."
+    )
   scale = donor.model.inputs.scale
   # There may be channels more here, which get a kernel of their own.
   if scale != inputs.scale[: len(scale)]:
     raise ValueError(
       f"{workdir} was trained with pixels scaled by {scale}, and this network "
-      f"has {inputs.scale}: give the --inputs of that run "
-      f"({donor.config.inputs or 'or its --backbone'})."
+      f"has {inputs.scale}: "
+      + (
+        "late fusion is of runs with the inputs nyud_color and nyud_hha."
+        if modality
+        else f"give --inputs {donor.config.inputs}, as that run."
+        if donor.config.inputs
+        else "leave --inputs out, as that run did."
+      )
     )
   return donor
 

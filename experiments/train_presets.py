@@ -105,9 +105,9 @@ class Train(options.DataOptions):
   """Number format of the computation; parameters are float32."""
   init: pathlib.Path | None = None
   """Work folder of a run (or of convert_weights.py) whose best parameters are
-  the beginning, or the newest if none were validated; layers of other shapes,
-  such as a head for fewer classes, begin anew. With color_hha, a run on
-  colours."""
+  the beginning, or the newest if none were validated; with the same backbone
+  and normalization. Layers of other shapes, such as a head for fewer classes,
+  begin anew. With color_hha, a run on colours."""
   init_hha: pathlib.Path | None = None
   """Work folder of a run on HHA, beside init (color_hha)."""
 
@@ -468,7 +468,8 @@ PRESETS = {
   # Commands: python experiments/train.py siftflow_fcn32s --data-dir SIFTFLOW,
   #   then siftflow_fcn16s and siftflow_fcn8s
   # Hardware: as voc_fcn32s. Not run by us: the data are needed.
-  # Expected (CVPR 2015, best FCN): mean IU 39.5, geometric accuracy 94.3.
+  # Expected (CVPR 2015, best FCN): mean IU 39.5, and geometric accuracy 94.3,
+  # which evaluate.py does not measure: it scores the main head.
   "siftflow_fcn32s": (
     "The papers' two-headed FCN-32s on SIFT Flow, from VGG16.",
     _papers_sift_flow("siftflow_fcn32s", 32, 1e-10, _VGG16),

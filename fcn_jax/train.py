@@ -197,11 +197,15 @@ def train_step(
 
   Returns:
     The new state, and the step's metrics.
+
+  Raises:
+    ValueError: if labels are not those of the model's heads.
   """
   sample_key, dropout_key = jax.random.split(
     jax.random.fold_in(key, state.step)
   )
   main_head = models.heads.main_head(model)
+  _check_heads(model, batch.labels)
 
   def loss_of(params):
     score_maps, model_state = model.apply(
@@ -259,6 +263,23 @@ def train_step(
     gradient_norm=gradient_norm,
     is_finite=is_finite,
   )
+
+
+def _check_heads(model, labels):
+  """Raises a `ValueError` if labels are not those of a model's heads."""
+  heads = model.heads
+  if isinstance(labels, Mapping):
+    if labels.keys() != heads.keys():
+      raise ValueError(
+        f"labels are those of the heads {', '.join(labels)}, and the network "
+        f"has {', '.join(heads) or 'one'}: give the labels of each of its "
+        "heads by name, or one array for all."
+      )
+  elif len({*heads.values()}) > 1:
+    raise ValueError(
+      f"the network's heads have different classes, {heads}: give the labels "
+      "of each by its name, {name: labels}."
+    )
 
 
 def _labels_of(batch: types.Batch, head: str) -> jax.Array:

@@ -3,11 +3,13 @@
 import functools
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fcn_jax as fcn
 from fcn_jax import geometry
 from fcn_jax import upsampling
 from fcn_jax.models import blocks
@@ -234,3 +236,19 @@ def test_no_convolution_in_groups_is_left_to_xla_on_a_cpu():
   )
   assert "feature_group_count=1" in program
   assert "feature_group_count=2" not in program
+
+
+def test_the_variance_of_groups_has_flax_own_epsilon(monkeypatch):
+  """Networks that were trained with it have these numbers."""
+  seen = {}
+  norm = nn.GroupNorm
+
+  def record(**options):
+    seen.update(options)
+    return norm(**options)
+
+  monkeypatch.setattr(blocks.nn, "GroupNorm", record)
+  model = fcn.models.FCN(3, backbone="vgg_small", normalization="group")
+  images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
+  jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+  assert "epsilon" not in seen and norm().epsilon == 1e-6

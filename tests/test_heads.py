@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import fcn_jax as fcn
@@ -300,3 +301,34 @@ def test_images_without_the_channels_of_all_modalities_are_refused():
     model.init(KEY, images(32, 32), train=False)
   with pytest.raises(ValueError, match="modalities are empty"):
     models.LateFusion(4, {}, backbone="vgg_small")
+
+
+def test_labels_that_are_not_those_of_the_heads_are_refused():
+  images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
+  labels = jnp.zeros((1, 32, 32), jnp.int32)
+  for num_classes, given, message in (
+    ({"semantic": 5, "geometric": 3}, labels, "different classes"),
+    ({"semantic": 5, "geometric": 3}, {"semantic": labels}, "of each of its"),
+    (5, {"semantic": labels}, "has one"),
+  ):
+    model = fcn.models.FCN(num_classes, backbone="vgg_small")
+    optimizer = optax.sgd(0.1)
+    state = jax.eval_shape(
+      lambda key, model=model, optimizer=optimizer: fcn.train.create_state(
+        key, model, optimizer
+      ),
+      jax.random.key(0),
+    )
+    step = fcn.train.make_train_step(model, optimizer)
+    with pytest.raises(ValueError, match=message):
+      jax.eval_shape(
+        step, state, fcn.types.Batch(images, given), jax.random.key(1)
+      )
+
+
+def test_a_nameless_head_among_several_and_dicts_for_one_are_refused():
+  with pytest.raises(ValueError, match="without a name"):
+    fcn.models.FCN({"": 5, "x": 3})
+  inputs = {"color": fcn.models.pixels.NYUD_COLOR}
+  with pytest.raises(ValueError, match="one number of classes"):
+    fcn.models.LateFusion({"semantic": 5}, inputs)

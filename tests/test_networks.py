@@ -7,6 +7,7 @@ is none of XLA's optimisation, and convolutions are XLA's own.
 import dataclasses
 import functools
 import math
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 import fcn_jax as fcn
+import options
+import train_presets
 
 KEY = jax.random.key(0)
 NUM_CLASSES = 4
@@ -513,3 +516,29 @@ def test_a_network_that_needs_large_pictures_is_not_exported(tmp_path):
 def test_torchvisions_fcn_has_one_number_of_classes():
   with pytest.raises(ValueError, match="one number of classes"):
     models.FCNResNet({"semantic": 33, "geometric": 3})
+
+
+def test_the_last_pixels_of_a_picture_see_its_last_cell(narrow):
+  """Where layers round down, it may lie more than a stride before them."""
+  model = FCN(backbone="alexnet", stride=32, padding="torchvision")
+  surroundings = fcn.inference.tiles.Surroundings.of(model, None)
+  layers = model.chain().score
+  grid = fcn.geometry.grid(layers)
+  for side in range(700, 700 + 32):
+    cell = fcn.geometry.output_size(layers, side) - 1
+    begins = fcn.geometry.receptive_field_start(layers) + cell * grid.stride
+    for first in range(side - 32, side):
+      seen, _ = surroundings.inside(first, side - 1, side)
+      assert seen <= max(0, begins)
+  # Layers that round up, or pad by half their kernels, need no more.
+  for backbone in ("vgg16", "alexnet", "resnet50", "googlenet"):
+    model = FCN(backbone=backbone, stride=32)
+    assert not fcn.inference.tiles.Surroundings.of(model, None).beyond
+
+
+def test_scripts_know_all_backbones_and_pixels():
+  assert set(typing.get_args(options.Backbone)) == {*models.fcn.backbones()}
+  for name in typing.get_args(train_presets.Inputs):
+    assert isinstance(
+      getattr(models.pixels, name.upper()), models.pixels.Inputs
+    )

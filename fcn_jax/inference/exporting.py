@@ -73,7 +73,7 @@ def export(
   Raises:
     ValueError: if the file is there, its folder is not, names or palette are
       not those of C classes, the factor is not above 0, or the network is not
-      one for pictures in colour of all sizes.
+      one for pictures of three channels and all sizes.
   """
   path = pathlib.Path(path)
   palette = np.asarray(palette)
@@ -150,7 +150,7 @@ def _check(path, model, class_names, palette, resize):
       "for pictures in colour can be exported."
     )
   try:
-    geometry.output_size(model.chain().score, _multiple_of(model))
+    geometry.output_size(model.chain().score, 1)
   except ValueError as error:
     raise ValueError(
       "the network cannot be exported, as an exported one takes pictures of "

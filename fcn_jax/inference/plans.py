@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax import geometry
 from fcn_jax import models
 from fcn_jax import upsampling
 from fcn_jax.inference import copies
@@ -52,6 +53,9 @@ class Plan:
     views = copies.make(image, scales=scales, flip=flip)
     surroundings = tiles.Surroundings.of(model, margin)
     sides = [view.sides for view in views]
+    for side in (side.copy for both in sides for side in both):
+      # Raises if some layer has nothing left of it.
+      geometry.output_size(surroundings.chain.score, side)
     rows, columns = (
       tiles.choose_tile(both, tile_size, surroundings)
       for both in zip(*sides, strict=True)

@@ -39,6 +39,9 @@ def predict(
   Returns:
     [N, H, W] int32, classes 0..C-1, the lowest one where several are equally
     likely; `IGNORE_LABEL` outside the images.
+
+  Raises:
+    ValueError: if the network has no such head.
   """
   score_map = models.heads.predicted_scores(
     model, variables, images, sizes, head=head

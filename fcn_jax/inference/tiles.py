@@ -12,6 +12,7 @@ All of this is arithmetic on sizes, along one axis at a time.
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -52,6 +53,24 @@ class Surroundings:
       raise ValueError(f"margin is {margin} pixels; it must be >= 0.")
     return cls(model.chain(), margin)
 
+  @functools.cached_property
+  def beyond(self) -> int:
+    """Pixels more to give before others, a multiple of the coarsest stride.
+
+    Where layers round down, the last pixels of a picture lie beyond the last
+    cell by more than a stride: they have its scores, and it sees pixels that
+    begin earlier than those of the cells between which they would lie.
+    """
+    layers = self.chain.score
+    cells = geometry.grid(layers)
+    field = geometry.receptive_field(layers)
+    gap = max(
+      side - 1 - cells.offset - (count - 1) * cells.stride
+      for side in range(field, field + self.stride)
+      if (count := geometry.output_size(layers, side))
+    )
+    return max(0, math.ceil(gap / cells.stride) - 1) * self.stride
+
   @property
   def stride(self) -> int:
     """The coarsest stride of the network."""
@@ -65,6 +84,7 @@ class Surroundings:
     """
     if self.margin is None:
       begin, end = geometry.pixels_seen(self.chain, first, last)
+      begin -= self.beyond
     else:
       begin, end = first - self.margin, last + self.margin
     return begin // self.stride * self.stride, end + 1

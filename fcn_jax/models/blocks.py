@@ -71,7 +71,7 @@ class Blocks:
   Attributes:
     settings: of the trunk.
     train: whether dropout and batch statistics are those of training.
-    epsilon: added to variances.
+    epsilon: added to the variances of batch normalisation.
     use_bias: whether convolutions have one.
   """
 
@@ -132,7 +132,6 @@ class Blocks:
     if self.settings.normalization == "none":
       return maps.values
     options = {
-      "epsilon": self.epsilon,
       "dtype": self.settings.dtype,
       "param_dtype": self.settings.param_dtype,
       "name": name,
@@ -143,7 +142,10 @@ class Blocks:
       mask = extents.inside(maps.sizes, maps.values.shape[1:3])[..., None]
     if self.settings.normalization == "batch":
       return nn.BatchNorm(
-        use_running_average=not self.train, momentum=0.9, **options
+        use_running_average=not self.train,
+        momentum=0.9,
+        epsilon=self.epsilon,
+        **options,
       )(maps.values, mask=mask)
     if mask is not None:
       # GroupNorm splits the channels of the mask as well.

@@ -1,5 +1,6 @@
 """What networks ask of their attributes and images."""
 
+import numbers
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -20,8 +21,10 @@ def num_classes(heads: Mapping[str, int]) -> None:
   """Raises a `ValueError` if a head has no or too many classes."""
   if not heads:
     raise ValueError("num_classes has no head; give at least one.")
+  if len(heads) > 1 and "" in heads:
+    raise ValueError("num_classes has a head without a name among several.")
   for head, number in heads.items():
-    if not isinstance(number, int):
+    if not isinstance(number, numbers.Integral):
       raise ValueError(
         f"num_classes is {number!r}; this network has one number of classes."
       )

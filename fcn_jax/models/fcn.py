@@ -115,9 +115,9 @@ class FCN(nn.Module):
   @property
   def heads(self) -> dict[str, int]:
     """Classes of each head; the name of an only head is empty."""
-    if isinstance(self.num_classes, int):
-      return {"": self.num_classes}
-    return dict(self.num_classes)
+    if isinstance(self.num_classes, tuple):
+      return dict(self.num_classes)
+    return {"": self.num_classes}
 
   @property
   def head_weights(self) -> dict[str, float]:

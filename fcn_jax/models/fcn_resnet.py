@@ -26,8 +26,9 @@ class FCNResNet(nn.Module):
   Scores have stride 8. torchvision resizes them to the image, bilinearly, so
   that cells are spread evenly over it: less than 8 pixels apart where an image
   has other sides than multiples of 8. Such images are resized in the network,
-  and their score map has stride 1; for others it has stride 8, with all its
-  advantages. Both have torchvision's logits.
+  and their score map has stride 1: all logits exist then, even if few are
+  sampled. So are those with `sizes`. For others, such as crops in training, it
+  has stride 8. All have torchvision's logits.
 
   Attributes:
     num_classes: classes to score, C.

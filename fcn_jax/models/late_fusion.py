@@ -54,6 +54,7 @@ class LateFusion(nn.Module):
       object.__setattr__(self, "modalities", tuple(self.modalities.items()))
     if not self.modalities:
       raise ValueError("modalities are empty; give at least one.")
+    checks.num_classes(self.heads)
     # Checks the attributes that they share.
     network = self._network(self.modalities[0][1])
     object.__setattr__(self, "normalization", network.normalization)

@@ -49,7 +49,7 @@ CAFFE = _caffe((122.67892, 116.66877, 104.00699))
 PASCAL_CONTEXT = _caffe((122.679, 116.669, 104.007))
 SIFT_FLOW = _caffe((108.353, 115.294, 114.578))
 NYUD_COLOR = _caffe((92.318, 97.203, 116.190))
-# Height, disparity and angle, as they lie in the picture files.
+# Horizontal disparity, height above ground and angle, as in the picture files.
 NYUD_HHA = _caffe((132.431, 94.076, 118.477), (0, 1, 2))
 # Colour, and the logarithm of the depth.
 NYUD_COLOR_DEPTH = _caffe((*NYUD_COLOR.mean, 7.844), (2, 1, 0, 3))

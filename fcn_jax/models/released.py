@@ -1,4 +1,4 @@
-"""The networks that the authors of the FCN papers released, for Caffe.
+"""The fifteen networks that the authors of the FCN papers released, for Caffe.
 
 Made here with the geometry and the pixels of their weights, which are at the
 authors' server: `SERVER` and the name of the file. `weights.load` reads them.
