@@ -398,7 +398,7 @@ def test_folders_of_others_are_not_touched(
 @pytest.mark.parametrize(
   ("more", "message"),
   [
-    ("--init=/nowhere", "the run to start from, init = /nowhere, cannot be"),
+    ("--init=/nowhere", "the run to start from, /nowhere, cannot be"),
     ("--validation-split=test", "no split 'test'"),
     ("--batch-size=12345", "12345 images a step, but the data set has"),
     ("--dataset=folder", "folder"),

@@ -152,7 +152,8 @@ def load(
   _prepare(dataset, data_dir, skip_bad=skip_bad)
   examples.check_split(name, split, tuple(dataset.info.splits))
   metadata = dataset.info.metadata
-  features = ("image", "label", *extras)
+  # TFDS would decode the others, and some it cannot without OpenCV.
+  features = ("image", "label", *dataset.EXTRAS)
   records = dataset.as_data_source(
     split, decoders={f: tfds.decode.SkipDecoding() for f in features}
   )
