@@ -108,14 +108,8 @@ def initial_state(
   variables, report = fcn.weights.surgery.transplant(
     source, fcn.train.variables(state)
   )
-  params = variables.pop("params")
-  state = fcn.train.TrainState(
-    step=state.step,
-    params=params,
-    model_state=variables,
-    # An average of the parameters begins with these.
-    opt_state=jax.jit(optimizer.init)(params),
-  )
+  # An average of the parameters begins with these.
+  state = fcn.train.state_from(variables, optimizer)
   origins = "; ".join(
     f"{paths[name]}, step {donor.step}" for name, donor in donors.items()
   )

@@ -87,7 +87,22 @@ def create_state(
   # Shapes of parameters do not depend on the image. In a smaller one some
   # networks have no cell left.
   images = jnp.zeros((1, 224, 224, model.num_channels), jnp.uint8)
-  model_state = dict(model.init(key, images, train=False))
+  return state_from(model.init(key, images, train=False), optimizer)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def state_from(
+  variables: chex.ArrayTree, optimizer: optax.GradientTransformation
+) -> TrainState:
+  """The state before the first step, with parameters from elsewhere.
+
+  Args:
+    variables: of the model, `{"params": ..., ...}`, such as `weights.load`
+      gives. They are copied: a step, which is given the state, leaves them.
+    optimizer: an optax chain.
+  """
+  # Without this JAX may hand on the arrays themselves.
+  model_state = dict(jax.tree.map(jnp.copy, variables))
   params = model_state.pop("params")
   return TrainState(
     step=jnp.zeros((), jnp.int32),

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import chex
 import narrow
 import numpy as np
 import torch_files
@@ -57,3 +58,6 @@ def test_published_weights_are_loaded_as_the_readme_says(tmp_path, monkeypatch):
   exec(code, names)
   assert names["classes"].shape == (1, 40, 60)
   assert names["model"] == model
+  chex.assert_trees_all_equal(
+    fcn.train.variables(names["state"]), names["variables"]
+  )

@@ -319,3 +319,19 @@ def test_a_step_that_is_not_finite_can_leave_all_but_its_number(warm):
   )
   norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(moved)))
   np.testing.assert_allclose(metrics.gradient_norm, norm, rtol=1e-3)
+
+
+def test_a_state_from_variables_leaves_them_to_their_owner():
+  model = fcn.models.FCN(3, backbone="vgg_small", head_width=8, stride=32)
+  optimizer = optax.sgd(0.1)
+  first = fcn.train.create_state(jax.random.key(0), model, optimizer)
+  variables = fcn.train.variables(first)
+  state = fcn.train.state_from(variables, optimizer)
+  chex.assert_trees_all_equal(state, first)
+  # As a train step does.
+  take = jax.jit(
+    lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0
+  )
+  assert take(state).step == 1
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+  assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(variables))
