@@ -135,7 +135,7 @@ def train(
         confusion = training.evaluate(model, state, splits.batches)
         mean_iu = fcn.metrics.scores(confusion).mean_iu
         progress.write(f"{arm.name}, seed {seed}: mean IU {mean_iu:.3f}")
-        fcn.writers.write_json(
+        fcn.runs.records.write_json(
           file,
           {
             "rows": rows,

@@ -86,7 +86,9 @@ def check_workdir(workdir: pathlib.Path, overwrite: bool) -> None:
 def check_files(options: Options, data_dir: pathlib.Path) -> report.Findings:
   """Reads the files of a data set."""
   with fcn.data.opened(options.dataset, data_dir) as listing:
-    survey = fcn.data.checking.survey(listing, num_threads=options.num_threads)
+    survey = fcn.data.files.checking.survey(
+      listing, num_threads=options.num_threads
+    )
     shown = spread(survey.measured, options.num_pictures)
     return report.Findings(
       class_names=listing.class_names,
@@ -121,22 +123,22 @@ def check_prepared(options: Options) -> report.Findings:
         example = source[index]
       except ValueError as error:
         place = pathlib.Path(options.dataset, split, str(index))
-        return fcn.data.listing.Fault(place, str(error))
+        return fcn.data.files.listing.Fault(place, str(error))
       # Both places are numbers, by which the example is found again.
       number = pathlib.Path(str(index))
-      return fcn.data.checking.measure(
-        fcn.data.listing.Pair(split, example.name, number, number),
+      return fcn.data.files.checking.measure(
+        fcn.data.files.listing.Pair(split, example.name, number, number),
         example.image,
         example.label.astype(np.uint8),
       )
 
-    for outcome in fcn.data.threads.in_parallel(
+    for outcome in fcn.data.files.threads.in_parallel(
       read,
       range(len(source)),
       num_threads=options.num_threads,
       title=f"checking {split}",
     ):
-      is_good = isinstance(outcome, fcn.data.checking.Measured)
+      is_good = isinstance(outcome, fcn.data.files.checking.Measured)
       (measured if is_good else faults).append(outcome)
   shown = spread(measured, options.num_pictures)
   return report.Findings(

@@ -35,8 +35,8 @@ class Findings(NamedTuple):
 
   class_names: tuple[str, ...]
   palette: np.ndarray
-  measured: Sequence[fcn.data.checking.Measured]
-  faults: Sequence[fcn.data.listing.Fault]
+  measured: Sequence[fcn.data.files.checking.Measured]
+  faults: Sequence[fcn.data.files.listing.Fault]
   notes: Sequence[str]
   examples: Sequence[fcn.data.Example]
 
@@ -53,7 +53,7 @@ def write(workdir: pathlib.Path, title: str, findings: Findings) -> str:
     The report for people to read.
   """
   summary = summarize(title, findings)
-  fcn.writers.write_json(workdir / REPORT_FILE, summary)
+  fcn.runs.records.write_json(workdir / REPORT_FILE, summary)
   text = describe(summary)
   if findings.measured:
     draw(workdir / FIGURE_FILE, title, findings, summary)
@@ -82,7 +82,7 @@ def summarize(title: str, findings: Findings) -> dict[str, Any]:
 
 
 def _summarize_split(
-  measured: Sequence[fcn.data.checking.Measured], num_classes: int
+  measured: Sequence[fcn.data.files.checking.Measured], num_classes: int
 ) -> dict[str, Any]:
   counts = np.stack([found.class_counts for found in measured])
   classes = counts[:, :num_classes]

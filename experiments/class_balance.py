@@ -62,12 +62,12 @@ class ClassBalance(options.TrainingOptions):
 PRESETS = {
   # Hardware: two CPU cores, 5 minutes, a quarter of which is compilation.
   "shapes": (
-    "Generated shapes, small trunk: 5 minutes on two CPU cores.",
+    "Generated shapes, small backbone: 5 minutes on two CPU cores.",
     ClassBalance(workdir=pathlib.Path("runs/class_balance_shapes"), steps=200),
   ),
   # Hardware: two CPU cores, about 10 minutes.
   "camvid": (
-    "CamVid at half size, small trunk: about 10 minutes on two CPU cores.",
+    "CamVid at half size, small backbone: about 10 minutes on two CPU cores.",
     ClassBalance(
       workdir=pathlib.Path("runs/class_balance_camvid"),
       dataset="camvid",

@@ -56,7 +56,7 @@ def write(
     "cores": command_line.num_cores(),
     "jax": jax.__version__,
   }
-  fcn.writers.write_json(config.workdir / SUMMARY_FILE, summary)
+  fcn.runs.records.write_json(config.workdir / SUMMARY_FILE, summary)
   table = _table(config, summary)
   (config.workdir / TABLE_FILE).write_text(table, encoding="utf-8")
   _draw(config, summary)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fcn_jax import writers
+from fcn_jax.runs import records
 
 CONFIG_FILE = "config.json"
 
@@ -123,7 +123,7 @@ def claim_workdir(
       path.unlink(missing_ok=True)
   config.workdir.mkdir(parents=True, exist_ok=True)
   settings = _settings(config, experiment)
-  writers.write_json(config.workdir / CONFIG_FILE, settings)
+  records.write_json(config.workdir / CONFIG_FILE, settings)
 
 
 def _settings(config: Any, experiment: str) -> dict[str, Any]:

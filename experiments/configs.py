@@ -42,13 +42,13 @@ LOSS_SAMPLING = {
   # Hardware: two CPU cores, 5 minutes.
   # Seen: mean IU 0.656 and 0.674 for whole images (seeds 0 and 1).
   "demo": (
-    "Generated shapes, small trunk: minutes on two CPU cores.",
+    "Generated shapes, small backbone: minutes on two CPU cores.",
     LossSampling(workdir=pathlib.Path("runs/demo")),
   ),
   # Hardware: two CPU cores, 40 to 55 minutes.
   # Seen: mean IU 0.438 for whole images on the test split, 0.463 at p = 0.25.
   "camvid_small": (
-    "CamVid at half size, small trunk: under an hour on two CPU cores.",
+    "CamVid at half size, small backbone: under an hour on two CPU cores.",
     LossSampling(
       workdir=pathlib.Path("runs/camvid_small"),
       dataset="camvid",

@@ -88,8 +88,8 @@ def import_weights(options: Import) -> str:
   is_classifier = network.dataset is None
   model, partial = network.model(), options.partial or is_classifier
   # Before anything is copied.
-  report = fcn.weights.compare(options.file, model)
-  missing = published.missing_in_trunk(report)
+  report = fcn.pretrained.compare(options.file, model)
+  missing = published.missing_in_backbone(report)
   if is_classifier and missing and not options.partial:
     raise ValueError(
       f"{options.file} has not all of {name}, which is to begin training: "
@@ -97,7 +97,9 @@ def import_weights(options: Import) -> str:
       "shape there. Name another --network, or let them begin anew: --partial."
     )
   try:
-    variables, report = fcn.weights.load(options.file, model, partial=partial)
+    variables, report = fcn.pretrained.load(
+      options.file, model, partial=partial
+    )
   except ValueError as error:
     raise ValueError(
       f"{error} Here: give --num-classes, another --network, or --partial."
@@ -106,7 +108,7 @@ def import_weights(options: Import) -> str:
   if not isinstance(num_classes, int):
     head = options.head or next(iter(num_classes))
     num_classes = num_classes[head]
-    variables = fcn.weights.surgery.take_head(variables, head)
+    variables = fcn.pretrained.take_head(variables, head)
   text = f"{options.file.name}: {name}\n{report}"
   if head is not None:
     text += f"\nkept of its heads: {head}"
@@ -149,10 +151,10 @@ def _chosen(
     raise ValueError(
       f"head is {options.head!r}; choose one of {', '.join(heads)}."
     )
-  is_torchs = not fcn.weights.is_caffe(options.file)
+  is_torchs = not fcn.pretrained.is_caffe(options.file)
   if is_torchs and network.options.get("auxiliary"):
     # torchvision has published them with and without.
-    source = fcn.weights.read_state_dict(options.file)
+    source = fcn.pretrained.read_state_dict(options.file)
     has_one = any(key.startswith("aux_classifier.") for key in source)
     changed = {**network.options, "auxiliary": has_one}
     # People train them for classes of their own.
@@ -191,7 +193,7 @@ def _save(config, variables, metadata, text) -> None:
   with contextlib.ExitStack() as undo:
     run_folder.claim(config)
     folder = config.workdir / run_folder.CHECKPOINTS
-    with fcn.checkpoints.Checkpoints(folder) as checkpoints:
+    with fcn.runs.checkpoints.Checkpoints(folder) as checkpoints:
       # Nobody else writes here, and all that is there is ours.
       undo.callback(shutil.rmtree, config.workdir, ignore_errors=True)
       checkpoints.save(
@@ -213,14 +215,14 @@ def export_weights(options: Export) -> str:
   which = trained.parse_checkpoint(options.checkpoint)
   fcn.inference.exporting.check_free(options.out)
   network = trained.load(options.workdir, which)
-  names = fcn.weights.torchvision
+  names = fcn.pretrained.torchvision_names
   try:
     arrays = names.state_dict(network.model, network.variables)
     origin = "torchvision's names"
   except ValueError:
     arrays = names.plain_state_dict(network.variables)
     origin = "the names of this package, as torchvision has no such network"
-  fcn.weights.write_state_dict(options.out, arrays)
+  fcn.pretrained.write_state_dict(options.out, arrays)
   if isinstance(network.model, fcn.models.LateFusion):
     seen = "Its modalities see what fcn_jax.models.pixels says."
   else:
@@ -232,7 +234,7 @@ def export_weights(options: Export) -> str:
   )
 
 
-def _seen(inputs: fcn.models.pixels.Inputs) -> str:
+def _seen(inputs: fcn.models.input_normalization.InputNormalization) -> str:
   """What the user of a state dict must do to the pixels."""
   scaled = ", ".join(f"{255 * x:.4g}" for x in inputs.scale)
   shifted = ", ".join(f"{x / 255:.4g}" for x in inputs.mean)

@@ -68,7 +68,7 @@ def write(
     "cores": command_line.num_cores(),
     "jax": jax.__version__,
   }
-  fcn.writers.write_json(folder / SUMMARY_FILE, summary)
+  fcn.runs.records.write_json(folder / SUMMARY_FILE, summary)
   table = _table(summary, confusion, dataset.class_names)
   (folder / TABLE_FILE).write_text(table, encoding="utf-8")
   of_images = [fcn.metrics.scores(one) for one in findings.confusions]
@@ -209,7 +209,8 @@ def _draw_pictures(
     path,
     {
       "image": [
-        fcn.data.combining.picture_of(example.image) for example in examples
+        fcn.data.pipeline.combining.picture_of(example.image)
+        for example in examples
       ],
       "truth": [example.label for example in examples],
       "prediction": classes,

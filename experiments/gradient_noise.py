@@ -91,14 +91,14 @@ class GradientNoise(options.DataOptions):
 PRESETS = {
   # Hardware: two CPU cores, under 5 minutes.
   "shapes": (
-    "Generated shapes, small trunk: minutes on two CPU cores.",
+    "Generated shapes, small backbone: minutes on two CPU cores.",
     GradientNoise(
       workdir=pathlib.Path("runs/gradient_noise_shapes"), warmup_steps=10
     ),
   ),
   # Hardware: two CPU cores, under 10 minutes.
   "camvid": (
-    "CamVid at half size, small trunk: under 10 minutes on two CPU cores.",
+    "CamVid at half size, small backbone: under 10 minutes on two CPU cores.",
     GradientNoise(
       workdir=pathlib.Path("runs/gradient_noise_camvid"),
       dataset="camvid",
@@ -221,7 +221,7 @@ def project_gradients(
       {**variables, "params": params},
       batch.images,
       train=False,
-      sizes=batch.sizes,
+      valid_sizes=batch.valid_sizes,
     )
     logits = fcn.upsampling.to_pixels(score_map)
     return fcn.losses.pixel_cross_entropy(logits, batch.labels)

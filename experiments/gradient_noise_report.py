@@ -75,7 +75,7 @@ def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
     f"{summary['jax']}.",
     "",
   ]
-  fcn.writers.write_json(workdir / SUMMARY_FILE, summary)
+  fcn.runs.records.write_json(workdir / SUMMARY_FILE, summary)
   table = "\n".join(lines)
   (workdir / TABLE_FILE).write_text(table, encoding="utf-8")
   _draw(workdir / FIGURE_FILE, summary, title)

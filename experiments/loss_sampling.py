@@ -243,7 +243,7 @@ def run(
         progress.set_description(f"{arm.name}, seed {seed}")
 
         def log(row, labels=labels):
-          fcn.writers.append_json_line(metrics_file, {**labels, **row})
+          fcn.runs.records.append_json_line(metrics_file, {**labels, **row})
           progress.set_postfix(loss=f"{row['loss']:.3f}")
           progress.update(row["num_steps"])
 
@@ -259,7 +259,7 @@ def run(
           **{str(i): p for i, p in zip(shown, predictions, strict=True)},
         )
         # Written last: this file says that the arm is finished.
-        fcn.writers.write_json(
+        fcn.runs.records.write_json(
           result_file, {**labels, "confusion": confusion.tolist()}
         )
 
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   with command_line.explained_errors():
     arms = plan_arms(config)
     command_line.check_workdir(config, EXPERIMENT)
-    earlier = fcn.writers.read_json_lines(config.workdir / METRICS_FILE)
+    earlier = fcn.runs.records.read_json_lines(config.workdir / METRICS_FILE)
     splits = training.load_data(config)
     training.check_images_per_step(
       {arm.name: arm.images_per_step for arm in arms}, splits.train

@@ -49,7 +49,7 @@ class DataOptions:
   num_threads: int = 2
   """Threads that load and augment images."""
   backbone: Backbone = "vgg_small"
-  """Trunk of the network."""
+  """Backbone of the network."""
   learning_rate: float = 3e-3
   """Peak learning rate of AdamW."""
   warmup_steps: int = 20

@@ -89,7 +89,7 @@ class Patchwise(options.TrainingOptions):
 PRESETS = {
   # Hardware: two CPU cores, 5 minutes.
   "shapes": (
-    "Generated shapes, small trunk: 5 minutes on two CPU cores.",
+    "Generated shapes, small backbone: 5 minutes on two CPU cores.",
     Patchwise(
       workdir=pathlib.Path("runs/patchwise_shapes"),
       crop_size=(96, 128),
@@ -99,7 +99,7 @@ PRESETS = {
   ),
   # Hardware: two CPU cores, under 10 minutes.
   "camvid": (
-    "CamVid at half size, small trunk: under 10 minutes on two CPU cores.",
+    "CamVid at half size, small backbone: under 10 minutes on two CPU cores.",
     Patchwise(
       workdir=pathlib.Path("runs/patchwise_camvid"),
       dataset="camvid",
@@ -453,7 +453,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line.claim_workdir(config, EXPERIMENT, CONTENTS)
   timing_file = config.workdir / TIMING_FILE
   if not timing_file.exists():
-    fcn.writers.write_json(timing_file, measure(config, num_classes))
+    fcn.runs.records.write_json(timing_file, measure(config, num_classes))
   arms.train(config, planned, splits)
   print(
     patchwise_report.write(

@@ -100,7 +100,7 @@ def write(
     "cores": command_line.num_cores(),
     "jax": jax.__version__,
   }
-  fcn.writers.write_json(config.workdir / SUMMARY_FILE, summary)
+  fcn.runs.records.write_json(config.workdir / SUMMARY_FILE, summary)
   table = "\n".join(
     [
       *_timing_table(summary),
@@ -250,7 +250,7 @@ def _training_table(config: Any, summary: dict[str, Any]) -> list[str]:
     "without replacement, or around pixels of all classes alike. Training "
     "losses are those of an arm's own pixels: compare arms by their scores. "
   )
-  # The trunk that is trained is the one that was timed.
+  # The backbone that is trained is the one that was timed.
   receptive_field = summary["outputs"]["receptive_field"]
   if min(height, width) < receptive_field:
     note += (

@@ -69,7 +69,7 @@ class Options:
   """Factors on the size of the pictures; probabilities are averaged."""
   flip: bool = False
   """Also average over the mirrored pictures."""
-  tile_size: int = fcn.inference.tiled.TILE_SIZE
+  tile_size: int = fcn.inference.tiling.TILE_SIZE
   """Side in pixels of the largest square that the network is given at once;
   memory grows with its square, and work that is done twice shrinks."""
   margin: int | None = None
@@ -119,7 +119,9 @@ def read(options: Options, path: pathlib.Path) -> np.ndarray:
     ValueError: it cannot be read; the message is to follow the file's name.
   """
   try:
-    return fcn.data.files.decode_picture(path.read_bytes(), white=options.white)
+    return fcn.data.files.decoding.decode_picture(
+      path.read_bytes(), white=options.white
+    )
   except ValueError as error:
     if "is too large" in str(error):
       raise ValueError(f"{error}, or raise --max-megapixels") from error
@@ -170,7 +172,7 @@ def look_at(
     except (ValueError, OSError) as error:
       faults.append(f"{picture.path} {error}")
       continue
-    plan = fcn.inference.plans.Plan.make(
+    plan = fcn.inference.tiling_plan.Plan.make(
       network.model, image, margin=options.margin, **tiling(options, network)
     )
     size = image.shape[:2]

@@ -77,7 +77,7 @@ def _find(argument: str, out: pathlib.Path) -> list[Picture]:
     return [
       Picture(file, str(file.relative_to(path).with_suffix("")))
       for file in sorted(path.rglob("*"))
-      if file.suffix.lower() in fcn.data.files.SUFFIXES
+      if file.suffix.lower() in fcn.data.files.decoding.SUFFIXES
       and file.is_file()
       and not any(part.startswith(".") for part in file.relative_to(path).parts)
       and not file.resolve().is_relative_to(out.resolve())

@@ -48,7 +48,7 @@ _DATASETS = {
   "SIFT Flow": "sift_flow",
 }
 _INPUTS = {
-  getattr(fcn.models.pixels, name.upper()): name
+  getattr(fcn.models.input_normalization, name.upper()): name
   for name in get_args(train_presets.Inputs)
 }
 
@@ -58,7 +58,10 @@ def _released() -> dict[str, Published]:
   result = {}
   for name, released in fcn.models.released.NETWORKS.items():
     model = released.network()
-    if model.num_channels != 3 or model.inputs == fcn.models.pixels.NYUD_HHA:
+    if (
+      model.num_channels != 3
+      or model.inputs == fcn.models.input_normalization.NYUD_HHA
+    ):
       continue
     options = {
       "backbone": model.backbone,
@@ -100,7 +103,7 @@ def _torchvision_fcn(backbone: str) -> Published:
 
 
 def _torchvision() -> dict[str, Published]:
-  classifiers = fcn.weights.torchvision.CLASSIFIERS
+  classifiers = fcn.pretrained.torchvision_names.CLASSIFIERS
   result = {
     name: _classifier(
       backbone, "inception" if name == "googlenet" else "torchvision"
@@ -152,8 +155,10 @@ def guess(path: pathlib.Path) -> str:
   Raises:
     ValueError: if the file is damaged, or it may be of several or of none.
   """
-  if not fcn.weights.is_caffe(path):
-    name = fcn.weights.torchvision.guess(fcn.weights.read_state_dict(path))
+  if not fcn.pretrained.is_caffe(path):
+    name = fcn.pretrained.torchvision_names.guess(
+      fcn.pretrained.read_state_dict(path)
+    )
     if name not in NETWORKS:
       raise ValueError(
         f"{path} is a state dict of none of torchvision's networks that are "
@@ -162,7 +167,7 @@ def guess(path: pathlib.Path) -> str:
       )
     return name
   # Says of a damaged file what is wrong with it, before it fits nothing.
-  fcn.weights.read_caffemodel(path)
+  fcn.pretrained.read_caffemodel(path)
   released = {
     name: one.network() for name, one in fcn.models.released.NETWORKS.items()
   }
@@ -204,10 +209,10 @@ def _beginning(path, model):
   report = _compared(path, model)
   if report is None or report.reshaped or report.extended:
     return None
-  return None if missing_in_trunk(report) else report
+  return None if missing_in_backbone(report) else report
 
 
-def missing_in_trunk(report: fcn.weights.surgery.Report) -> tuple[str, ...]:
+def missing_in_backbone(report: fcn.pretrained.Report) -> tuple[str, ...]:
   """What a network has not got from a file, but for its score layers."""
   return tuple(
     name
@@ -218,7 +223,7 @@ def missing_in_trunk(report: fcn.weights.surgery.Report) -> tuple[str, ...]:
 
 def _compared(path, model):
   try:
-    return fcn.weights.compare(path, model)
+    return fcn.pretrained.compare(path, model)
   except ValueError:
     # Upsampling or skips of another network.
     return None

@@ -65,8 +65,8 @@ def check_options(config: train_presets.Train) -> None:
         config.clip_norm is None or config.clip_norm > 0,
         "above 0",
       ),
-      "average_decay": (
-        config.average_decay is None or 0 <= config.average_decay < 1,
+      "ema_decay": (
+        config.ema_decay is None or 0 <= config.ema_decay < 1,
         "in 0..1, below 1",
       ),
       "modalities": (
@@ -178,10 +178,12 @@ def _inputs_condition(config: train_presets.Train) -> tuple[bool, str]:
   )
 
 
-def _inputs(config: train_presets.Train) -> fcn.models.pixels.Inputs | None:
+def _inputs(
+  config: train_presets.Train,
+) -> fcn.models.input_normalization.InputNormalization | None:
   if config.inputs is None:
     return None
-  return getattr(fcn.models.pixels, config.inputs.upper())
+  return getattr(fcn.models.input_normalization, config.inputs.upper())
 
 
 def heads(
@@ -195,7 +197,7 @@ def heads(
   """
   if config.second_labels is None:
     return num_classes
-  further = fcn.data.combining.NUM_CLASSES[config.second_labels]
+  further = fcn.data.pipeline.combining.NUM_CLASSES[config.second_labels]
   # The names that the released networks have.
   return {"semantic": num_classes, config.second_labels: further}
 
@@ -219,8 +221,8 @@ def make_model(
     return fcn.models.LateFusion(
       num_classes,
       {
-        "color": fcn.models.pixels.NYUD_COLOR,
-        "hha": fcn.models.pixels.NYUD_HHA,
+        "color": fcn.models.input_normalization.NYUD_COLOR,
+        "hha": fcn.models.input_normalization.NYUD_HHA,
       },
       backbone=config.backbone,
       stride=config.stride,
@@ -284,10 +286,8 @@ def make_optimizer(
   if config.clip_norm is not None:
     clip = optax.clip_by_global_norm(config.clip_norm)
     optimizer = optax.chain(clip, optimizer)
-  if config.average_decay is not None:
-    optimizer = fcn.optimizers.with_average(
-      optimizer, decay=config.average_decay
-    )
+  if config.ema_decay is not None:
+    optimizer = fcn.optimizers.with_ema(optimizer, decay=config.ema_decay)
   if config.accumulate > 1:
     steps = optax.MultiSteps(optimizer, config.accumulate)
     optimizer = steps.gradient_transformation()
@@ -367,9 +367,9 @@ def load_split(config: train_presets.Train, split: str) -> fcn.data.Dataset:
     ValueError: if the data set lacks a modality, or see `training.load_split`.
     FileNotFoundError: if the folder does not exist.
   """
-  extras = fcn.data.combining.EXTRAS[config.modalities]
+  extras = fcn.data.pipeline.combining.EXTRAS[config.modalities]
   dataset = training.load_split(config, split, extras=extras)
-  return fcn.data.combining.with_channels(dataset, config.modalities)
+  return fcn.data.pipeline.combining.with_channels(dataset, config.modalities)
 
 
 def load_training_split(config: train_presets.Train) -> fcn.data.Dataset:
@@ -381,12 +381,14 @@ def load_training_split(config: train_presets.Train) -> fcn.data.Dataset:
   """
   if config.second_labels is None:
     return load_split(config, "train")
-  extras = fcn.data.combining.EXTRAS[config.modalities]
+  extras = fcn.data.pipeline.combining.EXTRAS[config.modalities]
   dataset = training.load_split(
     config, "train", extras=(*extras, config.second_labels)
   )
-  dataset = fcn.data.combining.with_channels(dataset, config.modalities)
-  return fcn.data.combining.with_labels(dataset, config.second_labels)
+  dataset = fcn.data.pipeline.combining.with_channels(
+    dataset, config.modalities
+  )
+  return fcn.data.pipeline.combining.with_labels(dataset, config.second_labels)
 
 
 class Batches(NamedTuple):
@@ -404,7 +406,7 @@ class Batches(NamedTuple):
 
   def starting_at(self, first_batch: int) -> Iterator[fcn.types.Batch]:
     """Endless batches from one on."""
-    return fcn.data.pipeline.train_batches(
+    return fcn.data.train_batches(
       self.source, first_batch=first_batch, **self.options
     )
 
@@ -430,7 +432,7 @@ def make_batches(
   training.check_images_per_step({"train": config.batch_size}, dataset)
   image_sizes = None
   if config.crop_size is None:
-    image_sizes = fcn.data.padding.image_sizes(
+    image_sizes = fcn.data.pipeline.padding.image_sizes(
       dataset.source, num_threads=config.num_threads
     )
   options = {
@@ -452,13 +454,13 @@ def make_batches(
     "num_threads": config.num_threads,
     "num_workers": config.num_workers,
   }
-  fingerprint = fcn.data.resuming.fingerprint(dataset.source, **options)
+  fingerprint = fcn.data.fingerprint(dataset.source, **options)
   return Batches(dataset.source, options, fingerprint)
 
 
 def validation_batches(config: train_presets.Train, dataset: fcn.data.Dataset):
   """The validation batches, an iterable that can be used again and again."""
-  return fcn.data.pipeline.eval_batches(
+  return fcn.data.eval_batches(
     dataset.source,
     batch_size=config.validation_batch,
     num_sizes=config.num_sizes,

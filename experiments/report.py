@@ -70,7 +70,7 @@ def write(
     "cores": command_line.num_cores(),
     "jax": jax.__version__,
   }
-  fcn.writers.write_json(config.workdir / SUMMARY_FILE, summary)
+  fcn.runs.records.write_json(config.workdir / SUMMARY_FILE, summary)
   table = _table(summary, evaluation.class_names)
   (config.workdir / TABLE_FILE).write_text(table, encoding="utf-8")
   fcn.visualize.loss_curves(
@@ -91,7 +91,7 @@ def _rows(
   config: configs.LossSampling, arm_name: str
 ) -> list[list[dict[str, Any]]]:
   """The logged rows of each seed of an arm, from its last attempt."""
-  rows = fcn.writers.read_json_lines(config.workdir / "metrics.jsonl")
+  rows = fcn.runs.records.read_json_lines(config.workdir / "metrics.jsonl")
   by_seed = []
   for seed in range(config.num_seeds):
     mine = [r for r in rows if (r["arm"], r["seed"]) == (arm_name, seed)]
@@ -225,7 +225,7 @@ def _columns(
   shown = pictures_to_show(len(evaluation.source), config)
   examples = [evaluation.source[index] for index in shown]
   pairs = [
-    fcn.data.transforms.rescale(
+    fcn.data.pipeline.transforms.rescale(
       example.image, example.label, factor=config.resize
     )
     for example in examples

@@ -139,7 +139,7 @@ def claim(config: train_presets.Train) -> None:
       else:
         path.unlink(missing_ok=True)
   config.workdir.mkdir(parents=True, exist_ok=True)
-  fcn.writers.write_json(config.workdir / CONFIG_FILE, as_json(config))
+  fcn.runs.records.write_json(config.workdir / CONFIG_FILE, as_json(config))
 
 
 def as_json(config: train_presets.Train) -> dict[str, Any]:
@@ -205,8 +205,8 @@ def append_start(
     "options": as_json(config),
     **environment(),
   }
-  fcn.writers.append_json_line(config.workdir / STARTS_FILE, row)
-  fcn.writers.append_json_line(
+  fcn.runs.records.append_json_line(config.workdir / STARTS_FILE, row)
+  fcn.runs.records.append_json_line(
     config.workdir / METRICS_FILE,
     {"kind": "start", "start": number, "step": from_step},
   )
@@ -214,7 +214,7 @@ def append_start(
 
 def num_starts(workdir: pathlib.Path) -> int:
   """How often a run was started."""
-  return len(fcn.writers.read_json_lines(workdir / STARTS_FILE))
+  return len(fcn.runs.records.read_json_lines(workdir / STARTS_FILE))
 
 
 def environment() -> dict[str, Any]:

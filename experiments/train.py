@@ -84,7 +84,7 @@ def initial_state(
   """The state before the first step, and what to say of it.
 
   Raises:
-    ValueError: if the run to start from is not there, or has another trunk.
+    ValueError: if the run to start from is not there, or has another backbone.
   """
   init_key, _ = train_loop.random_keys(config)
   state = fcn.train.create_state(init_key, model, optimizer)
@@ -105,7 +105,7 @@ def initial_state(
     paths = {"": config.init}
     donors = {"": donor_of(config, config.init, model.inputs)}
     source = donors[""].variables
-  variables, report = fcn.weights.surgery.transplant(
+  variables, report = fcn.pretrained.transplant(
     source, fcn.train.variables(state)
   )
   # An average of the parameters begins with these.
@@ -119,7 +119,7 @@ def initial_state(
 def donor_of(
   config: train_presets.Train,
   workdir: pathlib.Path,
-  inputs: fcn.models.pixels.Inputs,
+  inputs: fcn.models.input_normalization.InputNormalization,
   *,
   modality: str | None = None,
 ) -> trained.Trained:
@@ -133,8 +133,8 @@ def donor_of(
     modality: of late fusion, for which the run was trained.
 
   Raises:
-    ValueError: if there is no such run, or it has another trunk, or saw pixels
-      of another scale.
+    ValueError: if there is no such run, or it has another backbone, or saw
+      pixels of another scale.
   """
   try:
     donor = trained.load(workdir, "best")
@@ -184,9 +184,9 @@ def donor_of(
 def restored_state(
   config: train_presets.Train,
   template: dict[str, Any],
-  checkpoints: fcn.checkpoints.Checkpoints,
+  checkpoints: fcn.runs.checkpoints.Checkpoints,
   metadata: dict[str, Any],
-) -> fcn.checkpoints.Restored | None:
+) -> fcn.runs.checkpoints.Restored | None:
   """The newest checkpoint of the run; None if it has none yet.
 
   Raises:
@@ -208,7 +208,7 @@ def restored_state(
 def check_disk(config: train_presets.Train, state: dict[str, Any]) -> None:
   """Raises a `ValueError` if the checkpoints will not fit on the disk."""
   # The two newest, the best, and the one that is being written.
-  needed = 4 * fcn.checkpoints.num_bytes(state)
+  needed = 4 * fcn.runs.checkpoints.num_bytes(state)
   free = command_line.free_bytes(config.workdir)
   if free < needed:
     raise ValueError(
@@ -249,7 +249,7 @@ def run(config: train_presets.Train) -> None:
     restored, state, origin = None, None, ""
     if goes_on or folder.exists():
       # Refuses if another program is training in this folder.
-      with fcn.checkpoints.Checkpoints(folder) as checkpoints:
+      with fcn.runs.checkpoints.Checkpoints(folder) as checkpoints:
         if goes_on:
           restored = restored_state(config, template, checkpoints, metadata)
     if restored is None:
@@ -281,8 +281,8 @@ def run(config: train_presets.Train) -> None:
   )
   try:
     with (
-      fcn.checkpoints.Checkpoints(folder) as checkpoints,
-      fcn.writers.TensorBoard(
+      fcn.runs.checkpoints.Checkpoints(folder) as checkpoints,
+      fcn.runs.records.TensorBoard(
         config.workdir / run_folder.TENSORBOARD,
         resumed_step=from_step if goes_on else None,
       ) as board,
@@ -292,7 +292,7 @@ def run(config: train_presets.Train) -> None:
       board.text(
         from_step,
         "options",
-        fcn.writers.markdown_table(run_folder.as_json(config)),
+        fcn.runs.records.markdown_table(run_folder.as_json(config)),
       )
       train_loop.Run(
         config,

@@ -138,8 +138,8 @@ class Run:
     parts: Parts,
     *,
     start: int,
-    checkpoints: fcn.checkpoints.Checkpoints,
-    board: fcn.writers.TensorBoard,
+    checkpoints: fcn.runs.checkpoints.Checkpoints,
+    board: fcn.runs.records.TensorBoard,
     signals: StopSignals,
     progress: Progress,
   ):
@@ -185,9 +185,7 @@ class Run:
     _, key = random_keys(config)
     first = int(state.step)
     from_host = parts.batches.starting_at(first)
-    batches = fcn.data.device.to_device(
-      from_host, sharding=parts.batch_sharding
-    )
+    batches = fcn.data.to_device(from_host, sharding=parts.batch_sharding)
     self._bar = tqdm.tqdm(
       total=config.steps * config.batch_size,
       initial=first * config.batch_size,
@@ -284,7 +282,7 @@ class Run:
     self._board.scalars(
       number, {f"train/{name}": value for name, value in row.items()}
     )
-    fcn.writers.append_json_line(
+    fcn.runs.records.append_json_line(
       self._metrics_file,
       {
         "kind": "train",
@@ -352,7 +350,7 @@ class Run:
       picture = self._picture(state, index)
       self._board.image(number, f"validation/picture_{index}", picture)
     self._board.flush()
-    fcn.writers.append_json_line(
+    fcn.runs.records.append_json_line(
       self._metrics_file,
       {
         "kind": "evaluation",
@@ -385,19 +383,19 @@ class Run:
     sharding = self._parts.batch_sharding
     if self._config.validation_batch % sharding.num_devices:
       sharding = None
-    return fcn.data.device.to_device(batches, sharding=sharding)
+    return fcn.data.to_device(batches, sharding=sharding)
 
   def _picture(self, state: fcn.train.TrainState, index: int) -> np.ndarray:
     """An image, its labels and its prediction, side by side."""
     dataset = self._parts.validation
     example = dataset.source[index]
-    image, label = fcn.data.transforms.rescale(
+    image, label = fcn.data.pipeline.transforms.rescale(
       example.image, example.label, factor=self._config.resize
     )
     classes = fcn.inference.predict(
       self._parts.model, fcn.train.variables(state), image[None]
     )
-    image = fcn.data.combining.picture_of(image)
+    image = fcn.data.pipeline.combining.picture_of(image)
     overlays = [
       fcn.visualize.overlay(image, labels, dataset.palette)
       for labels in (label, np.asarray(classes[0]))
@@ -416,7 +414,7 @@ def pictures_to_show(
 
 def predicting_state(state: fcn.train.TrainState) -> fcn.train.TrainState:
   """The state with the averaged parameters, if the run keeps them."""
-  average = fcn.optimizers.average_of(state.opt_state)
+  average = fcn.optimizers.ema_of(state.opt_state)
   return state if average is None else state._replace(params=average)
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 import options
 from fcn_jax import losses
-from fcn_jax.data import combining
+from fcn_jax.data.pipeline import combining
 
 Sampler = Literal[
   "whole_image",
@@ -100,7 +100,7 @@ class Train(options.DataOptions):
   dropout_rate: float = 0.1
   """Dropout of fc6 and fc7."""
   head_width: int | None = None
-  """Channels of fc6 and fc7; the trunk's own if not given."""
+  """Channels of fc6 and fc7; the backbone's own if not given."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Number format of the computation; parameters are float32."""
   init: pathlib.Path | None = None
@@ -146,7 +146,7 @@ class Train(options.DataOptions):
   """Largest norm of the gradient; longer ones are scaled down to it."""
   accumulate: int = 1
   """Steps whose gradients are averaged for one update."""
-  average_decay: float | None = None
+  ema_decay: float | None = None
   """Decay of a moving average of the parameters, such as 0.999, which is then
   what is validated and used for prediction."""
   seed: int = 0
@@ -246,7 +246,7 @@ PRESETS = {
   # Command: python experiments/train.py shapes
   # Hardware: two CPU cores, 2 minutes.
   "shapes": (
-    "Generated shapes, small trunk: two minutes on two CPU cores.",
+    "Generated shapes, small backbone: two minutes on two CPU cores.",
     Train(
       workdir=pathlib.Path("runs/shapes"),
       steps=300,
@@ -259,7 +259,7 @@ PRESETS = {
   # Hardware: any; on two CPU cores a step is as large as one of camvid_small.
   # Expected: depends on the pictures; raise crop_size and steps on a GPU.
   "folder": (
-    "Pictures and masks of your own, small trunk, from scratch.",
+    "Pictures and masks of your own, small backbone, from scratch.",
     Train(
       workdir=pathlib.Path("runs/folder"),
       dataset="folder",
@@ -267,7 +267,7 @@ PRESETS = {
       brightness=0.2,
       contrast=0.2,
       saturation=0.2,
-      average_decay=0.99,
+      ema_decay=0.99,
     ),
   ),
   # Command: python experiments/train.py camvid_small --data-dir CAMVID
@@ -275,7 +275,7 @@ PRESETS = {
   # Seen: mean IU on the test split at native size 46.0 (best by validation),
   # 47.6 (last), 49.5 (last, three scales and mirrored).
   "camvid_small": (
-    "CamVid at half size, small trunk: under an hour on two CPU cores.",
+    "CamVid at half size, small backbone: under an hour on two CPU cores.",
     Train(
       workdir=pathlib.Path("runs/camvid_small_train"),
       dataset="camvid",
@@ -291,7 +291,7 @@ PRESETS = {
       steps=4000,
       learning_rate=4e-3,
       warmup_steps=100,
-      average_decay=0.99,
+      ema_decay=0.99,
       validate_every=500,
       save_every=250,
     ),
@@ -318,7 +318,7 @@ PRESETS = {
       warmup_steps=500,
       weight_decay=1e-3,
       clip_norm=5.0,
-      average_decay=0.999,
+      ema_decay=0.999,
       steps=20_000,
       validate_every=1000,
       save_every=500,
@@ -379,7 +379,7 @@ PRESETS = {
   ),
   # Command: python experiments/train.py voc_fcn_alexnet --data-dir VOC
   # Hardware: one GPU with 12 GB. Not run by us.
-  # Expected (released nets): mean IU 48.0. There the trunk's biases have the
+  # Expected (released nets): mean IU 48.0. There the backbone's biases have the
   # learning rate and decay of its kernels.
   "voc_fcn_alexnet": (
     "The papers' FCN-AlexNet on VOC, 20 images an update, from CaffeNet.",
@@ -506,7 +506,7 @@ PRESETS = {
       learning_rate=1e-4,
       warmup_steps=200,
       clip_norm=5.0,
-      average_decay=0.99,
+      ema_decay=0.99,
       steps=5000,
       num_threads=8,
       init=_RESNET50,

@@ -21,7 +21,7 @@ def write(
     The table, in Markdown, for people to read.
   """
   rows = run_folder.effective_rows(
-    fcn.writers.read_json_lines(config.workdir / run_folder.METRICS_FILE)
+    fcn.runs.records.read_json_lines(config.workdir / run_folder.METRICS_FILE)
   )
   training = [row for row in rows if row["kind"] == "train"]
   evaluations = [row for row in rows if row["kind"] == "evaluation"]
@@ -41,7 +41,7 @@ def write(
     "last": last,
     **run_folder.environment(),
   }
-  fcn.writers.write_json(config.workdir / run_folder.SUMMARY_FILE, summary)
+  fcn.runs.records.write_json(config.workdir / run_folder.SUMMARY_FILE, summary)
   table = _table(summary, config, dataset)
   (config.workdir / run_folder.TABLE_FILE).write_text(table, encoding="utf-8")
   fcn.visualize.training_curves(

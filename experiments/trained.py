@@ -42,7 +42,7 @@ class Trained:
   is_classifier: bool
 
 
-def parse_checkpoint(text: str) -> fcn.checkpoints.Which:
+def parse_checkpoint(text: str) -> fcn.runs.checkpoints.Which:
   """What the option --checkpoint says: "best", "latest" or a step's number.
 
   Raises:
@@ -57,7 +57,7 @@ def parse_checkpoint(text: str) -> fcn.checkpoints.Which:
   )
 
 
-def load(workdir: pathlib.Path, which: fcn.checkpoints.Which) -> Trained:
+def load(workdir: pathlib.Path, which: fcn.runs.checkpoints.Which) -> Trained:
   """Loads a network from the work folder of its run.
 
   Args:
@@ -72,23 +72,23 @@ def load(workdir: pathlib.Path, which: fcn.checkpoints.Which) -> Trained:
   config = run_folder.read_config(workdir)
   folder = workdir / run_folder.CHECKPOINTS
   if which == "best" and not any(
-    score is not None for score in fcn.checkpoints.scores(folder).values()
+    score is not None for score in fcn.runs.checkpoints.scores(folder).values()
   ):
     which = "latest"
-  step, metadata, _ = fcn.checkpoints.read_metadata(folder, which)
+  step, metadata, _ = fcn.runs.checkpoints.read_metadata(folder, which)
   names = tuple(metadata["classes"]["names"])
   model = recipe.make_model(config, len(names))
   optimizer = recipe.make_optimizer(config)
   template = state_template(model, optimizer)
-  if config.average_decay is None:
+  if config.ema_decay is None:
     # The optimizer's state is twice as large as the parameters.
     del template["opt_state"]
   else:
     del template["params"]
-  restored = fcn.checkpoints.read(folder, step, template)
+  restored = fcn.runs.checkpoints.read(folder, step, template)
   params = restored.state.get("params")
   if params is None:
-    params = fcn.optimizers.average_of(restored.state["opt_state"])
+    params = fcn.optimizers.ema_of(restored.state["opt_state"])
   return Trained(
     config=config,
     model=model,

@@ -151,7 +151,7 @@ def load_data(config: Any) -> Data:
   # The one whose name can be wrong first.
   evaluation = load_split(config, config.evaluation_split)
   train = load_split(config, "train")
-  batches = fcn.data.pipeline.eval_batches(
+  batches = fcn.data.eval_batches(
     evaluation.source,
     batch_size=config.eval_batch,
     resize_factor=config.resize,
@@ -173,7 +173,7 @@ def train_batches(
     batch_size: images a batch.
     seed: of their order and augmentation.
   """
-  return fcn.data.pipeline.train_batches(
+  return fcn.data.train_batches(
     dataset.source,
     batch_size=batch_size,
     crop_size=config.crop_size,
@@ -231,7 +231,7 @@ def fit(
   copy = jax.tree.map(jnp.copy, state)
   jax.block_until_ready(step(copy, next(make_batches()), key))
 
-  batches = fcn.data.device.to_device(make_batches())
+  batches = fcn.data.to_device(make_batches())
   window, begin = [], time.perf_counter()
   for number in range(1, num_steps + 1):
     state, metrics = step(state, next(batches), key)
@@ -272,7 +272,7 @@ def evaluate(
   confusion = np.zeros((num_classes,) * 2, np.int64)
   for batch in batches:
     predictions = fcn.inference.predict(
-      model, variables, batch.images, batch.sizes
+      model, variables, batch.images, batch.valid_sizes
     )
     confusion += np.asarray(
       _confusion_matrix(batch.labels, predictions, num_classes=num_classes)
@@ -301,7 +301,7 @@ def predict_images(
     number, row = divmod(index, len(batches[0].images))
     batch = batches[number]
     predictions = fcn.inference.predict(
-      model, variables, batch.images, batch.sizes
+      model, variables, batch.images, batch.valid_sizes
     )
     results.append(np.asarray(predictions[row], np.uint8))
   return results

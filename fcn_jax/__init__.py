@@ -5,9 +5,7 @@
 See the README for an example, and ARCHITECTURE.md for the way of the data.
 """
 
-from fcn_jax import checkpoints
 from fcn_jax import data
-from fcn_jax import extents
 from fcn_jax import geometry
 from fcn_jax import inference
 from fcn_jax import losses
@@ -15,19 +13,19 @@ from fcn_jax import metrics
 from fcn_jax import models
 from fcn_jax import optimizers
 from fcn_jax import patches
+from fcn_jax import pretrained
+from fcn_jax import runs
 from fcn_jax import sampling
-from fcn_jax import sweeps
 from fcn_jax import train
 from fcn_jax import types
 from fcn_jax import upsampling
+from fcn_jax import valid_region
 from fcn_jax import visualize
-from fcn_jax import weights
-from fcn_jax import writers
+
+__version__ = "0.2.0"
 
 __all__ = [
-  "checkpoints",
   "data",
-  "extents",
   "geometry",
   "inference",
   "losses",
@@ -35,12 +33,12 @@ __all__ = [
   "models",
   "optimizers",
   "patches",
+  "pretrained",
+  "runs",
   "sampling",
-  "sweeps",
   "train",
   "types",
   "upsampling",
+  "valid_region",
   "visualize",
-  "weights",
-  "writers",
 ]

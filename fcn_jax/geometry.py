@@ -261,46 +261,47 @@ def pixels_seen(chain: Chain, first: int, last: int) -> tuple[int, int]:
 
 
 def fcn_chain(
-  trunk: Sequence[Layer],
+  backbone: Sequence[Layer],
   stride: int,
   *,
   skips: Sequence[str] = ("pool4", "pool3"),
   final: Layer | None = None,
 ) -> Chain:
-  """The layer lists of an FCN on a trunk, with or without skips.
+  """The layer lists of an FCN on a backbone, with or without skips.
 
   Args:
-    trunk: layers from the image to the coarsest features.
-    stride: stride of the fused scores, the trunk's divided by a power of two.
-    skips: names of the layers whose outputs have half the trunk's stride, a
+    backbone: layers from the image to the coarsest features.
+    stride: stride of the fused scores, the backbone's divided by a power of
+      two.
+    skips: names of the layers whose outputs have half the backbone's stride, a
       quarter of it and so on; as many are used as `stride` asks for.
     final: the last transposed convolution; `bilinear_upsampling(stride)` if
       None. The released AlexNet has a kernel of 63 at stride 32.
 
   Raises:
-    ValueError: if the trunk has no layer for a skip of that stride.
+    ValueError: if the backbone has no layer for a skip of that stride.
   """
-  trunk = tuple(trunk)
-  ends = {layer.name: i for i, layer in enumerate(trunk, start=1)}
-  finest = grid(trunk).stride
-  fused, skipped, fusions = trunk, [], []
+  backbone = tuple(backbone)
+  ends = {layer.name: i for i, layer in enumerate(backbone, start=1)}
+  finest = grid(backbone).stride
+  fused, skipped, fusions = backbone, [], []
   for name in skips:
     if finest <= stride:
       break
     finest /= 2
-    layers = trunk[: ends.get(name, 0)]
+    layers = backbone[: ends.get(name, 0)]
     if grid(layers).stride != finest:
-      raise ValueError(f"the trunk has no layer {name} of stride {finest}.")
+      raise ValueError(f"the backbone has no layer {name} of stride {finest}.")
     fused = (*fused, bilinear_upsampling(2, f"upscore{finest}"))
     skipped.append(layers)
     fusions.append(fused)
   if finest != stride:
     raise ValueError(
-      f"stride {stride} cannot be reached from {grid(trunk).stride} by halving "
-      f"it at the skips {', '.join(skips)}."
+      f"stride {stride} cannot be reached from {grid(backbone).stride} by "
+      f"halving it at the skips {', '.join(skips)}."
     )
   return Chain(
-    score=trunk,
+    score=backbone,
     skips=tuple(skipped),
     fused=tuple(fusions),
     upscore=(*fused, final or bilinear_upsampling(stride)),
@@ -308,7 +309,7 @@ def fcn_chain(
 
 
 def smallest_padding(
-  trunk: Sequence[Layer],
+  backbone: Sequence[Layer],
   stride: int,
   image_sizes: Sequence[int],
   *,
@@ -317,7 +318,7 @@ def smallest_padding(
   """Smallest padding of the first layer that covers all these image sizes.
 
   Args:
-    trunk: layers from the image to the coarsest features; the padding of the
+    backbone: layers from the image to the coarsest features; the padding of the
       first one is replaced.
     stride: stride of the fused scores.
     image_sizes: sides of images in pixels.
@@ -327,13 +328,13 @@ def smallest_padding(
     ValueError: if no padding up to the receptive field is enough.
   """
   fault = None
-  for padding in range(receptive_field(trunk)):
-    first = dataclasses.replace(trunk[0], padding=padding)
-    chain = fcn_chain((first, *trunk[1:]), stride, final=final)
+  for padding in range(receptive_field(backbone)):
+    first = dataclasses.replace(backbone[0], padding=padding)
+    chain = fcn_chain((first, *backbone[1:]), stride, final=final)
     try:
       for size in image_sizes:
         chain.check(size)
       return padding
     except ValueError as error:
       fault = error
-  raise ValueError(f"no padding of {trunk[0].name} is enough: {fault}")
+  raise ValueError(f"no padding of {backbone[0].name} is enough: {fault}")

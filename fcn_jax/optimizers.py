@@ -122,8 +122,8 @@ def warmup_polynomial(
   return optax.join_schedules([warmup, decay], [warmup_steps])
 
 
-class AverageState(NamedTuple):
-  """State of `with_average`.
+class EmaState(NamedTuple):
+  """State of `with_ema`.
 
   Attributes:
     average: moving average of the parameters.
@@ -136,13 +136,13 @@ class AverageState(NamedTuple):
   inner: optax.OptState
 
 
-def with_average(
+def with_ema(
   optimizer: optax.GradientTransformation, *, decay: float
 ) -> optax.GradientTransformation:
   """Keeps an exponential moving average of the parameters beside them.
 
   Training goes on as without it; predict with the average, which
-  `average_of` finds. The decay of update t is min(decay, (1 + t) / (10 + t)),
+  `ema_of` finds. The decay of update t is min(decay, (1 + t) / (10 + t)),
   so that the initial parameters are soon forgotten.
 
   Args:
@@ -159,9 +159,7 @@ def with_average(
   def init(params):
     # A copy: the step donates its state, and no buffer can be donated twice.
     average = jax.tree.map(jnp.copy, params)
-    return AverageState(
-      average, jnp.zeros((), jnp.int32), optimizer.init(params)
-    )
+    return EmaState(average, jnp.zeros((), jnp.int32), optimizer.init(params))
 
   def update(gradients, state, params):
     updates, inner = optimizer.update(gradients, state.inner, params)
@@ -172,14 +170,14 @@ def with_average(
       state.average,
       optax.apply_updates(params, updates),
     )
-    return updates, AverageState(average, state.count + 1, inner)
+    return updates, EmaState(average, state.count + 1, inner)
 
   return optax.GradientTransformation(init, update)
 
 
-def average_of(opt_state: optax.OptState) -> chex.ArrayTree | None:
-  """The averaged parameters that `with_average` keeps; None if it does not."""
-  is_average = lambda node: isinstance(node, AverageState)  # noqa: E731
+def ema_of(opt_state: optax.OptState) -> chex.ArrayTree | None:
+  """The averaged parameters that `with_ema` keeps; None if it does not."""
+  is_average = lambda node: isinstance(node, EmaState)  # noqa: E731
   for node in jax.tree.leaves(opt_state, is_leaf=is_average):
     if is_average(node):
       return node.average

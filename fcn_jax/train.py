@@ -18,9 +18,9 @@ from fcn_jax import types
 from fcn_jax import upsampling
 
 Sampler = Callable[..., jax.Array]
-LossPath = Literal["auto", "logits", "strips", "sampled"]
+LossForm = Literal["auto", "logits", "strips", "pixels"]
 
-# When the sampled path is the fastest: a sampled pixel costs as much as a few
+# When the sampled form is the fastest: a sampled pixel costs as much as a few
 # pixels in strips, and then some, whatever the number of classes. Both
 # constants are from two CPU cores; see experiments/benchmarks/loss_head.py.
 _SAMPLED_SHARE = 0.6
@@ -119,7 +119,7 @@ def make_train_step(
   sampler: Sampler = sampling.whole_image,
   normalize: losses.Normalization = "kept",
   rate: float | None = None,
-  path: LossPath = "auto",
+  form: LossForm = "auto",
   capacity: int | None = None,
   skip_nonfinite: bool = False,
 ) -> Callable[
@@ -128,9 +128,9 @@ def make_train_step(
   """Compiles `train_step` for a model, an optimizer and a sampler.
 
   The state is donated: use only the returned one. One trace for each shape of
-  the batch, and one more if some batches have `sizes` and others have not. On
-  several devices, give a batch and a state that are sharded or replicated over
-  a mesh.
+  the batch, and one more if some batches have `valid_sizes` and others have
+  not. On several devices, give a batch and a state that are sharded or
+  replicated over a mesh.
 
   Args:
     model: the network.
@@ -138,11 +138,11 @@ def make_train_step(
     sampler: which pixels enter the loss, see `sampling`.
     normalize: see `losses.normalizer`.
     rate: expected weight of a pixel, for `normalize="expected"` only.
-    path: how the loss is computed; all give the same numbers. "logits": from
+    form: how the loss is computed; all give the same numbers. "logits": from
       the logits of all pixels. "strips": strip by strip, without them.
-      "sampled": at the sampled pixels only. "auto": sampled, if the sampler
+      "pixels": at the sampled pixels only. "auto": sampled, if the sampler
       keeps few enough pixels for that to be the fastest, else strips.
-    capacity: most pixels of an image for which the sampled path has room;
+    capacity: most pixels of an image for which the sampled form has room;
       those beyond are left out and counted in `StepMetrics.num_dropped`. None
       is what the sampler says of itself, see `sampling.capacity`: too little
       less than once in 1e9 steps.
@@ -154,13 +154,13 @@ def make_train_step(
     wants.
 
   Raises:
-    ValueError: if `path` is unknown, or the capacity less than 1; when the
-      step is traced, if the path is "sampled", and neither `capacity` is given
+    ValueError: if `form` is unknown, or the capacity less than 1; when the
+      step is traced, if the form is "pixels", and neither `capacity` is given
       nor the sampler says how many pixels it keeps.
   """
-  if path not in get_args(LossPath):
+  if form not in get_args(LossForm):
     raise ValueError(
-      f"path is {path!r}; choose one of {', '.join(get_args(LossPath))}."
+      f"form is {form!r}; choose one of {', '.join(get_args(LossForm))}."
     )
   if capacity is not None and capacity < 1:
     raise ValueError(f"capacity is {capacity}; it is at least 1 pixel.")
@@ -171,7 +171,7 @@ def make_train_step(
     sampler=sampler,
     normalize=normalize,
     rate=rate,
-    path=path,
+    form=form,
     capacity=capacity,
     skip_nonfinite=skip_nonfinite,
   )
@@ -188,7 +188,7 @@ def train_step(
   sampler: Sampler,
   normalize: losses.Normalization,
   rate: float | None = None,
-  path: LossPath = "auto",
+  form: LossForm = "auto",
   capacity: int | None = None,
   skip_nonfinite: bool = False,
 ) -> tuple[TrainState, StepMetrics]:
@@ -199,14 +199,14 @@ def train_step(
     optimizer: an optax chain.
     state: where training stands.
     batch: images [N, H, W, 3] and labels [N, H, W]; labels outside the images
-      are void. With `sizes`, the network does not see what is outside. The
-      losses of several heads are summed with the model's `head_weights`.
+      are void. With `valid_sizes`, the network does not see what is outside.
+      The losses of several heads are summed with the model's `head_weights`.
     key: the run's random key, the same at every step: `state.step` is folded
       into it.
     sampler: which pixels enter the loss.
     normalize: see `losses.normalizer`.
     rate: expected weight of a pixel, for `normalize="expected"` only.
-    path: see `make_train_step`.
+    form: see `make_train_step`.
     capacity: see `make_train_step`.
     skip_nonfinite: see `make_train_step`.
 
@@ -227,7 +227,7 @@ def train_step(
       {"params": params, **state.model_state},
       batch.images,
       train=True,
-      sizes=batch.sizes,
+      valid_sizes=batch.valid_sizes,
       rngs={"dropout": dropout_key},
       mutable=list(state.model_state),
     )
@@ -238,8 +238,8 @@ def train_step(
         score_map,
         labels,
         _draw(sampler, sample_key, score_map, labels),
-        path=path,
-        capacity=_capacity(path, capacity, sampler, score_map),
+        form=form,
+        capacity=_capacity(form, capacity, sampler, score_map),
       )
       count = losses.normalizer(
         normalize, terms[head].num_kept, losses.num_valid(labels), rate
@@ -329,21 +329,21 @@ def _draw(
 
 
 def _capacity(
-  path: LossPath,
+  form: LossForm,
   capacity: int | None,
   sampler: Sampler,
   score_map: types.ScoreMap,
 ) -> int | None:
   """Length of the list of sampled pixels; None if they are not listed."""
-  if path in ("logits", "strips"):
+  if form in ("logits", "strips"):
     return None
   if capacity is None:
     shape = (len(score_map.scores), *score_map.image_size)
     capacity = sampling.capacity.of_sampler(sampler, shape)
-  if path == "sampled":
+  if form == "pixels":
     if capacity is None:
       raise ValueError(
-        'path is "sampled", but the sampler does not say how many pixels of '
+        'form is "pixels", but the sampler does not say how many pixels of '
         "an image it keeps: give the capacity."
       )
     return capacity
@@ -359,7 +359,7 @@ def _loss_terms(
   labels: jax.Array,
   weights: jax.Array,
   *,
-  path: LossPath,
+  form: LossForm,
   capacity: int | None,
 ) -> _LossTerms:
   """The weighted sum of the pixel losses, and of how many pixels it is."""
@@ -370,7 +370,7 @@ def _loss_terms(
       losses.num_kept(losses.labels_of(sample, labels), sample.weights),
       sample.num_dropped,
     )
-  if path == "logits":
+  if form == "logits":
     logits = upsampling.to_pixels(score_map)
     loss_sum = jnp.sum(losses.weighted_losses(logits, labels, weights))
   else:

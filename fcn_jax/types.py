@@ -20,14 +20,14 @@ class Batch(NamedTuple):
       networks that have others.
     labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`. For a network
       whose heads have different classes: those of each head, by its name.
-    sizes: [N, 2] int32, height and width of each image where it is padded,
-      below and to the right, to the size of the batch; None where the images
-      fill their batch, or where padding may count as part of them.
+    valid_sizes: [N, 2] int32, height and width of each image where it is
+      padded, below and to the right, to the size of the batch; None where the
+      images fill their batch, or where padding may count as part of them.
   """
 
   images: jax.Array
   labels: jax.Array | Mapping[str, jax.Array]
-  sizes: jax.Array | None = None
+  valid_sizes: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass

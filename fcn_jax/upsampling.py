@@ -14,8 +14,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from fcn_jax import extents
 from fcn_jax import types
+from fcn_jax import valid_region
 
 
 def to_pixels(score_map: types.ScoreMap) -> jax.Array:
@@ -211,7 +211,7 @@ def fill_outside(
   Returns:
     The score map with other scores beyond these cells.
   """
-  scores = extents.fill_outside(
+  scores = valid_region.fill_outside(
     score_map.scores, num_cells, edge=score_map.edge
   )
   return dataclasses.replace(score_map, scores=scores)
@@ -222,7 +222,7 @@ def resize(
   image_size: tuple[int, int],
   *,
   stride: int,
-  sizes: jax.Array | None = None,
+  valid_sizes: jax.Array | None = None,
 ) -> jax.Array:
   """Resizes score maps to their images, bilinearly, as PyTorch does.
 
@@ -234,16 +234,16 @@ def resize(
     scores: [N, h, w, C].
     image_size: height and width of the images, H and W.
     stride: pixels between cells, rounded up.
-    sizes: [N, 2] int32, height and width of each image inside its array; None
-      if they are H and W.
+    valid_sizes: [N, 2] int32, height and width of each image inside its array;
+      None if they are H and W.
 
   Returns:
     [N, H, W, C].
   """
-  if sizes is None:
-    sizes = jnp.array([image_size], jnp.int32)
+  if valid_sizes is None:
+    valid_sizes = jnp.array([image_size], jnp.int32)
   rows, columns = (
-    _resizing_matrix(cells, pixels, sizes[:, axis], stride)
+    _resizing_matrix(cells, pixels, valid_sizes[:, axis], stride)
     for axis, (cells, pixels) in enumerate(
       zip(scores.shape[1:3], image_size, strict=True)
     )
@@ -263,12 +263,12 @@ def resize(
   )
 
 
-def _resizing_matrix(num_cells, num_pixels, sizes, stride):
+def _resizing_matrix(num_cells, num_pixels, valid_sizes, stride):
   """What each cell contributes to each pixel: [N, pixels, cells]."""
-  sizes = sizes.astype(jnp.float32)[:, None]
-  used = jnp.ceil(sizes / stride)
+  valid_sizes = valid_sizes.astype(jnp.float32)[:, None]
+  used = jnp.ceil(valid_sizes / stride)
   pixels = jnp.arange(num_pixels, dtype=jnp.float32)[None]
-  place = (pixels + 0.5) * used / sizes - 0.5
+  place = (pixels + 0.5) * used / valid_sizes - 0.5
   place = jnp.clip(place, 0, used - 1)[..., None]
   cells = jnp.arange(num_cells, dtype=jnp.float32).reshape(1, 1, -1)
   return jnp.maximum(0, 1 - jnp.abs(place - cells))

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from fcn_jax import data
-from fcn_jax.data import pipeline
+from fcn_jax.data.pipeline import loader
 
 
 def hashes(**options):
@@ -29,7 +29,7 @@ def hashes(**options):
         f"example_{index}",
       )
     )
-  batches = pipeline.train_batches(
+  batches = loader.train_batches(
     source,
     batch_size=4,
     crop_size=(16, 16),

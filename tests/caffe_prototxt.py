@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fcn_jax import models
-from fcn_jax.models import googlenet
+from fcn_jax.models.backbones import googlenet
 
 # The released nets for SIFT Flow.
 HEADS = {"": "", "semantic": "_sem", "geometric": "_geo"}
@@ -78,7 +78,7 @@ def fcn(model: models.FCN, params: Mapping[str, Any], *, first: str) -> Net:
     heads, "score_sem" and "score_geo".
   """
   net = empty({"data": model.num_channels})
-  tops = _trunk(net, model, params, "data", first=first)
+  tops = _backbone(net, model, params, "data", first=first)
   for head, suffix in HEADS.items():
     if head in model.heads:
       _head(net, model, params, tops, head, suffix)
@@ -91,7 +91,7 @@ def late_fusion(model: models.LateFusion, params: Mapping[str, Any]) -> Net:
   scores = []
   for name, _ in model.modalities:
     ours = params[name]
-    tops = _trunk(net, model, ours, name, first="conv1_1", suffix=name)
+    tops = _backbone(net, model, ours, name, first="conv1_1", suffix=name)
     top = tops[model.chain().score[-1].name]
     scores.append(_conv(net, f"score_fr{name}", top, ours["score_fr"]))
   fused = net.add(
@@ -157,8 +157,8 @@ def _head(net, model, params, tops, head, suffix):
   _crop(net, f"score{suffix}", top, "data", last_crop)
 
 
-def _trunk(net, model, params, top, *, first, suffix=""):
-  """The features of a trunk by our names: names of the net's outputs."""
+def _backbone(net, model, params, top, *, first, suffix=""):
+  """The features of a backbone by our names: names of the net's outputs."""
   groups, normalized = {}, ()
   if model.backbone == "caffenet":
     groups = {"conv2": 2, "conv4": 2, "conv5": 2}

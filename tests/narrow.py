@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 import fcn_jax as fcn
-from fcn_jax.weights import caffe
-from fcn_jax.weights import entries
-from fcn_jax.weights import surgery
+from fcn_jax.pretrained import caffe_names
+from fcn_jax.pretrained import entries
+from fcn_jax.pretrained import transplanting
 
 
 def backbones(monkeypatch) -> None:
@@ -61,8 +61,8 @@ def write_caffemodel(path, model, variables, *, dense=(), **options):
     dense: layers to write as dense ones, such as those of a classifier.
     **options: of `caffe_files.write`.
   """
-  arrays, layers = dict(surgery.named(variables)), {}
-  for ours, theirs, order in caffe.entries(model):
+  arrays, layers = dict(transplanting.named(variables)), {}
+  for ours, theirs, order in caffe_names.entries(model):
     layer, number = theirs.rsplit("/", 1)
     array = entries.to_theirs(arrays[ours])
     if order is not None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fcn_jax import models
-from fcn_jax.models import pixels
-from fcn_jax.weights import surgery
+from fcn_jax.models import input_normalization
+from fcn_jax.pretrained import transplanting
 
 VGG_WIDTHS = (8, 8, 12, 16, 16)
 ALEXNET_WIDTHS = (8, 12, 16, 12, 12)
@@ -21,10 +21,13 @@ RESNET_WIDTHS = (4, 8, 12, 16)
 def make_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
   """Makes those of torchvision narrow, under their own names."""
   changes = {
-    models.vgg: {"widths": VGG_WIDTHS, "head_width": HEAD_WIDTH},
-    models.alexnet: {"widths": ALEXNET_WIDTHS, "head_width": HEAD_WIDTH},
-    models.googlenet: {"width": GOOGLENET_WIDTH},
-    models.resnet: {"widths": RESNET_WIDTHS},
+    models.backbones.vgg: {"widths": VGG_WIDTHS, "head_width": HEAD_WIDTH},
+    models.backbones.alexnet: {
+      "widths": ALEXNET_WIDTHS,
+      "head_width": HEAD_WIDTH,
+    },
+    models.backbones.googlenet: {"width": GOOGLENET_WIDTH},
+    models.backbones.resnet: {"widths": RESNET_WIDTHS},
   }
   for file, change in changes.items():
     for name, architecture in file.ARCHITECTURES.items():
@@ -33,11 +36,11 @@ def make_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(file.ARCHITECTURES, name, narrow)
 
 
-def inputs(backbone: str) -> pixels.Inputs:
+def inputs(backbone: str) -> input_normalization.InputNormalization:
   """What torchvision's weights of a backbone ask for."""
   if backbone == "googlenet_bn":
-    return pixels.INCEPTION
-  return pixels.TORCHVISION
+    return input_normalization.INCEPTION
+  return input_normalization.TORCHVISION
 
 
 def random_variables(model: models.Network, seed: int = 0):
@@ -57,4 +60,4 @@ def random_variables(model: models.Network, seed: int = 0):
 
 def arrays(variables) -> dict[str, np.ndarray]:
   """Arrays by their paths."""
-  return dict(surgery.named(variables))
+  return dict(transplanting.named(variables))

@@ -57,7 +57,7 @@ def save(
   state["params"]["score_fr"]["bias"] -= mean
   classes = {"names": names, "palette": palette.tolist()}
   folder = workdir / run_folder.CHECKPOINTS
-  with fcn.checkpoints.Checkpoints(folder) as checkpoints:
+  with fcn.runs.checkpoints.Checkpoints(folder) as checkpoints:
     checkpoints.save(step, state, metadata={"classes": classes})
     checkpoints.score(step, 0.5)
   return workdir

@@ -1,4 +1,4 @@
-"""The layers of trunks, against loops over cells in NumPy."""
+"""The layers of backbones, against loops over cells in NumPy."""
 
 import functools
 import itertools
@@ -12,8 +12,8 @@ import pytest
 import fcn_jax as fcn
 from fcn_jax import geometry
 from fcn_jax import upsampling
-from fcn_jax.models import blocks
 from fcn_jax.models import convolution
+from fcn_jax.models import layers
 
 SIZES = ((3, 5), (4, 4), (7, 6), (12, 13))
 
@@ -119,15 +119,15 @@ def test_average_pool_is_the_mean_of_the_cells_inside(padding):
   layer = geometry.Layer("pool5", 7, padding=padding)
   sizes = ((7, 9), (8, 12), (10, 7))
   inputs = values(3, 10, 12, 2)
-  found = blocks.average_pool(
-    blocks.Maps(jnp.asarray(inputs), None), layer
+  found = layers.average_pool(
+    layers.Maps(jnp.asarray(inputs), None), layer
   ).values
   expected = [pooled(one, layer, np.mean) for one in inputs]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
-  maps = blocks.zero_outside(
-    blocks.Maps(jnp.asarray(inputs), jnp.array(sizes, jnp.int32))
+  maps = layers.zero_outside(
+    layers.Maps(jnp.asarray(inputs), jnp.array(sizes, jnp.int32))
   )
-  found = blocks.average_pool(maps, layer)
+  found = layers.average_pool(maps, layer)
   for n, (height, width) in enumerate(sizes):
     expected = pooled(inputs[n, :height, :width], layer, np.mean)
     rows, columns = expected.shape[:2]
@@ -142,7 +142,7 @@ def test_average_pool_is_the_mean_of_the_cells_inside(padding):
 def test_local_response_norm_divides_by_the_channels_around():
   # Energies that matter beside the 1 that is added to them.
   inputs = 100 * values(2, 3, 4, 7)
-  found = blocks.local_response_norm(blocks.Maps(jnp.asarray(inputs), None))
+  found = layers.local_response_norm(layers.Maps(jnp.asarray(inputs), None))
   expected = np.empty(inputs.shape)
   for i in range(7):
     around = inputs[..., max(0, i - 2) : i + 3].astype(np.float64)
@@ -175,7 +175,10 @@ def test_scores_are_resized_bilinearly_to_each_image():
   sizes = ((37, 21), (8, 30), (33, 1))
   scores = values(3, 5, 4, 2)
   found = upsampling.resize(
-    jnp.asarray(scores), (40, 31), stride=8, sizes=jnp.array(sizes, jnp.int32)
+    jnp.asarray(scores),
+    (40, 31),
+    stride=8,
+    valid_sizes=jnp.array(sizes, jnp.int32),
   )
   assert found.shape == (3, 40, 31, 2)
   for n, (height, width) in enumerate(sizes):
@@ -247,7 +250,7 @@ def test_the_variance_of_groups_has_flax_own_epsilon(monkeypatch):
     seen.update(options)
     return norm(**options)
 
-  monkeypatch.setattr(blocks.nn, "GroupNorm", record)
+  monkeypatch.setattr(layers.nn, "GroupNorm", record)
   model = fcn.models.FCN(3, backbone="vgg_small", normalization="group")
   images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
   jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))

@@ -8,7 +8,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf import descriptor_pool
 from google.protobuf import message_factory
 
-from fcn_jax.weights import caffe_files
+from fcn_jax.pretrained.formats import caffemodel
 
 # Of Caffe's caffe.proto: type, name and number; * is repeated, + is packed.
 # As in real files, there is more than what is read.
@@ -146,8 +146,8 @@ def in_four_dimensions(layers):
 def test_a_current_file_that_protobuf_wrote_is_read(tmp_path):
   path = tmp_path / "net.caffemodel"
   save_current(path, random_layers())
-  assert_same(caffe_files.read(path), random_layers())
-  assert caffe_files.is_caffe(path)
+  assert_same(caffemodel.read(path), random_layers())
+  assert caffemodel.is_caffe(path)
 
 
 @pytest.mark.parametrize("legacy_shape", [False, True])
@@ -156,8 +156,8 @@ def test_a_v1_file_that_protobuf_wrote_is_read(tmp_path, legacy_shape):
   layers = random_layers()
   save_v1(path, layers, legacy_shape=legacy_shape)
   expected = in_four_dimensions(layers) if legacy_shape else layers
-  assert_same(caffe_files.read(str(path)), expected)
-  assert caffe_files.is_caffe(path)
+  assert_same(caffemodel.read(str(path)), expected)
+  assert caffemodel.is_caffe(path)
 
 
 @pytest.mark.parametrize("values", ["data", "double_data"])
@@ -170,7 +170,7 @@ def test_values_are_read_packed_and_unpacked_single_and_double(
   fill_blob(filled, array, values=values)
   path = tmp_path / "net.caffemodel"
   path.write_bytes(one_layer(filled))
-  assert_same(caffe_files.read(path), {"conv": ("", [array])})
+  assert_same(caffemodel.read(path), {"conv": ("", [array])})
 
 
 @pytest.mark.parametrize("legacy_shape", [False, True])
@@ -198,7 +198,7 @@ def test_what_these_tests_write_is_what_protobuf_reads(
         assert tuple(blob.shape.dim) == array.shape
         assert not blob.HasField("num")
   expected = in_four_dimensions(layers) if legacy_shape else layers
-  assert_same(caffe_files.read(path), expected)
+  assert_same(caffemodel.read(path), expected)
 
 
 def test_arrays_are_views_of_the_file_that_nobody_can_write_to(tmp_path):
@@ -206,7 +206,7 @@ def test_arrays_are_views_of_the_file_that_nobody_can_write_to(tmp_path):
   layers = {"fc6": ("InnerProduct", [np.ones((1000, 2000), np.float32)])}
   written.write(path, layers)
   tracemalloc.start()
-  (array,) = caffe_files.read(path)["fc6"]
+  (array,) = caffemodel.read(path)["fc6"]
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
   assert peak < 200_000 < array.nbytes
@@ -231,14 +231,14 @@ def test_a_file_that_is_cut_anywhere_is_never_read_as_another(tmp_path, v1):
   for size in range(len(whole)):
     path.write_bytes(whole[:size])
     if size == boundary:
-      assert_same(caffe_files.read(path), conv1)
+      assert_same(caffemodel.read(path), conv1)
     else:
       with pytest.raises(ValueError) as raised:
-        caffe_files.read(path)
+        caffemodel.read(path)
       assert type(raised.value) is ValueError
       assert str(path) in str(raised.value)
   path.write_bytes(whole)
-  assert_same(caffe_files.read(path), layers)
+  assert_same(caffemodel.read(path), layers)
 
 
 def test_a_truncated_file_is_told_by_its_size_and_the_layer_it_ends_in(
@@ -252,11 +252,11 @@ def test_a_truncated_file_is_told_by_its_size_and_the_layer_it_ends_in(
   with pytest.raises(
     ValueError, match=rf"truncated.* {cut} bytes .* middle of layer 'fc6'"
   ):
-    caffe_files.read(path)
+    caffemodel.read(path)
   path.write_bytes(whole[: whole.index(b"conv1_1") + 3])
   with pytest.raises(ValueError, match="middle of a layer whose name is lost"):
-    caffe_files.read(path)
-  assert caffe_files.is_caffe(path)
+    caffemodel.read(path)
+  assert caffemodel.is_caffe(path)
 
 
 def test_any_byte_that_is_wrong_gives_a_value_error_or_arrays(tmp_path):
@@ -270,7 +270,7 @@ def test_any_byte_that_is_wrong_gives_a_value_error_or_arrays(tmp_path):
       damaged[position] = byte
       path.write_bytes(damaged)
       try:
-        for blobs in caffe_files.read(path).values():
+        for blobs in caffemodel.read(path).values():
           assert all(blob.dtype == np.float32 for blob in blobs)
       except ValueError as error:
         assert type(error) is ValueError
@@ -337,7 +337,7 @@ def test_a_file_without_usable_weights_is_refused_with_the_reason(
   path = tmp_path / "net.caffemodel"
   path.write_bytes(content)
   with pytest.raises(ValueError, match=problem) as raised:
-    caffe_files.read(path)
+    caffemodel.read(path)
   assert str(path) in str(raised.value)
 
 
@@ -345,15 +345,15 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
   path = tmp_path / "net.caffemodel"
   for missing in (path, tmp_path):
     with pytest.raises(ValueError, match=f"There is no file {missing}"):
-      caffe_files.read(missing)
+      caffemodel.read(missing)
 
 
 def test_other_files_are_not_taken_for_caffes(tmp_path):
   path = tmp_path / "net.pth"
   for content, _ in OTHER_FILES:
     path.write_bytes(content)
-    assert not caffe_files.is_caffe(path), content
-  assert not caffe_files.is_caffe(tmp_path / "missing")
+    assert not caffemodel.is_caffe(path), content
+  assert not caffemodel.is_caffe(tmp_path / "missing")
 
 
 def test_of_two_shapes_the_older_counts_as_in_caffe(tmp_path):
@@ -361,7 +361,7 @@ def test_of_two_shapes_the_older_counts_as_in_caffe(tmp_path):
   blob.num, blob.channels, blob.height, blob.width = 1, 1, 2, 3
   path = tmp_path / "net.caffemodel"
   path.write_bytes(one_layer(blob))
-  assert caffe_files.read(path)["conv"][0].shape == (1, 1, 2, 3)
+  assert caffemodel.read(path)["conv"][0].shape == (1, 1, 2, 3)
 
 
 def test_a_safetensors_file_is_no_caffemodel_whatever_its_length(tmp_path):
@@ -369,4 +369,4 @@ def test_a_safetensors_file_is_no_caffemodel_whatever_its_length(tmp_path):
   # As a key of field 2, in which nets have layers, and a size.
   header = b"{}".ljust(0x0512)
   path.write_bytes(len(header).to_bytes(8, "little") + header)
-  assert not caffe_files.is_caffe(path)
+  assert not caffemodel.is_caffe(path)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fcn_jax import models
-from fcn_jax.models import pixels
+from fcn_jax.models import input_normalization
 from fcn_jax.models import released
-from fcn_jax.weights import caffe
-from fcn_jax.weights import loading
+from fcn_jax.pretrained import caffe_names
+from fcn_jax.pretrained import loading
 
 VGG16 = [
   f"conv{block}_{i}"
@@ -30,7 +30,7 @@ GOOGLENET = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"] + [
 
 def layers(model, source=()):
   """Names of Caffe's layers, each of which must have a kernel and a bias."""
-  names = [entry.theirs for entry in caffe.entries(model, source)]
+  names = [entry.theirs for entry in caffe_names.entries(model, source)]
   kernels = {name.removesuffix("/0") for name in names if name.endswith("/0")}
   biases = {name.removesuffix("/1") for name in names if name.endswith("/1")}
   assert kernels == biases and len(names) == 2 * len(kernels)
@@ -44,7 +44,7 @@ def small(**options):
       "backbone": "vgg_small",
       "head_width": 8,
       "padding": "caffe",
-      "inputs": pixels.CAFFE,
+      "inputs": input_normalization.CAFFE,
     }
     | options
   )
@@ -96,7 +96,7 @@ def test_layers_of_late_fusion_end_with_their_modality():
     for name in (*VGG16, "score_fr")
     for modality in ("color", "hha")
   }
-  table = {entry.theirs: entry for entry in caffe.entries(model)}
+  table = {entry.theirs: entry for entry in caffe_names.entries(model)}
   assert table["conv1_1color/0"].ours == "params/color/conv1_1/kernel"
   assert table["conv1_1color/0"].order == (2, 1, 0)
   assert table["conv1_1hha/0"].order == (0, 1, 2)
@@ -115,7 +115,7 @@ def test_score_layers_may_have_hyphens():
   source = [
     f"score-{name}/{i}" for name in ("fr", "pool4", "pool3") for i in (0, 1)
   ]
-  assert set(source) < {e.theirs for e in caffe.entries(model, source)}
+  assert set(source) < {e.theirs for e in caffe_names.entries(model, source)}
 
 
 def test_other_heads_keep_their_names():
@@ -124,7 +124,7 @@ def test_other_heads_keep_their_names():
 
 
 def test_only_the_first_kernel_has_an_order_of_channels():
-  for entry in caffe.entries(small()):
+  for entry in caffe_names.entries(small()):
     first = entry.ours == "params/conv1_1/kernel"
     assert entry.order == ((2, 1, 0) if first else None)
     assert entry.theirs.endswith("/0") == entry.ours.endswith("kernel")
@@ -138,29 +138,31 @@ def test_only_the_first_kernel_has_an_order_of_channels():
     models.FCN(3, backbone="googlenet_bn", stride=32),
     models.FCN(3, backbone="vgg16_bn"),
     models.FCNResNet(3),
-    models.LateFusion(3, {"a": pixels.CAFFE}, backbone="alexnet"),
+    models.LateFusion(3, {"a": input_normalization.CAFFE}, backbone="alexnet"),
   ],
 )
 def test_networks_that_caffe_has_not_are_refused(model):
   with pytest.raises(ValueError, match="published for Caffe.*caffenet"):
-    caffe.entries(model)
+    caffe_names.entries(model)
 
 
 def test_normalization_is_refused():
   with pytest.raises(ValueError, match='batch.*normalization="none"'):
-    caffe.entries(small(normalization="batch"))
+    caffe_names.entries(small(normalization="batch"))
 
 
 @pytest.mark.parametrize(
   "model",
   [
     small(inputs=None),
-    models.LateFusion(3, {"a": pixels.CAFFE, "b": pixels.TORCHVISION}),
+    models.LateFusion(
+      3, {"a": input_normalization.CAFFE, "b": input_normalization.TORCHVISION}
+    ),
   ],
 )
 def test_pixels_that_are_scaled_are_refused(model):
   with pytest.raises(ValueError, match="pixels.CAFFE"):
-    caffe.entries(model)
+    caffe_names.entries(model)
 
 
 def test_bilinear_upsampling_is_fixed():
@@ -173,7 +175,7 @@ def test_bilinear_upsampling_is_fixed():
     "upscore/1": np.zeros(2, np.float32),
     "conv1_1/0": np.ones((4, 3, 3, 3), np.float32),
   }
-  fixed = caffe.check_fixed("net.caffemodel", source, small())
+  fixed = caffe_names.check_fixed("net.caffemodel", source, small())
   assert fixed == tuple(source)[:-1]
 
 
@@ -196,7 +198,7 @@ def changed(place, value):
 )
 def test_trained_upsampling_is_refused(name, array):
   with pytest.raises(ValueError, match="net.caffemodel.*'upscore2'.*bilinear"):
-    caffe.check_fixed("net.caffemodel", {name: array}, small())
+    caffe_names.check_fixed("net.caffemodel", {name: array}, small())
 
 
 def scaled(pool4, pool3):
@@ -213,11 +215,11 @@ def scaled(pool4, pool3):
 
 def test_scales_of_skips_are_fixed_if_they_are_the_networks_own():
   at_once = small(skip_scales=models.fcn.AT_ONCE_SCALES)
-  fixed = caffe.check_fixed("a file", scaled(0.01, 0.0001), at_once)
+  fixed = caffe_names.check_fixed("a file", scaled(0.01, 0.0001), at_once)
   assert fixed == ("scale_pool4/0", "scale_pool3/0")
-  assert caffe.check_fixed("a file", scaled(None, None), small()) == ()
+  assert caffe_names.check_fixed("a file", scaled(None, None), small()) == ()
   # A classifier to begin from.
-  assert caffe.check_fixed("a file", {"fc6/0": np.ones(1)}, at_once) == ()
+  assert caffe_names.check_fixed("a file", {"fc6/0": np.ones(1)}, at_once) == ()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,7 @@ def test_scales_of_skips_are_fixed_if_they_are_the_networks_own():
 )
 def test_other_scales_of_skips_are_refused(scales, model):
   with pytest.raises(ValueError, match="pool. is multiplied.*AT_ONCE_SCALES"):
-    caffe.check_fixed("a file", scaled(*scales), model)
+    caffe_names.check_fixed("a file", scaled(*scales), model)
 
 
 @pytest.mark.parametrize("v1", [False, True])
@@ -247,7 +249,10 @@ def test_all_of_a_file_is_loaded_or_named(tmp_path, v1):
 
 
 def test_a_classifier_is_the_beginning_of_an_fcn(tmp_path):
-  model, path = small(stride=32, inputs=pixels.NYUD_COLOR_DEPTH), tmp_path / "c"
+  model, path = (
+    small(stride=32, inputs=input_normalization.NYUD_COLOR_DEPTH),
+    tmp_path / "c",
+  )
   classifier = small(stride=32)
   params = random_params(classifier)
   net = caffe_prototxt.fcn(classifier, params, first="conv1_1")
@@ -278,9 +283,11 @@ def test_a_classifier_is_the_beginning_of_an_fcn(tmp_path):
 
 
 def test_kernels_of_groups_keep_their_order(tmp_path, monkeypatch):
-  architecture = models.alexnet.ARCHITECTURES["caffenet"]
+  architecture = models.backbones.alexnet.ARCHITECTURES["caffenet"]
   narrow = dataclasses.replace(architecture, widths=(4, 4, 4, 4, 4))
-  monkeypatch.setitem(models.alexnet.ARCHITECTURES, "caffenet", narrow)
+  monkeypatch.setitem(
+    models.backbones.alexnet.ARCHITECTURES, "caffenet", narrow
+  )
   model = small(backbone="caffenet", stride=32)
   params, path = random_params(model), tmp_path / "net.caffemodel"
   assert params["conv2"]["kernel"].shape == (5, 5, 2, 4)

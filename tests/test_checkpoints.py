@@ -15,8 +15,8 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from fcn_jax import checkpoints
-from fcn_jax import step_folders
+from fcn_jax.runs import checkpoints
+from fcn_jax.runs import step_folders
 
 
 def example_state(seed=0):

@@ -163,9 +163,11 @@ def test_resuming_trains_the_missing_arms_and_keeps_the_others(finished):
 def test_classes_are_in_order_of_their_share_of_the_training_split(finished):
   counts = np.zeros(6, np.int64)
   for index in range(12):
-    label = fcn_jax.data.shapes.example(split="train", index=index)[1]
+    label = fcn_jax.data.datasets.shapes.example(split="train", index=index)[1]
     counts += np.bincount(label[label != 255], minlength=6)
-  names = np.array(fcn_jax.data.shapes.CLASS_NAMES)[np.argsort(counts)].tolist()
+  names = np.array(fcn_jax.data.datasets.shapes.CLASS_NAMES)[
+    np.argsort(counts)
+  ].tolist()
   assert names[0] == "star" and names[-1] == "background"
 
   classes = read_summary(finished[0])["classes"]

@@ -14,7 +14,7 @@ import predict
 import train
 import trained
 
-PIXELS = fcn.models.pixels
+PIXELS = fcn.models.input_normalization
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def released_file(tmp_path, name):
 
 def torchvision_file(tmp_path, model):
   variables = narrow.random_variables(model)
-  arrays = fcn.weights.torchvision.state_dict(model, variables)
+  arrays = fcn.pretrained.torchvision_names.state_dict(model, variables)
   torch_files.save(tmp_path / "net.pth", arrays)
   return tmp_path / "net.pth", variables
 
@@ -140,7 +140,7 @@ def test_a_classifier_begins_training(tmp_path, capsys):
   ]
   train.main([*options, f"--workdir={tmp_path / 'run'}"])
   network = trained.load(tmp_path / "run", "best")
-  # The trunk is the classifier's, after a step that hardly changes it.
+  # The backbone is the classifier's, after a step that hardly changes it.
   np.testing.assert_allclose(
     network.variables["params"]["layer3_0_conv2"]["kernel"],
     variables["params"]["layer3_0_conv2"]["kernel"],
@@ -149,9 +149,9 @@ def test_a_classifier_begins_training(tmp_path, capsys):
   with pytest.raises(SystemExit):
     train.main([*options, f"--workdir={tmp_path / 'other'}", "--inputs=caffe"])
   assert "--inputs" in capsys.readouterr().err
-  trunk = ["--network=fcn", "--no-auxiliary", "--backbone=vgg16"]
+  backbone = ["--network=fcn", "--no-auxiliary", "--backbone=vgg16"]
   with pytest.raises(SystemExit):
-    train.main([*options, f"--workdir={tmp_path / 'other'}", *trunk])
+    train.main([*options, f"--workdir={tmp_path / 'other'}", *backbone])
   assert "backbone resnet50" in capsys.readouterr().err
   assert not (tmp_path / "other").exists()
   picture = tmp_path / "picture.png"
@@ -171,7 +171,7 @@ def test_a_trained_network_goes_back_to_torchvision(tmp_path, capsys):
   arguments = ["export", f"--workdir={tmp_path / 'run'}", f"--out={out}"]
   convert_weights.main(arguments)
   assert "RGB in 0..1" in capsys.readouterr().out
-  expected = fcn.weights.read_state_dict(file)
+  expected = fcn.pretrained.read_state_dict(file)
   assert_equal(safetensors.numpy.load_file(out), dict(expected))
   before = out.read_bytes()
   assert "is there already" in error_of(capsys, *arguments)
@@ -228,7 +228,7 @@ def test_a_classifier_is_not_taken_for_one_of_fewer_layers(tmp_path, capsys):
   assert model.backbone == "vgg19"
 
 
-def test_a_classifier_has_all_of_the_trunk(tmp_path, capsys):
+def test_a_classifier_has_all_of_the_backbone(tmp_path, capsys):
   file, run = classifier_file(tmp_path, "caffenet"), tmp_path / "run"
   arguments = ["import", file, "--workdir", run, "--network", "caffe-vgg16"]
   error = error_of(capsys, *arguments)
@@ -255,7 +255,7 @@ def test_a_folder_that_could_not_be_filled_is_not_left(
     raise fault
 
   with monkeypatch.context() as patch:
-    patch.setattr(fcn.checkpoints.Checkpoints, "save", save)
+    patch.setattr(fcn.runs.checkpoints.Checkpoints, "save", save)
     with pytest.raises((SystemExit, KeyboardInterrupt)):
       convert(file, "--workdir", tmp_path / "run")
   assert not (tmp_path / "run").exists()

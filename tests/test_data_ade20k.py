@@ -8,7 +8,7 @@ from PIL import Image
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data import ade20k
+from fcn_jax.data.datasets import ade20k
 
 # Names with commas, and with spaces at their ends, as in the true table.
 _NAMES = {1: "wall", 2: "building, edifice", 8: "bed ", 150: "flag"}
@@ -89,7 +89,7 @@ def test_classes_count_from_0_and_other_objects_are_void(
 def test_masks_that_are_void_everywhere_are_left_out_without_a_fault(
   folder, tmp_path
 ):
-  survey = data.checking.survey(data.ade20k.find(folder))
+  survey = data.files.checking.survey(data.datasets.ade20k.find(folder))
   assert len(survey.listing.pairs) == 5
   assert len(survey.measured) == 4
   assert not survey.faults
@@ -178,7 +178,7 @@ def test_a_bad_folder_is_refused_by_name_and_nothing_is_written(
   "ADE20K_DIR" not in os.environ, reason="ADE20K_DIR is not set"
 )
 def test_the_real_data_set_has_the_published_numbers_of_pictures():
-  found = data.ade20k.find(pathlib.Path(os.environ["ADE20K_DIR"]))
+  found = data.datasets.ade20k.find(pathlib.Path(os.environ["ADE20K_DIR"]))
   splits = [pair.split for pair in found.pairs]
   assert splits.count("train") == 20210
   assert splits.count("validation") == 2000

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from fcn_jax.data import archives
+from fcn_jax.data.files import archives
 
 
 def _tar(path, members, mode="w:gz"):

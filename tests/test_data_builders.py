@@ -18,12 +18,12 @@ from PIL import Image
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data import matlab
-from fcn_jax.data import nyudv2
-from fcn_jax.data import palettes
-from fcn_jax.data import pascal_context
-from fcn_jax.data import sift_flow
-from fcn_jax.data import voc2012
+from fcn_jax.data.datasets import nyudv2
+from fcn_jax.data.datasets import palettes
+from fcn_jax.data.datasets import pascal_context
+from fcn_jax.data.datasets import sift_flow
+from fcn_jax.data.datasets import voc2012
+from fcn_jax.data.files import matlab
 
 _SIZE = (6, 8)
 _INNER = "spatial_envelope_256x256_static_8outdoorcategories"
@@ -820,5 +820,5 @@ def test_a_structure_without_the_field_says_so(value):
   "VOC2012_DIR" not in os.environ, reason="VOC2012_DIR is not set"
 )
 def test_the_real_lists_give_the_published_counts():
-  found = data.voc2012.find(pathlib.Path(os.environ["VOC2012_DIR"]))
+  found = data.datasets.voc2012.find(pathlib.Path(os.environ["VOC2012_DIR"]))
   assert not found.notes

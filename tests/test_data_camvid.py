@@ -9,7 +9,7 @@ from PIL import Image
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data import camvid
+from fcn_jax.data.datasets import camvid
 
 _FOLDERS = ("train", "val", "test")
 

@@ -160,7 +160,9 @@ def test_a_bad_folder_is_refused_by_name_and_nothing_is_written(
   "CITYSCAPES_DIR" not in os.environ, reason="CITYSCAPES_DIR is not set"
 )
 def test_the_real_data_set_has_the_published_numbers_of_pictures():
-  found = data.cityscapes.find(pathlib.Path(os.environ["CITYSCAPES_DIR"]))
+  found = data.datasets.cityscapes.find(
+    pathlib.Path(os.environ["CITYSCAPES_DIR"])
+  )
   splits = [pair.split for pair in found.pairs]
   assert splits.count("train") == 2975
   assert splits.count("validation") == 500

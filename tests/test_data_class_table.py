@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fcn_jax import types
-from fcn_jax.data import class_table
+from fcn_jax.data.datasets import class_table
 
 
 def _png(array):

@@ -5,11 +5,11 @@ import pytest
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data import batching
-from fcn_jax.data import combining
-from fcn_jax.data import photometric
-from fcn_jax.data import pipeline
-from fcn_jax.data import transforms
+from fcn_jax.data.pipeline import batching
+from fcn_jax.data.pipeline import combining
+from fcn_jax.data.pipeline import loader
+from fcn_jax.data.pipeline import photometric
+from fcn_jax.data.pipeline import transforms
 
 HEADS = {"semantic": 5, "geometric": 3}
 HEIGHT, WIDTH = 20, 30
@@ -168,13 +168,13 @@ def test_training_batches_have_the_labels_of_each_head(crop_size):
     "scale_range": (0.7, 1.4),
   }
   batch = next(
-    pipeline.train_batches(
+    loader.train_batches(
       combining.with_labels(dataset, "geometric").source,
       num_classes=HEADS,
       **options,
     )
   )
-  plain = next(pipeline.train_batches(dataset.source, num_classes=5, **options))
+  plain = next(loader.train_batches(dataset.source, num_classes=5, **options))
   assert list(batch.labels) == list(HEADS)
   assert batch.images.dtype == np.float32
   assert batch.images.shape == (*plain.labels.shape, 4)
@@ -185,7 +185,9 @@ def test_training_batches_have_the_labels_of_each_head(crop_size):
   assert geometric.dtype == np.int32
   assert {*np.unique(geometric)} <= {0, 1, 2, types.IGNORE_LABEL}
   if crop_size is None:
-    for label, (height, width) in zip(geometric, batch.sizes, strict=True):
+    for label, (height, width) in zip(
+      geometric, batch.valid_sizes, strict=True
+    ):
       assert (label[height:] == types.IGNORE_LABEL).all()
       assert (label[:, width:] == types.IGNORE_LABEL).all()
 
@@ -193,9 +195,9 @@ def test_training_batches_have_the_labels_of_each_head(crop_size):
 @pytest.mark.parametrize("modalities", ["hha", "color_depth", "color_hha"])
 def test_evaluation_fills_up_its_last_batch_in_all_channels(modalities):
   source = combining.with_channels(_dataset(3, step=2), modalities).source
-  batches = list(pipeline.eval_batches(source, batch_size=2, num_classes=5))
+  batches = list(loader.eval_batches(source, batch_size=2, num_classes=5))
   images = [image for batch in batches for image in batch.images]
-  sizes = [size for batch in batches for size in batch.sizes]
+  sizes = [size for batch in batches for size in batch.valid_sizes]
   for example, image, (height, width) in zip(
     source, images[:3], sizes[:3], strict=True
   ):
@@ -207,7 +209,7 @@ def test_evaluation_fills_up_its_last_batch_in_all_channels(modalities):
 
 def test_evaluation_by_several_processes_is_of_colours():
   source = combining.with_channels(_dataset(3), "color_depth").source
-  batches = pipeline.eval_batches(
+  batches = loader.eval_batches(
     source, batch_size=2, num_classes=5, process_count=2
   )
   with pytest.raises(ValueError, match=r"example_0 is \[20, 30, 4\] float32"):

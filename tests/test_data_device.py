@@ -5,24 +5,26 @@ import pytest
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data import device
-from fcn_jax.data import pipeline
+from fcn_jax.data.pipeline import device
+from fcn_jax.data.pipeline import loader
 
 
-def _batch(number, *, size=4, with_sizes=True):
+def _batch(number, *, size=4, with_valid_sizes=True):
   return types.Batch(
     np.full((size, 6, 8, 3), number, np.uint8),
     np.full((size, 6, 8), number, np.int32),
-    np.full((size, 2), number, np.int32) if with_sizes else None,
+    np.full((size, 2), number, np.int32) if with_valid_sizes else None,
   )
 
 
-@pytest.mark.parametrize("with_sizes", [True, False])
+@pytest.mark.parametrize("with_valid_sizes", [True, False])
 @pytest.mark.parametrize("buffer_size", [0, 1, 2, 10])
 def test_batches_arrive_on_the_device_in_order_and_unchanged(
-  buffer_size, with_sizes
+  buffer_size, with_valid_sizes
 ):
-  batches = [_batch(number, with_sizes=with_sizes) for number in range(5)]
+  batches = [
+    _batch(number, with_valid_sizes=with_valid_sizes) for number in range(5)
+  ]
   moved = list(device.to_device(batches, buffer_size=buffer_size))
   assert all(isinstance(batch.images, jax.Array) for batch in moved)
   chex.assert_trees_all_equal(moved, batches)
@@ -66,7 +68,7 @@ def test_an_error_in_the_data_reaches_the_training_loop():
       np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 9, np.int32), "broken"
     )
   ]
-  batches = pipeline.train_batches(
+  batches = loader.train_batches(
     source, batch_size=1, crop_size=(4, 4), seed=0, num_classes=5
   )
   with pytest.raises(ValueError, match="broken"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_jax.data import files
+from fcn_jax.data.files import decoding
 
 
 def png(array, **options):
@@ -19,9 +19,11 @@ def test_masks_and_pictures_survive_encoding():
   generator = np.random.default_rng(0)
   mask = generator.integers(256, size=(5, 7), dtype=np.uint8)
   picture = generator.integers(256, size=(5, 7, 3), dtype=np.uint8)
-  np.testing.assert_array_equal(files.decode_mask(files.encode_png(mask)), mask)
   np.testing.assert_array_equal(
-    files.decode_picture(files.encode_png(picture)), picture
+    decoding.decode_mask(decoding.encode_png(mask)), mask
+  )
+  np.testing.assert_array_equal(
+    decoding.decode_picture(decoding.encode_png(picture)), picture
   )
 
 
@@ -32,14 +34,14 @@ def test_ids_of_a_palette_mask_are_its_indices(bits):
   mask.putdata([0, 1, 1, 0])
   buffer = io.BytesIO()
   mask.save(buffer, format="PNG", bits=bits)
-  decoded = files.decode_mask(buffer.getvalue())
+  decoded = decoding.decode_mask(buffer.getvalue())
   np.testing.assert_array_equal(decoded, [[0, 1], [1, 0]])
 
 
 def test_a_picture_of_16_bits_is_refused_and_not_cut_off():
   deep = np.array([[0, 300], [40_000, 65_535]], np.uint16)
   with pytest.raises(ValueError, match="more than 8 bits"):
-    files.decode_picture(png(deep))
+    decoding.decode_picture(png(deep))
 
 
 def test_a_grey_mask_of_4_bits_keeps_its_ids_and_is_not_spread():
@@ -54,4 +56,6 @@ def test_a_grey_mask_of_4_bits_keeps_its_ids_and_is_not_spread():
   content += chunk(b"IDAT", rows) + chunk(b"IEND", b"")
   with Image.open(io.BytesIO(content)) as picture:
     assert np.array(picture).max() == 11 * 17
-  np.testing.assert_array_equal(files.decode_mask(content), [[0, 1], [2, 11]])
+  np.testing.assert_array_equal(
+    decoding.decode_mask(content), [[0, 1], [2, 11]]
+  )

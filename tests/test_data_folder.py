@@ -12,7 +12,7 @@ from PIL import ImageOps
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data import folder
+from fcn_jax.data.datasets import folder
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from fcn_jax import data
-from fcn_jax.data import checking
-from fcn_jax.data import folder
-from fcn_jax.data import listing
-from fcn_jax.data import palettes
-from fcn_jax.data import threads
+from fcn_jax.data.datasets import folder
+from fcn_jax.data.datasets import palettes
+from fcn_jax.data.files import checking
+from fcn_jax.data.files import listing
+from fcn_jax.data.files import threads
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data import oxford_pets
+from fcn_jax.data.datasets import oxford_pets
 
 # Enough names for the share that is for validation.
 _TRAINVAL = [f"Abyssinian_{number}" for number in range(100, 116)]
@@ -97,12 +97,14 @@ def test_train_and_validation_share_the_pictures_of_trainval(folder, tmp_path):
 
 def test_a_picture_stays_in_its_split_when_others_come_and_go(folder):
   before = {
-    pair.name: pair.split for pair in data.oxford_pets.find(folder).pairs
+    pair.name: pair.split
+    for pair in data.datasets.oxford_pets.find(folder).pairs
   }
   path = folder / "annotations" / "trainval.txt"
   path.write_text("".join(path.read_text().splitlines(keepends=True)[3:]))
   after = {
-    pair.name: pair.split for pair in data.oxford_pets.find(folder).pairs
+    pair.name: pair.split
+    for pair in data.datasets.oxford_pets.find(folder).pairs
   }
   assert len(after) == len(before) - 3
   assert after.items() < before.items()
@@ -263,7 +265,9 @@ def test_the_checksums_are_those_that_tfds_publishes():
   "OXFORD_PETS_DIR" not in os.environ, reason="OXFORD_PETS_DIR is not set"
 )
 def test_the_real_data_set_has_the_published_numbers_of_pictures():
-  found = data.oxford_pets.find(pathlib.Path(os.environ["OXFORD_PETS_DIR"]))
+  found = data.datasets.oxford_pets.find(
+    pathlib.Path(os.environ["OXFORD_PETS_DIR"])
+  )
   splits = collections.Counter(pair.split for pair in found.pairs)
   assert splits["train"] + splits["validation"] == 3680
   assert splits["test"] == 3669

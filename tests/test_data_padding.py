@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies
 
 from fcn_jax import data
-from fcn_jax.data import padding
+from fcn_jax.data.pipeline import padding
 
 _SIZES = strategies.lists(
   strategies.tuples(strategies.integers(1, 300), strategies.integers(1, 300)),

@@ -6,7 +6,7 @@ from PIL import Image
 from PIL import ImageEnhance
 from PIL import ImageFilter
 
-from fcn_jax.data import photometric
+from fcn_jax.data.pipeline import photometric
 
 
 def _image(height=20, width=31, low=0, high=256, seed=0):

@@ -9,7 +9,7 @@ import pytest
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data import pipeline
+from fcn_jax.data.pipeline import loader
 
 
 def _source(count, height=12, width=16, num_classes=5, step=1):
@@ -32,11 +32,11 @@ def _train(source, **options):
     "seed": 0,
     "num_classes": 5,
   }
-  return pipeline.train_batches(source, **(defaults | options))
+  return loader.train_batches(source, **(defaults | options))
 
 
 def _eval(source, **options):
-  return pipeline.eval_batches(source, **({"num_classes": 5} | options))
+  return loader.eval_batches(source, **({"num_classes": 5} | options))
 
 
 def _take(batches, count):
@@ -243,7 +243,9 @@ def test_whole_pictures_are_padded_and_their_sizes_told():
   options = {"crop_size": None, "flip": False, "num_epochs": 1}
   numbers = []
   for batch in _train(source, batch_size=2, **options):
-    assert batch.sizes.shape == (2, 2) and batch.sizes.dtype == np.int32
+    assert (
+      batch.valid_sizes.shape == (2, 2) and batch.valid_sizes.dtype == np.int32
+    )
     assert batch.labels.dtype == np.int32 and batch.images.dtype == np.uint8
     for image, label, (height, width) in zip(*batch, strict=True):
       number = image[0, 0, 2]
@@ -291,7 +293,7 @@ def test_a_step_is_traced_for_a_few_sizes_and_never_again(
   for batch in _train(source, num_epochs=3, **options):
     shapes.append(batch.labels.shape)
     # Nothing of a picture is lost, and nothing but pictures counts.
-    assert step(batch) == np.prod(batch.sizes, axis=1).sum()
+    assert step(batch) == np.prod(batch.valid_sizes, axis=1).sum()
   # All sizes of the whole run are those of its first part.
   assert 1 < len(set(shapes)) <= 3
   chex.clear_trace_counter()
@@ -545,9 +547,9 @@ def test_the_examples_of_a_batch_are_known_without_reading_them():
     for i in range(7)
   ]
   options = {"batch_size": 3, "seed": 11}
-  batches = pipeline.train_batches(
+  batches = loader.train_batches(
     source, crop_size=(4, 4), num_classes=1, **options
   )
   for number, batch in zip(range(6), batches, strict=False):
-    indices = pipeline.indices_of_batch(7, number=number, **options)
+    indices = loader.indices_of_batch(7, number=number, **options)
     assert indices == batch.images[:, 0, 0, 0].tolist()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data import prepared
+from fcn_jax.data.datasets import from_tfds
 
 
 def _file(array, *, palette=False, **options):
@@ -148,8 +148,10 @@ def _load(name, root, split="train", **options):
 
 def test_pets_have_the_classes_of_the_data_set_made_of_their_files(root):
   dataset = _load("oxford_iiit_pet", root)
-  assert dataset.class_names == data.oxford_pets.CLASS_NAMES
-  np.testing.assert_array_equal(dataset.palette, data.oxford_pets.PALETTE)
+  assert dataset.class_names == data.datasets.oxford_pets.CLASS_NAMES
+  np.testing.assert_array_equal(
+    dataset.palette, data.datasets.oxford_pets.PALETTE
+  )
   masks = OxfordIiitPet(data_dir=root).masks("train")
   assert len(dataset.source) == 5
   for index, (example, mask) in enumerate(
@@ -169,7 +171,7 @@ def test_values_in_their_order_become_classes_and_255_stays_void(root):
     dataset = _load("plain", root, split)
     assert dataset.class_names == ("class 0", "class 2", "class 7")
     assert dataset.palette.tolist() == [
-      list(color) for color in data.palettes.voc_palette(num_classes=3)
+      list(color) for color in data.datasets.palettes.voc_palette(num_classes=3)
     ]
     pictures = _pictures(split, _Base.counts[split])
     masks = _named("Plain")(data_dir=root).masks(split)
@@ -203,7 +205,7 @@ def test_a_source_may_be_read_by_threads_and_sent_to_processes(root):
 
 def test_masks_are_read_once_in_a_process(root, monkeypatch):
   _load("plain", root)
-  monkeypatch.setattr(prepared, "_values", None)
+  monkeypatch.setattr(from_tfds, "_values", None)
   _load("plain", root, "validation")
 
 
@@ -430,5 +432,5 @@ def test_files_and_further_features_cannot_be_asked_for(root, tmp_path):
 def test_prepared_data_are_read_without_tensorflow(root, monkeypatch):
   # Importing a module that is None fails.
   monkeypatch.setitem(sys.modules, "tensorflow", None)
-  prepared._scan.cache_clear()
+  from_tfds._scan.cache_clear()
   assert _load("plain", root).source[0].image.shape == (8, 10, 3)

@@ -12,9 +12,9 @@ import test_data_cityscapes
 import test_data_oxford_pets
 
 from fcn_jax import data
-from fcn_jax.data import ade20k
-from fcn_jax.data import cityscapes
-from fcn_jax.data import oxford_pets
+from fcn_jax.data.datasets import ade20k
+from fcn_jax.data.datasets import cityscapes
+from fcn_jax.data.datasets import oxford_pets
 
 _MODULES = {
   "ade20k": (ade20k.Ade20k, test_data_ade20k.make),
@@ -110,7 +110,7 @@ def test_data_prepared_from_archives_are_recognised_without_unpacking(
   name, packed, trusted, tmp_path, monkeypatch
 ):
   first = _load(name, packed, tmp_path / "data")
-  monkeypatch.setattr(data.archives, "_unpack", None)
+  monkeypatch.setattr(data.files.archives, "_unpack", None)
   second = _load(name, packed, tmp_path / "data")
   assert first.fingerprint == second.fingerprint
   shutil.rmtree(packed)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from fcn_jax import data
-from fcn_jax.data import pipeline
-from fcn_jax.data import resuming
+from fcn_jax.data.pipeline import fingerprints
+from fcn_jax.data.pipeline import loader
 
 _PROGRAM = pathlib.Path(batch_hashes.__file__)
 # The package that is tested here, also where another one is installed.
@@ -126,14 +126,14 @@ _OPTIONS = {"batch_size": 4, "crop_size": (8, 8), "seed": 0, "num_classes": 5}
 
 
 def test_a_fingerprint_stays_where_the_sequence_stays():
-  expected = resuming.fingerprint(_source(), **_OPTIONS)
+  expected = fingerprints.fingerprint(_source(), **_OPTIONS)
   for same in (
     {"num_threads": 5, "num_workers": 1, "prefetch_buffer_size": 9},
     {"first_batch": 3, "process_index": 1, "process_count": 2},
     {"flip": True, "hue": 0.0},
     {"seed": np.int64(0), "crop_size": [8, 8]},
   ):
-    assert resuming.fingerprint(_source(), **(_OPTIONS | same)) == expected
+    assert fingerprints.fingerprint(_source(), **(_OPTIONS | same)) == expected
 
 
 @pytest.mark.parametrize(
@@ -153,16 +153,16 @@ def test_a_fingerprint_stays_where_the_sequence_stays():
   ],
 )
 def test_another_option_is_another_fingerprint(other):
-  assert resuming.fingerprint(
+  assert fingerprints.fingerprint(
     _source(), **(_OPTIONS | other)
-  ) != resuming.fingerprint(_source(), **_OPTIONS)
+  ) != fingerprints.fingerprint(_source(), **_OPTIONS)
 
 
 def test_every_option_enters_the_fingerprint_or_leaves_the_sequence():
   # A new option must be thought about, here and in `resuming`.
-  names = set(inspect.signature(pipeline.train_batches).parameters)
-  assert set(resuming._NOT_OF_THE_SEQUENCE) <= names
-  assert len(names - set(resuming._NOT_OF_THE_SEQUENCE)) == 16
+  names = set(inspect.signature(loader.train_batches).parameters)
+  assert set(fingerprints._NOT_OF_THE_SEQUENCE) <= names
+  assert len(names - set(fingerprints._NOT_OF_THE_SEQUENCE)) == 16
 
 
 @pytest.mark.parametrize(
@@ -176,20 +176,23 @@ def test_every_option_enters_the_fingerprint_or_leaves_the_sequence():
 )
 def test_other_data_are_another_fingerprint(change):
   source = _source()
-  expected = resuming.fingerprint(source, **_OPTIONS)
+  expected = fingerprints.fingerprint(source, **_OPTIONS)
   change(source)
-  assert resuming.fingerprint(source, **_OPTIONS) != expected
+  assert fingerprints.fingerprint(source, **_OPTIONS) != expected
 
 
 def test_more_of_the_same_is_another_fingerprint():
   first, second = (
-    resuming.fingerprint(_source(1) * count, **_OPTIONS) for count in (30, 31)
+    fingerprints.fingerprint(_source(1) * count, **_OPTIONS)
+    for count in (30, 31)
   )
   assert first != second
 
 
 def test_unknown_and_missing_arguments_are_refused():
   with pytest.raises(TypeError, match="colour"):
-    resuming.fingerprint(_source(), **_OPTIONS, colour=1)
+    fingerprints.fingerprint(_source(), **_OPTIONS, colour=1)
   with pytest.raises(TypeError, match="seed"):
-    resuming.fingerprint(_source(), batch_size=4, crop_size=None, num_classes=5)
+    fingerprints.fingerprint(
+      _source(), batch_size=4, crop_size=None, num_classes=5
+    )

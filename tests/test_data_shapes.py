@@ -3,7 +3,7 @@ import pytest
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data import shapes
+from fcn_jax.data.datasets import shapes
 
 
 def _examples(count):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies
 
 from fcn_jax import types
-from fcn_jax.data import transforms
+from fcn_jax.data.pipeline import transforms
 
 
 def _pair(height, width, seed=0):

@@ -10,14 +10,14 @@ Layer = geometry.Layer
 
 def vgg16(pad=100, fc6_pad=0):
   """VGG16: thirteen 3x3 convolutions, five pools, fc6, fc7."""
-  trunk = []
+  backbone = []
   for block, depth in enumerate((2, 2, 3, 3, 3), start=1):
     for i in range(depth):
       first = block == 1 and i == 0
       padding = pad if first else 1
-      trunk.append(Layer(f"conv{block}_{i + 1}", 3, padding=padding))
-    trunk.append(Layer(f"pool{block}", 2, 2, ceil_mode=True))
-  return (*trunk, Layer("fc6", 7, padding=fc6_pad), Layer("fc7", 1))
+      backbone.append(Layer(f"conv{block}_{i + 1}", 3, padding=padding))
+    backbone.append(Layer(f"pool{block}", 2, 2, ceil_mode=True))
+  return (*backbone, Layer("fc6", 7, padding=fc6_pad), Layer("fc7", 1))
 
 
 def alexnet(pad=100):
@@ -76,15 +76,15 @@ def test_a_search_for_padding_that_cannot_succeed_ends():
   ],
 )
 def test_sizes_are_those_of_the_released_nets(side, pools, fc6, upscored):
-  trunk = vgg16()
+  backbone = vgg16()
   sizes = {
-    layer.name: geometry.output_size(trunk[: i + 1], side)
-    for i, layer in enumerate(trunk)
+    layer.name: geometry.output_size(backbone[: i + 1], side)
+    for i, layer in enumerate(backbone)
   }
   assert (sizes["pool3"], sizes["pool4"], sizes["pool5"]) == pools
   assert sizes["fc6"] == sizes["fc7"] == fc6
   assert upscored == tuple(
-    geometry.output_size(geometry.fcn_chain(trunk, stride).upscore, side)
+    geometry.output_size(geometry.fcn_chain(backbone, stride).upscore, side)
     for stride in (32, 16, 8)
   )
 
@@ -94,9 +94,9 @@ def test_alexnet_has_a_grid_of_10x10_on_500_pixels():
   assert geometry.output_size(alexnet(pad=0), 500) == 10
 
 
-@pytest.mark.parametrize("trunk, side", [(vgg16(), 404), (alexnet(), 355)])
-def test_receptive_fields_are_those_of_table_1(trunk, side):
-  assert geometry.receptive_field(trunk) == side
+@pytest.mark.parametrize("backbone, side", [(vgg16(), 404), (alexnet(), 355)])
+def test_receptive_fields_are_those_of_table_1(backbone, side):
+  assert geometry.receptive_field(backbone) == side
 
 
 @pytest.mark.parametrize("stride", [32, 16, 8])
@@ -214,6 +214,6 @@ def test_pixels_see_the_cells_between_which_they_lie():
 def test_pixels_see_what_the_coarsest_scores_see_through_skips():
   # pool1 at 0.5 + 2i; pool2 at 1.5 + 4i. Pixel 0 lies between -1.5 and 0.5,
   # and these between pool2's -2.5 and 1.5, which see -4..-1 and 0..3.
-  trunk = (Layer("pool1", 2, 2), Layer("pool2", 2, 2))
-  chain = geometry.fcn_chain(trunk, 2, skips=("pool1",))
+  backbone = (Layer("pool1", 2, 2), Layer("pool2", 2, 2))
+  chain = geometry.fcn_chain(backbone, 2, skips=("pool1",))
   assert geometry.pixels_seen(chain, 0, 0) == (-4, 3)

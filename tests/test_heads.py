@@ -120,7 +120,7 @@ def test_the_auxiliary_loss_counts_with_its_weight():
 
   out, aux = by_hand(state.params)
   assert abs(out - aux) > 0.01
-  new_state, metrics = step_of(model, path="strips")(copy(state), batch, KEY)
+  new_state, metrics = step_of(model, form="strips")(copy(state), batch, KEY)
   np.testing.assert_allclose(metrics.loss, out + 0.3 * aux, rtol=1e-5)
   num_valid = float(np.sum(np.asarray(batch.labels) != VOID))
   np.testing.assert_allclose(metrics.loss_sum, out * num_valid, rtol=1e-5)
@@ -190,7 +190,7 @@ def test_losses_of_several_heads_are_sampled_in_one_trace(monkeypatch):
   monkeypatch.setattr(fcn.train, "train_step", traced)
   model = two_heads()
   sampler = functools.partial(fcn.sampling.bernoulli, rate=0.5)
-  step = step_of(model, sampler=sampler, path="sampled")
+  step = step_of(model, sampler=sampler, form="pixels")
   truths = {head: labels(number, 40, 48) for head, number in CLASSES.items()}
   batch = fcn.types.Batch(images(40, 48), truths)
   state, history = random_state(model), []
@@ -329,6 +329,6 @@ def test_labels_that_are_not_those_of_the_heads_are_refused():
 def test_a_nameless_head_among_several_and_dicts_for_one_are_refused():
   with pytest.raises(ValueError, match="without a name"):
     fcn.models.FCN({"": 5, "x": 3})
-  inputs = {"color": fcn.models.pixels.NYUD_COLOR}
+  inputs = {"color": fcn.models.input_normalization.NYUD_COLOR}
   with pytest.raises(ValueError, match="one number of classes"):
     fcn.models.LateFusion({"semantic": 5}, inputs)

@@ -14,7 +14,7 @@ import fcn_jax as fcn
 inference = fcn.inference
 NUM_CLASSES = 3
 TINY = dataclasses.replace(
-  fcn.models.vgg.ARCHITECTURES["vgg_small"],
+  fcn.models.backbones.vgg.ARCHITECTURES["vgg_small"],
   widths=(8, 8, 8, 8, 8),
   depths=(1, 1, 1, 1, 1),
   head_width=8,
@@ -24,7 +24,7 @@ SIZE = (93, 122)
 
 @pytest.fixture(autouse=True)
 def quick_to_compile(monkeypatch):
-  monkeypatch.setitem(fcn.models.vgg.ARCHITECTURES, "tiny", TINY)
+  monkeypatch.setitem(fcn.models.backbones.vgg.ARCHITECTURES, "tiny", TINY)
   monkeypatch.setattr(
     fcn.models.convolution,
     "conv_general_dilated",

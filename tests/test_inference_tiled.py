@@ -15,7 +15,7 @@ NUM_CLASSES = 4
 TILE_SIZE = 320
 # As many layers as show all that a VGG has.
 TINY = dataclasses.replace(
-  fcn.models.vgg.ARCHITECTURES["vgg_small"],
+  fcn.models.backbones.vgg.ARCHITECTURES["vgg_small"],
   widths=(8, 8, 8, 8, 8),
   depths=(1, 1, 1, 1, 1),
   head_width=8,
@@ -28,7 +28,7 @@ every_net = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def quick_to_compile(monkeypatch):
-  monkeypatch.setitem(fcn.models.vgg.ARCHITECTURES, "tiny", TINY)
+  monkeypatch.setitem(fcn.models.backbones.vgg.ARCHITECTURES, "tiny", TINY)
   monkeypatch.setattr(
     fcn.models.convolution,
     "conv_general_dilated",
@@ -172,7 +172,7 @@ def test_the_exact_margin_is_no_larger_than_alignment_to_the_stride_asks_for():
 def trained():
   """A network, its variables, a picture, and its logits."""
   with pytest.MonkeyPatch.context() as monkeypatch:
-    monkeypatch.setitem(fcn.models.vgg.ARCHITECTURES, "tiny", TINY)
+    monkeypatch.setitem(fcn.models.backbones.vgg.ARCHITECTURES, "tiny", TINY)
     model, image = net(), picture(345, 451)
     variables = random_variables(model, image)
     yield model, variables, image, logits_of(model, variables, image)

@@ -52,14 +52,14 @@ def test_both_contestants_make_the_same_crops(folder, seed):
   example = picture_files.Source(picture_files.find(folder))[0]
   size = (320, 320)
   generator = np.random.default_rng(seed)
-  pair = fcn.data.transforms.random_crop(
+  pair = fcn.data.pipeline.transforms.random_crop(
     generator,
     example.image,
     example.label,
     size=size,
     factor=generator.uniform(0.5, 2.0),
   )
-  ours = fcn.data.transforms.pad_to(*pair, size=size)
+  ours = fcn.data.pipeline.transforms.pad_to(*pair, size=size)
   theirs = pillow_transforms.random_scale_and_crop(
     np.random.default_rng(seed),
     Image.fromarray(example.image),
@@ -77,7 +77,7 @@ def test_both_contestants_change_the_colours_alike(folder):
   strengths = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
   # Nothing is cut off between the changes.
   image = (64 + example.image // 2).astype(np.uint8)
-  ours = fcn.data.photometric.color_jitter(
+  ours = fcn.data.pipeline.photometric.color_jitter(
     np.random.default_rng(0), image, **strengths
   )
   theirs = pillow_transforms.color_jitter(

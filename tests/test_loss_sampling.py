@@ -15,7 +15,7 @@ import command_line
 import configs
 import fcn_jax
 import loss_sampling
-from fcn_jax import writers
+from fcn_jax.runs import records
 
 SCRIPT = pathlib.Path(loss_sampling.__file__)
 TINY = (
@@ -110,7 +110,7 @@ def test_arms_see_the_images_and_loss_terms_they_should(finished):
 
 def test_every_step_is_in_the_metrics_once(finished):
   workdir, _ = finished
-  rows = writers.read_json_lines(workdir / "metrics.jsonl")
+  rows = records.read_json_lines(workdir / "metrics.jsonl")
   for arm in ARMS:
     mine = [row for row in rows if row["arm"] == arm]
     assert [row["step"] for row in mine] == [2, 4, 5]
@@ -125,7 +125,7 @@ def test_every_evaluation_pixel_is_counted_once(finished):
     for file in (workdir / "arms").glob("*.json")
   }
   labels = [
-    fcn_jax.data.shapes.example(split="validation", index=index)[1]
+    fcn_jax.data.datasets.shapes.example(split="validation", index=index)[1]
     for index in range(5)
   ]
   assert totals == {sum(int(np.sum(label != 255)) for label in labels)}
@@ -144,7 +144,7 @@ def test_resume_repeats_only_the_missing_arm_and_to_the_bit(
   assert after.pop("attempt") == 1 + before.pop("attempt")
   assert after == before
   assert other.stat().st_mtime_ns == changed
-  rows = writers.read_json_lines(workdir / "metrics.jsonl")
+  rows = records.read_json_lines(workdir / "metrics.jsonl")
   losses = [
     [row["loss"] for row in rows if (row["arm"], row["attempt"]) == key]
     for key in (("p=0.5", 0), ("p=0.5", 1))

@@ -109,8 +109,8 @@ def test_trunks_have_as_many_parameters_as_torchvisions_classifiers(
   backbone, num_features, expected
 ):
   # Numbers of torchvision's documentation, whose networks score 1000 classes.
-  trunk = num_parameters(models.FCN(1, backbone=backbone, stride=32))
-  assert trunk + 999 * (num_features + 1) == expected
+  backbone = num_parameters(models.FCN(1, backbone=backbone, stride=32))
+  assert backbone + 999 * (num_features + 1) == expected
 
 
 def test_fcn_resnet50_has_the_parameters_of_torchvisions():
@@ -294,7 +294,7 @@ def loss_and_outputs(model, train, params, model_state, batch, weights):
     {"params": params, **model_state},
     batch.images,
     train=train,
-    sizes=batch.sizes,
+    valid_sizes=batch.valid_sizes,
     mutable=list(model_state),
   )
   logits = {

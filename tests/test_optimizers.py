@@ -150,7 +150,7 @@ def test_adamw_decays_kernels_and_not_biases():
 
 def test_the_average_of_the_parameters_forgets_the_first_ones_soon():
   decay, params = 0.5, {"w": jnp.array([4.0])}
-  optimizer = optimizers.with_average(optax.sgd(1.0), decay=decay)
+  optimizer = optimizers.with_ema(optax.sgd(1.0), decay=decay)
   state = optimizer.init(params)
   expected = 4.0
   for count in range(8):
@@ -158,6 +158,6 @@ def test_the_average_of_the_parameters_forgets_the_first_ones_soon():
     params = optax.apply_updates(params, updates)
     share = min(decay, (1 + count) / (10 + count))
     expected = share * expected + (1 - share) * float(params["w"][0])
-    average = optimizers.average_of(state)
+    average = optimizers.ema_of(state)
     np.testing.assert_allclose(average["w"], [expected], rtol=1e-6)
-  assert optimizers.average_of(optax.sgd(1.0).init(params)) is None
+  assert optimizers.ema_of(optax.sgd(1.0).init(params)) is None

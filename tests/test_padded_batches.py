@@ -23,13 +23,15 @@ SIZES = ((37, 53), (64, 41), (9, 96))
 PADDED = (70, 101)
 # As many layers as show all that a VGG has; 8 channels for a group.
 TINY = dataclasses.replace(
-  fcn.models.vgg.ARCHITECTURES["vgg_small"],
+  fcn.models.backbones.vgg.ARCHITECTURES["vgg_small"],
   widths=(8, 8, 8, 8, 8),
   depths=(1, 1, 1, 1, 1),
   head_width=8,
 )
 NARROW_VGG16 = dataclasses.replace(
-  fcn.models.vgg.ARCHITECTURES["vgg16"], widths=(4, 4, 6, 6, 8), head_width=8
+  fcn.models.backbones.vgg.ARCHITECTURES["vgg16"],
+  widths=(4, 4, 6, 6, 8),
+  head_width=8,
 )
 jit = functools.partial(
   jax.jit, compiler_options={"xla_backend_optimization_level": 0}
@@ -44,7 +46,9 @@ every_net = pytest.mark.parametrize(
 def backbones(monkeypatch):
   added = {"tiny": TINY, "narrow_vgg16": NARROW_VGG16}
   for name, architecture in added.items():
-    monkeypatch.setitem(fcn.models.vgg.ARCHITECTURES, name, architecture)
+    monkeypatch.setitem(
+      fcn.models.backbones.vgg.ARCHITECTURES, name, architecture
+    )
   monkeypatch.setattr(
     fcn.models.convolution,
     "conv_general_dilated",
@@ -105,7 +109,9 @@ def stack(alone):
 
 def apply(model, variables, batch, **options):
   options = {"train": False} | options
-  return model.apply(variables, batch.images, sizes=batch.sizes, **options)
+  return model.apply(
+    variables, batch.images, valid_sizes=batch.valid_sizes, **options
+  )
 
 
 def assert_close(found, expected, tolerance=1e-5):
@@ -331,7 +337,9 @@ def test_sizes_out_of_range_are_moved_into_it():
   batch, _, _ = example()
   score = jit(functools.partial(apply, model))
   odd, near = (
-    score(variables, batch._replace(sizes=jnp.array(sizes, jnp.int32))).scores
+    score(
+      variables, batch._replace(valid_sizes=jnp.array(sizes, jnp.int32))
+    ).scores
     for sizes in (
       [[0, 0], [999, 5], [-1, 999]],
       [[1, 1], [PADDED[0], 5], [1, PADDED[1]]],
@@ -343,9 +351,9 @@ def test_sizes_out_of_range_are_moved_into_it():
 
 def test_sizes_of_another_shape_are_refused():
   model, (batch, _, _) = net(), example()
-  for sizes in (batch.sizes[:2], batch.sizes[:, :1]):
+  for sizes in (batch.valid_sizes[:2], batch.valid_sizes[:, :1]):
     with pytest.raises(ValueError, match="a height and a width for each of"):
-      model.init(KEY, batch.images, train=False, sizes=sizes)
+      model.init(KEY, batch.images, train=False, valid_sizes=sizes)
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch", "group"])
@@ -362,10 +370,10 @@ def test_without_sizes_nothing_is_replaced(normalization, monkeypatch):
     raise AssertionError
 
   for name in ("inside", "fill_outside"):
-    monkeypatch.setattr(fcn.extents, name, fail)
+    monkeypatch.setattr(fcn.valid_region, name, fail)
   trace()
   with pytest.raises(AssertionError):
-    trace(sizes=batch.sizes)
+    trace(valid_sizes=batch.valid_sizes)
 
 
 @pytest.fixture
@@ -401,8 +409,8 @@ def test_the_step_is_traced_once_with_sizes_and_once_without(training):
   batch, _, _ = example()
   for _ in range(2):
     train.lower(state, batch, KEY)
-    train.lower(state, batch._replace(sizes=batch.sizes + 1), KEY)
-    train.lower(state, batch._replace(sizes=None), KEY)
+    train.lower(state, batch._replace(valid_sizes=batch.valid_sizes + 1), KEY)
+    train.lower(state, batch._replace(valid_sizes=None), KEY)
 
 
 def test_a_step_of_devices_on_padded_images_is_that_on_the_images(training):

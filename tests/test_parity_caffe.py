@@ -18,11 +18,11 @@ import pytest
 
 from fcn_jax import models
 from fcn_jax import upsampling
-from fcn_jax.models import alexnet
-from fcn_jax.models import googlenet
 from fcn_jax.models import released
-from fcn_jax.models import vgg
-from fcn_jax.weights import loading
+from fcn_jax.models.backbones import alexnet
+from fcn_jax.models.backbones import googlenet
+from fcn_jax.models.backbones import vgg
+from fcn_jax.pretrained import loading
 
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: make parity")
 

@@ -25,8 +25,8 @@ from fcn_jax import losses
 from fcn_jax import models
 from fcn_jax import types
 from fcn_jax import upsampling
-from fcn_jax.weights import loading
-from fcn_jax.weights import torchvision
+from fcn_jax.pretrained import loading
+from fcn_jax.pretrained import torchvision_names
 
 torch = pytest.importorskip(
   "torch", reason="PyTorch is not installed: make parity"
@@ -36,7 +36,7 @@ import torch_networks  # noqa: E402
 pytestmark = pytest.mark.parity
 
 NUM_CLASSES = 5
-CLASSIFIERS = tuple(torchvision.CLASSIFIERS)
+CLASSIFIERS = tuple(torchvision_names.CLASSIFIERS)
 # One of each kind.
 KINDS = ("vgg16", "vgg13_bn", "alexnet", "googlenet", "resnet50")
 FCNS = ("fcn_resnet50", "fcn_resnet101")
@@ -103,7 +103,7 @@ def make_model(name, num_classes=NUM_CLASSES):
   if name in FCNS:
     backbone = name.removeprefix("fcn_")
     return models.FCNResNet(num_classes, backbone=backbone, auxiliary=True)
-  backbone = torchvision.CLASSIFIERS[name]
+  backbone = torchvision_names.CLASSIFIERS[name]
   return models.FCN(
     num_classes,
     backbone=backbone,
@@ -205,8 +205,8 @@ def apply(model, variables, images):
   """Features, and scores of the last layer, by name."""
 
   def captured(module, _):
-    is_trunk = type(module).__name__ == "Trunk"
-    return is_trunk or module.name == "score_fr"
+    is_backbone = type(module).__name__ == "Backbone"
+    return is_backbone or module.name == "score_fr"
 
   _, state = model.apply(
     variables,
@@ -255,7 +255,7 @@ def loss_of(logits, labels):
 def check_gradient(model, variables, network):
   """That the parameters, which are gradients, are those of PyTorch."""
   # The way back lays gradients out as it does parameters.
-  ours = torchvision.state_dict(model, variables)
+  ours = torchvision_names.state_dict(model, variables)
   theirs = {
     name: parameter.grad.numpy()
     for name, parameter in network.named_parameters()
@@ -371,9 +371,11 @@ def test_gradients_of_fcn_resnet_are_those_of_torch(name):
 
 def test_fcn_resnet50_of_full_width_has_the_logits_of_torch(monkeypatch):
   monkeypatch.setitem(
-    models.resnet.ARCHITECTURES,
+    models.backbones.resnet.ARCHITECTURES,
     "resnet50",
-    models.resnet.Architecture(torch_networks.RESNET_DEPTHS["resnet50"]),
+    models.backbones.resnet.Architecture(
+      torch_networks.RESNET_DEPTHS["resnet50"]
+    ),
   )
   torch.manual_seed(0)
   network = torch_networks.FCN(
@@ -408,7 +410,7 @@ def test_batch_normalisation_is_that_of_torch_in_training():
     variables, images, train=True, mutable=["batch_stats"]
   )
   close(scored.scores, channels_last(theirs), 1e-3)
-  ours = torchvision.state_dict(model, variables | state)
+  ours = torchvision_names.state_dict(model, variables | state)
   before, after = original.state_dict(), network.state_dict()
   assert numbers
   for path, number in numbers.items():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch_files
 
-from fcn_jax.weights import state_dicts
+from fcn_jax.pretrained.formats import state_dicts
 
 torch = pytest.importorskip(
   "torch", reason="PyTorch is not installed: make parity"

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fcn_jax import extents
 from fcn_jax import patches
 from fcn_jax import types
+from fcn_jax import valid_region
 
 KEY = jax.random.key(0)
 
@@ -26,7 +26,7 @@ def padded_batch(sizes, height=13, width=17):
   """The numbered batch with void outside images of these sizes."""
   batch = numbered_batch(len(sizes), height, width)
   sizes = jnp.array(sizes, jnp.int32)
-  is_inside = extents.inside(sizes, (height, width))
+  is_inside = valid_region.inside(sizes, (height, width))
   labels = jnp.where(is_inside, batch.labels, types.IGNORE_LABEL)
   return types.Batch(batch.images, labels, sizes)
 
@@ -287,7 +287,7 @@ def test_patches_of_padded_images_say_what_they_fill(name):
     assert np.all(image == n)
     inside = (rows < height) & (columns < width)
     np.testing.assert_array_equal(
-      inside, extents.inside(cut.sizes[part], (4, 6))
+      inside, valid_region.inside(cut.sizes[part], (4, 6))
     )
     labels = np.asarray(cut.labels[part])
     assert np.all(labels[~inside] == types.IGNORE_LABEL)
@@ -318,13 +318,13 @@ def test_the_grid_of_a_padded_image_is_its_own(stride):
 
 def test_images_that_fill_their_arrays_are_cut_as_those_without_sizes():
   batch = numbered_batch()
-  full = batch._replace(sizes=jnp.array([[13, 17]] * 2, jnp.int32))
-  for without, with_sizes in zip(
+  full = batch._replace(valid_sizes=jnp.array([[13, 17]] * 2, jnp.int32))
+  for without, with_valid_sizes in zip(
     cuts(batch).values(), cuts(full).values(), strict=True
   ):
-    chex.assert_trees_all_equal(without[:2], with_sizes[:2])
+    chex.assert_trees_all_equal(without[:2], with_valid_sizes[:2])
     assert without.sizes is None
-    assert np.all(with_sizes.sizes == jnp.array([[4, 6]]))
+    assert np.all(with_valid_sizes.sizes == jnp.array([[4, 6]]))
 
 
 def test_a_patch_that_is_moved_inside_says_what_it_fills_there():
@@ -343,7 +343,7 @@ def test_patches_of_a_padded_image_of_void_lie_inside_it():
     num_patches=400,
     size=(4, 6),
     num_classes=3,
-    sizes=jnp.array([[6, 7]], jnp.int32),
+    valid_sizes=jnp.array([[6, 7]], jnp.int32),
   )
   rows, columns = np.asarray(corners[0]).T
   assert set(rows) == set(range(3))

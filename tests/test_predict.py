@@ -63,7 +63,7 @@ def save(path, array, **options):
 
 
 def read_classes(path):
-  return fcn.data.files.decode_mask(path.read_bytes())
+  return fcn.data.files.decoding.decode_mask(path.read_bytes())
 
 
 def files_in(folder):
@@ -95,7 +95,7 @@ def test_classes_are_those_of_the_picture_as_it_is_displayed(
   path = save(tmp_path / "a.b.jpg", picture(90, 120), exif=exif, quality=95)
   out = run(path)
   assert files_in(out) == ["classes/a.b.png", "overlays/a.b.jpg"]
-  image = fcn.data.files.decode_picture(path.read_bytes())
+  image = fcn.data.files.decoding.decode_picture(path.read_bytes())
   assert image.shape == (120, 90, 3)
   found = read_classes(out / "classes" / "a.b.png")
   assert_same_classes(found, predicted(network, image))

@@ -6,7 +6,7 @@ from google.protobuf import empty_pb2
 from google.protobuf import message
 from google.protobuf import unknown_fields
 
-from fcn_jax.weights import protobuf
+from fcn_jax.pretrained.formats import protobuf
 
 WIRE_VALUES = st.one_of(
   st.integers(0, 2**64 - 1).map(lambda value: (0, value)),

@@ -50,7 +50,7 @@ def test_published_weights_are_loaded_as_the_readme_says(tmp_path, monkeypatch):
     narrow.random_variables(model),
   )
   model = fcn.models.FCNResNet(21, backbone="resnet50", auxiliary=True)
-  arrays = fcn.weights.torchvision.state_dict(
+  arrays = fcn.pretrained.torchvision_names.state_dict(
     model, narrow.random_variables(model)
   )
   torch_files.save(tmp_path / "fcn_resnet50_coco.pth", arrays)

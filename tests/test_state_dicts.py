@@ -20,8 +20,8 @@ import safetensors
 import torch_files
 from safetensors import numpy as safetensors_numpy
 
-from fcn_jax.weights import pickled_tensors
-from fcn_jax.weights import state_dicts
+from fcn_jax.pretrained.formats import pickled_tensors
+from fcn_jax.pretrained.formats import state_dicts
 
 LEGACY = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 

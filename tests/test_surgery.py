@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fcn_jax as fcn
-from fcn_jax.weights import surgery
+from fcn_jax.pretrained import transplanting
 
 
 def variables(**params):
@@ -26,12 +26,12 @@ def test_arrays_of_equal_name_and_shape_are_copied_and_all_are_named():
     score=np.zeros((2, 60)),
     score_pool4=np.zeros(5),
   )
-  found, report = surgery.transplant(source, target)
+  found, report = transplanting.transplant(source, target)
   assert found["params"]["conv"]["kernel"].dtype == np.float32
   assert found["params"]["conv"]["kernel"].all()
   assert not found["params"]["score"]["kernel"].any()
   assert found["params"].keys() == target["params"].keys()
-  assert report == surgery.Report(
+  assert report == transplanting.Report(
     copied=("params/conv/kernel",),
     kept=("params/score_pool4/kernel",),
     reshaped=("params/score/kernel",),
@@ -41,8 +41,8 @@ def test_arrays_of_equal_name_and_shape_are_copied_and_all_are_named():
 
 
 def test_networks_that_share_nothing_are_refused():
-  with pytest.raises(ValueError, match="(?s)different trunks.*left over"):
-    surgery.transplant(
+  with pytest.raises(ValueError, match="(?s)different backbones.*left over"):
+    transplanting.transplant(
       variables(conv1=np.ones(3)), variables(conv2=np.zeros(3))
     )
 
@@ -50,7 +50,7 @@ def test_networks_that_share_nothing_are_refused():
 def test_a_head_with_more_classes_keeps_the_old_ones_first():
   source = variables(conv=np.ones(3), score_fr=random(1, 1, 4, 21))
   target = variables(conv=np.ones(3), score_fr=np.zeros((1, 1, 4, 60)))
-  found, report = surgery.transplant(source, target)
+  found, report = transplanting.transplant(source, target)
   kernel = found["params"]["score_fr"]["kernel"]
   np.testing.assert_array_equal(
     kernel[..., :21], source["params"]["score_fr"]["kernel"]
@@ -58,14 +58,14 @@ def test_a_head_with_more_classes_keeps_the_old_ones_first():
   assert not kernel[..., 21:].any()
   assert report.extended == ("params/score_fr/kernel",)
   # With fewer, no class is known to be one of the old ones.
-  found, report = surgery.transplant(target, source)
+  found, report = transplanting.transplant(target, source)
   assert report.reshaped == ("params/score_fr/kernel",)
 
 
 def test_a_fourth_channel_sees_the_mean_of_the_colours_filters():
   source = variables(conv1_1=random(3, 3, 3, 8), conv1_2=np.ones(2))
   target = variables(conv1_1=np.zeros((3, 3, 4, 8)), conv1_2=np.ones(2))
-  found, report = surgery.transplant(source, target)
+  found, report = transplanting.transplant(source, target)
   old, new = (one["params"]["conv1_1"]["kernel"] for one in (source, found))
   np.testing.assert_array_equal(new[:, :, :3], old)
   np.testing.assert_allclose(
@@ -77,7 +77,7 @@ def test_a_fourth_channel_sees_the_mean_of_the_colours_filters():
 def test_no_other_layer_grows():
   source = variables(conv=np.ones(3), conv4_2=np.ones((3, 3, 3, 8)))
   target = variables(conv=np.ones(3), conv4_2=np.zeros((3, 3, 4, 8)))
-  found, report = surgery.transplant(source, target)
+  found, report = transplanting.transplant(source, target)
   assert report.reshaped == ("params/conv4_2/kernel",)
   assert not found["params"]["conv4_2"]["kernel"].any()
 
@@ -98,8 +98,8 @@ def test_stages_begin_with_the_stage_before():
   for before, state, new in zip(
     states, states[1:], ("pool4", "pool3"), strict=False
   ):
-    _, report = surgery.transplant(before, state)
-    names = [name for name, _ in surgery.named(before)]
+    _, report = transplanting.transplant(before, state)
+    names = [name for name, _ in transplanting.named(before)]
     assert sorted(report.copied) == sorted(names)
     assert report.kept == (
       f"params/score_{new}/bias",
@@ -122,7 +122,9 @@ def test_a_dense_classifier_is_a_convolution(flattening):
       crop = crop.transpose(2, 0, 1)
     return crop.reshape(-1) @ dense
 
-  kernel = surgery.dense_to_convolution(dense, size, flattening=flattening)
+  kernel = transplanting.dense_to_convolution(
+    dense, size, flattening=flattening
+  )
   found = jax.lax.conv_general_dilated(
     features,
     np.ascontiguousarray(kernel),
@@ -140,7 +142,7 @@ def test_a_dense_classifier_is_a_convolution(flattening):
 
 def test_a_dense_kernel_of_another_map_is_refused():
   with pytest.raises(ValueError, match="not one for maps of 3x4"):
-    surgery.dense_to_convolution(
+    transplanting.dense_to_convolution(
       random(61, 6), (3, 4), flattening="channels_last"
     )
 
@@ -170,7 +172,7 @@ def test_a_whole_classifier_is_its_convolutional_form_on_every_crop():
   classifier = Classifier()
   params = classifier.init(KEY, crop)["params"]
   dense = params["dense"]
-  kernel = surgery.dense_to_convolution(
+  kernel = transplanting.dense_to_convolution(
     dense["kernel"], (4, 3), flattening="channels_last"
   )
   converted = {

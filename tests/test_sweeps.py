@@ -13,9 +13,9 @@ import pytest
 
 from fcn_jax import losses
 from fcn_jax import sampling
-from fcn_jax import sweeps
 from fcn_jax import types
 from fcn_jax import upsampling
+from fcn_jax.losses import sweeps
 
 
 def make_map(

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from fcn_jax import models
-from fcn_jax.models import pixels
-from fcn_jax.weights import entries
-from fcn_jax.weights import torchvision
+from fcn_jax.models import input_normalization
+from fcn_jax.pretrained import entries
+from fcn_jax.pretrained import torchvision_names
 
-BACKBONES = tuple(torchvision.CLASSIFIERS.values())
+BACKBONES = tuple(torchvision_names.CLASSIFIERS.values())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -29,7 +29,7 @@ def fcn(backbone, num_classes=3, **options):
 def names(model, source=None):
   return {
     entry.ours: entry.theirs
-    for entry in torchvision.entries(model, source or {})
+    for entry in torchvision_names.entries(model, source or {})
   }
 
 
@@ -52,7 +52,7 @@ def variables_of(name):
 
 
 def state_dict_of(name):
-  return torchvision.state_dict(NETWORKS[name], variables_of(name))
+  return torchvision_names.state_dict(NETWORKS[name], variables_of(name))
 
 
 # From the containers in torchvision's source: places count ReLUs and poolings.
@@ -120,11 +120,11 @@ def test_normalisations_have_the_names_of_torchvision(name, ours, theirs):
 def test_nothing_is_lost_on_the_way_to_torchvision_and_back(name):
   model, state_dict = NETWORKS[name], state_dict_of(name)
   variables = narrow_networks.arrays(variables_of(name))
-  table = torchvision.entries(model, state_dict)
+  table = torchvision_names.entries(model, state_dict)
   assert {entry.ours for entry in table} == variables.keys()
   used = {entry.theirs for entry in table}
   assert len(used) == len(table)
-  assert used == {x for x in state_dict if not torchvision.is_ignored(x)}
+  assert used == {x for x in state_dict if not torchvision_names.is_ignored(x)}
   for ours, theirs, order in table:
     array = state_dict[theirs]
     assert array.flags.c_contiguous
@@ -145,7 +145,7 @@ def test_dense_layers_are_matrices_and_convolutions_are_not():
 
 def test_the_way_back_counts_no_batches():
   state_dict = state_dict_of("vgg11_bn")
-  counters = [name for name in state_dict if torchvision.is_ignored(name)]
+  counters = [name for name in state_dict if torchvision_names.is_ignored(name)]
   assert len(counters) == 8
   assert counters[0] == "features.1.num_batches_tracked"
   assert state_dict[counters[0]].dtype == np.int64
@@ -155,7 +155,7 @@ def test_the_way_back_counts_no_batches():
 def test_variables_of_another_network_have_no_way_back():
   variables = variables_of("vgg13")
   with pytest.raises(ValueError, match="only in one of both: .*conv3_3"):
-    torchvision.state_dict(NETWORKS["vgg16"], variables)
+    torchvision_names.state_dict(NETWORKS["vgg16"], variables)
 
 
 def test_the_classifier_of_a_resnet_begins_an_fcn_and_the_reverse():
@@ -172,71 +172,79 @@ def test_the_classifier_of_a_resnet_begins_an_fcn_and_the_reverse():
   [
     ({"backbone": "vgg16"}, "vgg16 .* inputs=fcn.models.pixels.TORCHVISION"),
     (
-      {"backbone": "googlenet_bn", "inputs": pixels.TORCHVISION},
+      {"backbone": "googlenet_bn", "inputs": input_normalization.TORCHVISION},
       "googlenet_bn .* inputs=fcn.models.pixels.INCEPTION",
     ),
     ({"backbone": "caffenet"}, "publishes no caffenet.* for Caffe"),
     ({"backbone": "googlenet"}, "publishes no googlenet; .* googlenet_bn.*"),
     ({"backbone": "vgg_small"}, "publishes no vgg_small"),
     (
-      {"normalization": "group", "inputs": pixels.TORCHVISION},
+      {"normalization": "group", "inputs": input_normalization.TORCHVISION},
       "publishes no vgg16 with normalization='group'; its own is 'none'",
     ),
   ],
 )
 def test_a_network_that_torchvision_does_not_have_is_an_error(options, message):
   with pytest.raises(ValueError, match=message):
-    torchvision.entries(models.FCN(3, **options), {})
+    torchvision_names.entries(models.FCN(3, **options), {})
 
 
 def test_torchvision_has_no_late_fusion():
-  model = models.LateFusion(3, {"color": pixels.CAFFE, "hha": pixels.CAFFE})
+  model = models.LateFusion(
+    3, {"color": input_normalization.CAFFE, "hha": input_normalization.CAFFE}
+  )
   with pytest.raises(ValueError, match="LateFusion .* for Caffe"):
-    torchvision.entries(model, {})
+    torchvision_names.entries(model, {})
 
 
 def test_a_fourth_channel_may_follow_the_colours():
-  colors = pixels.TORCHVISION
-  inputs = pixels.Inputs(
+  colors = input_normalization.TORCHVISION
+  inputs = input_normalization.InputNormalization(
     (*colors.mean, 7.8), (*colors.scale, 1.0), (0, 1, 2, 3)
   )
-  first, *others = torchvision.entries(fcn("vgg16", inputs=inputs), {})
+  first, *others = torchvision_names.entries(fcn("vgg16", inputs=inputs), {})
   assert first == ("params/conv1_1/kernel", "features.0.weight", (0, 1, 2, 3))
   assert all(entry.order is None for entry in others)
 
 
-@pytest.mark.parametrize("name", torchvision.CLASSIFIERS)
+@pytest.mark.parametrize("name", torchvision_names.CLASSIFIERS)
 def test_a_state_dict_tells_of_which_network_it_is(name):
-  state_dict = state_dict_of(torchvision.CLASSIFIERS[name])
+  state_dict = state_dict_of(torchvision_names.CLASSIFIERS[name])
   # Of torchvision's own there are none.
   state_dict = {k: v for k, v in state_dict.items() if "score_" not in k}
-  assert torchvision.guess(state_dict) == name
-  trunk = {k: v for k, v in state_dict.items() if "classifier" not in k}
-  assert torchvision.guess(trunk) == name
-  old = {k: v for k, v in trunk.items() if not torchvision.is_ignored(k)}
-  assert torchvision.guess(old) == name
-  assert torchvision.guess(trunk | some_names("features.99.weight")) is None
+  assert torchvision_names.guess(state_dict) == name
+  backbone = {k: v for k, v in state_dict.items() if "classifier" not in k}
+  assert torchvision_names.guess(backbone) == name
+  old = {
+    k: v for k, v in backbone.items() if not torchvision_names.is_ignored(k)
+  }
+  assert torchvision_names.guess(old) == name
+  assert (
+    torchvision_names.guess(backbone | some_names("features.99.weight")) is None
+  )
 
 
 @pytest.mark.parametrize(
   "name", ["fcn_resnet50", "fcn_resnet50 with aux", "fcn_resnet101"]
 )
 def test_a_state_dict_of_an_fcn_tells_so(name):
-  assert torchvision.guess(state_dict_of(name)) == name.split()[0]
+  assert torchvision_names.guess(state_dict_of(name)) == name.split()[0]
 
 
 def test_networks_of_other_kinds_are_not_taken_for_known_ones():
-  assert torchvision.guess({}) is None
+  assert torchvision_names.guess({}) is None
   fcn_resnet = state_dict_of("fcn_resnet50")
   # DeepLab's head has several branches in this place.
   renamed = {
     name.replace("classifier.0.", "classifier.0.convs.0.0."): array
     for name, array in fcn_resnet.items()
   }
-  assert torchvision.guess(renamed) is None
+  assert torchvision_names.guess(renamed) is None
   resnet = state_dict_of("resnet50")
   grouped = np.zeros((8, 2, 3, 3), np.float32)
   resnext = resnet | {"layer1.0.conv2.weight": grouped}
-  assert torchvision.guess(resnext) is None
+  assert torchvision_names.guess(resnext) is None
   wide = np.zeros((8, 8, 3, 3), np.float32)
-  assert torchvision.guess(resnet | {"layer1.0.conv2.weight": wide}) is None
+  assert (
+    torchvision_names.guess(resnet | {"layer1.0.conv2.weight": wide}) is None
+  )

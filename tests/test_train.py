@@ -183,23 +183,23 @@ def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
   assert_close(run(step, warm, 1)[0], expected)
 
 
-@pytest.mark.parametrize("rate, path", [(0.03, "sampled"), (0.9, "strips")])
-def test_every_path_of_the_loss_takes_the_same_step(warm, rate, path):
+@pytest.mark.parametrize("rate, form", [(0.03, "pixels"), (0.9, "strips")])
+def test_every_path_of_the_loss_takes_the_same_step(warm, rate, form):
   sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
   found = {}
-  for name in ("logits", "auto", path):
-    step = fcn.train.make_train_step(PLAIN, SGD, sampler=sampler, path=name)
+  for name in ("logits", "auto", form):
+    step = fcn.train.make_train_step(PLAIN, SGD, sampler=sampler, form=name)
     found[name] = jax.device_get(
       step(jax.device_put(warm), example_batch(), KEY)
     )
   assert found["logits"][1].num_sampled > 0
-  assert_close(found[path], found["logits"])
+  assert_close(found[form], found["logits"])
   # What "auto" has chosen: the very same program.
-  jax.tree.map(np.testing.assert_array_equal, found["auto"], found[path])
+  jax.tree.map(np.testing.assert_array_equal, found["auto"], found[form])
 
 
 def test_pixels_without_room_are_counted_in_the_metrics(warm):
-  step = fcn.train.make_train_step(PLAIN, SGD, path="sampled", capacity=100)
+  step = fcn.train.make_train_step(PLAIN, SGD, form="pixels", capacity=100)
   _, metrics = step(jax.device_put(warm), example_batch(), KEY)
   num_images = len(example_batch().labels)
   assert metrics.num_sampled == 100 * num_images
@@ -224,10 +224,10 @@ def test_hard_examples_are_chosen_by_the_losses_of_the_step(warm):
 
 def test_an_unknown_path_and_a_missing_capacity_are_errors(initial):
   with pytest.raises(ValueError, match="'dense'; choose one of auto, logits"):
-    fcn.train.make_train_step(PLAIN, SGD, path="dense")
+    fcn.train.make_train_step(PLAIN, SGD, form="dense")
   with pytest.raises(ValueError, match="capacity is 0"):
     fcn.train.make_train_step(PLAIN, SGD, capacity=0)
-  step = fcn.train.make_train_step(PLAIN, SGD, path="sampled")
+  step = fcn.train.make_train_step(PLAIN, SGD, form="pixels")
   with pytest.raises(ValueError, match="does not say how many .* capacity"):
     step.lower(initial, example_batch(), KEY)
 

@@ -20,8 +20,8 @@ import run_folder
 import train
 import train_presets
 import trained
-from fcn_jax.data import nyudv2
-from fcn_jax.data import sift_flow
+from fcn_jax.data.datasets import nyudv2
+from fcn_jax.data.datasets import sift_flow
 
 SIZE = (40, 56)
 INNER = "spatial_envelope_256x256_static_8outdoorcategories"
@@ -86,7 +86,7 @@ def siftflow(tmp_path_factory):
 
 
 def _command(preset, workdir, data_dir, *more):
-  """Two steps of a preset, with a small trunk."""
+  """Two steps of a preset, with a small backbone."""
   return [
     preset,
     f"--workdir={workdir}",
@@ -152,7 +152,7 @@ def _assert_scored(workdir, options, num_pixels):
   [folder] = workdir.glob("evaluation-*")
   summary = json.loads((folder / "summary.json").read_text())
   assert np.sum(summary["confusion"]) == num_pixels
-  rows = fcn.writers.read_json_lines(workdir / run_folder.METRICS_FILE)
+  rows = fcn.runs.records.read_json_lines(workdir / run_folder.METRICS_FILE)
   [row] = [row for row in rows if row["kind"] == "evaluation"]
   assert summary["mean_iu"] == pytest.approx(row["mean_iu"])
   shutil.rmtree(folder)

@@ -63,7 +63,7 @@ def command(workdir, prepared_dir, *more):
     "--save-every=2",
     "--validate-every=3",
     "--validation-batch=4",
-    "--average-decay=0.9",
+    "--ema-decay=0.9",
     *more,
   ]
 
@@ -83,7 +83,7 @@ def copy(finished, tmp_path):
 
 
 def rows_of(workdir, kind):
-  rows = fcn.writers.read_json_lines(workdir / run_folder.METRICS_FILE)
+  rows = fcn.runs.records.read_json_lines(workdir / run_folder.METRICS_FILE)
   return [r for r in run_folder.effective_rows(rows) if r["kind"] == kind]
 
 
@@ -95,7 +95,9 @@ def state_of(workdir, which="latest"):
   config = run_folder.read_config(workdir)
   model = recipe.make_model(config, 6)
   template = trained.state_template(model, recipe.make_optimizer(config))
-  return fcn.checkpoints.read(workdir / "checkpoints", which, template).state
+  return fcn.runs.checkpoints.read(
+    workdir / "checkpoints", which, template
+  ).state
 
 
 def assert_same_bits(one, other):
@@ -123,7 +125,7 @@ def test_a_run_writes_all_it_promises(finished):
   assert summary["last"]["step"] == STEPS
   assert summary["versions"]["jax"] == jax.__version__
   assert "| star |" in (finished / "table.md").read_text()
-  [start] = fcn.writers.read_json_lines(finished / "starts.jsonl")
+  [start] = fcn.runs.records.read_json_lines(finished / "starts.jsonl")
   assert start["options"] == json.loads((finished / "config.json").read_text())
   assert start["device"] == "4 x cpu"
 
@@ -135,7 +137,7 @@ def test_options_are_read_back_as_they_were(finished, prepared_dir):
   assert config.prepared_dir == prepared_dir
   for _, preset in train_presets.PRESETS.values():
     (finished / "presets").mkdir(exist_ok=True)
-    fcn.writers.write_json(
+    fcn.runs.records.write_json(
       finished / "presets" / "config.json", run_folder.as_json(preset)
     )
     assert run_folder.read_config(finished / "presets") == preset
@@ -168,7 +170,7 @@ def test_the_best_checkpoint_has_the_score_of_its_averaged_parameters(
   rows = {row["step"]: row for row in rows_of(finished, "evaluation")}
   best = max(rows, key=lambda step: (rows[step]["mean_iu"], step))
   assert network.step == best
-  average = fcn.optimizers.average_of(state_of(finished, best)["opt_state"])
+  average = fcn.optimizers.ema_of(state_of(finished, best)["opt_state"])
   assert_same_bits(network.variables["params"], average)
   source = fcn.data.load(
     "shapes/tiny", split="validation", prepared_dir=prepared_dir
@@ -189,7 +191,7 @@ def test_the_best_checkpoint_has_the_score_of_its_averaged_parameters(
 
 def test_the_averaged_parameters_are_what_is_validated():
   params, average = {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}
-  optimizer = fcn.optimizers.with_average(optax.sgd(0.1), decay=0.9)
+  optimizer = fcn.optimizers.with_ema(optax.sgd(0.1), decay=0.9)
   opt_state = optimizer.init(params)._replace(average=average)
   state = fcn.train.TrainState(jnp.zeros((), jnp.int32), params, {}, opt_state)
   assert_same_bits(train_loop.predicting_state(state).params, average)
@@ -221,7 +223,7 @@ def test_a_signal_saves_and_going_on_changes_no_bit(
 
   def stop():
     file = workdir / run_folder.METRICS_FILE
-    while len(fcn.writers.read_json_lines(file)) < 2:
+    while len(fcn.runs.records.read_json_lines(file)) < 2:
       time.sleep(0.001)
     os.kill(os.getpid(), number)
 
@@ -332,7 +334,7 @@ def test_another_net_begins_with_a_trained_ones_parameters(finished):
   assert not np.any(state.params["score_fr"]["kernel"])
   assert "left over in the source (2): params/score_pool3/bias" in said
   assert "of another shape in the source (4): params/score_fr/bias" in said
-  assert_same_bits(fcn.optimizers.average_of(state.opt_state), state.params)
+  assert_same_bits(fcn.optimizers.ema_of(state.opt_state), state.params)
 
 
 # What is refused.
@@ -347,7 +349,7 @@ def test_another_net_begins_with_a_trained_ones_parameters(finished):
     (["--num-devices=3"], "3 devices cannot share a batch of 4"),
     (["--num-devices=9"], "num_devices is 9, but there are 4"),
     (["--rate=0.5"], "rate is 0.5; it must be 1 with the sampler whole_image"),
-    (["--average-decay=1"], "average_decay is 1.0; it must be"),
+    (["--ema-decay=1"], "ema_decay is 1.0; it must be"),
     (
       ["--crop-size=None", "--sampler=hardest"],
       "hardest keeps a number of pixels",
@@ -509,7 +511,7 @@ def test_every_preset_is_in_order():
     model = recipe.make_model(preset, 21)
     optimizer = recipe.make_optimizer(preset)
     template = trained.state_template(model, optimizer)
-    assert fcn.checkpoints.num_bytes(template["params"]) > 1e5
+    assert fcn.runs.checkpoints.num_bytes(template["params"]) > 1e5
     assert recipe.learning_rate(preset)(preset.warmup_steps) == pytest.approx(
       preset.learning_rate
     )
@@ -553,7 +555,7 @@ def test_accumulated_gradients_make_one_update_of_their_clipped_mean():
     learning_rate=0.5,
     clip_norm=1.0,
     accumulate=2,
-    average_decay=0.0,
+    ema_decay=0.0,
   )
   optimizer = recipe.make_optimizer(config)
   params = {"kernel": jnp.zeros((1, 2))}
@@ -565,7 +567,7 @@ def test_accumulated_gradients_make_one_update_of_their_clipped_mean():
     params = optax.apply_updates(params, updates)
   # The mean is (3, 4), of norm 5.
   np.testing.assert_allclose(params["kernel"], [[-0.3, -0.4]], rtol=1e-6)
-  average = fcn.optimizers.average_of(state)
+  average = fcn.optimizers.ema_of(state)
   np.testing.assert_allclose(average["kernel"], params["kernel"], rtol=1e-6)
 
 

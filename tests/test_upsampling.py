@@ -132,22 +132,22 @@ def test_a_linear_ramp_stays_one(offset, edge):
 
 
 @pytest.fixture(scope="module")
-def caffe_trunk():
-  trunk = []
+def caffe_backbone():
+  backbone = []
   for block, depth in enumerate((2, 2, 3, 3, 3), start=1):
     for i in range(depth):
       padding = 100 if block == 1 and i == 0 else 1
-      trunk.append(geometry.Layer(f"conv{block}_{i}", 3, padding=padding))
-    trunk.append(geometry.Layer(f"pool{block}", 2, 2, ceil_mode=True))
-  return (*trunk, geometry.Layer("fc6", 7))
+      backbone.append(geometry.Layer(f"conv{block}_{i}", 3, padding=padding))
+    backbone.append(geometry.Layer(f"pool{block}", 2, 2, ceil_mode=True))
+  return (*backbone, geometry.Layer("fc6", 7))
 
 
 @pytest.mark.parametrize("image_size", [(64, 40), (1, 77), (33, 100)])
 @pytest.mark.parametrize("stride", [16, 8])
 def test_skips_are_cropped_and_added_as_in_caffe(
-  caffe_trunk, stride, image_size
+  caffe_backbone, stride, image_size
 ):
-  chain = geometry.fcn_chain(caffe_trunk, stride)
+  chain = geometry.fcn_chain(caffe_backbone, stride)
 
   def blob(layers, seed):
     grid = geometry.grid(layers)

@@ -9,9 +9,9 @@ import pytest
 import torch_files
 
 import fcn_jax as fcn
-from fcn_jax.weights import surgery
+from fcn_jax.pretrained import transplanting
 
-TORCHVISION = fcn.models.pixels.TORCHVISION
+TORCHVISION = fcn.models.input_normalization.TORCHVISION
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def caffemodel(path, model, **options):
 
 def state_dict(path, model, *, legacy=False):
   variables = narrow.random_variables(model)
-  arrays = fcn.weights.torchvision.state_dict(model, variables)
+  arrays = fcn.pretrained.torchvision_names.state_dict(model, variables)
   torch_files.save(path, arrays, legacy=legacy)
   return variables
 
@@ -51,17 +51,17 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize("v1", [False, True])
 def test_a_caffemodel_is_loaded_whole(tmp_path, v1):
   expected = caffemodel(tmp_path / "net.caffemodel", vgg(), v1=v1)
-  found, report = fcn.weights.load(tmp_path / "net.caffemodel", vgg())
+  found, report = fcn.pretrained.load(tmp_path / "net.caffemodel", vgg())
   assert_equal(found, expected)
   assert len(report.copied) == len(jax.tree.leaves(expected))
-  assert report == surgery.Report(copied=report.copied)
+  assert report == transplanting.Report(copied=report.copied)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_state_dict_is_loaded_whole(tmp_path, legacy):
   model = fcn.models.FCNResNet(21, auxiliary=True)
   expected = state_dict(tmp_path / "net.pth", model, legacy=legacy)
-  found, report = fcn.weights.load(str(tmp_path / "net.pth"), model)
+  found, report = fcn.pretrained.load(str(tmp_path / "net.pth"), model)
   assert_equal(found, expected)
   counters = sum("var" in name for name in report.copied)
   assert len(report.fixed) == counters and not report.unused
@@ -70,7 +70,7 @@ def test_a_state_dict_is_loaded_whole(tmp_path, legacy):
 def test_loaded_arrays_do_not_change_with_the_file(tmp_path):
   path = tmp_path / "net.caffemodel"
   expected = caffemodel(path, vgg())
-  found, _ = fcn.weights.load(path, vgg())
+  found, _ = fcn.pretrained.load(path, vgg())
   with path.open("r+b") as file:
     file.write(os.urandom(path.stat().st_size))
   assert_equal(found, expected)
@@ -78,10 +78,10 @@ def test_loaded_arrays_do_not_change_with_the_file(tmp_path):
 
 def test_files_are_known_by_their_content_not_their_name(tmp_path):
   caffemodel(tmp_path / "net.pth", vgg())
-  assert fcn.weights.load(tmp_path / "net.pth", vgg())[1].copied
+  assert fcn.pretrained.load(tmp_path / "net.pth", vgg())[1].copied
   model = vgg(inputs=TORCHVISION)
   state_dict(tmp_path / "net.caffemodel", model)
-  assert fcn.weights.load(tmp_path / "net.caffemodel", model)[1].copied
+  assert fcn.pretrained.load(tmp_path / "net.caffemodel", model)[1].copied
 
 
 def test_a_classifier_begins_an_fcn_only_if_that_is_asked_for(tmp_path):
@@ -91,9 +91,9 @@ def test_a_classifier_begins_an_fcn_only_if_that_is_asked_for(tmp_path):
   expected = caffemodel(path, classifier, dense=("fc6", "fc7", "score_fr"))
   model = vgg(21, stride=8)
   with pytest.raises(ValueError, match="score_pool4/kernel.*partial") as error:
-    fcn.weights.load(path, model)
+    fcn.pretrained.load(path, model)
   one_paragraph(error)
-  found, report = fcn.weights.load(path, model, partial=True)
+  found, report = fcn.pretrained.load(path, model, partial=True)
   for name in ("conv1_1", "conv5_3", "fc6", "fc7"):
     assert_equal(found["params"][name], expected["params"][name])
   assert report.converted == ("params/fc6/kernel", "params/fc7/kernel")
@@ -103,16 +103,16 @@ def test_a_classifier_begins_an_fcn_only_if_that_is_asked_for(tmp_path):
   }
   assert not any(map(np.any, jax.tree.leaves(found["params"]["score_fr"])))
   named = [name for group in report[:5] for name in group]
-  assert sorted(named) == sorted(name for name, _ in surgery.named(found))
+  assert sorted(named) == sorted(name for name, _ in transplanting.named(found))
 
 
 def test_more_classes_keep_the_old_ones_first(tmp_path):
   path = tmp_path / "net.caffemodel"
   expected = caffemodel(path, vgg(21))
   with pytest.raises(ValueError, match="with fewer classes .* there") as error:
-    fcn.weights.load(path, vgg(33))
+    fcn.pretrained.load(path, vgg(33))
   one_paragraph(error)
-  found, report = fcn.weights.load(path, vgg(33), partial=True)
+  found, report = fcn.pretrained.load(path, vgg(33), partial=True)
   assert len(report.extended) == 6
   for name in ("score_fr", "score_pool4", "score_pool3"):
     for kind in ("kernel", "bias"):
@@ -121,14 +121,16 @@ def test_more_classes_keep_the_old_ones_first(tmp_path):
       np.testing.assert_array_equal(array[..., :21], old)
       assert not array[..., 21:].any()
   with pytest.raises(ValueError, match="number of classes there: .*score_fr"):
-    fcn.weights.load(path, vgg(3))
+    fcn.pretrained.load(path, vgg(3))
 
 
 def test_a_depth_channel_begins_as_the_mean_of_the_colours(tmp_path):
   path = tmp_path / "net.caffemodel"
   expected = caffemodel(path, vgg(40, stride=32))
-  model = vgg(40, stride=32, inputs=fcn.models.pixels.NYUD_COLOR_DEPTH)
-  found, report = fcn.weights.load(path, model, partial=True)
+  model = vgg(
+    40, stride=32, inputs=fcn.models.input_normalization.NYUD_COLOR_DEPTH
+  )
+  found, report = fcn.pretrained.load(path, model, partial=True)
   kernel = np.asarray(found["params"]["conv1_1"]["kernel"])
   colours = expected["params"]["conv1_1"]["kernel"]
   np.testing.assert_array_equal(kernel[:, :, :3], colours)
@@ -139,7 +141,7 @@ def test_a_depth_channel_begins_as_the_mean_of_the_colours(tmp_path):
 def test_a_finer_net_begins_with_a_coarser_one(tmp_path):
   path = tmp_path / "fcn32s.caffemodel"
   caffemodel(path, vgg(21, stride=32))
-  _, report = fcn.weights.load(path, vgg(21, stride=16), partial=True)
+  _, report = fcn.pretrained.load(path, vgg(21, stride=16), partial=True)
   assert report.kept == (
     "params/score_pool4/bias",
     "params/score_pool4/kernel",
@@ -151,27 +153,27 @@ def test_another_architecture_is_refused(tmp_path):
   deeper = tmp_path / "vgg19.caffemodel"
   caffemodel(deeper, vgg(backbone="vgg19"))
   with pytest.raises(ValueError, match="left over in the file: conv3_4/0"):
-    fcn.weights.load(deeper, vgg())
+    fcn.pretrained.load(deeper, vgg())
   other = tmp_path / "alexnet.caffemodel"
   caffemodel(other, vgg(backbone="caffenet", stride=32))
   for model in (vgg(), vgg(inputs=TORCHVISION)):
     with pytest.raises(ValueError) as error:
-      fcn.weights.load(other, model)
+      fcn.pretrained.load(other, model)
     one_paragraph(error)
   torch = tmp_path / "vgg19.pth"
   state_dict(torch, vgg(backbone="vgg19", inputs=TORCHVISION))
   with pytest.raises(ValueError, match="torchvision's vgg19") as error:
-    fcn.weights.load(torch, vgg(inputs=TORCHVISION))
+    fcn.pretrained.load(torch, vgg(inputs=TORCHVISION))
   one_paragraph(error)
 
 
 def test_pixels_of_other_weights_are_refused(tmp_path):
   caffemodel(tmp_path / "net.caffemodel", vgg())
   with pytest.raises(ValueError, match=r"pixels\.CAFFE"):
-    fcn.weights.load(tmp_path / "net.caffemodel", vgg(inputs=TORCHVISION))
+    fcn.pretrained.load(tmp_path / "net.caffemodel", vgg(inputs=TORCHVISION))
   state_dict(tmp_path / "net.pth", vgg(inputs=TORCHVISION))
   with pytest.raises(ValueError, match=r"pixels\.TORCHVISION"):
-    fcn.weights.load(tmp_path / "net.pth", vgg())
+    fcn.pretrained.load(tmp_path / "net.pth", vgg())
 
 
 def test_an_auxiliary_head_is_named_if_the_network_has_none(tmp_path):
@@ -179,8 +181,8 @@ def test_an_auxiliary_head_is_named_if_the_network_has_none(tmp_path):
   state_dict(path, fcn.models.FCNResNet(21, auxiliary=True))
   model = fcn.models.FCNResNet(21)
   with pytest.raises(ValueError, match="left over .* aux_classifier.0.weight"):
-    fcn.weights.load(path, model)
-  _, report = fcn.weights.load(path, model, partial=True)
+    fcn.pretrained.load(path, model)
+  _, report = fcn.pretrained.load(path, model, partial=True)
   assert all(name.startswith("aux_classifier.") for name in report.unused)
 
 
@@ -197,7 +199,7 @@ def test_a_truncated_file_is_refused_in_one_paragraph(tmp_path, kind):
   for share in (0.0, 0.01, 0.5, 0.99):
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ValueError) as error:
-      fcn.weights.load(path, model)
+      fcn.pretrained.load(path, model)
     assert str(path) in one_paragraph(error)
 
 
@@ -215,7 +217,7 @@ def test_a_pickle_that_runs_code_is_refused_and_did_not_run(tmp_path, legacy):
   content = {"features.0.weight": np.ones(3, np.float32), "x": Evil(marker)}
   torch_files.save(path, content, legacy=legacy)
   with pytest.raises(ValueError, match="system") as error:
-    fcn.weights.load(path, vgg(inputs=TORCHVISION))
+    fcn.pretrained.load(path, vgg(inputs=TORCHVISION))
   one_paragraph(error)
   assert not marker.exists()
 
@@ -223,18 +225,18 @@ def test_a_pickle_that_runs_code_is_refused_and_did_not_run(tmp_path, legacy):
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 3)])
 def test_arrays_of_other_ranks_are_named(tmp_path, shape):
   path, model = tmp_path / "net.pth", vgg(inputs=TORCHVISION)
-  arrays = fcn.weights.torchvision.state_dict(
+  arrays = fcn.pretrained.torchvision_names.state_dict(
     model, narrow.random_variables(model)
   )
   for name in ("features.0.weight", "features.0.bias"):
     arrays[name] = np.zeros(shape, np.float32)
   torch_files.save(path, arrays)
   with pytest.raises(ValueError, match="conv1_1/kernel.*conv1_1/bias") as error:
-    fcn.weights.load(path, model)
+    fcn.pretrained.load(path, model)
   one_paragraph(error)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
   with pytest.raises(ValueError, match="nothing.pth") as error:
-    fcn.weights.load(tmp_path / "nothing.pth", vgg(inputs=TORCHVISION))
+    fcn.pretrained.load(tmp_path / "nothing.pth", vgg(inputs=TORCHVISION))
   one_paragraph(error)

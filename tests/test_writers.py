@@ -10,20 +10,20 @@ import PIL.Image
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from fcn_jax import writers
+from fcn_jax.runs import records
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
   path = tmp_path / "metrics.jsonl"
   rows = [{"step": 1, "loss": 0.5, "arm": "50 % é"}, {"list": [1, [2.5]]}]
   for row in rows:
-    writers.append_json_line(path, row)
-  assert writers.read_json_lines(path) == rows
+    records.append_json_line(path, row)
+  assert records.read_json_lines(path) == rows
   assert len(path.read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_a_file_that_is_not_there_has_no_rows(tmp_path):
-  assert writers.read_json_lines(tmp_path / "metrics.jsonl") == []
+  assert records.read_json_lines(tmp_path / "metrics.jsonl") == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), np.float64("nan"), np.inf])
@@ -31,42 +31,42 @@ def test_what_json_has_no_number_for_is_null(tmp_path, value):
   path = tmp_path / "metrics.jsonl"
   row = {"loss": value, "iu": [0.5, value], "nested": {"x": (value,)}}
   expected = {"loss": None, "iu": [0.5, None], "nested": {"x": [None]}}
-  writers.append_json_line(path, row)
-  assert writers.read_json_lines(path) == [expected]
-  writers.write_json(tmp_path / "summary.json", row)
+  records.append_json_line(path, row)
+  assert records.read_json_lines(path) == [expected]
+  records.write_json(tmp_path / "summary.json", row)
   assert json.loads((tmp_path / "summary.json").read_text()) == expected
 
 
 @pytest.mark.parametrize("cut", ['{"step": 2, "lo', '{"step": 2}', '{"a": "é'])
 def test_a_cut_off_last_line_is_left_out_and_written_over(tmp_path, cut):
   path = tmp_path / "metrics.jsonl"
-  writers.append_json_line(path, {"step": 1})
+  records.append_json_line(path, {"step": 1})
   with path.open("ab") as file:
     file.write(cut.encode())
-  assert writers.read_json_lines(path) == [{"step": 1}]
-  writers.append_json_line(path, {"step": 2})
-  assert writers.read_json_lines(path) == [{"step": 1}, {"step": 2}]
+  assert records.read_json_lines(path) == [{"step": 1}]
+  records.append_json_line(path, {"step": 2})
+  assert records.read_json_lines(path) == [{"step": 1}, {"step": 2}]
 
 
 def test_a_file_of_nothing_but_a_cut_off_line_starts_anew(tmp_path):
   path = tmp_path / "metrics.jsonl"
   path.write_text('{"st')
-  writers.append_json_line(path, {"step": 1})
-  assert writers.read_json_lines(path) == [{"step": 1}]
+  records.append_json_line(path, {"step": 1})
+  assert records.read_json_lines(path) == [{"step": 1}]
 
 
 def test_another_damaged_line_is_an_error_that_names_it(tmp_path):
   path = tmp_path / "metrics.jsonl"
   path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
   with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
-    writers.read_json_lines(path)
+    records.read_json_lines(path)
 
 
 def test_a_json_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   path = tmp_path / "summary.json"
-  writers.write_json(path, {"a": 1})
+  records.write_json(path, {"a": 1})
   with pytest.raises(TypeError):
-    writers.write_json(path, {"a": object()})
+    records.write_json(path, {"a": object()})
   assert json.loads(path.read_text()) == {"a": 1}
 
   def crash(*_):
@@ -75,9 +75,9 @@ def test_a_json_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-      writers.write_json(path, {"a": 2})
+      records.write_json(path, {"a": 2})
   assert json.loads(path.read_text()) == {"a": 1}
-  writers.write_json(path, {"a": 3})
+  records.write_json(path, {"a": 3})
   assert json.loads(path.read_text()) == {"a": 3}
   assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
 
@@ -96,7 +96,7 @@ def points(accumulator, name):
 
 def test_tensorboard_reads_back_numbers_pictures_and_texts(tmp_path):
   image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-  with writers.TensorBoard(tmp_path / "new" / "folder") as board:
+  with records.TensorBoard(tmp_path / "new" / "folder") as board:
     board.text(0, "options", "**é** | b")
     board.scalars(10, {"loss": 1.5, "validation/mean_iu": np.float32(0.25)})
     board.scalars(20, {"loss": float("nan")})
@@ -114,14 +114,14 @@ def test_tensorboard_reads_back_numbers_pictures_and_texts(tmp_path):
 
 
 def test_what_was_written_is_on_disk_after_a_flush(tmp_path):
-  with writers.TensorBoard(tmp_path) as board:
+  with records.TensorBoard(tmp_path) as board:
     board.scalars(1, {"loss": 1.0})
     board.flush()
     assert points(read_events(tmp_path), "loss") == [(1, 1.0)]
 
 
 def test_a_resumed_run_hides_later_steps_and_deletes_nothing(tmp_path):
-  with writers.TensorBoard(tmp_path) as board:
+  with records.TensorBoard(tmp_path) as board:
     board.text(0, "options", "as given")
     for step in (1, 2, 3):
       board.scalars(step, {"loss": float(step)})
@@ -129,7 +129,7 @@ def test_a_resumed_run_hides_later_steps_and_deletes_nothing(tmp_path):
   before = first.read_bytes()
   # In the same second, and with a record cut off by a crash before.
   first.write_bytes(before[:-3])
-  with writers.TensorBoard(tmp_path, resumed_step=1) as board:
+  with records.TensorBoard(tmp_path, resumed_step=1) as board:
     board.scalars(2, {"loss": 20.0})
   events = read_events(tmp_path)
   assert points(events, "loss") == [(1, 1.0), (2, 20.0)]
@@ -139,7 +139,7 @@ def test_a_resumed_run_hides_later_steps_and_deletes_nothing(tmp_path):
 
 
 def test_pictures_of_another_type_are_refused(tmp_path):
-  with writers.TensorBoard(tmp_path) as board:
+  with records.TensorBoard(tmp_path) as board:
     with pytest.raises(AssertionError):
       board.image(1, "image", np.zeros((4, 4, 3)))
     with pytest.raises(AssertionError):
@@ -152,7 +152,7 @@ def test_a_full_disk_is_an_error_of_who_writes(tmp_path):
   with (
     open("/dev/full", "wb") as full,
     pytest.raises(OSError, match="No space left"),
-    writers.TensorBoard(tmp_path) as board,
+    records.TensorBoard(tmp_path) as board,
   ):
     os.dup2(full.fileno(), board._file._writer.fileno())
     board.scalars(1, {"loss": 1.0})
@@ -161,7 +161,7 @@ def test_a_full_disk_is_an_error_of_who_writes(tmp_path):
 
 def test_options_become_a_table(tmp_path):
   options = {"steps": 5, "note": "a|b\nc", "data": {"name": "shapes"}}
-  assert writers.markdown_table(options) == (
+  assert records.markdown_table(options) == (
     "| name | value |\n| --- | --- |\n"
     "| steps | 5 |\n| note | a\\|b c |\n| data.name | shapes |\n"
   )

@@ -142,7 +142,7 @@ def contestants(
     ("fcn_jax, threads", count, 0),
     ("fcn_jax, processes", 1, count),
   ):
-    batches = fcn.data.pipeline.train_batches(
+    batches = fcn.data.train_batches(
       picture_files.Source(pairs),
       batch_size=options.batch_size,
       crop_size=augmentation["crop_size"],

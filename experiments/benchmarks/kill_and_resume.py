@@ -63,7 +63,7 @@ def command_of(options: Options, workdir: pathlib.Path) -> list[str]:
     "log_every": 1,
     "save_every": options.save_every,
     "validate_every": 20,
-    "average_decay": 0.9,
+    "ema_decay": 0.9,
     "sampler": "bernoulli",
     "rate": 0.5,
   }
@@ -103,9 +103,9 @@ def killed_at(
     The step of the newest row when it was killed; None if it ended before.
   """
   file = workdir / run_folder.METRICS_FILE
-  before = len(fcn.writers.read_json_lines(file))
+  before = len(fcn.runs.records.read_json_lines(file))
   # From the first row of this start on, when it trains and saves.
-  while len(fcn.writers.read_json_lines(file)) <= before + 1:
+  while len(fcn.runs.records.read_json_lines(file)) <= before + 1:
     if process.poll() is not None:
       finish(process)
       return None
@@ -115,13 +115,13 @@ def killed_at(
   process.communicate()
   if process.returncode == 0:
     return None
-  rows = fcn.writers.read_json_lines(file)
+  rows = fcn.runs.records.read_json_lines(file)
   return max(row["step"] for row in rows)
 
 
 def losses_of(workdir: pathlib.Path) -> dict[int, float]:
   """The loss of each step, as if the run had never been cut off."""
-  rows = fcn.writers.read_json_lines(workdir / run_folder.METRICS_FILE)
+  rows = fcn.runs.records.read_json_lines(workdir / run_folder.METRICS_FILE)
   return {
     row["step"]: row["loss"]
     for row in run_folder.effective_rows(rows)
@@ -133,10 +133,10 @@ def final_state(workdir: pathlib.Path) -> dict[str, Any]:
   """All arrays of the newest checkpoint."""
   config = run_folder.read_config(workdir)
   folder = workdir / run_folder.CHECKPOINTS
-  _, metadata, _ = fcn.checkpoints.read_metadata(folder, "latest")
+  _, metadata, _ = fcn.runs.checkpoints.read_metadata(folder, "latest")
   model = recipe.make_model(config, len(metadata["classes"]["names"]))
   template = trained.state_template(model, recipe.make_optimizer(config))
-  return fcn.checkpoints.read(folder, "latest", template).state
+  return fcn.runs.checkpoints.read(folder, "latest", template).state
 
 
 def differing_arrays(one: Any, other: Any) -> int:
@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
       break
     print(f"kill {number} ({options.signal}): after the row of step {step}")
   finish(start(options, killed))
-  starts = fcn.writers.read_json_lines(killed / run_folder.STARTS_FILE)
+  starts = fcn.runs.records.read_json_lines(killed / run_folder.STARTS_FILE)
   print("went on from steps", *(row["from_step"] for row in starts))
   same_losses = losses_of(alone) == losses_of(killed)
   differing = differing_arrays(final_state(alone), final_state(killed))

@@ -5,7 +5,7 @@
 
 The loss begins at the coarse score map. "logits" interpolates it at every
 pixel, as everyone does, and multiplies by the mask; "strips" never holds more
-than a strip of logits; "sampled" interpolates at the sampled pixels only. All
+than a strip of logits; "pixels" interpolates at the sampled pixels only. All
 give the same loss and gradient. Value and gradient are timed, drawing the mask
 and listing its pixels included. The forms take turns in one process; the
 figures to look at are the ratios. Memory is what the compiled program needs
@@ -32,7 +32,7 @@ import tyro
 
 import fcn_jax as fcn
 
-FORMS = ("logits", "strips", "sampled")
+FORMS = ("logits", "strips", "pixels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def time_losses(options: Options) -> list[dict[str, Any]]:
     key = jax.random.key(0)
     functions, megabytes = {}, {}
     for form in FORMS:
-      if form == "sampled" and rate == 1:
+      if form == "pixels" and rate == 1:
         continue
       compiled = (
         loss_function(form, score_map, labels, rate)
@@ -175,23 +175,23 @@ def time_train_steps(options: Options) -> list[dict[str, Any]]:
     state = fcn.train.create_state(key, model, optimizer)
     for rate in tqdm.tqdm(options.train_rates, desc=backbone, disable=None):
       functions, megabytes = {}, {}
-      for path in ("logits", "auto"):
+      for form in ("logits", "auto"):
         sampler = fcn.sampling.whole_image
         if rate < 1:
           sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
         step = fcn.train.make_train_step(
-          model, optimizer, sampler=sampler, path=path
+          model, optimizer, sampler=sampler, form=form
         )
         compiled = step.lower(state, batch, key).compile()
         memory = compiled.memory_analysis()
-        megabytes[path] = memory.temp_size_in_bytes / 1e6
+        megabytes[form] = memory.temp_size_in_bytes / 1e6
 
         def run(compiled=compiled, batch=batch, key=key):
           nonlocal state
           state, metrics = compiled(state, batch, key)
           return metrics
 
-        functions[path] = run
+        functions[form] = run
       rows.append(
         {
           "case": f"{backbone}, {batch_size} of {size}x{size}",

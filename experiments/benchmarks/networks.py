@@ -66,23 +66,25 @@ def released_rows() -> list[Row]:
 
 def classifier_rows() -> list[Row]:
   """FCNs on classifiers, to be trained, and torchvision's own."""
-  pixels = fcn.models.pixels
+  pixels = fcn.models.input_normalization
   rows = [
     Row(
       "FCN-32s, googlenet",
       functools.partial(
         fcn.models.FCN, 21, backbone="googlenet", stride=32, padding="caffe"
       ),
-      "bvlc_googlenet (trunk)",
+      "bvlc_googlenet (backbone)",
       "42.5 VOC11 val (Table 1)",
     )
   ]
-  for name, backbone in fcn.weights.torchvision.CLASSIFIERS.items():
+  for name, backbone in fcn.pretrained.torchvision_names.CLASSIFIERS.items():
     inputs = pixels.INCEPTION if name == "googlenet" else pixels.TORCHVISION
     make = functools.partial(
       fcn.models.FCN, 21, backbone=backbone, stride=8, inputs=inputs
     )
-    rows.append(Row(f"FCN-8s, {backbone}", make, f"torchvision {name} (trunk)"))
+    rows.append(
+      Row(f"FCN-8s, {backbone}", make, f"torchvision {name} (backbone)")
+    )
   for number, score in ((50, "60.5"), (101, "63.7")):
     make = functools.partial(
       fcn.models.FCNResNet, 21, backbone=f"resnet{number}", auxiliary=True

@@ -79,7 +79,7 @@ class Source:
   def __getitem__(self, index: int) -> fcn.data.Example:
     picture, mask = self._pairs[index]
     return fcn.data.Example(
-      image=fcn.data.files.decode_picture(picture.read_bytes()),
-      label=fcn.data.files.decode_mask(mask.read_bytes()),
+      image=fcn.data.files.decoding.decode_picture(picture.read_bytes()),
+      label=fcn.data.files.decoding.decode_mask(mask.read_bytes()),
       name=picture.name,
     )

@@ -31,7 +31,7 @@ def random_scale_and_crop(
   height, width = size
   border = (0, 0, max(0, width - scaled[0]), max(0, height - scaled[1]))
   if any(border):
-    fill = fcn.data.transforms.FILL
+    fill = fcn.data.pipeline.transforms.FILL
     image = ImageOps.expand(image, border, fill=fill)
     mask = ImageOps.expand(mask, border, fill=fcn.types.IGNORE_LABEL)
   top = int(generator.integers(image.height - height + 1))

@@ -9,8 +9,8 @@ import pillow_transforms
 from PIL import Image
 
 import fcn_jax as fcn
-from fcn_jax.data import batching
-from fcn_jax.data import photometric
+from fcn_jax.data.pipeline import batching
+from fcn_jax.data.pipeline import photometric
 
 try:
   import torch_loaders
@@ -42,13 +42,13 @@ def of_fcn_jax(
   batch_size: int,
 ) -> dict[str, Stage]:
   """The stages of `fcn_jax.data`; each gets what the one before makes."""
-  transforms = fcn.data.transforms
+  transforms = fcn.data.pipeline.transforms
 
   def picture(_, pair):
-    return fcn.data.files.decode_picture(pair[0].read_bytes())
+    return fcn.data.files.decoding.decode_picture(pair[0].read_bytes())
 
   def mask(_, pair):
-    return fcn.data.files.decode_mask(pair[1].read_bytes())
+    return fcn.data.files.decoding.decode_mask(pair[1].read_bytes())
 
   def crop(generator, pair):
     factor = generator.uniform(*scale_range)
@@ -57,7 +57,7 @@ def of_fcn_jax(
     )
 
   def batch(_, crops):
-    return batching.stack(crops, size=crop_size, with_sizes=False)
+    return batching.stack(crops, size=crop_size, with_valid_sizes=False)
 
   wholes = [(picture(None, pair), mask(None, pair)) for pair in pairs]
   crops = _each(crop, wholes)

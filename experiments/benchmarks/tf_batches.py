@@ -36,7 +36,7 @@ def batches(
     label = tf.image.resize(label, size, method="nearest")
     padding = tf.maximum(tf.constant(crop_size) - size, 0)
     border = [[0, padding[0]], [0, padding[1]], [0, 0]]
-    fill = tf.constant(fcn.data.transforms.FILL, tf.float32)
+    fill = tf.constant(fcn.data.pipeline.transforms.FILL, tf.float32)
     image = tf.pad(image - fill, border) + fill
     label = tf.pad(label, border, constant_values=fcn.types.IGNORE_LABEL)
     both = tf.concat([image, tf.cast(label, tf.float32)], axis=-1)

@@ -37,7 +37,7 @@ class Options:
   """What to measure."""
 
   backbone: Literal["vgg16", "vgg_small"] = "vgg_small"
-  """Trunk of the network."""
+  """Backbone of the network."""
   strides: tuple[int, ...] = (32, 16, 8)
   """Strides to compare at."""
   paddings: tuple[Literal["same", "caffe"], ...] = ("same", "caffe")
@@ -115,14 +115,14 @@ def whole_logits(model, variables, image):
 
 @functools.partial(jax.jit, static_argnums=0)
 def tile_logits(model, variables, images, sizes):
-  score_map = model.apply(variables, images, train=False, sizes=sizes)
+  score_map = model.apply(variables, images, train=False, valid_sizes=sizes)
   return fcn.upsampling.to_pixels(score_map)[0]
 
 
 def largest_difference(options: Options, network, image, whole, margin):
   """Of the logits in all tiles from those of the whole picture."""
   model, variables = network
-  plan = fcn.inference.plans.Plan.make(
+  plan = fcn.inference.tiling_plan.Plan.make(
     model, image, tile_size=options.compared_tile_size, margin=margin
   )
   height, width = options.compared

@@ -87,16 +87,20 @@ class OursDataset(torch.utils.data.Dataset):
   def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = np.random.default_rng()
     example = self._source[index]
-    image, label = fcn.data.transforms.random_crop(
+    image, label = fcn.data.pipeline.transforms.random_crop(
       generator,
       example.image,
       example.label,
       size=self._crop_size,
       factor=generator.uniform(*self._scale_range),
     )
-    image = fcn.data.photometric.color_jitter(generator, image, **self._jitter)
-    pair = fcn.data.transforms.random_flip(generator, image, label)
-    image, label = fcn.data.transforms.pad_to(*pair, size=self._crop_size)
+    image = fcn.data.pipeline.photometric.color_jitter(
+      generator, image, **self._jitter
+    )
+    pair = fcn.data.pipeline.transforms.random_flip(generator, image, label)
+    image, label = fcn.data.pipeline.transforms.pad_to(
+      *pair, size=self._crop_size
+    )
     # PyTorch takes no mirrored views.
     label = np.ascontiguousarray(label, np.int64)
     return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(

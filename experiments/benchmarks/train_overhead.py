@@ -56,7 +56,7 @@ class Loops:
     self.initial = jax.device_put(state, state_sharding)
 
   def _from_device(self) -> Iterator[fcn.types.Batch]:
-    return fcn.data.device.to_device(
+    return fcn.data.to_device(
       self.batches.starting_at(0), sharding=self.sharding
     )
 
@@ -95,10 +95,10 @@ class Loops:
       run_folder.append_start(config, number=0, from_step=0)
       progress = train_loop.Progress()
       with (
-        fcn.checkpoints.Checkpoints(
+        fcn.runs.checkpoints.Checkpoints(
           config.workdir / run_folder.CHECKPOINTS
         ) as checkpoints,
-        fcn.writers.TensorBoard(
+        fcn.runs.records.TensorBoard(
           config.workdir / run_folder.TENSORBOARD
         ) as board,
         train_loop.StopSignals() as signals,

@@ -59,7 +59,7 @@ class TorchFCN32s(torch.nn.Module):
 
   def __init__(self, num_classes: int):
     super().__init__()
-    architecture = fcn.models.vgg.ARCHITECTURES["vgg16"]
+    architecture = fcn.models.backbones.vgg.ARCHITECTURES["vgg16"]
     layers, channels = [], 3
     for width, depth in zip(
       architecture.widths, architecture.depths, strict=True

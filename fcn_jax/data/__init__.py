@@ -1,39 +1,18 @@
 """Where examples come from: data sets on disk, transforms, the pipeline.
 
     dataset = data.load("shapes", split="train")
-    batches = data.pipeline.train_batches(dataset.source, batch_size=4, ...)
+    batches = data.train_batches(dataset.source, batch_size=4, ...)
 
 Everything here is NumPy on the host, and works without TensorFlow.
+
+- `datasets`: one module for each data set, and loading by name;
+- `files`: bytes to arrays, archives, and checking what people have;
+- `pipeline`: transforms, batches, and batches on the device.
 """
 
-from fcn_jax.data import ade20k
-from fcn_jax.data import archives
-from fcn_jax.data import batching
-from fcn_jax.data import builder
-from fcn_jax.data import camvid
-from fcn_jax.data import checking
-from fcn_jax.data import cityscapes
-from fcn_jax.data import combining
 from fcn_jax.data import datasets
-from fcn_jax.data import device
-from fcn_jax.data import examples
 from fcn_jax.data import files
-from fcn_jax.data import folder
-from fcn_jax.data import listing
-from fcn_jax.data import nyudv2
-from fcn_jax.data import oxford_pets
-from fcn_jax.data import padding
-from fcn_jax.data import palettes
-from fcn_jax.data import pascal_context
-from fcn_jax.data import photometric
 from fcn_jax.data import pipeline
-from fcn_jax.data import prepared
-from fcn_jax.data import resuming
-from fcn_jax.data import shapes
-from fcn_jax.data import sift_flow
-from fcn_jax.data import threads
-from fcn_jax.data import transforms
-from fcn_jax.data import voc2012
 from fcn_jax.data.datasets import FROM_FILES
 from fcn_jax.data.datasets import NAMES
 from fcn_jax.data.datasets import load
@@ -41,41 +20,24 @@ from fcn_jax.data.datasets import opened
 from fcn_jax.data.datasets import splits
 from fcn_jax.data.examples import Dataset
 from fcn_jax.data.examples import Example
+from fcn_jax.data.pipeline import eval_batches
+from fcn_jax.data.pipeline import fingerprint
+from fcn_jax.data.pipeline import to_device
+from fcn_jax.data.pipeline import train_batches
 
 __all__ = [
   "Dataset",
   "Example",
   "FROM_FILES",
   "NAMES",
-  "ade20k",
-  "archives",
-  "batching",
-  "builder",
-  "camvid",
-  "checking",
-  "cityscapes",
-  "combining",
   "datasets",
-  "device",
-  "examples",
+  "eval_batches",
   "files",
-  "folder",
-  "listing",
+  "fingerprint",
   "load",
-  "nyudv2",
   "opened",
-  "oxford_pets",
-  "padding",
-  "palettes",
-  "pascal_context",
-  "photometric",
   "pipeline",
-  "prepared",
-  "resuming",
-  "shapes",
-  "sift_flow",
   "splits",
-  "threads",
-  "transforms",
-  "voc2012",
+  "to_device",
+  "train_batches",
 ]

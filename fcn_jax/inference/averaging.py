@@ -12,7 +12,7 @@ import chex
 import numpy as np
 
 from fcn_jax import models
-from fcn_jax.inference import tiled
+from fcn_jax.inference import tiling
 
 
 def probabilities(
@@ -22,7 +22,7 @@ def probabilities(
   *,
   scales: Sequence[float] = (1.0,),
   flip: bool = False,
-  tile_size: int = tiled.TILE_SIZE,
+  tile_size: int = tiling.TILE_SIZE,
 ) -> np.ndarray:
   """Probabilities of the classes at every pixel of a picture.
 
@@ -43,7 +43,7 @@ def probabilities(
   found = np.empty(
     (*image.shape[:2], models.heads.num_classes(model)), np.float32
   )
-  tiled.predict_tiled(
+  tiling.predict_tiled(
     model,
     variables,
     image,

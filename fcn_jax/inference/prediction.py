@@ -6,10 +6,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from fcn_jax import extents
 from fcn_jax import models
-from fcn_jax import sweeps
 from fcn_jax import types
+from fcn_jax import valid_region
+from fcn_jax.losses import sweeps
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="head")
@@ -17,7 +17,7 @@ def predict(
   model: models.Network,
   variables: chex.ArrayTree,
   images: jax.Array,
-  sizes: jax.Array | None = None,
+  valid_sizes: jax.Array | None = None,
   *,
   head: str | None = None,
 ) -> jax.Array:
@@ -31,8 +31,8 @@ def predict(
     variables: its parameters (and batch statistics), `{"params": ...}`.
     images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size. Other
       channels if the network has others.
-    sizes: [N, 2] int32, height and width of each image inside its array, as
-      in `Batch`; None if the images fill their arrays.
+    valid_sizes: [N, 2] int32, height and width of each image inside its array,
+      as in `Batch`; None if the images fill their arrays.
     head: whose classes, of a network with several heads; None for the main
       one.
 
@@ -44,12 +44,12 @@ def predict(
     ValueError: if the network has no such head.
   """
   score_map = models.heads.predicted_scores(
-    model, variables, images, sizes, head=head
+    model, variables, images, valid_sizes, head=head
   )
   classes = sweeps.map_strips(
     lambda logits: jnp.argmax(logits, axis=1).astype(jnp.int32), score_map
   )
-  if sizes is None:
+  if valid_sizes is None:
     return classes
-  is_inside = extents.inside(sizes, classes.shape[1:])
+  is_inside = valid_region.inside(valid_sizes, classes.shape[1:])
   return jnp.where(is_inside, classes, types.IGNORE_LABEL)

@@ -1,17 +1,14 @@
 """The networks. The only folder that knows Flax."""
 
-from fcn_jax.models import alexnet
-from fcn_jax.models import blocks
+from fcn_jax.models import backbones
 from fcn_jax.models import convolution
 from fcn_jax.models import fcn
 from fcn_jax.models import fcn_resnet
-from fcn_jax.models import googlenet
 from fcn_jax.models import heads
+from fcn_jax.models import input_normalization
 from fcn_jax.models import late_fusion
-from fcn_jax.models import pixels
+from fcn_jax.models import layers
 from fcn_jax.models import released
-from fcn_jax.models import resnet
-from fcn_jax.models import vgg
 from fcn_jax.models.fcn import FCN
 from fcn_jax.models.fcn_resnet import FCNResNet
 from fcn_jax.models.late_fusion import LateFusion
@@ -24,16 +21,13 @@ __all__ = [
   "FCNResNet",
   "LateFusion",
   "Network",
-  "alexnet",
-  "blocks",
+  "backbones",
   "convolution",
   "fcn",
   "fcn_resnet",
-  "googlenet",
   "heads",
+  "input_normalization",
   "late_fusion",
-  "pixels",
+  "layers",
   "released",
-  "resnet",
-  "vgg",
 ]

@@ -36,28 +36,30 @@ def num_classes(heads: Mapping[str, int]) -> None:
 
 
 def images(
-  images: jax.Array, sizes: jax.Array | None, num_channels: int
+  images: jax.Array, valid_sizes: jax.Array | None, num_channels: int
 ) -> jax.Array | None:
-  """Checks shapes, and returns sizes that are inside the images.
+  """Checks shapes, and returns valid_sizes that are inside the images.
 
   Args:
     images: should be [N, H, W, num_channels].
-    sizes: should be [N, 2] int32, or None.
+    valid_sizes: should be [N, 2] int32, or None.
     num_channels: of the network's inputs.
 
   Raises:
-    ValueError: if the images or sizes have another shape.
+    ValueError: if the images or valid_sizes have another shape.
   """
   if images.ndim != 4 or images.shape[-1] != num_channels:
     raise ValueError(
       f"images have shape {images.shape}; they must be [N, H, W, "
       f"{num_channels}]. For a single image, give image[None]."
     )
-  if sizes is None:
+  if valid_sizes is None:
     return None
-  if sizes.shape != (images.shape[0], 2):
+  if valid_sizes.shape != (images.shape[0], 2):
     raise ValueError(
-      f"sizes have shape {sizes.shape}; they must be [N, 2], a height and "
-      f"a width for each of the {images.shape[0]} images."
+      f"valid_sizes have shape {valid_sizes.shape}; they must be [N, 2], a "
+      f"height and a width for each of the {images.shape[0]} images."
     )
-  return jnp.clip(sizes, 1, jnp.array([images.shape[1:3]], sizes.dtype))
+  return jnp.clip(
+    valid_sizes, 1, jnp.array([images.shape[1:3]], valid_sizes.dtype)
+  )

@@ -1,4 +1,4 @@
-"""Fully convolutional networks: a trunk, scores, and skips that refine them."""
+"""Fully convolutional networks: a backbone, scores, and skips to refine them."""
 
 import functools
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ import jax.numpy as jnp
 from fcn_jax import geometry
 from fcn_jax import types
 from fcn_jax import upsampling
-from fcn_jax.models import alexnet
-from fcn_jax.models import blocks
 from fcn_jax.models import checks
-from fcn_jax.models import googlenet
-from fcn_jax.models import pixels
-from fcn_jax.models import resnet
-from fcn_jax.models import vgg
+from fcn_jax.models import input_normalization
+from fcn_jax.models import layers
+from fcn_jax.models.backbones import alexnet
+from fcn_jax.models.backbones import googlenet
+from fcn_jax.models.backbones import resnet
+from fcn_jax.models.backbones import vgg
 
 # Scales of pool4 and pool3 that let an 8-stride net be trained in one go
 # (PAMI 2017, section 4.3, "at-once").
 AT_ONCE_SCALES = (0.01, 0.0001)
 
-# Each has the architectures, layer lists and trunk of one kind of backbone.
+# Each has the architectures, layer lists and backbone of one kind of backbone.
 _FILES = (vgg, alexnet, googlenet, resnet)
 
 
@@ -48,7 +48,7 @@ class FCN(nn.Module):
     num_classes: classes to score, C; or those of each head, by its name, for
       a network with several heads (section 5 of CVPR 2015, SIFT Flow). The
       first head is the main one.
-    backbone: trunk, one of `backbones()`.
+    backbone: backbone, one of `backbones()`.
     stride: of the score map: 32, 16 or 8.
     padding: "same"; "caffe" or "torchvision" for the geometry of the networks
       that weights are from, see `blocks.Padding`.
@@ -68,12 +68,12 @@ class FCN(nn.Module):
   num_classes: int | Mapping[str, int]
   backbone: str = "vgg16"
   stride: int = 8
-  padding: blocks.Padding = "same"
-  inputs: pixels.Inputs | None = None
+  padding: layers.Padding = "same"
+  inputs: input_normalization.InputNormalization | None = None
   skip_scales: tuple[float, float] = (1.0, 1.0)
   head_width: int | None = None
   dropout_rate: float = 0.5
-  normalization: blocks.Normalization | None = None
+  normalization: layers.Normalization | None = None
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
 
@@ -91,7 +91,7 @@ class FCN(nn.Module):
     checks.choice("stride", self.stride, (32, 16, 8))
     checks.choice("padding", self.padding, self._file.PADDINGS)
     checks.choice(
-      "normalization", self.normalization, get_args(blocks.Normalization)
+      "normalization", self.normalization, get_args(layers.Normalization)
     )
     checks.num_classes(self.heads)
     if len(self.skip_scales) != 2:
@@ -135,34 +135,38 @@ class FCN(nn.Module):
     Their crops and `check` are those of the released nets: they apply to
     `padding="caffe"` only.
     """
-    layers = self._file.layers(self._architecture, self.padding)
+    layer_list = self._file.layer_list(self._architecture, self.padding)
     # Where a cell's centre is a pixel's, the kernel has an odd size.
-    on_pixels = geometry.grid(layers).offset.denominator == 1
+    on_pixels = geometry.grid(layer_list).offset.denominator == 1
     kernel = 2 * self.stride - (1 if on_pixels else 0)
     final = geometry.Layer("upscore", kernel, self.stride, transposed=True)
     return geometry.fcn_chain(
-      layers, self.stride, skips=self._architecture.skips, final=final
+      layer_list, self.stride, skips=self._architecture.skips, final=final
     )
 
   @nn.compact
   def __call__(
-    self, images: jax.Array, *, train: bool, sizes: jax.Array | None = None
+    self,
+    images: jax.Array,
+    *,
+    train: bool,
+    valid_sizes: jax.Array | None = None,
   ) -> types.ScoreMap | dict[str, types.ScoreMap]:
     """Scores images.
 
-    With `sizes`, what lies below and to the right of an image is not seen: its
-    pixels have the scores that they have without it, and batch statistics are
-    those of the images. Only dropout differs, whose masks are drawn for the
-    whole arrays.
+    With `valid_sizes`, what lies below and to the right of an image is not
+    seen: its pixels have the scores that they have without it, and batch
+    statistics are those of the images. Only dropout differs, whose masks are
+    drawn for the whole arrays.
 
     Args:
       images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size. Other
         channels if `inputs` has others.
       train: whether dropout (needs the key "dropout") and batch statistics
         (updates the collection "batch_stats") are those of training.
-      sizes: [N, 2] int32, height and width of each image inside its array,
-        as in `Batch`; less than 1 is 1, more than H and W are H and W. None
-        if the images fill their arrays.
+      valid_sizes: [N, 2] int32, height and width of each image inside its
+        array, as in `Batch`; less than 1 is 1, more than H and W are H and W.
+        None if the images fill their arrays.
 
     Returns:
       Score map with scores [N, h, w, C] float32, or one for each head by its
@@ -170,13 +174,13 @@ class FCN(nn.Module):
       without meaning.
 
     Raises:
-      ValueError: if the images or sizes have another shape, or the images are
-        too small for the trunk, which only those of other paddings than "same"
-        can be.
+      ValueError: if the images or valid_sizes have another shape, or the images
+        are too small for the backbone, which only those of other paddings than
+        "same" can be.
     """
-    sizes = checks.images(images, sizes, self.num_channels)
+    valid_sizes = checks.images(images, valid_sizes, self.num_channels)
     _check_sides(self.chain().score, images.shape[1:3])
-    settings = blocks.Settings(
+    settings = layers.Settings(
       padding=self.padding,
       inputs=self.inputs,
       head_width=self.head_width,
@@ -185,21 +189,23 @@ class FCN(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
-    trunk = self._file.Trunk(self._architecture, settings)
-    # Lifts the trunk's parameters into the network's own scope.
-    nn.share_scope(self, trunk)
-    features = trunk(images, train=train, sizes=sizes)
+    backbone = self._file.Backbone(self._architecture, settings)
+    # Lifts the backbone's parameters into the network's own scope.
+    nn.share_scope(self, backbone)
+    features = backbone(images, train=train, valid_sizes=valid_sizes)
     maps = {
-      head: self._score(features, head, num_classes, images.shape[1:3], sizes)
+      head: self._score(
+        features, head, num_classes, images.shape[1:3], valid_sizes
+      )
       for head, num_classes in self.heads.items()
     }
     return maps.get("", maps)
 
-  def _score(self, features, head, num_classes, image_size, sizes):
+  def _score(self, features, head, num_classes, image_size, valid_sizes):
     """The score map of one head."""
     suffix = f"_{head}" if head else ""
 
-    def score(name, values, layers):
+    def score(name, values, layer_list):
       scores = nn.Conv(
         num_classes,
         (1, 1),
@@ -208,7 +214,7 @@ class FCN(nn.Module):
         param_dtype=self.param_dtype,
         name=name + suffix,
       )(values)
-      grid = geometry.grid(layers)
+      grid = geometry.grid(layer_list)
       return types.ScoreMap(
         scores.astype(jnp.float32),
         stride=int(grid.stride),
@@ -219,17 +225,17 @@ class FCN(nn.Module):
 
     chain = self.chain()
     fused = score("score_fr", features[chain.score[-1].name], chain.score)
-    if sizes is not None:
-      num_cells = _num_cells(chain.score, sizes)
+    if valid_sizes is not None:
+      num_cells = _num_cells(chain.score, valid_sizes)
       fused = upsampling.fill_outside(fused, num_cells)
-    for layers, scale in zip(chain.skips, self.skip_scales, strict=False):
-      name = layers[-1].name
+    for layer_list, scale in zip(chain.skips, self.skip_scales, strict=False):
+      name = layer_list[-1].name
       scaled = features[name] * jnp.asarray(scale, self.dtype)
-      skip = score(f"score_{name}", scaled, layers)
+      skip = score(f"score_{name}", scaled, layer_list)
       coarse, fused = fused, upsampling.add_skip(fused, skip)
-      if sizes is not None:
+      if valid_sizes is not None:
         num_cells = upsampling.num_fused_cells(
-          coarse, skip, num_cells, _num_cells(layers, sizes)
+          coarse, skip, num_cells, _num_cells(layer_list, valid_sizes)
         )
         # Not those of the coarse scores and the skip, continued each: their
         # sum is continued, and the sum may have fewer cells than both.
@@ -237,13 +243,13 @@ class FCN(nn.Module):
     return fused
 
 
-def _check_sides(layers, image_size):
+def _check_sides(layer_list, image_size):
   for side in image_size:
     # A side that is not known yet is checked when an exported program runs.
     if jax.export.is_symbolic_dim(side):
       continue
     cells = side
-    for layer in layers:
+    for layer in layer_list:
       cells = layer.num_outputs(cells)
       if cells < 1:
         raise ValueError(
@@ -252,6 +258,8 @@ def _check_sides(layers, image_size):
         )
 
 
-def _num_cells(layers, sizes):
-  """Rows and columns [N, 2] of the outputs of layers for images of `sizes`."""
-  return functools.reduce(lambda n, layer: layer.num_outputs(n), layers, sizes)
+def _num_cells(layer_list, valid_sizes):
+  """Rows and columns [N, 2] of the outputs of layers for images of these sizes."""
+  return functools.reduce(
+    lambda n, layer: layer.num_outputs(n), layer_list, valid_sizes
+  )

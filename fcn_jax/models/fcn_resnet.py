@@ -2,7 +2,7 @@
 
 What many people call "FCN" today: `fcn_resnet50` and `fcn_resnet101`. Not from
 the FCN papers, whose forms (strides 32, 16 and 8, with skips) `fcn.FCN` has on
-the same trunks.
+the same backbones.
 """
 
 import dataclasses
@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from fcn_jax import geometry
 from fcn_jax import types
 from fcn_jax import upsampling
-from fcn_jax.models import blocks
 from fcn_jax.models import checks
-from fcn_jax.models import pixels
-from fcn_jax.models import resnet
+from fcn_jax.models import input_normalization
+from fcn_jax.models import layers
+from fcn_jax.models.backbones import resnet
 
 
 class FCNResNet(nn.Module):
@@ -27,8 +27,8 @@ class FCNResNet(nn.Module):
   that cells are spread evenly over it: less than 8 pixels apart where an image
   has other sides than multiples of 8. Such images are resized in the network,
   and their score map has stride 1: all logits exist then, even if few are
-  sampled. So are those with `sizes`. For others, such as crops in training, it
-  has stride 8. All have torchvision's logits.
+  sampled. So are those with `valid_sizes`. For others, such as crops in
+  training, it has stride 8. All have torchvision's logits.
 
   Attributes:
     num_classes: classes to score, C.
@@ -50,11 +50,11 @@ class FCNResNet(nn.Module):
   backbone: str = "resnet50"
   auxiliary: bool = False
   auxiliary_weight: float = 0.5
-  inputs: pixels.Inputs | None = None
+  inputs: input_normalization.InputNormalization | None = None
   head_divisor: int = 4
   resized: bool = True
   dropout_rate: float = 0.1
-  normalization: blocks.Normalization = "batch"
+  normalization: layers.Normalization = "batch"
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
 
@@ -95,7 +95,7 @@ class FCNResNet(nn.Module):
     return 8
 
   @property
-  def padding(self) -> blocks.Padding:
+  def padding(self) -> layers.Padding:
     """The geometry is torchvision's."""
     return "torchvision"
 
@@ -106,14 +106,18 @@ class FCNResNet(nn.Module):
     they were at 3.5, 11.5 ...: so a pixel may see a cell beyond those between
     which it lies. The layer "resized" stands for that.
     """
-    layers = resnet.layers(self._architecture)
+    backbone_layers = resnet.layer_list(self._architecture)
     head = geometry.Layer("classifier", 3, padding=1)
     resized = geometry.Layer("resized", 3, padding=1)
-    return geometry.fcn_chain((*layers, head, resized), 8, skips=())
+    return geometry.fcn_chain((*backbone_layers, head, resized), 8, skips=())
 
   @nn.compact
   def __call__(
-    self, images: jax.Array, *, train: bool, sizes: jax.Array | None = None
+    self,
+    images: jax.Array,
+    *,
+    train: bool,
+    valid_sizes: jax.Array | None = None,
   ) -> types.ScoreMap | dict[str, types.ScoreMap]:
     """Scores images.
 
@@ -121,18 +125,18 @@ class FCNResNet(nn.Module):
       images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size.
       train: whether dropout (needs the key "dropout") and batch statistics
         (updates the collection "batch_stats") are those of training.
-      sizes: [N, 2] int32, height and width of each image inside its array,
-        see `fcn.FCN`; None if the images fill their arrays.
+      valid_sizes: [N, 2] int32, height and width of each image inside its
+        array, see `fcn.FCN`; None if the images fill their arrays.
 
     Returns:
       Score map with scores [N, h, w, C] float32; with an auxiliary head, one
       for each head by its name.
 
     Raises:
-      ValueError: if the images or sizes have another shape.
+      ValueError: if the images or valid_sizes have another shape.
     """
-    sizes = checks.images(images, sizes, self.num_channels)
-    settings = blocks.Settings(
+    valid_sizes = checks.images(images, valid_sizes, self.num_channels)
+    settings = layers.Settings(
       padding=self.padding,
       inputs=self.inputs,
       head_width=None,
@@ -141,16 +145,16 @@ class FCNResNet(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
-    trunk = resnet.Trunk(self._architecture, settings)
-    nn.share_scope(self, trunk)
-    features = trunk(images, train=train, sizes=sizes)
-    make = blocks.Blocks(settings, train, use_bias=False)
+    backbone = resnet.Backbone(self._architecture, settings)
+    nn.share_scope(self, backbone)
+    features = backbone(images, train=train, valid_sizes=valid_sizes)
+    make = layers.Layers(settings, train, use_bias=False)
     num_cells = None
-    if sizes is not None:
-      num_cells = -(-sizes // self.stride)
+    if valid_sizes is not None:
+      num_cells = -(-valid_sizes // self.stride)
 
     def score(name, layer_name):
-      maps = blocks.Maps(features[layer_name], num_cells)
+      maps = layers.Maps(features[layer_name], num_cells)
       width = maps.values.shape[-1] // self.head_divisor
       layer = geometry.Layer(f"{name}_conv", 3, padding=1)
       maps = make.conv(maps, layer, width)
@@ -163,23 +167,27 @@ class FCNResNet(nn.Module):
         param_dtype=self.param_dtype,
         name=f"score_{name}",
       )(maps.values)
-      return self._placed(scores.astype(jnp.float32), images.shape[1:3], sizes)
+      return self._placed(
+        scores.astype(jnp.float32), images.shape[1:3], valid_sizes
+      )
 
     main = score("classifier", "layer4")
     if not self.auxiliary:
       return main
     return {"out": main, "aux": score("aux_classifier", "layer3")}
 
-  def _placed(self, scores, image_size, sizes):
+  def _placed(self, scores, image_size, valid_sizes):
     """The score map whose logits are the scores resized to the images."""
     stride, offset = self.stride, (self.stride - 1) / 2
     is_whole = all(side % stride == 0 for side in image_size)
-    if self.resized and not (sizes is None and is_whole):
-      scores = upsampling.resize(scores, image_size, stride=stride, sizes=sizes)
+    if self.resized and not (valid_sizes is None and is_whole):
+      scores = upsampling.resize(
+        scores, image_size, stride=stride, valid_sizes=valid_sizes
+      )
       stride, offset = 1, 0.0
     score_map = types.ScoreMap(
       scores, stride=stride, offset=offset, image_size=image_size, edge="clamp"
     )
-    if sizes is None:
+    if valid_sizes is None:
       return score_map
-    return upsampling.fill_outside(score_map, -(-sizes // stride))
+    return upsampling.fill_outside(score_map, -(-valid_sizes // stride))

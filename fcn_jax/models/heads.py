@@ -46,7 +46,7 @@ def predicted_scores(
   model: Any,
   variables: chex.ArrayTree,
   images: jax.Array,
-  sizes: jax.Array | None = None,
+  valid_sizes: jax.Array | None = None,
   *,
   head: str | None = None,
 ) -> types.ScoreMap:
@@ -56,12 +56,14 @@ def predicted_scores(
     model: one of `models.Network`.
     variables: its parameters (and batch statistics), `{"params": ...}`.
     images: [N, H, W, C] uint8 or float, in 0..255.
-    sizes: see the networks.
+    valid_sizes: see the networks.
     head: name of the head.
 
   Raises:
     ValueError: if the network has no such head.
   """
   num_classes(model, head)
-  score_maps = model.apply(variables, images, train=False, sizes=sizes)
+  score_maps = model.apply(
+    variables, images, train=False, valid_sizes=valid_sizes
+  )
   return by_name(score_maps)[main_head(model) if head is None else head]

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from fcn_jax import geometry
 from fcn_jax import types
-from fcn_jax.models import blocks
 from fcn_jax.models import checks
 from fcn_jax.models import fcn
-from fcn_jax.models import pixels
+from fcn_jax.models import input_normalization
+from fcn_jax.models import layers
 
 
 class LateFusion(nn.Module):
@@ -37,13 +37,13 @@ class LateFusion(nn.Module):
   """
 
   num_classes: int
-  modalities: Mapping[str, pixels.Inputs]
+  modalities: Mapping[str, input_normalization.InputNormalization]
   backbone: str = "vgg16"
   stride: int = 32
-  padding: blocks.Padding = "same"
+  padding: layers.Padding = "same"
   head_width: int | None = None
   dropout_rate: float = 0.5
-  normalization: blocks.Normalization | None = None
+  normalization: layers.Normalization | None = None
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
 
@@ -96,27 +96,33 @@ class LateFusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: jax.Array, *, train: bool, sizes: jax.Array | None = None
+    self,
+    images: jax.Array,
+    *,
+    train: bool,
+    valid_sizes: jax.Array | None = None,
   ) -> types.ScoreMap:
     """Scores images.
 
     Args:
       images: [N, H, W, C] uint8 or float, the channels of all modalities.
       train: see `fcn.FCN`.
-      sizes: see `fcn.FCN`.
+      valid_sizes: see `fcn.FCN`.
 
     Returns:
       Score map with scores [N, h, w, C] float32.
 
     Raises:
-      ValueError: if the images or sizes have another shape.
+      ValueError: if the images or valid_sizes have another shape.
     """
-    checks.images(images, sizes, self.num_channels)
+    checks.images(images, valid_sizes, self.num_channels)
     first, maps = 0, []
     for name, modality_inputs in self.modalities:
       last = first + modality_inputs.num_channels
       network = self._network(modality_inputs, name)
-      maps.append(network(images[..., first:last], train=train, sizes=sizes))
+      maps.append(
+        network(images[..., first:last], train=train, valid_sizes=valid_sizes)
+      )
       first = last
     scores = sum(one.scores for one in maps) / len(maps)
     return dataclasses.replace(maps[0], scores=scores)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from fcn_jax.models import fcn
+from fcn_jax.models import input_normalization
 from fcn_jax.models import late_fusion
-from fcn_jax.models import pixels
 
 SERVER = "http://dl.caffe.berkeleyvision.org/"
 
@@ -57,7 +57,7 @@ def _fcn(num_classes, stride, inputs, **options):
 
 def _voc(stride, starts_from, learning_rate, file, mean_iu, **options):
   return Released(
-    _fcn(21, stride, pixels.CAFFE, **options),
+    _fcn(21, stride, input_normalization.CAFFE, **options),
     "PASCAL VOC 2011 and SBD",
     (starts_from,),
     learning_rate,
@@ -68,7 +68,7 @@ def _voc(stride, starts_from, learning_rate, file, mean_iu, **options):
 
 def _pascal_context(stride, starts_from, learning_rate):
   return Released(
-    _fcn(60, stride, pixels.PASCAL_CONTEXT),
+    _fcn(60, stride, input_normalization.PASCAL_CONTEXT),
     "PASCAL-Context",
     (starts_from,),
     learning_rate,
@@ -79,7 +79,7 @@ def _pascal_context(stride, starts_from, learning_rate):
 def _sift_flow(stride, starts_from, learning_rate):
   heads = {"semantic": 33, "geometric": 3}
   return Released(
-    _fcn(heads, stride, pixels.SIFT_FLOW),
+    _fcn(heads, stride, input_normalization.SIFT_FLOW),
     "SIFT Flow",
     (starts_from,),
     learning_rate,
@@ -136,15 +136,20 @@ NETWORKS = {
   "siftflow-fcn16s": _sift_flow(16, "siftflow-fcn32s", 1e-12),
   "siftflow-fcn8s": _sift_flow(8, "siftflow-fcn16s", 1e-12),
   "nyud-fcn32s-color": _nyud(
-    pixels.NYUD_COLOR, "nyud-fcn32s-color-heavy.caffemodel"
+    input_normalization.NYUD_COLOR, "nyud-fcn32s-color-heavy.caffemodel"
   ),
-  "nyud-fcn32s-hha": _nyud(pixels.NYUD_HHA, "nyud-fcn32s-hha-heavy.caffemodel"),
-  "nyud-fcn32s-color-d": _nyud(pixels.NYUD_COLOR_DEPTH, None),
+  "nyud-fcn32s-hha": _nyud(
+    input_normalization.NYUD_HHA, "nyud-fcn32s-hha-heavy.caffemodel"
+  ),
+  "nyud-fcn32s-color-d": _nyud(input_normalization.NYUD_COLOR_DEPTH, None),
   "nyud-fcn32s-color-hha": Released(
     functools.partial(
       late_fusion.LateFusion,
       40,
-      {"color": pixels.NYUD_COLOR, "hha": pixels.NYUD_HHA},
+      {
+        "color": input_normalization.NYUD_COLOR,
+        "hha": input_normalization.NYUD_HHA,
+      },
       stride=32,
       padding="caffe",
     ),

@@ -17,6 +17,9 @@ with the rate 1 / block^2 with `one_per_block`.
 """
 
 from fcn_jax.sampling import capacity
+from fcn_jax.sampling.boundaries import boundary_probabilities
+from fcn_jax.sampling.boundaries import importance
+from fcn_jax.sampling.boundaries import near_boundary
 from fcn_jax.sampling.classes import class_balanced
 from fcn_jax.sampling.classes import class_counts
 from fcn_jax.sampling.classes import class_probabilities
@@ -27,9 +30,6 @@ from fcn_jax.sampling.compaction import PixelSample
 from fcn_jax.sampling.compaction import compact
 from fcn_jax.sampling.hard import harder_than
 from fcn_jax.sampling.hard import hardest
-from fcn_jax.sampling.places import boundary_probabilities
-from fcn_jax.sampling.places import importance
-from fcn_jax.sampling.places import near_boundary
 from fcn_jax.sampling.uniform import bernoulli
 from fcn_jax.sampling.uniform import check_rate
 from fcn_jax.sampling.uniform import fixed_count

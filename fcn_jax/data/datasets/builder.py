@@ -1,0 +1,216 @@
+"""The TFDS builder of data sets that are made of files.
+
+Every such data set is a subclass in a module of its own, which says how its
+files are found. Checking, writing and recognising them again is the same.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from fcn_jax.data.files import archives
+from fcn_jax.data.files import checking
+from fcn_jax.data.files import decoding
+from fcn_jax.data.files import listing
+
+# Bytes of originals in one file of prepared data. With TFDS's other builder a
+# split above 1 GiB would need TensorFlow.
+_SHARD_SIZE = 256 << 20
+
+
+class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+  """TFDS builder of pictures and masks in a folder, the `manual_dir`.
+
+  PNG and JPEG pictures keep the bytes of their files; others become PNG. Masks
+  become 8-bit grey PNG files with void at `types.IGNORE_LABEL`. The metadata
+  hold the fingerprint of the files, so that data made from other files are not
+  taken for these, and the faults that were skipped.
+
+  Attributes:
+    DESCRIPTION: of the data set, a sentence.
+    LAYOUT: what the folder must hold, to be read after "expected".
+    ARCHIVES: the files to download, by name, where the folder may hold them in
+      place of what is in them.
+    SPLITS: names of all splits that it can have.
+    EXTRAS: further features by name.
+    find: lists the files of an unpacked folder.
+  """
+
+  VERSION = tfds.core.Version("2.0.0")
+  RELEASE_NOTES = {"2.0.0": "Files are checked and recognised alike."}
+
+  DESCRIPTION: ClassVar[str]
+  LAYOUT: ClassVar[str]
+  SPLITS: ClassVar[Sequence[str]]
+  ARCHIVES: ClassVar[Mapping[str, archives.Archive]] = {}
+  EXTRAS: ClassVar[Mapping[str, tfds.features.FeatureConnector]] = {}
+  find: ClassVar[Callable[[pathlib.Path], listing.Listing]]
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=self.DESCRIPTION,
+      features=tfds.features.FeaturesDict(
+        {
+          # PNG or JPEG, whichever the file was.
+          "image": tfds.features.Image(),
+          "label": tfds.features.Image(
+            shape=(None, None, 1), encoding_format="png"
+          ),
+          "name": tfds.features.Text(),
+          **self.EXTRAS,
+        }
+      ),
+      # Known once the files have been read.
+      metadata=tfds.core.MetadataDict(),
+      # The order of the names stays.
+      disable_shuffling=True,
+    )
+
+  def download_and_prepare(
+    self,
+    *,
+    download_config: tfds.download.DownloadConfig | None = None,
+    skip_bad: bool = False,
+    **options: Any,
+  ) -> None:
+    """Prepares the data set, as the base class, but checks the files first.
+
+    TFDS makes folders before it asks for the splits; a bad source is to leave
+    nothing behind.
+
+    Args:
+      download_config: its `manual_dir` is the folder of the files. It may be
+        missing where the data set is prepared.
+      skip_bad: whether to leave out the pairs with faulty files.
+      **options: as in the base class.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: something is wrong with the folder or with files in it, or
+        the data set was prepared from other files.
+    """
+    config = download_config or tfds.download.DownloadConfig()
+    source = config.manual_dir and pathlib.Path(config.manual_dir)
+    # Not `is_prepared`, which logs a warning where the folder is not there.
+    if self.data_path.exists() and not config.download_mode.overwrite_dataset:
+      if source is not None:
+        self._check_same_source(source)
+      self._check_skipped(skip_bad)
+      return
+    if source is None:
+      raise ValueError(
+        f"{self.name} is not prepared in {self.data_dir}; give the folder of"
+        " its files (data_dir; to a script, --data-dir or the environment"
+        f" variable {self.name.upper()}_DIR): expected"
+        f" {archives.expected(self.ARCHIVES, self.LAYOUT)}"
+      )
+    with self._unpacked(source) as folder:
+      survey = checking.survey(self._find(folder))
+      survey.check(skip_bad=skip_bad)
+      if not survey.measured:
+        raise ValueError(
+          f"{self.name}: {source} holds no pictures; expected"
+          f" {archives.expected(self.ARCHIVES, self.LAYOUT)}"
+        )
+      self._survey = survey
+      self._archives = archives.fingerprint(source, self.ARCHIVES)
+      super().download_and_prepare(download_config=config, **options)
+
+  def _unpacked(self, source: pathlib.Path):
+    return archives.unpacked(
+      self.name,
+      source,
+      self.ARCHIVES,
+      layout=self.LAYOUT,
+      scratch=pathlib.Path(self.data_dir),
+    )
+
+  def _find(self, folder: pathlib.Path) -> listing.Listing:
+    return type(self).find(folder)
+
+  def _check_same_source(self, source: pathlib.Path) -> None:
+    metadata = self.info.metadata
+    packed = metadata["archives"]
+    if packed and packed == archives.fingerprint(source, self.ARCHIVES):
+      return
+    with self._unpacked(source) as folder:
+      found = checking.fingerprint(self._find(folder))
+    if found != metadata["fingerprint"]:
+      raise ValueError(
+        f"{self.name} in {self.data_dir} was prepared from other files than"
+        f" those now in {source}; remove {self.data_dir} to prepare it again,"
+        " or give another folder for prepared data"
+      )
+
+  def _check_skipped(self, skip_bad: bool) -> None:
+    faults = [
+      listing.Fault(pathlib.Path(path), reason)
+      for path, reason in self.info.metadata["faults"]
+    ]
+    if faults and not skip_bad:
+      raise ValueError(listing.describe(self.name, faults))
+
+  def _shard_iterators_per_split(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Sequence[Callable[[], Iterator]]]:
+    del dl_manager
+    survey = self._survey
+    self.info.metadata.update(
+      class_names=list(survey.listing.class_names),
+      palette=[list(color) for color in survey.listing.palette],
+      fingerprint=survey.fingerprint,
+      archives=self._archives,
+      faults=[[str(path), reason] for path, reason in survey.faults],
+    )
+    by_split: dict[str, list[listing.Pair]] = {}
+    for measured in survey.measured:
+      by_split.setdefault(measured.pair.split, []).append(measured.pair)
+    return {
+      split: [_Shard(survey.listing, part) for part in _shards(pairs)]
+      for split, pairs in by_split.items()
+    }
+
+
+def _shards(pairs: Sequence[listing.Pair]) -> Iterator[Sequence[listing.Pair]]:
+  part, size = [], 0
+  for pair in pairs:
+    size += os.path.getsize(pair.picture)
+    if part and size > _SHARD_SIZE:
+      yield part
+      part, size = [], os.path.getsize(pair.picture)
+    part.append(pair)
+  yield part
+
+
+class _Shard:
+  """Calling it begins the examples of one file of prepared data."""
+
+  def __init__(self, source: listing.Listing, pairs: Sequence[listing.Pair]):
+    self._source = source
+    self._pairs = pairs
+
+  def __call__(self) -> Iterator[tuple[str, dict[str, bytes | str]]]:
+    for pair in self._pairs:
+      picture = pair.picture.read_bytes()
+      if not decoding.is_plain(picture):
+        picture = decoding.encode_png(self._source.decode_picture(picture))
+      label = self._source.decode_mask(pair.mask.read_bytes())
+      extras = {
+        name: decoding.encode_png(
+          self._source.decode_extras[name](path.read_bytes())
+        )
+        for name, path in pair.extras.items()
+      }
+      yield (
+        f"{pair.split}/{pair.name}",
+        {
+          "image": picture,
+          "label": decoding.encode_png(label),
+          "name": pair.name,
+          **extras,
+        },
+      )

@@ -1,0 +1,233 @@
+"""Data sets by name: loading one split, and listing the files of all."""
+
+import contextlib
+import io
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from fcn_jax.data import examples
+from fcn_jax.data.datasets import ade20k
+from fcn_jax.data.datasets import builder
+from fcn_jax.data.datasets import camvid
+from fcn_jax.data.datasets import cityscapes
+from fcn_jax.data.datasets import folder
+from fcn_jax.data.datasets import from_tfds
+from fcn_jax.data.datasets import nyudv2
+from fcn_jax.data.datasets import oxford_pets
+from fcn_jax.data.datasets import pascal_context
+from fcn_jax.data.datasets import shapes
+from fcn_jax.data.datasets import sift_flow
+from fcn_jax.data.datasets import voc2012
+from fcn_jax.data.files import archives
+from fcn_jax.data.files import decoding
+from fcn_jax.data.files import listing
+
+# Data sets with a layout of their own, made of files that the user has.
+_BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
+  "ade20k": ade20k.Ade20k,
+  "camvid": camvid.Camvid,
+  "cityscapes": cityscapes.Cityscapes,
+  "nyudv2": nyudv2.Nyudv2,
+  "oxford_pets": oxford_pets.OxfordPets,
+  "pascal_context": pascal_context.PascalContext,
+  "sift_flow": sift_flow.SiftFlow,
+  "voc2012": voc2012.Voc2012,
+}
+_SHAPES = ("shapes", "shapes/tiny")
+
+# Data sets of files that the user has, and all that `load` knows by name beside
+# "tfds:NAME".
+FROM_FILES = ("folder", *_BUILDERS)
+NAMES = (*_SHAPES, *FROM_FILES)
+
+
+@contextlib.contextmanager
+def opened(
+  name: str, data_dir: str | os.PathLike[str]
+) -> Iterator[listing.Listing]:
+  """Lists the files of a data set, unpacking its archives for the while.
+
+  Give the listing to `checking.survey` to have all files checked.
+
+  Args:
+    name: one of `FROM_FILES`.
+    data_dir: the folder of the files, or of the archives.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: the name is unknown, the folder has another layout or lacks
+      something, or an archive is damaged.
+  """
+  if name not in FROM_FILES:
+    raise ValueError(
+      f"{name} is not made of files; there are {', '.join(FROM_FILES)}"
+    )
+  path = pathlib.Path(data_dir)
+  source = folder.Folder if name == "folder" else _BUILDERS[name]
+  with archives.unpacked(
+    name,
+    path,
+    source.ARCHIVES,
+    layout=source.LAYOUT,
+    scratch=pathlib.Path(tempfile.gettempdir()),
+  ) as unpacked:
+    yield source.find(unpacked)
+
+
+def splits(
+  name: str, *, prepared_dir: str | os.PathLike[str] | None = None
+) -> tuple[str, ...]:
+  """The splits of a data set that is prepared already, or made by the package.
+
+  Args:
+    name: one of `NAMES`, or "tfds:NAME".
+    prepared_dir: as for `load`.
+
+  Raises:
+    ValueError: the name is unknown, or the data set is not prepared.
+  """
+  if name.startswith(from_tfds.PREFIX):
+    return from_tfds.splits(name, prepared_dir=prepared_dir)
+  dataset = _builder(name, None, prepared_dir)
+  _prepare(dataset, None, skip_bad=True)
+  return tuple(dataset.info.splits)
+
+
+def load(
+  name: str,
+  *,
+  split: str,
+  data_dir: str | os.PathLike[str] | None = None,
+  prepared_dir: str | os.PathLike[str] | None = None,
+  skip_bad: bool = False,
+  extras: Sequence[str] = (),
+) -> examples.Dataset:
+  """Loads one split of a data set; prepares the data set where needed.
+
+  Args:
+    name: one of `NAMES`: "folder" is pictures and masks of your own, see the
+      module `folder`; "shapes" is made by this package, and "shapes/tiny" is
+      its first few examples, for tests. Or "tfds:NAME", "tfds:NAME/CONFIG" or
+      "tfds:NAME/CONFIG:VERSION" of a data set that TFDS has prepared, see the
+      module `prepared`.
+    split: "train", "validation" or, where a data set has it, "test"; or
+      several of them, joined by "+".
+    data_dir: the folder with the original files, for data sets that have
+      some. It may be left out once the data set is prepared (but not for
+      "folder"); if it is given, it is an error that the prepared data set was
+      made from other files.
+    prepared_dir: where prepared data sets lie. None is TFDS's own place:
+      the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    skip_bad: whether to leave out examples whose files have a fault. Otherwise
+      a fault is an error; it always is where `data_dir` is not for.
+    extras: names of further features to read, of data sets that have some.
+
+  Raises:
+    FileNotFoundError: `data_dir` does not exist.
+    ValueError: the name, the split or an extra is unknown, the data set needs
+      files or cannot have any, or something is wrong with them. Nothing was
+      written then.
+  """
+  if name.startswith(from_tfds.PREFIX):
+    if data_dir is not None:
+      raise ValueError(
+        f"{name} is prepared already; leave out the folder {data_dir}"
+      )
+    if extras:
+      raise ValueError(f"{name} has no further features {', '.join(extras)}")
+    return from_tfds.load(name, split=split, prepared_dir=prepared_dir)
+  dataset = _builder(name, data_dir, prepared_dir)
+  examples.check_split(name, split, dataset.SPLITS)
+  unknown = set(extras) - dataset.EXTRAS.keys()
+  if unknown:
+    raise ValueError(
+      f"{name} has no feature {', '.join(sorted(unknown))}; further features:"
+      f" {', '.join(dataset.EXTRAS) or 'none'}"
+    )
+  _prepare(dataset, data_dir, skip_bad=skip_bad)
+  examples.check_split(name, split, tuple(dataset.info.splits))
+  metadata = dataset.info.metadata
+  # TFDS would decode the others, and some it cannot without OpenCV.
+  features = ("image", "label", *dataset.EXTRAS)
+  records = dataset.as_data_source(
+    split, decoders={f: tfds.decode.SkipDecoding() for f in features}
+  )
+  return examples.Dataset(
+    source=_Source(records, tuple(extras)),
+    class_names=tuple(metadata["class_names"]),
+    palette=np.array(metadata["palette"], np.uint8),
+    fingerprint=metadata.get("fingerprint", dataset.info.full_name),
+  )
+
+
+def _builder(
+  name: str,
+  data_dir: str | os.PathLike[str] | None,
+  prepared_dir: str | os.PathLike[str] | None,
+) -> builder.FilesBuilder | shapes.Shapes:
+  """The builder of a data set by its name."""
+  if name in _SHAPES:
+    if data_dir is not None:
+      raise ValueError(
+        f"{name} is made by the package and has no files; leave out the folder"
+        f" {data_dir}"
+      )
+    config = name.partition("/")[2] or "full"
+    return shapes.Shapes(data_dir=prepared_dir, config=config)
+  if name == "folder":
+    return folder.builder_of(data_dir, prepared_dir=prepared_dir)
+  if name in _BUILDERS:
+    return _BUILDERS[name](data_dir=prepared_dir)
+  raise ValueError(
+    f"no data set {name!r}; there are {', '.join(map(repr, NAMES))}, and"
+    f" '{from_tfds.PREFIX}NAME' for those that TFDS has prepared"
+  )
+
+
+def _prepare(
+  dataset: builder.FilesBuilder | shapes.Shapes,
+  data_dir: str | os.PathLike[str] | None,
+  *,
+  skip_bad: bool,
+) -> None:
+  config = tfds.download.DownloadConfig(
+    manual_dir=data_dir, try_download_gcs=False
+  )
+  options = {} if isinstance(dataset, shapes.Shapes) else {"skip_bad": skip_bad}
+  # TFDS prints that it downloads, which it does not; its bars are on stderr.
+  with contextlib.redirect_stdout(io.StringIO()):
+    dataset.download_and_prepare(
+      download_config=config, file_format="array_record", **options
+    )
+
+
+class _Source(Sequence[examples.Example]):
+  """A TFDS data source, decoded by Pillow (see `files`)."""
+
+  def __init__(
+    self, records: Sequence[dict[str, bytes]], extras: tuple[str, ...]
+  ):
+    self._records = records
+    self._extras = extras
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> examples.Example:
+    # TFDS and ArrayRecord would read something else at such an index.
+    if not 0 <= index < len(self):
+      raise IndexError(f"no example {index}; there are {len(self)}")
+    record = self._records[index]
+    return examples.Example(
+      image=decoding.decode_picture(record["image"]),
+      label=decoding.decode_mask(record["label"]).astype(np.int32),
+      name=record["name"].decode(),
+      extras={
+        name: decoding.decode_values(record[name]) for name in self._extras
+      },
+    )

@@ -1,0 +1,244 @@
+"""Data sets as people download them: archives, or what is in them."""
+
+import contextlib
+import gzip
+import hashlib
+import pathlib
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import tqdm
+
+from fcn_jax.data.files import listing
+
+# By the number of hexadecimal digits.
+_ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
+_BLOCK = 1 << 20
+
+
+class Archive(NamedTuple):
+  """A file to download.
+
+  Attributes:
+    holds: a path in it; where that exists, the archive has been unpacked.
+    source: where people get it, to be read after "from".
+    checksum: MD5, SHA-1 or SHA-256 of the file, hexadecimal; None where its
+      publisher's file is not known to be one.
+    instead: further paths, any of which does as well as `holds`.
+  """
+
+  holds: str
+  source: str
+  checksum: str | None = None
+  instead: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def unpacked(
+  name: str,
+  folder: pathlib.Path,
+  known: Mapping[str, Archive],
+  *,
+  layout: str,
+  scratch: pathlib.Path,
+) -> Iterator[pathlib.Path]:
+  """Yields the folder with a data set's files; archives are unpacked meanwhile.
+
+  Args:
+    name: of the data set, for messages.
+    folder: what the user gave: with the archives, or with what is in them.
+    known: the archives by their file names. None are needed where what they
+      hold is in the folder.
+    layout: what the folder must hold, unpacked, for messages.
+    scratch: a folder on a disk with room for all of it; it need not exist.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: the folder is a file or lacks something, or an archive is
+      damaged, not the one that is known, or tries to write outside of its
+      folder. Nothing was written then but for files that were removed again.
+  """
+  if not folder.exists():
+    raise FileNotFoundError(
+      f"{name}: there is no folder {folder}; give the one with"
+      f" {expected(known, layout)}"
+    )
+  if not folder.is_dir():
+    raise ValueError(
+      f"{name}: {folder} is a file, not a folder; give the one with"
+      f" {expected(known, layout)}"
+    )
+  packed = _packed(name, folder, known)
+  if not packed:
+    yield folder
+    return
+  for path, archive in packed.items():
+    _check_sum(name, path, archive)
+  while not scratch.exists():
+    scratch = scratch.parent
+  with tempfile.TemporaryDirectory(
+    prefix=f".{name}-", dir=scratch
+  ) as temporary:
+    for path in packed:
+      _unpack(name, path, pathlib.Path(temporary))
+    for path in _in_place(folder, known).values():
+      _copy(name, path, folder, pathlib.Path(temporary))
+    yield pathlib.Path(temporary)
+
+
+def expected(known: Mapping[str, Archive], layout: str) -> str:
+  """What a folder must hold, in words.
+
+  Args:
+    known: the archives by their file names.
+    layout: what must be there, unpacked.
+  """
+  return f"{' and '.join(known)} or, unpacked, {layout}" if known else layout
+
+
+def fingerprint(
+  folder: pathlib.Path, known: Mapping[str, Archive]
+) -> str | None:
+  """A hash of a folder's archives; None where they are unpacked or missing."""
+  in_place = _in_place(folder, known)
+  paths = [in_place.get(name, folder / name) for name in known]
+  if not paths or not all(path.is_file() for path in paths):
+    return None
+  digest = hashlib.sha256()
+  for path in paths:
+    digest.update(f"{path.name} {_hash(path, 'sha256')}\n".encode())
+  return digest.hexdigest()
+
+
+def _packed(
+  name: str, folder: pathlib.Path, known: Mapping[str, Archive]
+) -> dict[pathlib.Path, Archive]:
+  """The archives that have to be unpacked; none if what they hold is there."""
+  in_place = _in_place(folder, known)
+  packed = {
+    file: archive for file, archive in known.items() if file not in in_place
+  }
+  missing = {
+    file: archive
+    for file, archive in packed.items()
+    if not (folder / file).is_file()
+  }
+  if missing:
+    raise ValueError(
+      f"{name}: {folder} lacks {_wanted(missing)}; found:"
+      f" {listing.contents(folder)}"
+    )
+  # A file, such as a list, can be put beside what is unpacked.
+  if packed and not all(path.is_file() for path in in_place.values()):
+    raise ValueError(
+      f"{name}: some archives in {folder} are unpacked, but not"
+      f" {', '.join(packed)}; unpack that, too"
+    )
+  return {folder / file: archive for file, archive in packed.items()}
+
+
+def _in_place(
+  folder: pathlib.Path, known: Mapping[str, Archive]
+) -> dict[str, pathlib.Path]:
+  """What is there in place of an archive, by the archive's file name."""
+  found = {}
+  for file, archive in known.items():
+    for path in (archive.holds, *archive.instead):
+      if (folder / path).exists():
+        found[file] = folder / path
+        break
+  return found
+
+
+def _copy(
+  name: str, path: pathlib.Path, folder: pathlib.Path, target: pathlib.Path
+) -> None:
+  """Copies a file of the user's folder to the same place in another one."""
+  reason = listing.why_not_readable(path, folder)
+  if reason:
+    raise ValueError(f"{name}: {path} {reason}")
+  copy = target / path.relative_to(folder)
+  copy.parent.mkdir(parents=True, exist_ok=True)
+  shutil.copyfile(path, copy)
+
+
+def _wanted(known: Mapping[str, Archive]) -> str:
+  return "; ".join(
+    f"{file} or, unpacked,"
+    f" {' or '.join((archive.holds, *archive.instead))} (download it from"
+    f" {archive.source} and put it there)"
+    for file, archive in known.items()
+  )
+
+
+def _check_sum(name: str, path: pathlib.Path, archive: Archive) -> None:
+  if archive.checksum is None:
+    return
+  algorithm = _ALGORITHMS[len(archive.checksum)]
+  found = _hash(path, algorithm)
+  if found != archive.checksum:
+    raise ValueError(
+      f"{name}: {path} has the {algorithm} checksum {found}, but"
+      f" {archive.checksum} is expected: it is damaged or another file."
+      f" Download it again from {archive.source}; or, if you trust it, unpack"
+      " it there yourself, and its files will be used"
+    )
+
+
+def _hash(path: pathlib.Path, algorithm: str) -> str:
+  digest = hashlib.new(algorithm)
+  with (
+    path.open("rb") as file,
+    tqdm.tqdm(
+      total=path.stat().st_size,
+      desc=f"reading {path.name}",
+      unit="B",
+      unit_scale=True,
+      disable=None,
+      delay=0.5,
+    ) as progress,
+  ):
+    while block := file.read(_BLOCK):
+      digest.update(block)
+      progress.update(len(block))
+  return digest.hexdigest()
+
+
+def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
+  title = f"unpacking {path.name}"
+  try:
+    if path.suffix == ".zip":
+      with zipfile.ZipFile(path) as file:
+        for member in tqdm.tqdm(
+          file.infolist(), title, unit="file", disable=None, delay=0.5
+        ):
+          # Python takes "..", drives and roots out of the names.
+          file.extract(member, target)
+    else:
+      with (
+        tarfile.open(path) as file,
+        tqdm.tqdm(desc=title, unit="file", disable=None, delay=0.5) as progress,
+      ):
+        for member in file:
+          file.extract(member, target, filter="data")
+          progress.update()
+        # To the end, where gzip has its checksum.
+        while file.fileobj.read(_BLOCK):
+          pass
+  except (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+  ) as error:
+    # Python adds a line for each kind of compression that it tried.
+    reason = str(error).partition(":\n")[0]
+    raise ValueError(
+      f"{name}: {path} cannot be unpacked ({reason}); download it again"
+    ) from error

@@ -1,0 +1,225 @@
+"""What is in the files of a data set, and what is wrong with them."""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from fcn_jax import types
+from fcn_jax.data.files import listing
+from fcn_jax.data.files import threads
+
+# In place of the hash of a file that cannot be read.
+_UNREADABLE = "unreadable"
+
+
+class Measured(NamedTuple):
+  """What was found in the files of one pair.
+
+  Attributes:
+    pair: the files.
+    size: height and width in pixels.
+    class_counts: [256] int64, pixels of each label, void included.
+    histogram: [3, 256] int64, pixels of each value of each channel, R, G, B.
+  """
+
+  pair: listing.Pair
+  size: tuple[int, int]
+  class_counts: np.ndarray
+  histogram: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+  """What was found in all files of a listing.
+
+  Attributes:
+    listing: what was read.
+    measured: the pairs without a fault, in the listing's order, and without
+      those that `Listing.skip_void` leaves out.
+    faults: of the listing and of the files, in the order of their paths.
+    fingerprint: see `fingerprint`.
+  """
+
+  listing: listing.Listing
+  measured: Sequence[Measured]
+  faults: Sequence[listing.Fault]
+  fingerprint: str
+
+  def check(self, *, skip_bad: bool = False) -> None:
+    """Raises a `ValueError` that names the faults, unless they are skipped.
+
+    Args:
+      skip_bad: whether the pairs without a fault are enough; there must be one
+        at least.
+    """
+    if self.faults and not (skip_bad and self.measured):
+      raise ValueError(listing.describe(self.listing.name, self.faults))
+
+
+def survey(found: listing.Listing, *, num_threads: int | None = None) -> Survey:
+  """Reads every file of a listing, with a progress bar.
+
+  A pair is good if all of its files can be decoded and have the same size, and
+  its mask has a pixel that is not void.
+
+  Args:
+    found: the files.
+    num_threads: that read at a time; the number of cores if None. Each needs
+      memory for one decoded pair.
+  """
+  measured, faults = [], list(found.faults)
+  digest = _start_digest(found)
+  # Threads: Pillow decodes outside of Python's lock.
+  read = functools.partial(_measure, found)
+  for pair, (outcome, hashes) in zip(
+    found.pairs,
+    threads.in_parallel(
+      read,
+      found.pairs,
+      num_threads=num_threads,
+      title=f"checking {found.name}",
+    ),
+    strict=True,
+  ):
+    _digest_pair(digest, pair, hashes)
+    if not isinstance(outcome, Measured):
+      faults.extend(outcome)
+    elif outcome.class_counts[: types.IGNORE_LABEL].any():
+      measured.append(outcome)
+  return Survey(
+    listing=found,
+    measured=measured,
+    faults=sorted(faults),
+    fingerprint=digest.hexdigest(),
+  )
+
+
+def fingerprint(
+  found: listing.Listing, *, num_threads: int | None = None
+) -> str:
+  """A hash of the names and contents of all files, and of how they are read.
+
+  The folder's place and the files' times are left out: a copy has the same one.
+
+  Args:
+    found: the files.
+    num_threads: that read at a time; the number of cores if None.
+  """
+  digest = _start_digest(found)
+  hashes = threads.in_parallel(
+    _hash_pair,
+    found.pairs,
+    num_threads=num_threads,
+    title=f"comparing {found.name}",
+  )
+  for pair, values in zip(found.pairs, hashes, strict=True):
+    _digest_pair(digest, pair, values)
+  return digest.hexdigest()
+
+
+def _measure(
+  found: listing.Listing, pair: listing.Pair
+) -> tuple[Measured | list[listing.Fault], list[str]]:
+  """What is in the files of a pair, or what is wrong; and the files' hashes."""
+  decoders = {
+    pair.picture: found.decode_picture,
+    pair.mask: found.decode_mask,
+    **{path: found.decode_extras[name] for name, path in pair.extras.items()},
+  }
+  arrays, hashes, faults = {}, [], []
+  for path, decode in decoders.items():
+    try:
+      content = path.read_bytes()
+      hashes.append(hashlib.sha256(content).hexdigest())
+      arrays[path] = decode(content)
+    except OSError as error:
+      hashes.append(_UNREADABLE)
+      faults.append(listing.Fault(path, f"cannot be read ({error.strerror})"))
+    except ValueError as error:
+      faults.append(listing.Fault(path, str(error)))
+  faults = faults or _compare(pair, arrays, skip_void=found.skip_void)
+  if faults:
+    return faults, hashes
+  return measure(pair, arrays[pair.picture], arrays[pair.mask]), hashes
+
+
+def measure(
+  pair: listing.Pair, picture: np.ndarray, label: np.ndarray
+) -> Measured:
+  """Counts what is in a picture and its labels.
+
+  Args:
+    pair: what they are.
+    picture: [H, W, 3] uint8.
+    label: [H, W] uint8.
+  """
+  return Measured(
+    pair,
+    size=label.shape,
+    class_counts=_histogram(label),
+    histogram=_histogram(picture).reshape(3, 256),
+  )
+
+
+def _histogram(array: np.ndarray) -> np.ndarray:
+  # NumPy's bincount would need eight times the memory of the pixels.
+  return np.array(Image.fromarray(array).histogram(), np.int64)
+
+
+def _compare(
+  pair: listing.Pair,
+  arrays: Mapping[pathlib.Path, np.ndarray],
+  *,
+  skip_void: bool,
+) -> list[listing.Fault]:
+  """Faults of a pair whose files are all readable."""
+  picture = arrays[pair.picture]
+  faults = []
+  for path in (pair.mask, *pair.extras.values()):
+    if arrays[path].shape[:2] == picture.shape[:2]:
+      continue
+    reason = (
+      f"has {_size(arrays[path])} pixels (width x height), but its picture"
+      f" {pair.picture} {_size(picture)}; resize the mask (nearest neighbour)"
+      " or replace the one that is wrong"
+    )
+    if arrays[path].shape[:2] == picture.shape[1::-1]:
+      reason += "; one of them lies on its side, perhaps by its EXIF data"
+    faults.append(listing.Fault(path, reason))
+  if not skip_void and (arrays[pair.mask] == types.IGNORE_LABEL).all():
+    reason = "is void everywhere; label some of it or remove the pair"
+    faults.append(listing.Fault(pair.mask, reason))
+  return faults
+
+
+def _size(array: np.ndarray) -> str:
+  return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def _hash_pair(pair: listing.Pair) -> list[str]:
+  hashes = []
+  for path in (pair.picture, pair.mask, *pair.extras.values()):
+    try:
+      hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    except OSError:
+      hashes.append(_UNREADABLE)
+  return hashes
+
+
+def _start_digest(found: listing.Listing) -> "hashlib._Hash":
+  digest = hashlib.sha256(repr((found.class_names, found.settings)).encode())
+  for path, _ in found.faults:
+    digest.update(f"fault {path.name}\n".encode())
+  return digest
+
+
+def _digest_pair(
+  digest: "hashlib._Hash", pair: listing.Pair, hashes: Sequence[str]
+) -> None:
+  digest.update(f"{pair.split} {pair.name} {' '.join(hashes)}\n".encode())

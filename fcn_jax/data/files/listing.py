@@ -1,0 +1,251 @@
+"""What a data set's files are: pairs of picture and mask, and their faults.
+
+A data set made of files is found in two steps. `find` in its module lists the
+pairs by their names as a `Listing`, mostly without opening them. `checking`
+then reads every file of it and tells what is in them, and what is wrong.
+"""
+
+import collections
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fcn_jax.data.files import decoding
+
+# A message of hundreds of lines is not read.
+_MAX_FAULTS = 40
+
+
+class Fault(NamedTuple):
+  """What is wrong with a file.
+
+  Attributes:
+    path: the file.
+    reason: what is wrong and how to mend it, to be read after the path.
+  """
+
+  path: pathlib.Path
+  reason: str
+
+
+class Pair(NamedTuple):
+  """The files of one example.
+
+  Attributes:
+    split: name of its split.
+    name: of the example, different from all others of the data set.
+    picture: file of the picture.
+    mask: file of the labels.
+    extras: further files by the name of their feature.
+  """
+
+  split: str
+  name: str
+  picture: pathlib.Path
+  mask: pathlib.Path
+  extras: Mapping[str, pathlib.Path] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """The files of a data set, and how they are read.
+
+  Attributes:
+    name: of the data set, for messages.
+    pairs: in the order of the data set; those of a split in a row.
+    class_names: of the classes 0..C-1.
+    palette: [C] RGB of each class in figures, in 0..255.
+    faults: what is wrong with files, seen without opening them. A pair with
+      such a file is not in `pairs`.
+    decode_picture: bytes to [H, W, 3] uint8; ValueError for a faulty file.
+    decode_mask: bytes to [H, W] uint8, classes 0..C-1 or void; ValueError for
+      a faulty file.
+    decode_extras: for each feature in the pairs' `extras`, bytes to [H, W] or
+      [H, W, 3] uint8, or [H, W] uint16.
+    skip_void: whether pairs whose mask is void everywhere are left out; such a
+      mask is a fault otherwise.
+    settings: whatever else changes what is read, such as a table of classes.
+    notes: what a person should know about the files, though nothing is wrong.
+  """
+
+  name: str
+  pairs: Sequence[Pair]
+  class_names: tuple[str, ...]
+  palette: Sequence[tuple[int, int, int]]
+  faults: Sequence[Fault] = ()
+  decode_picture: Callable[[bytes], np.ndarray] = decoding.decode_picture
+  decode_mask: Callable[[bytes], np.ndarray] = decoding.decode_mask
+  decode_extras: Mapping[str, Callable[[bytes], np.ndarray]] = (
+    dataclasses.field(default_factory=dict)
+  )
+  skip_void: bool = False
+  settings: str = ""
+  notes: Sequence[str] = ()
+
+
+def describe(name: str, faults: Sequence[Fault]) -> str:
+  """Names the faults of a data set, a line for each of the first forty."""
+  lines = [f"- {path} {reason}" for path, reason in faults[:_MAX_FAULTS]]
+  if len(faults) > _MAX_FAULTS:
+    lines.append(f"- and {len(faults) - _MAX_FAULTS} more faults")
+  plural = "faults" if len(faults) > 1 else "fault"
+  return "\n".join(
+    [
+      f"{name}: {len(faults)} {plural}; mend the files, or leave the pairs out"
+      " (skip_bad; to a script, --skip-bad):",
+      *lines,
+    ]
+  )
+
+
+def check_folders(
+  name: str, folder: pathlib.Path, needed: Sequence[str], layout: str
+) -> None:
+  """Raises a `ValueError` if one of the needed folders is not there.
+
+  Args:
+    name: of the data set.
+    folder: the folder that the user gave.
+    needed: paths of folders in it.
+    layout: what must be in it, to be read after "expected".
+  """
+  missing = [path for path in needed if not (folder / path).is_dir()]
+  if missing:
+    raise ValueError(
+      f"{name}: {folder} has no folder {', '.join(missing)}; expected {layout};"
+      f" found: {contents(folder)}"
+    )
+
+
+def contents(folder: pathlib.Path) -> str:
+  """Up to ten names of what is in a folder, for messages."""
+  found = sorted(path.name for path in folder.iterdir())
+  more = ", ..." if len(found) > 10 else ""
+  return ", ".join(found[:10]) + more or "nothing, the folder is empty"
+
+
+def match(
+  pictures: pathlib.Path,
+  masks: pathlib.Path,
+  *,
+  root: pathlib.Path,
+  split: str,
+  prefix: str = "",
+  mask_suffixes: Sequence[str] = decoding.SUFFIXES,
+  endings: tuple[str, str] = ("", ""),
+) -> tuple[list[Pair], list[Fault]]:
+  """Pairs pictures and masks whose names are equal but for their ends.
+
+  Hidden files and files that are no pictures by their names are left out.
+
+  Args:
+    pictures: folder of the pictures; its subfolders are searched, too.
+    masks: folder of the masks, with the same subfolders.
+    root: the folder given by the user; links to outside of it are faults.
+    split: of all pairs.
+    prefix: put before the names, which are otherwise relative to `pictures`.
+    mask_suffixes: names' suffixes that masks have.
+    endings: what stands before the suffix in the names of all pictures, and of
+      all masks; files without it are left out.
+
+  Returns:
+    The pairs in the order of their names, and the faults: a picture without
+    mask, a mask without picture, several files of a name, links to outside and
+    what is no file.
+  """
+  found = {
+    "picture": _files_by_stem(pictures, decoding.SUFFIXES, endings[0]),
+    "mask": _files_by_stem(masks, mask_suffixes, endings[1]),
+  }
+  pairs, faults = [], []
+  for stem in sorted(found["picture"].keys() | found["mask"].keys()):
+    paths = {kind: by_stem.get(stem, []) for kind, by_stem in found.items()}
+    wrong = [
+      Fault(path, reason)
+      for path in (*paths["picture"], *paths["mask"])
+      if (reason := why_not_readable(path, root))
+    ]
+    for kind, missing, folder, ending in (
+      ("picture", "mask", masks, endings[1]),
+      ("mask", "picture", pictures, endings[0]),
+    ):
+      if not paths[missing]:
+        wrong.extend(
+          Fault(
+            path,
+            f"has no {missing} {folder / stem}{ending}.*; add the {missing} or"
+            f" remove the {kind}",
+          )
+          for path in paths[kind]
+        )
+      if len(paths[kind]) > 1:
+        names = ", ".join(str(path) for path in paths[kind])
+        wrong.append(
+          Fault(
+            paths[kind][0],
+            f"is one of {len(paths[kind])} {kind}s of a name: {names}; keep"
+            " one of them",
+          )
+        )
+    if wrong:
+      faults.extend(wrong)
+    else:
+      pairs.append(
+        Pair(split, prefix + stem, paths["picture"][0], paths["mask"][0])
+      )
+  return pairs, faults
+
+
+def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
+  """Why a path is not to be opened; None if it may be.
+
+  Args:
+    path: of a file that should hold a picture or a mask.
+    root: the folder that the user gave; nothing outside of it is read.
+  """
+  if not path.resolve().is_relative_to(root.resolve()):
+    return (
+      f"is, or lies behind, a symbolic link to {path.resolve()}, outside of"
+      f" {root}; copy the file into the folder"
+    )
+  if path.is_symlink() and not path.exists():
+    return "is a symbolic link to a file that is not there; restore the file"
+  if not path.exists():
+    return "is not there; copy it or unpack it again"
+  # Reading a pipe or a device would not end.
+  if not path.is_file():
+    return "is not a file; remove it"
+  return None
+
+
+def _files_by_stem(
+  folder: pathlib.Path, suffixes: Sequence[str], ending: str
+) -> dict[str, list[pathlib.Path]]:
+  """Pictures by their path from a folder, without ending and suffix."""
+  by_stem = collections.defaultdict(list)
+  # Links to folders are followed, so that what lies there is not lost without
+  # a word: `why_not_readable` says what leads outside.
+  for parent, folders, names in os.walk(folder, followlinks=True):
+    if _is_inside_itself(parent):
+      folders.clear()
+      continue
+    # Files such as .DS_Store and ._x.png are an operating system's own.
+    folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for name in sorted(names):
+      path = pathlib.Path(parent, name)
+      if path.suffix.lower() not in suffixes or name.startswith("."):
+        continue
+      stem = path.relative_to(folder).with_suffix("").as_posix()
+      if stem.endswith(ending):
+        by_stem[stem.removesuffix(ending)].append(path)
+  return dict(by_stem)
+
+
+def _is_inside_itself(folder: str) -> bool:
+  """Whether a link leads back to a folder above, so that a walk has no end."""
+  path = pathlib.Path(folder)
+  return any(os.path.samefile(path, parent) for parent in path.parents)

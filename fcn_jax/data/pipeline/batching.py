@@ -1,0 +1,128 @@
+"""Examples on their way into a batch: what they must be, and stacking them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fcn_jax import types
+from fcn_jax.data.pipeline import padding
+from fcn_jax.data.pipeline import transforms
+
+# What fills up a batch: one pixel, since no picture has none.
+NOTHING = (
+  np.full((1, 1, 3), transforms.FILL, np.uint8),
+  np.full((1, 1), types.IGNORE_LABEL, np.int32),
+)
+
+
+def nothing_like(image: np.ndarray) -> transforms.Pair:
+  """`NOTHING` in place of an image [H, W, C], with its channels and dtype."""
+  shape = (1, 1, image.shape[-1])
+  return np.full(shape, transforms.fill_of(image), image.dtype), NOTHING[1]
+
+
+def stack(
+  pairs: Sequence[transforms.Pair],
+  *,
+  size: padding.Size,
+  with_valid_sizes: bool,
+  heads: Sequence[str] = (),
+) -> types.Batch:
+  """Pads pictures and their labels to one size and makes a batch of them.
+
+  Args:
+    pairs: N images [h, w, C] uint8 or float32, and labels [h, w] integers.
+    size: height and width of the batch.
+    with_valid_sizes: whether the batch says how large its pictures are.
+    heads: names of the kinds of labels, if these are [h, w, L].
+
+  Returns:
+    Images [N, H, W, C], labels [N, H, W] int32 or those of each head by its
+    name, and sizes [N, 2] int32 or None.
+
+  Raises:
+    ValueError: a picture is larger than `size`.
+  """
+  image, label = pairs[0]
+  batch = types.Batch(
+    images=np.empty((len(pairs), *size, image.shape[-1]), image.dtype),
+    # Sources may have bytes; a crop has fewer of them to make larger.
+    labels=np.empty((len(pairs), *size, *label.shape[2:]), np.int32),
+    valid_sizes=np.array([label.shape[:2] for _, label in pairs], np.int32),
+  )
+  for number, pair in enumerate(pairs):
+    transforms.write_padded(*pair, batch.images[number], batch.labels[number])
+  if heads:
+    kinds = np.moveaxis(batch.labels, -1, 0).copy()
+    batch = batch._replace(labels=dict(zip(heads, kinds, strict=True)))
+  return batch if with_valid_sizes else batch._replace(valid_sizes=None)
+
+
+def check_labels(example: Any, *, num_classes: int | Mapping[str, int]) -> None:
+  """Raises a `ValueError` if a label is neither a class nor void.
+
+  Args:
+    example: with the attributes `label`, [H, W] integers, and `name`; or
+      [H, W, L] of several kinds.
+    num_classes: number of classes; or that of each kind, by its name.
+  """
+  label = example.label
+  if not isinstance(num_classes, Mapping):
+    _check_kind(label, num_classes, example.name)
+    return
+  if label.shape[2:] != (len(num_classes),):
+    raise ValueError(
+      f"{example.name} has labels of shape {list(label.shape)}; those of"
+      f" {', '.join(num_classes)} side by side are [H, W, {len(num_classes)}]"
+    )
+  for kind, (head, count) in enumerate(num_classes.items()):
+    _check_kind(label[..., kind], count, f"{example.name} ({head})")
+
+
+def _check_kind(label: np.ndarray, num_classes: int, name: str) -> None:
+  """Checks labels of one kind, [H, W]."""
+  if label.ndim != 2:
+    raise ValueError(
+      f"{name} has labels of shape {list(label.shape)}; those of one kind are"
+      " [H, W], and num_classes of several is a dict"
+    )
+  # As unsigned integers, numbers below 0 are large ones.
+  unsigned = label.view(f"u{label.itemsize}")
+  wrong = (unsigned >= num_classes) & (label != types.IGNORE_LABEL)
+  if wrong.any():
+    raise ValueError(
+      f"{name} has the label {label[wrong][0]}, which is neither a"
+      f" class (0..{num_classes - 1}) nor void ({types.IGNORE_LABEL}); correct"
+      " its mask or the number of classes"
+    )
+
+
+def check_size(example: Any, size: np.ndarray) -> None:
+  """Raises a `ValueError` if a picture has not the size it is said to have.
+
+  Args:
+    example: with the attributes `label`, [H, W] or [H, W, L], and `name`.
+    size: [2] integers, what `image_sizes` says.
+  """
+  height, width = example.label.shape[:2]
+  if (height, width) != tuple(size):
+    raise ValueError(
+      f"{example.name} has {height}x{width} pixels (height x width), but"
+      f" image_sizes says {size[0]}x{size[1]}: these are the sizes of another"
+      " data set"
+    )
+
+
+def check_plain(example: Any) -> None:
+  """Raises a `ValueError` if an image is not [H, W, 3] uint8.
+
+  Args:
+    example: with the attributes `image` and `name`.
+  """
+  image = example.image
+  if image.shape[-1] != 3 or image.dtype != np.uint8:
+    raise ValueError(
+      f"{example.name} is {list(image.shape)} {image.dtype}, but several"
+      " processes can evaluate pictures [H, W, 3] uint8 only; use one"
+    )

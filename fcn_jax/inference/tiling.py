@@ -1,0 +1,165 @@
+"""Prediction for one picture of any size, tile by tile.
+
+Memory, on the device and on the host, is that of a tile, whatever the size of
+the picture: this may be a `np.memmap`, and so may the arrays that are filled.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import chex
+import jax
+import numpy as np
+
+from fcn_jax import models
+from fcn_jax.inference import tiles
+from fcn_jax.inference import tiling_plan
+
+# Wraps the tiles and hands them on, as `tqdm.tqdm` does.
+Progress = Callable[
+  [Sequence[tiling_plan.Window]], Iterable[tiling_plan.Window]
+]
+
+TILE_SIZE = 1024
+
+
+def predict_tiled(
+  model: models.Network,
+  variables: chex.ArrayTree,
+  image: np.ndarray,
+  *,
+  tile_size: int = TILE_SIZE,
+  margin: int | None = None,
+  scales: Sequence[float] = (1.0,),
+  flip: bool = False,
+  out: np.ndarray | None = None,
+  probabilities_out: np.ndarray | None = None,
+  progress: Progress = iter,
+) -> np.ndarray:
+  """The likeliest class of every pixel of a picture of any size.
+
+  The result is that of the whole picture, up to rounding: see `tiles`. With
+  scales or flips, it is the class of the largest mean probability. Only with
+  `models.FCNResNet` and sides that are no multiples of 8 it is not: there the
+  scores of a picture that is cut lie 8 pixels apart, and those of a whole one a
+  little less, up to a shift by 7 pixels at its far end.
+
+      classes = predict_tiled(model, variables, image, progress=tqdm.tqdm)
+
+  All tiles have arrays of one shape (with scales and flips, one for each), and
+  so have the tiles of other pictures that are larger than a tile: they are
+  compiled once. Smaller pictures are padded to a few shapes.
+
+  Args:
+    model: the network.
+    variables: its parameters (and batch statistics), `{"params": ...}`.
+    image: [H, W, 3] uint8 or float, RGB in 0..255; uint8 or float32 with
+      scales. Copies of other scales are made of the whole picture. Other
+      channels if the network has others.
+    tile_size: side in pixels of the largest square that the network is given,
+      which bounds memory. It holds a tile with what the network must see
+      around it; the smaller it is, the more is computed twice.
+    margin: pixels that the network is given around a tile, at least; None for
+      as many as it sees (`exact_margin`). Fewer are faster, and not exact: see
+      `disagreement`.
+    scales: factors by which the picture is resized; probabilities are averaged.
+    flip: whether they are also averaged with those of the mirrored picture.
+    out: [H, W] uint8 array to fill; a new one if None.
+    probabilities_out: [H, W, C] float array to fill with the probabilities.
+    progress: wraps the list of tiles, such as `tqdm.tqdm`.
+
+  Returns:
+    [H, W] uint8, `out` if that was given.
+
+  Raises:
+    ValueError: the image or an array to fill has the wrong shape, the tiles
+      have no room in `tile_size`, an option is out of range, or the network is
+      normalised by the statistics of the whole picture ("group") and this is
+      larger than a tile.
+  """
+  plan = tiling_plan.Plan.make(
+    model, image, tile_size=tile_size, margin=margin, scales=scales, flip=flip
+  )
+  height, width = image.shape[:2]
+  if out is None:
+    out = np.empty((height, width), np.uint8)
+  _check_array("out", out, (height, width), np.uint8)
+  if probabilities_out is not None:
+    shape = (height, width, models.heads.num_classes(model))
+    _check_array("probabilities_out", probabilities_out, shape, np.floating)
+  variables = jax.device_put(variables)  # Once, if they are on the host.
+  for window in progress(plan.windows((slice(0, height), slice(0, width)))):
+    if probabilities_out is None:
+      out[window] = plan.classes(variables, window)
+      continue
+    found = plan.probabilities(variables, window)
+    probabilities_out[window] = found
+    out[window] = tiling_plan.likeliest(found)
+  return out
+
+
+def exact_margin(model: models.Network) -> int:
+  """Pixels around a tile that the network sees at most."""
+  surroundings = tiles.Surroundings.of(model, None)
+  last = surroundings.stride - 1
+  begin, end = surroundings.around(0, last)
+  return max(-begin, end - 1 - last)
+
+
+def disagreement(
+  model: models.Network,
+  variables: chex.ArrayTree,
+  image: np.ndarray,
+  *,
+  margin: int,
+  tile_size: int = TILE_SIZE,
+  scales: Sequence[float] = (1.0,),
+  flip: bool = False,
+  num_tiles: int = 4,
+) -> float:
+  """Share of pixels whose class a margin changes, on some of the tiles.
+
+  Args:
+    model: the network.
+    variables: its parameters (and batch statistics), `{"params": ...}`.
+    image: [H, W, 3] uint8, RGB.
+    margin: as for `predict_tiled`; compared with the exact one.
+    tile_size: see `predict_tiled`.
+    scales: see `predict_tiled`.
+    flip: see `predict_tiled`.
+    num_tiles: tiles to look at, spread evenly over the picture.
+
+  Returns:
+    A share in 0..1.
+
+  Raises:
+    ValueError: see `predict_tiled`.
+  """
+  options = {"tile_size": tile_size, "scales": scales, "flip": flip}
+  cheap = tiling_plan.Plan.make(model, image, margin=margin, **options)
+  exact = tiling_plan.Plan.make(model, image, margin=None, **options)
+  height, width = image.shape[:2]
+  windows = cheap.windows((slice(0, height), slice(0, width)))
+  num_tiles = min(num_tiles, len(windows))
+  variables = jax.device_put(variables)
+  num_pixels = num_different = 0
+  for i in range(num_tiles):
+    window = windows[int((i + 0.5) * len(windows) / num_tiles)]
+    found = cheap.classes(variables, window)
+    expected = np.empty_like(found)
+    top, left = (part.start for part in window)
+    for rows, columns in exact.windows(window):
+      expected[
+        rows.start - top : rows.stop - top,
+        columns.start - left : columns.stop - left,
+      ] = exact.classes(variables, (rows, columns))
+    num_pixels += found.size
+    num_different += np.count_nonzero(found != expected)
+  return num_different / num_pixels
+
+
+def _check_array(name, array, shape, dtype):
+  if array.shape != shape or not np.issubdtype(array.dtype, dtype):
+    raise ValueError(
+      f"{name} has shape {array.shape} and type {array.dtype}; it must be "
+      f"{shape} {dtype.__name__}."
+    )

@@ -1,0 +1,176 @@
+"""How a picture is cut into tiles, and what is found in one of them."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fcn_jax import geometry
+from fcn_jax import models
+from fcn_jax import upsampling
+from fcn_jax.inference import prediction
+from fcn_jax.inference import tiles
+from fcn_jax.inference import views
+
+# Pixels of a picture: rows and columns.
+Window = tuple[slice, slice]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """How a picture is cut.
+
+  Attributes:
+    model: the network.
+    views: what the network sees of the picture.
+    surroundings: of the network.
+    tile: height and width of the tiles.
+    arrays: for each view, height and width of the arrays it is given in.
+  """
+
+  model: models.Network
+  views: Sequence[views.Copy]
+  surroundings: tiles.Surroundings
+  tile: tuple[int, int]
+  arrays: Sequence[tuple[int, int]]
+
+  @classmethod
+  def make(
+    cls,
+    model: models.Network,
+    image: np.ndarray,
+    *,
+    tile_size: int,
+    margin: int | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+  ) -> "Plan":
+    """Cuts a picture; the arguments are those of `tiled.predict_tiled`."""
+    all_views = views.make(image, scales=scales, flip=flip)
+    surroundings = tiles.Surroundings.of(model, margin)
+    sides = [view.sides for view in all_views]
+    for side in (side.copy for both in sides for side in both):
+      # Raises if some layer has nothing left of it.
+      geometry.output_size(surroundings.chain.score, side)
+    rows, columns = (
+      tiles.choose_tile(both, tile_size, surroundings)
+      for both in zip(*sides, strict=True)
+    )
+    if model.normalization == "group" and (rows, columns) != image.shape[:2]:
+      largest = max(side.copy for both in sides for side in both)
+      raise ValueError(
+        'normalization "group" has statistics of the whole picture, which its '
+        f"tiles do not have: give a tile_size of {largest} pixels or more, if "
+        "memory allows, or a network with another normalization."
+      )
+    if (rows, columns) != image.shape[:2] and hasattr(model, "resized"):
+      # A tile must not be resized by its own sides.
+      model = model.clone(resized=False)
+    arrays = [
+      (
+        of_rows.array_side(rows, tile_size, surroundings),
+        of_columns.array_side(columns, tile_size, surroundings),
+      )
+      for of_rows, of_columns in sides
+    ]
+    return cls(model, all_views, surroundings, (rows, columns), arrays)
+
+  def windows(self, within: Window) -> list[Window]:
+    """The tiles of a part of the picture, row by row."""
+    rows, columns = (
+      tiles.cut(part.start, part.stop, side)
+      for part, side in zip(within, self.tile, strict=True)
+    )
+    return [(row, column) for row in rows for column in columns]
+
+  def classes(self, variables: chex.ArrayTree, window: Window) -> np.ndarray:
+    """Classes in one of the tiles, [h, w] uint8."""
+    if len(self.views) > 1 or not self.views[0].is_plain:
+      found = self.probabilities(variables, window)
+      return likeliest(found)
+    parts = self.seen(self.views[0], window)
+    found = prediction.predict(self.model, variables, *self.images(0, parts))
+    inside = tuple(
+      slice(pixels.start - part.start, pixels.stop - part.start)
+      for pixels, part in zip(window, parts, strict=True)
+    )
+    return np.asarray(found)[0][inside].astype(np.uint8)
+
+  def probabilities(
+    self, variables: chex.ArrayTree, window: Window
+  ) -> np.ndarray:
+    """Mean probabilities in one of the tiles, [h, w, C] float32."""
+    total = None
+    for number, view in enumerate(self.views):
+      parts = self.seen(view, window)
+      taps = [
+        views.taps(side.positions(pixels), part.start, tiles.padded_side(tile))
+        for side, pixels, part, tile in zip(
+          view.sides, window, parts, self.tile, strict=True
+        )
+      ]
+      images, sizes = self.images(number, parts)
+      found = probabilities_at(self.model, variables, images, sizes, *taps)
+      total = found if total is None else total + found
+    height, width = (pixels.stop - pixels.start for pixels in window)
+    return np.asarray(total)[:height, :width] / len(self.views)
+
+  def seen(self, view: views.Copy, window: Window) -> list[slice]:
+    """Rows and columns of a view that the network must see for a window."""
+    return [
+      slice(*self.surroundings.inside(*side.ends(pixels), side.copy))
+      for side, pixels in zip(view.sides, window, strict=True)
+    ]
+
+  def images(
+    self, number: int, parts: Sequence[slice]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """A part of a view as images [1, h, w, C], with its size [1, 2] int32."""
+    pixels = self.views[number].image[tuple(parts)]
+    images = np.zeros((1, *self.arrays[number], pixels.shape[-1]), pixels.dtype)
+    images[0, : pixels.shape[0], : pixels.shape[1]] = pixels
+    return images, np.array([pixels.shape[:2]], np.int32)
+
+
+def likeliest(probabilities: np.ndarray) -> np.ndarray:
+  """Classes [H, W] uint8 of the largest of [H, W, C] probabilities."""
+  return np.argmax(probabilities, axis=-1).astype(np.uint8)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def probabilities_at(
+  model: models.Network,
+  variables: chex.ArrayTree,
+  images: jax.Array,
+  sizes: jax.Array,
+  rows: views.Taps,
+  columns: views.Taps,
+) -> jax.Array:
+  """Probabilities of the classes, interpolated at rows and columns.
+
+  Args:
+    model: the network.
+    variables: its parameters (and batch statistics).
+    images: [1, h, w, C], one image, in 0..255.
+    sizes: [1, 2] int32, its height and width in the array.
+    rows: taps of K rows.
+    columns: taps of L columns.
+
+  Returns:
+    [K, L, C] float32.
+  """
+  score_map = models.heads.predicted_scores(model, variables, images, sizes)
+  values = jax.nn.softmax(upsampling.to_pixels(score_map)[0])
+  for axis, taps in enumerate((rows, columns)):
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    fraction = taps.fraction.reshape(shape)
+    low, high = (
+      jnp.take(values, index, axis=axis) for index in (taps.lower, taps.upper)
+    )
+    values = low * (1 - fraction) + high * fraction
+  return values

@@ -1,0 +1,151 @@
+"""AlexNet backbones, as published for Caffe and for torchvision.
+
+Krizhevsky et al. (2012), made fully convolutional as in section 4.1 of CVPR
+2015. `caffenet` is the backbone of the released FCN-AlexNet: normalised after
+pooling, with convolutions in two groups. `alexnet` is torchvision's, after
+Krizhevsky (2014), with neither.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+
+from fcn_jax import geometry
+from fcn_jax.models import input_normalization
+from fcn_jax.models import layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """What tells one AlexNet from another.
+
+  Attributes:
+    widths: channels of conv1 to conv5.
+    groups: of conv1 to conv5.
+    local_response_norm: whether pool1 and pool2 are followed by one.
+    inputs: what is done to the pixels, by default.
+    head_width: channels of fc6 and fc7, by default.
+    normalization: between convolution and ReLU, by default.
+    skips: of which layers finer scores are made, coarse to fine.
+  """
+
+  widths: tuple[int, int, int, int, int]
+  groups: tuple[int, int, int, int, int]
+  local_response_norm: bool
+  inputs: input_normalization.InputNormalization
+  head_width: int = 4096
+  normalization: layers.Normalization = "none"
+  skips: tuple[str, ...] = ("pool2", "pool1")
+
+
+ARCHITECTURES = {
+  "caffenet": Architecture(
+    widths=(96, 256, 384, 384, 256),
+    groups=(1, 2, 1, 2, 2),
+    local_response_norm=True,
+    inputs=input_normalization.CAFFE,
+  ),
+  "alexnet": Architecture(
+    widths=(64, 192, 384, 256, 256),
+    groups=(1, 1, 1, 1, 1),
+    local_response_norm=False,
+    inputs=input_normalization.TORCHVISION,
+  ),
+}
+
+PADDINGS = ("same", "caffe", "torchvision")
+
+
+def layer_list(
+  architecture: Architecture, padding: layers.Padding
+) -> tuple[geometry.Layer, ...]:
+  """The layer list of an AlexNet backbone, from the image to fc7.
+
+  Args:
+    architecture: one of `ARCHITECTURES`; all have the same layers.
+    padding: see `blocks.Padding`.
+  """
+  first = {"same": 5, "caffe": 100, "torchvision": 2}[padding]
+  # fc6 has an even kernel: with one more or one fewer output than inputs.
+  fc6 = {"same": 3, "caffe": 0, "torchvision": 2}[padding]
+
+  def pool(name):
+    return geometry.Layer(
+      name,
+      3,
+      2,
+      padding=1 if padding == "same" else 0,
+      ceil_mode=padding == "caffe",
+    )
+
+  return (
+    geometry.Layer("conv1", 11, 4, padding=first),
+    pool("pool1"),
+    geometry.Layer("conv2", 5, padding=2),
+    pool("pool2"),
+    geometry.Layer("conv3", 3, padding=1),
+    geometry.Layer("conv4", 3, padding=1),
+    geometry.Layer("conv5", 3, padding=1),
+    pool("pool5"),
+    geometry.Layer("fc6", 6, padding=fc6),
+    geometry.Layer("fc7", 1),
+  )
+
+
+class Backbone(nn.Module):
+  """An AlexNet backbone.
+
+  Attributes:
+    architecture: one of `ARCHITECTURES`.
+    settings: all else.
+  """
+
+  architecture: Architecture
+  settings: layers.Settings
+
+  @nn.compact
+  def __call__(
+    self,
+    images: jax.Array,
+    *,
+    train: bool,
+    valid_sizes: jax.Array | None = None,
+  ) -> dict[str, jax.Array]:
+    """Computes the features; see `vgg.Backbone`.
+
+    Args:
+      images: [N, H, W, C] uint8 or float, in 0..255.
+      train: whether dropout and batch statistics are those of training.
+      valid_sizes: [N, 2] int32, height and width of each image inside its
+        array.
+
+    Returns:
+      The output of each pooling layer and of fc7 by name, [N, h, w, channels].
+    """
+    architecture = self.architecture
+    head_width = self.settings.head_width or architecture.head_width
+    make = layers.Layers(self.settings, train)
+    features = {}
+    maps = make.begin(images, valid_sizes)
+    for layer in layer_list(architecture, self.settings.padding):
+      kind, number = layer.name[:-1], int(layer.name[-1])
+      if kind == "pool":
+        maps = layers.max_pool(maps, layer)
+        features[layer.name] = maps.values
+        if architecture.local_response_norm and number < 5:
+          maps = layers.local_response_norm(maps)
+      elif kind == "conv":
+        maps = make.conv(
+          maps,
+          layer,
+          architecture.widths[number - 1],
+          groups=architecture.groups[number - 1],
+        )
+      else:
+        maps = make.conv(maps, layer, head_width)
+        maps = make.dropout(
+          maps, self.settings.dropout_rate, f"{layer.name}_dropout"
+        )
+    features["fc7"] = maps.values
+    return features

@@ -1,0 +1,157 @@
+"""VGG backbones: from an image to the features that an FCN scores.
+
+Simonyan and Zisserman (2015), made fully convolutional as in section 3.1 of
+the FCN papers: fc6 and fc7 are convolutions.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+
+from fcn_jax import geometry
+from fcn_jax.models import input_normalization
+from fcn_jax.models import layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """What tells one VGG from another.
+
+  Attributes:
+    depths: convolutions of each block; a 2x2 max-pooling follows each.
+    widths: channels of each block.
+    head_width: channels of fc6 and fc7, by default.
+    fc6_kernel: side of fc6's kernel.
+    inputs: what is done to the pixels, by default.
+    normalization: between convolution and ReLU, by default.
+    normalize_head: whether fc6 and fc7 are normalised as well.
+    skips: of which layers finer scores are made, coarse to fine.
+  """
+
+  depths: tuple[int, ...]
+  widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+  head_width: int = 4096
+  fc6_kernel: int = 7
+  inputs: input_normalization.InputNormalization = input_normalization.CAFFE
+  normalization: layers.Normalization = "none"
+  normalize_head: bool = True
+  skips: tuple[str, ...] = ("pool4", "pool3")
+
+
+def _normalized(depths: tuple[int, ...]) -> Architecture:
+  """Torchvision's variant with batch normalisation."""
+  return Architecture(
+    depths,
+    inputs=input_normalization.TORCHVISION,
+    normalization="batch",
+    normalize_head=False,
+  )
+
+
+# Convolutions of each block of configurations A, B, D and E.
+_DEPTHS = {
+  "vgg11": (1, 1, 2, 2, 2),
+  "vgg13": (2, 2, 2, 2, 2),
+  "vgg16": (2, 2, 3, 3, 3),
+  "vgg19": (2, 2, 4, 4, 4),
+}
+
+ARCHITECTURES = {
+  **{name: Architecture(depths) for name, depths in _DEPTHS.items()},
+  **{f"{name}_bn": _normalized(depths) for name, depths in _DEPTHS.items()},
+  # Of the same shape, to be trained from scratch on two CPU cores.
+  "vgg_small": Architecture(
+    depths=(1, 1, 2, 2, 2),
+    widths=(16, 32, 64, 96, 128),
+    head_width=128,
+    fc6_kernel=3,
+    inputs=input_normalization.FROM_SCRATCH,
+  ),
+}
+
+PADDINGS = ("same", "caffe", "torchvision")
+
+
+def layer_list(
+  architecture: Architecture, padding: layers.Padding
+) -> tuple[geometry.Layer, ...]:
+  """The layer list of a VGG backbone, from the image to fc7.
+
+  Args:
+    architecture: one of `ARCHITECTURES`.
+    padding: see `blocks.Padding`.
+  """
+  caffe = padding == "caffe"
+  rounds_up = padding != "torchvision"
+  result = []
+  for block, depth in enumerate(architecture.depths, start=1):
+    for i in range(1, depth + 1):
+      pad = 100 if caffe and block == i == 1 else 1
+      result.append(geometry.Layer(f"conv{block}_{i}", 3, padding=pad))
+    result.append(geometry.Layer(f"pool{block}", 2, 2, ceil_mode=rounds_up))
+  kernel = architecture.fc6_kernel
+  fc6_padding = 0 if caffe else kernel // 2
+  result.append(geometry.Layer("fc6", kernel, padding=fc6_padding))
+  result.append(geometry.Layer("fc7", 1))
+  return tuple(result)
+
+
+class Backbone(nn.Module):
+  """A VGG backbone.
+
+  Attributes:
+    architecture: one of `ARCHITECTURES`.
+    settings: all else.
+  """
+
+  architecture: Architecture
+  settings: layers.Settings
+
+  @nn.compact
+  def __call__(
+    self,
+    images: jax.Array,
+    *,
+    train: bool,
+    valid_sizes: jax.Array | None = None,
+  ) -> dict[str, jax.Array]:
+    """Computes the features.
+
+    Args:
+      images: [N, H, W, C] uint8 or float, in 0..255.
+      train: whether dropout and batch statistics are those of training.
+      valid_sizes: [N, 2] int32, height and width of each image inside its
+        array; None if all are H and W.
+
+    Returns:
+      The output of each pooling layer and of fc7 by name, [N, h, w, channels].
+      With valid_sizes, those of an image are its first rows and columns, as
+      many as it has alone, and zeros follow.
+    """
+    widths = {
+      f"conv{block}": width
+      for block, width in enumerate(self.architecture.widths, start=1)
+    }
+    head_width = self.settings.head_width or self.architecture.head_width
+    make = layers.Layers(self.settings, train)
+    make_head = make
+    if not self.architecture.normalize_head:
+      plain = dataclasses.replace(self.settings, normalization="none")
+      make_head = dataclasses.replace(make, settings=plain)
+    features = {}
+    maps = make.begin(images, valid_sizes)
+    for layer in layer_list(self.architecture, self.settings.padding):
+      if layer.name.startswith("pool"):
+        maps = layers.max_pool(maps, layer)
+        features[layer.name] = maps.values
+        continue
+      if layer.name.startswith("fc"):
+        maps = make_head.conv(maps, layer, head_width)
+        maps = make.dropout(
+          maps, self.settings.dropout_rate, f"{layer.name}_dropout"
+        )
+      else:
+        maps = make.conv(maps, layer, widths[layer.name.split("_")[0]])
+    features["fc7"] = maps.values
+    return features

@@ -1,0 +1,234 @@
+"""The layers of which backbones are made.
+
+They do not see what lies outside an image that fills a part of its array: of
+each map, the cells beyond those that the image has alone are zero, which is
+what the next layer would pad with.
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fcn_jax import geometry
+from fcn_jax import valid_region
+from fcn_jax.models import convolution
+from fcn_jax.models import input_normalization
+
+# "same" pads every layer by half its kernel. "caffe" is the geometry of the
+# released nets: 100 pixels at the first layer, none at fc6. "torchvision" is
+# that of torchvision's networks, where poolings round down; what follows the
+# convolutions is padded by half its kernel.
+Padding = Literal["same", "caffe", "torchvision"]
+Normalization = Literal["none", "batch", "group"]
+
+
+class Maps(NamedTuple):
+  """The features of one layer.
+
+  Attributes:
+    values: [N, h, w, C].
+    valid_sizes: [N, 2] int32, rows and columns that each image has, the first
+      ones; None if the images fill their arrays.
+  """
+
+  values: jax.Array
+  valid_sizes: jax.Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How a backbone is made, whatever its architecture.
+
+  Attributes:
+    padding: its geometry.
+    inputs: what is done to the pixels.
+    head_width: channels of fc6 and fc7; the architecture's own if None, and
+      without effect on those that have no such layers.
+    dropout_rate: of fc6 and fc7 (elsewhere: of the last features), in
+      training.
+    normalization: between convolution and ReLU: "none", "batch" or "group"
+      (of 8 channels).
+    dtype: of the computation.
+    param_dtype: of the parameters.
+  """
+
+  padding: Padding
+  inputs: input_normalization.InputNormalization
+  head_width: int | None
+  dropout_rate: float
+  normalization: Normalization
+  dtype: jnp.dtype
+  param_dtype: jnp.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+  """Makes layers in the scope of the module that calls it.
+
+  Attributes:
+    settings: of the backbone.
+    train: whether dropout and batch statistics are those of training.
+    epsilon: added to the variances of batch normalisation.
+    use_bias: whether convolutions have one.
+  """
+
+  settings: Settings
+  train: bool
+  epsilon: float = 1e-5
+  use_bias: bool = True
+
+  def begin(self, images: jax.Array, valid_sizes: jax.Array | None) -> Maps:
+    """Images [N, H, W, C], uint8 or float, as the first layer sees them."""
+    mean, scale = (
+      jnp.array(values, jnp.float32).reshape(1, 1, 1, -1)
+      for values in (self.settings.inputs.mean, self.settings.inputs.scale)
+    )
+    values = (images.astype(jnp.float32) - mean) * scale
+    return zero_outside(Maps(values.astype(self.settings.dtype), valid_sizes))
+
+  def conv(
+    self,
+    maps: Maps,
+    layer: geometry.Layer,
+    width: int,
+    *,
+    groups: int = 1,
+    relu: bool = True,
+  ) -> Maps:
+    """Convolution, normalisation and ReLU; parameters have the layer's name.
+
+    Args:
+      maps: features [N, h, w, C].
+      layer: kernel, stride, padding and dilation.
+      width: channels of the outputs.
+      groups: groups of channels that do not see each other.
+      relu: whether there is a ReLU. Without one the cells outside are not
+        zero: see `add`.
+    """
+    values = nn.Conv(
+      width,
+      (layer.kernel, layer.kernel),
+      strides=layer.stride,
+      padding=layer.padding,
+      kernel_dilation=layer.dilation,
+      feature_group_count=groups,
+      use_bias=self.use_bias,
+      kernel_init=nn.initializers.he_normal(),
+      conv_general_dilated=convolution.conv_general_dilated,
+      dtype=self.settings.dtype,
+      param_dtype=self.settings.param_dtype,
+      name=layer.name,
+    )(maps.values)
+    maps = Maps(values, _num_outputs(layer, maps.valid_sizes))
+    values = self._normalize(maps, f"{layer.name}_norm")
+    if not relu:
+      return maps._replace(values=values)
+    return zero_outside(maps._replace(values=nn.relu(values)))
+
+  def _normalize(self, maps: Maps, name: str) -> jax.Array:
+    if self.settings.normalization == "none":
+      return maps.values
+    options = {
+      "dtype": self.settings.dtype,
+      "param_dtype": self.settings.param_dtype,
+      "name": name,
+    }
+    # Statistics are those of the cells inside.
+    mask = None
+    if maps.valid_sizes is not None:
+      mask = valid_region.inside(maps.valid_sizes, maps.values.shape[1:3])[
+        ..., None
+      ]
+    if self.settings.normalization == "batch":
+      return nn.BatchNorm(
+        use_running_average=not self.train,
+        momentum=0.9,
+        epsilon=self.epsilon,
+        **options,
+      )(maps.values, mask=mask)
+    if mask is not None:
+      # GroupNorm splits the channels of the mask as well.
+      mask = jnp.broadcast_to(mask, maps.values.shape)
+    norm = nn.GroupNorm(num_groups=None, group_size=8, **options)
+    return norm(maps.values, mask=mask)
+
+  def dropout(self, maps: Maps, rate: float, name: str) -> Maps:
+    """Dropout of single features, in training; masks depend on the name."""
+    dropout = nn.Dropout(rate, deterministic=not self.train, name=name)
+    return maps._replace(values=dropout(maps.values))
+
+
+def add(maps: Maps, shortcut: Maps) -> Maps:
+  """ReLU of the sum of two maps of equal shape, as of a residual block."""
+  return zero_outside(
+    maps._replace(values=nn.relu(maps.values + shortcut.values))
+  )
+
+
+def max_pool(maps: Maps, layer: geometry.Layer) -> Maps:
+  """Maximum of windows of features that are not negative.
+
+  In a window that is partly outside an image, zeros are as good as no cells
+  after a ReLU, which also stops the gradient where a zero is the maximum.
+  """
+  values = convolution.max_pool(
+    maps.values,
+    layer.kernel,
+    layer.stride,
+    padding=layer.padding,
+    ceil_mode=layer.ceil_mode,
+  )
+  return zero_outside(Maps(values, _num_outputs(layer, maps.valid_sizes)))
+
+
+def average_pool(maps: Maps, layer: geometry.Layer) -> Maps:
+  """Mean of the cells of windows of stride 1 that are inside the image."""
+  counted = jnp.ones((1, *maps.values.shape[1:3], 1), maps.values.dtype)
+  if maps.valid_sizes is not None:
+    inside = valid_region.inside(maps.valid_sizes, maps.values.shape[1:3])
+    counted = inside[..., None].astype(maps.values.dtype)
+  total, number = (
+    convolution.window_sums(values, layer.kernel, padding=layer.padding)
+    for values in (maps.values, counted)
+  )
+  # Windows wholly outside are made zero: their number is not to be divided by.
+  values = total / jnp.maximum(number, 1)
+  return zero_outside(Maps(values, _num_outputs(layer, maps.valid_sizes)))
+
+
+def local_response_norm(
+  maps: Maps, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75
+) -> Maps:
+  """Divides features by the energy of neighbouring channels, as Caffe does.
+
+  Krizhevsky et al. (2012), section 3.3, where alpha is not divided by size.
+
+  Args:
+    maps: features [N, h, w, C].
+    size: channels that count, odd.
+    alpha: factor of the mean of the squares of these channels.
+    beta: exponent.
+  """
+  num_channels = maps.values.shape[-1]
+  reach = size // 2
+  squares = jnp.pad(jnp.square(maps.values), ((0, 0),) * 3 + ((reach, reach),))
+  total = sum(
+    jax.lax.slice_in_dim(squares, i, i + num_channels, axis=-1)
+    for i in range(size)
+  )
+  return maps._replace(values=maps.values * (1 + alpha / size * total) ** -beta)
+
+
+def zero_outside(maps: Maps) -> Maps:
+  """Maps that are zero outside the images."""
+  if maps.valid_sizes is None:
+    return maps
+  values = valid_region.fill_outside(maps.values, maps.valid_sizes, edge="zero")
+  return maps._replace(values=values)
+
+
+def _num_outputs(layer, valid_sizes):
+  return None if valid_sizes is None else layer.num_outputs(valid_sizes)

@@ -1,0 +1,206 @@
+"""State dicts of PyTorch as dicts of arrays, without PyTorch.
+
+Three kinds of file are read, told apart by how they begin: what torch.save
+writes since version 1.6 (a zip file with a pickle and one entry for each
+storage), what it wrote before (pickles, then the storages one after another;
+most of torchvision's published files are such), and safetensors. Pickles are
+not run, see `pickled_tensors`. Files are mapped into memory, and arrays are
+views of them: what is not used is not read.
+"""
+
+import mmap
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from safetensors import numpy as safetensors_numpy
+
+from fcn_jax.pretrained.formats import pickled_tensors
+from fcn_jax.pretrained.formats import pytorch
+
+# What people's training scripts put the state dict under.
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+# What torch's DataParallel puts before each name.
+_PARALLEL = "module."
+
+_SAFETENSORS_DTYPES = {
+  "F64": np.dtype("<f8"),
+  "F32": np.dtype("<f4"),
+  "F16": np.dtype("<f2"),
+  "BF16": np.dtype(jnp.bfloat16),
+  "I64": np.dtype("<i8"),
+  "I32": np.dtype("<i4"),
+  "I16": np.dtype("<i2"),
+  "I8": np.dtype("i1"),
+  "U8": np.dtype("u1"),
+  "BOOL": np.dtype("?"),
+}
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """Reads the tensors of a file.
+
+  A state dict may be the file, or be in it under "model", "state_dict" or
+  "model_state_dict". "module." is taken away where all names begin with it.
+
+  Args:
+    path: a .pth, .pt or .safetensors file, under any name.
+
+  Returns:
+    Arrays by name, read-only, with the shapes and dtypes of the file; only
+    float16 and bfloat16 become float32. The others are views of the file, of
+    any strides and alignment, so it must not be changed as long as they live.
+
+  Raises:
+    ValueError: there is no such file, it is damaged or of another kind, or
+      there is something else than tensors in it.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f"{path} is not there, or is no file. Check the path")
+  if not path.stat().st_size:
+    raise ValueError(f"{path} is empty. {pytorch.AGAIN}")
+  with path.open("rb") as file:
+    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+  try:
+    arrays = _read(path, content)
+    if not arrays:
+      raise ValueError(f"there are no tensors in it. {pytorch.AGAIN}")
+    return _without_prefix(arrays)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
+
+
+def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes arrays to a .safetensors file, whole or not at all.
+
+  Args:
+    path: where no file is yet; its name ends with .safetensors.
+    arrays: by name, of any strides.
+
+  Raises:
+    ValueError: the file is there, or its name ends otherwise.
+  """
+  path = pathlib.Path(path)
+  if path.suffix != ".safetensors":
+    raise ValueError(f"{path}: name it {path.stem}.safetensors, which it is")
+  _check_free(path)
+  partial = path.with_name(path.name + ".partial")
+  _check_free(partial)
+  try:
+    # The library lets nobody else read the file, whatever is usual here.
+    partial.touch()
+    permissions = partial.stat().st_mode
+    # It writes the memory of arrays as it lies.
+    safetensors_numpy.save_file(
+      {name: np.asarray(array, order="C") for name, array in arrays.items()},
+      partial,
+      # Readers of Hugging Face ask for it.
+      metadata={"format": "pt"},
+    )
+    partial.chmod(permissions)
+    _check_free(path)
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def _check_free(path: pathlib.Path) -> None:
+  if path.exists():
+    raise ValueError(f"{path} is there already. Remove it, or choose a name")
+
+
+def _read(path: pathlib.Path, content: mmap.mmap) -> dict[str, np.ndarray]:
+  start = content[:512]
+  if start.startswith(pytorch.ZIP):
+    return _state_dict(*pytorch.open_zip(path, content))
+  if pytorch.is_legacy(start):
+    return _state_dict(*pytorch.open_legacy(content))
+  if start.startswith(b"version https://git-lfs"):
+    raise ValueError(
+      "this is a pointer of Git LFS and not the file itself. Fetch the file"
+      " with: git lfs pull"
+    )
+  if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    raise ValueError(
+      "this is a web page and not the file. Open the address in a browser to"
+      " see what it says, and download the file itself"
+    )
+  # After the length of its header.
+  if start[8:9] == b"{":
+    return _read_safetensors(path, content)
+  raise ValueError(
+    "this is neither a file of torch.save (of torch 0.1.2 or newer) nor a"
+    f" safetensors file, or only a few bytes of one. {pytorch.AGAIN}"
+  )
+
+
+def _state_dict(content: Any, find: pytorch.Find) -> dict[str, np.ndarray]:
+  """From what a pickle holds to arrays by name."""
+  if type(content) is dict:
+    wrapped = [content[key] for key in _WRAPPERS if key in content]
+    if wrapped and type(wrapped[0]) is dict:
+      content = wrapped[0]
+  if type(content) is not dict:
+    raise ValueError(
+      f"it holds {_kind(content)} and no state dict. Save the state dict"
+      " alone: torch.save(model.state_dict(), path)"
+    )
+  arrays = {}
+  for name, tensor in content.items():
+    if type(tensor) is pickled_tensors.Parameter:
+      tensor = tensor.tensor
+    if type(name) is not str or type(tensor) is not pickled_tensors.Tensor:
+      raise ValueError(
+        f"it holds {_kind(tensor)} under {ascii(name)[:80]}, and not only"
+        " tensors by name. Save the state dict alone:"
+        " torch.save(model.state_dict(), path)"
+      )
+    arrays[name] = pytorch.view(tensor, find)
+  return arrays
+
+
+def _kind(value: Any) -> str:
+  return f"something of type {type(value).__name__}"
+
+
+def _read_safetensors(
+  path: pathlib.Path, content: mmap.mmap
+) -> dict[str, np.ndarray]:
+  """Views of the file; the library would make copies.
+
+  The library reads the header, and refuses files in which tensors do not
+  follow each other without a gap, from the end of the header to the end of
+  the file. So their order and their sizes say where they are.
+  """
+  arrays = {}
+  try:
+    with safetensors.safe_open(path, framework="np") as file:
+      start = 8 + int.from_bytes(content[:8], "little")
+      for name in file.offset_keys():
+        tensor = file.get_slice(name)
+        kind, shape = tensor.get_dtype(), tuple(tensor.get_shape())
+        if kind not in _SAFETENSORS_DTYPES:
+          raise ValueError(
+            f"{ascii(name)[:80]} is of type {kind}, which cannot be read."
+            f" Save it as one of {', '.join(_SAFETENSORS_DTYPES)}"
+          )
+        dtype = _SAFETENSORS_DTYPES[kind]
+        arrays[name] = pytorch.widened(np.ndarray(shape, dtype, content, start))
+        start += arrays[name].size * dtype.itemsize
+  except safetensors.SafetensorError as error:
+    raise ValueError(
+      f"this is no safetensors file, or a part of one ({error})."
+      f" {pytorch.AGAIN}"
+    ) from error
+  return arrays
+
+
+def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  if not all(name.startswith(_PARALLEL) for name in arrays):
+    return arrays
+  return {name.removeprefix(_PARALLEL): array for name, array in arrays.items()}

@@ -1,0 +1,460 @@
+"""The steps of a run on disk: the latest and the best, whatever happens.
+
+A step is a folder, `00000123`, which is there whole or not at all: its parts
+are written to a hidden folder, synchronised with the disk, and given their name
+by one rename, the last act. See `step_folders` for what is in it.
+"""
+
+import concurrent.futures
+import contextlib
+import errno
+import fcntl
+import json
+import math
+import os
+import pathlib
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fcn_jax.runs import step_folders
+
+Which = Literal["best", "latest"] | int
+
+_PARTIAL = ".partial-"
+_REMOVED = ".removed-"
+_DAMAGED = "damaged-"
+
+
+class Restored(NamedTuple):
+  """What was saved at a step.
+
+  Attributes:
+    step: the step's number.
+    state: NumPy arrays in the structure of the template.
+    metadata: as it was given to `Checkpoints.save`, by way of JSON.
+    mean_iu: the mean IU at this step; None if it was not scored.
+  """
+
+  step: int
+  state: dict[str, chex.ArrayTree]
+  metadata: dict[str, Any]
+  mean_iu: float | None
+
+
+class Checkpoints:
+  """Writes the steps of a run to a folder, and finds the newest good one.
+
+  Use it as a context manager: leaving the block waits for the save that is
+  under way, which otherwise is lost when the program ends. One at a time may
+  write to a folder. Of several processes all make the same calls, with arrays
+  that are whole on each of them (replicated), and process 0 alone writes.
+
+  Attributes:
+    folder: where the steps are, an absolute path.
+  """
+
+  def __init__(self, folder: pathlib.Path, *, num_latest: int = 2):
+    """Opens the folder for writing, and makes it if it is not there.
+
+    What a killed run has left half written or half removed is removed.
+
+    Args:
+      folder: where the steps are. Only a run writes there.
+      num_latest: how many of the newest steps are kept, beside the best one.
+
+    Raises:
+      ValueError: if another program is writing to the folder, or if
+        `num_latest` is less than 1.
+    """
+    if num_latest < 1:
+      raise ValueError(f"num_latest is {num_latest}; it is at least 1.")
+    self.folder = pathlib.Path(folder).absolute()
+    self._num_latest = num_latest
+    self._is_writer = jax.process_index() == 0
+    self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+    self._pending: concurrent.futures.Future[None] | None = None
+    self._resources = contextlib.ExitStack()
+    self._resources.callback(self._thread.shutdown)
+    if self._is_writer:
+      self.folder.mkdir(parents=True, exist_ok=True)
+      self._resources.enter_context(_lock(self.folder))
+      for prefix in (_PARTIAL, _REMOVED):
+        for path in self.folder.glob(prefix + "*"):
+          shutil.rmtree(path)
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self.close()
+
+  def save(
+    self,
+    step: int,
+    state: Mapping[str, chex.ArrayTree],
+    *,
+    metadata: Mapping[str, Any],
+  ) -> None:
+    """Copies the state, and has it written in the background.
+
+    Waits for the save before this one. When this returns the state may be
+    changed or donated. Older steps are removed after this one is in place.
+
+    Args:
+      step: number of the step; larger than that of the newest one.
+      state: arrays by name, such as those of `TrainState`. A name is one that
+        a file may have; random keys are saved as their `jax.random.key_data`.
+      metadata: what is to be kept beside the arrays, as JSON: configuration,
+        class table, place in the data.
+
+    Raises:
+      ValueError: if an array is not finite, naming it, or if `step` is not
+        larger than that of the newest one. Nothing is written then.
+      OSError: if the save before this one failed, see `wait`. This step is not
+        saved then.
+    """
+    self.wait()
+    newest = max(self.steps(), default=-1)
+    if step <= newest:
+      raise ValueError(
+        f"{self.folder} has step {newest} already, and step {step} is not "
+        "after it: save to another folder, or move the newer steps away."
+      )
+    arrays = {
+      name: step_folders.host_copies(name, tree) for name, tree in state.items()
+    }
+    _check_finite(step, arrays)
+    facts = {
+      "step": int(step),
+      # A copy too, and an error now if it is no JSON.
+      "metadata": json.loads(json.dumps(metadata, allow_nan=False)),
+    }
+    if self._is_writer:
+      self._pending = self._thread.submit(self._save, arrays, facts)
+
+  def score(self, step: int, mean_iu: float) -> None:
+    """Says how good a step is, once it is saved; the best one is kept.
+
+    Waits for the save that is under way. A step keeps its score with it.
+
+    Args:
+      step: number of a step that is on disk.
+      mean_iu: by which the best step is chosen. NaN is never best.
+
+    Raises:
+      ValueError: if there is no such step.
+      OSError: if the save failed, see `wait`, or the score cannot be written.
+    """
+    self.wait()
+    # Other processes need not see yet what process 0 has saved.
+    if not self._is_writer:
+      return
+    if step not in self.steps():
+      raise ValueError(
+        f"{self.folder} has no step {step} to score; there are {self.steps()}."
+      )
+    if math.isfinite(mean_iu):
+      step_folders.write_score(_path(self.folder, step), float(mean_iu))
+    self._remove_old()
+
+  def wait(self) -> None:
+    """Waits until the last save is on disk.
+
+    Raises:
+      OSError: if it failed, with the step and the newest good one; earlier
+        steps are as they were. It is raised once.
+    """
+    if self._pending is None:
+      return
+    concurrent.futures.wait([self._pending])
+    pending, self._pending = self._pending, None
+    pending.result()
+
+  def close(self) -> None:
+    """Waits for the last save, and lets others write to the folder.
+
+    Raises:
+      OSError: if the save failed, see `wait`.
+    """
+    with self._resources:
+      self.wait()
+
+  def steps(self) -> tuple[int, ...]:
+    """The steps that are on disk now, the newest last."""
+    return _steps(self.folder)
+
+  def best(self) -> int | None:
+    """The step on disk with the highest mean IU; None if none has one."""
+    return _best_of(self._scores())
+
+  def restore_latest(
+    self, template: Mapping[str, chex.ArrayTree]
+  ) -> Restored | None:
+    """Restores the newest step that is not damaged.
+
+    Every file of the step is verified. A damaged step is set aside, with a
+    warning: its folder is renamed to `damaged-...`, and never removed.
+
+    Args:
+      template: arrays or `jax.ShapeDtypeStruct`s like those that were saved,
+        under all their names or some.
+
+    Returns:
+      The step, or None if none was ever saved here. Its arrays are on the host.
+
+    Raises:
+      ValueError: if the template does not fit, naming the arrays, or if all
+        steps are damaged.
+    """
+    self.wait()
+    steps = self.steps()
+    for step in reversed(steps):
+      path = _path(self.folder, step)
+      try:
+        manifest = step_folders.read_manifest(path)
+        step_folders.verify(path, manifest, manifest["arrays"])
+        return _restored(path, manifest, template)
+      except step_folders.DamagedError as damage:
+        if self._is_writer:
+          aside = self._set_aside(path)
+          warnings.warn(
+            f"{damage} It is set aside as {aside.name}, and the step before "
+            "it is used.",
+            stacklevel=2,
+          )
+    if steps or any(self.folder.glob(_DAMAGED + "*")):
+      raise ValueError(
+        f"All steps in {self.folder} are damaged, and set aside as "
+        f"{_DAMAGED}...: bring a step back from a copy, or move these away to "
+        "start anew."
+      )
+    return None
+
+  def _save(
+    self, arrays: dict[str, step_folders.HostArrays], facts: dict[str, Any]
+  ) -> None:
+    """Writes a step and removes old ones; runs in the background."""
+    step = facts["step"]
+    partial = self.folder / f"{_PARTIAL}{step:08d}"
+    try:
+      # Orbax would say it in many words, from many threads.
+      _check_room(self.folder, arrays)
+      step_folders.write(partial, arrays, facts)
+      os.rename(partial, _path(self.folder, step))
+      step_folders.sync(self.folder)
+    # TensorStore has exceptions of several types for a full disk.
+    except Exception as error:
+      shutil.rmtree(partial, ignore_errors=True)
+      newest = max(self.steps(), default="none")
+      raise OSError(
+        f"Step {step} could not be saved in {self.folder} (newest good step: "
+        f"{newest}). Make room if the disk is full, and start again. {error}"
+      ) from error
+    self._remove_old()
+
+  def _remove_old(self) -> None:
+    """Removes steps that are neither among the newest nor the best."""
+    scores = self._scores()
+    kept = {*self.steps()[-self._num_latest :], _best_of(scores)}
+    for old in sorted(scores.keys() - kept):
+      removed = self.folder / f"{_REMOVED}{old:08d}"
+      os.rename(_path(self.folder, old), removed)
+      shutil.rmtree(removed)
+
+  def _scores(self) -> dict[int, float | None]:
+    """Mean IU of each step, without those of which it is damaged."""
+    scores = {}
+    for step in self.steps():
+      with contextlib.suppress(step_folders.DamagedError):
+        scores[step] = step_folders.read_score(_path(self.folder, step))
+    return scores
+
+  def _set_aside(self, path: pathlib.Path) -> pathlib.Path:
+    """Renames a damaged step, to a name that no other one has."""
+    number = 1
+    aside = path.with_name(_DAMAGED + path.name)
+    while aside.exists():
+      number += 1
+      aside = path.with_name(f"{_DAMAGED}{path.name}-{number}")
+    os.rename(path, aside)
+    step_folders.sync(self.folder)
+    return aside
+
+
+def read(
+  folder: pathlib.Path, which: Which, template: Mapping[str, chex.ArrayTree]
+) -> Restored:
+  """Reads a step, and changes nothing; a run may be writing meanwhile.
+
+  Args:
+    folder: of a `Checkpoints`.
+    which: "best" (by mean IU), "latest", or a step's number.
+    template: arrays or `jax.ShapeDtypeStruct`s like those that were saved.
+      Names that it has not are not read; of those it has, all is verified.
+
+  Returns:
+    The step. Its arrays are on the host.
+
+  Raises:
+    ValueError: if there is no such step, if it is damaged, or if the template
+      does not fit, naming the arrays.
+  """
+  folder = pathlib.Path(folder).absolute()
+  while True:
+    steps = _steps(folder)
+    try:
+      path = _path(folder, _choose(folder, which))
+      manifest = step_folders.read_manifest(path)
+      step_folders.verify(path, manifest, template)
+      return _restored(path, manifest, template)
+    except ValueError:
+      # If a run has removed a step meanwhile, that may be all that is wrong.
+      if set(steps) <= set(_steps(folder)):
+        raise
+
+
+def read_metadata(
+  folder: pathlib.Path, which: Which
+) -> tuple[int, dict[str, Any], float | None]:
+  """Reads what is beside the arrays of a step, and none of the arrays.
+
+  Args:
+    folder: see `read`.
+    which: see `read`.
+
+  Returns:
+    Number, metadata and mean IU of the step.
+
+  Raises:
+    ValueError: if there is no such step, or its manifest is damaged.
+  """
+  restored = read(folder, which, {})
+  return restored.step, restored.metadata, restored.mean_iu
+
+
+def scores(folder: pathlib.Path) -> dict[int, float | None]:
+  """The mean IU of each step in a folder, None where it was not scored.
+
+  Args:
+    folder: see `read`.
+
+  Raises:
+    ValueError: if a score is damaged.
+  """
+  folder = pathlib.Path(folder).absolute()
+  return {
+    step: step_folders.read_score(_path(folder, step))
+    for step in _steps(folder)
+  }
+
+
+def num_bytes(state: chex.ArrayTree) -> int:
+  """Bytes of all arrays together; on disk a step is about as large."""
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+
+
+def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
+  return folder / f"{step:08d}"
+
+
+def _steps(folder: pathlib.Path) -> tuple[int, ...]:
+  """The steps in a folder, sorted; none if there is no such folder."""
+  names = os.listdir(folder) if folder.is_dir() else ()
+  steps = [int(name) for name in names if name.isdecimal()]
+  return tuple(sorted(x for x in steps if _path(folder, x).name in names))
+
+
+def _best_of(scores: Mapping[int, float | None]) -> int | None:
+  """The step with the highest mean IU, the newest one if there are several."""
+  scored = [(x, step) for step, x in scores.items() if x is not None]
+  return max(scored)[1] if scored else None
+
+
+def _choose(folder: pathlib.Path, which: Which) -> int:
+  """The number of the step that is asked for."""
+  steps = _steps(folder)
+  if not steps:
+    raise ValueError(
+      f"{folder} has no step: give the checkpoints' folder of a run that has "
+      "saved one."
+    )
+  if which == "latest":
+    return steps[-1]
+  if which == "best":
+    best = _best_of(scores(folder))
+    if best is None:
+      raise ValueError(
+        f"No step in {folder} has a mean IU, so none is the best: ask for "
+        f'"latest", or one of {steps}.'
+      )
+    return best
+  if which not in steps:
+    raise ValueError(
+      f'{folder} has no step {which!r}: ask for "best", "latest", or one of '
+      f"{steps}."
+    )
+  return which
+
+
+def _restored(
+  path: pathlib.Path,
+  manifest: Mapping[str, Any],
+  template: Mapping[str, chex.ArrayTree],
+) -> Restored:
+  return Restored(
+    step=manifest["step"],
+    state=step_folders.restore(path, manifest, template),
+    metadata=manifest["metadata"],
+    mean_iu=step_folders.read_score(path),
+  )
+
+
+def _check_finite(
+  step: int, arrays: Mapping[str, step_folders.HostArrays]
+) -> None:
+  for named in arrays.values():
+    for name, array in named.items():
+      is_inexact = jnp.issubdtype(array.dtype, jnp.inexact)
+      if is_inexact and not np.isfinite(array).all():
+        raise ValueError(
+          f"{name} is not finite at step {step}, which is therefore not saved: "
+          "go on from an earlier step, with a lower learning rate or with "
+          "clipped gradients."
+        )
+
+
+def _check_room(
+  folder: pathlib.Path, arrays: Mapping[str, step_folders.HostArrays]
+) -> None:
+  needed, free = num_bytes(arrays), shutil.disk_usage(folder).free
+  if free < needed:
+    raise OSError(
+      errno.ENOSPC,
+      f"No space left on device: {needed / 1e6:.1f} MB are needed, and "
+      f"{free / 1e6:.1f} MB free",
+    )
+
+
+@contextlib.contextmanager
+def _lock(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps other programs from writing; ends with the program, however."""
+  with (folder / ".lock").open("w") as file:
+    try:
+      # Not flock, which a killed run's worker processes would go on holding.
+      fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+      raise ValueError(
+        f"Another program is writing to {folder}: wait for it, or choose "
+        "another folder."
+      ) from error
+    # On file systems without locks it is up to the user.
+    except OSError:
+      pass
+    yield
