@@ -238,7 +238,7 @@ def sample_patches(
     num_patches=num_patches,
     image_size=batch.labels.shape[1:],
     size=size,
-    sizes=batch.sizes,
+    valid_sizes=batch.valid_sizes,
   )
   return cut(batch, corners, size)
 
@@ -265,10 +265,10 @@ def grid_patches(
   """
   image_size = batch.labels.shape[1:]
   corners = grid_corners(image_size, size, stride)
-  if batch.sizes is None:
+  if batch.valid_sizes is None:
     corners = jnp.broadcast_to(corners, (len(batch.labels), *corners.shape))
     return cut(batch, corners, size)
-  last = _last_corners(image_size, size, batch.sizes)[:, None]
+  last = _last_corners(image_size, size, batch.valid_sizes)[:, None]
   # An image's grid ends with the first corner that is not before its last one.
   step = jnp.array([stride], corners.dtype)
   before = (-(-corners // step) - 1) * step
@@ -310,7 +310,7 @@ def balanced_patches(
     num_patches=num_patches,
     size=size,
     num_classes=num_classes,
-    sizes=batch.sizes,
+    valid_sizes=batch.valid_sizes,
   )
   return cut(batch, corners, size)
 
@@ -335,14 +335,18 @@ def cut(
     patches = extract_patches(array, corners, size)
     return patches.reshape(-1, *patches.shape[2:])
 
-  sizes = None
-  if batch.sizes is not None:
+  valid_sizes = None
+  if batch.valid_sizes is not None:
     # As `extract_patch` moves them.
     image_size = batch.labels.shape[1:]
     last = _last_corners(image_size, size, None)[None]
-    rest = batch.sizes[:, None] - jnp.clip(corners, 0, last)
-    sizes = jnp.clip(rest, 0, jnp.array([[size]], rest.dtype)).reshape(-1, 2)
-  return types.Batch(patches_of(batch.images), patches_of(batch.labels), sizes)
+    rest = batch.valid_sizes[:, None] - jnp.clip(corners, 0, last)
+    valid_sizes = jnp.clip(rest, 0, jnp.array([[size]], rest.dtype)).reshape(
+      -1, 2
+    )
+  return types.Batch(
+    patches_of(batch.images), patches_of(batch.labels), valid_sizes
+  )
 
 
 def check_size(image_size: tuple[int, int], size: tuple[int, int]) -> None:

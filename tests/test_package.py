@@ -38,7 +38,7 @@ def test_nothing_imports_tensorflow():
   code = "\n".join(
     [
       "import sys",
-      "import fcn_jax, fcn_jax.data, fcn_jax.visualize, fcn_jax.writers",
+      "import fcn_jax, fcn_jax.data, fcn_jax.visualize, fcn_jax.runs",
       "assert 'tensorflow' not in sys.modules",
     ]
   )

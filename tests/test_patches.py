@@ -84,7 +84,7 @@ def test_grid_patches_put_back_together_are_the_image(image_size, size):
   cut = patches.grid_patches(batch, size=size, stride=size)
   corners = np.asarray(patches.grid_corners(image_size, size, size))
   assert len(cut.labels) == len(cut.images) == 2 * len(corners)
-  assert cut.sizes is None
+  assert cut.valid_sizes is None
   for array, pieces in zip(batch[:2], cut[:2], strict=True):
     whole = np.full(array.shape, np.nan)
     pieces = np.asarray(pieces).reshape(2, len(corners), *pieces.shape[1:])
@@ -276,18 +276,21 @@ def test_patches_of_padded_images_say_what_they_fill(name):
     batch = batch._replace(labels=classes)
   cut = cuts(batch)[name]
   count = len(cut.labels) // len(SMALL_SIZES)
-  assert (cut.sizes.shape, cut.sizes.dtype) == ((3 * count, 2), jnp.int32)
+  assert (cut.valid_sizes.shape, cut.valid_sizes.dtype) == (
+    (3 * count, 2),
+    jnp.int32,
+  )
   for n, (height, width) in enumerate(SMALL_SIZES):
     part = slice(n * count, (n + 1) * count)
     # All of it where the image is large enough: none begins in padding.
     filled = [min(height, 4), min(width, 6)]
-    np.testing.assert_array_equal(cut.sizes[part], [filled] * count)
+    np.testing.assert_array_equal(cut.valid_sizes[part], [filled] * count)
     numbers = np.asarray(cut.images[part, ..., 0], int)
     image, rows, columns = np.unravel_index(numbers, batch.labels.shape)
     assert np.all(image == n)
     inside = (rows < height) & (columns < width)
     np.testing.assert_array_equal(
-      inside, valid_region.inside(cut.sizes[part], (4, 6))
+      inside, valid_region.inside(cut.valid_sizes[part], (4, 6))
     )
     labels = np.asarray(cut.labels[part])
     assert np.all(labels[~inside] == types.IGNORE_LABEL)
@@ -323,8 +326,8 @@ def test_images_that_fill_their_arrays_are_cut_as_those_without_sizes():
     cuts(batch).values(), cuts(full).values(), strict=True
   ):
     chex.assert_trees_all_equal(without[:2], with_valid_sizes[:2])
-    assert without.sizes is None
-    assert np.all(with_valid_sizes.sizes == jnp.array([[4, 6]]))
+    assert without.valid_sizes is None
+    assert np.all(with_valid_sizes.valid_sizes == jnp.array([[4, 6]]))
 
 
 def test_a_patch_that_is_moved_inside_says_what_it_fills_there():
@@ -332,7 +335,7 @@ def test_a_patch_that_is_moved_inside_says_what_it_fills_there():
   corners = jnp.array([[[-3, 2], [4, 0]], [[12, 30], [2, 10]]])
   cut = patches.cut(batch, corners, (4, 6))
   expected = [[4, 6], [1, 6], [4, 0], [4, 0]]
-  np.testing.assert_array_equal(cut.sizes, expected)
+  np.testing.assert_array_equal(cut.valid_sizes, expected)
 
 
 def test_patches_of_a_padded_image_of_void_lie_inside_it():

@@ -1,4 +1,4 @@
-"""Fully convolutional networks: a backbone, scores, and skips to refine them."""
+"""Fully convolutional networks: a backbone, scores, and skips that refine."""
 
 import functools
 from collections.abc import Mapping
@@ -259,7 +259,7 @@ def _check_sides(layer_list, image_size):
 
 
 def _num_cells(layer_list, valid_sizes):
-  """Rows and columns [N, 2] of the outputs of layers for images of these sizes."""
+  """Rows and columns [N, 2] of the last outputs, for images of these sizes."""
   return functools.reduce(
     lambda n, layer: layer.num_outputs(n), layer_list, valid_sizes
   )

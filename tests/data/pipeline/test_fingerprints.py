@@ -1,0 +1,198 @@
+import inspect
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from fcn_jax import data
+from fcn_jax.data.pipeline import fingerprints
+from fcn_jax.data.pipeline import loader
+from tests.helpers import batch_hashes
+
+_PROGRAM = pathlib.Path(batch_hashes.__file__)
+# The package that is tested here, also where another one is installed.
+_ROOT = _PROGRAM.parents[2]
+
+
+def _lines(path):
+  """The whole lines of a file that a killed process may have written."""
+  if not path.exists():
+    return []
+  return [
+    json.loads(line)
+    for line in path.read_text().splitlines(keepends=True)
+    if line.endswith("\n")
+  ]
+
+
+def _run_and_kill(folder, *, num_batches, process_count, **options):
+  """Kills a run after some batches; returns the hashes of its examples."""
+  paths = [folder / f"{index}.jsonl" for index in range(process_count)]
+  processes = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        _PROGRAM,
+        path,
+        json.dumps(
+          {"process_index": index, "process_count": process_count, **options}
+        ),
+      ],
+      env=os.environ | {"PYTHONPATH": str(_ROOT)},
+    )
+    for index, path in enumerate(paths)
+  ]
+  deadline = time.monotonic() + 60
+  while min(len(_lines(path)) for path in paths) < num_batches:
+    assert all(process.poll() is None for process in processes)
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  for process in processes:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  parts = [_lines(path) for path in paths]
+  # One host may have been a batch ahead; a checkpoint is of all of them.
+  return [
+    [hashes[index] for index in range(len(step[0])) for hashes in step]
+    for step in zip(*parts, strict=False)
+  ]
+
+
+def test_runs_killed_at_random_and_resumed_otherwise_have_the_same_batches(
+  tmp_path,
+):
+  seed = np.random.SeedSequence().entropy % 2**32
+  generator = np.random.default_rng(seed)
+  found = []
+  for number, options in enumerate(
+    (
+      {"num_threads": 1, "num_workers": 0, "process_count": 1},
+      {"num_threads": 3, "num_workers": 0, "process_count": 2},
+      {"num_threads": 1, "num_workers": 2, "process_count": 1},
+    )
+  ):
+    folder = tmp_path / str(number)
+    folder.mkdir()
+    found += _run_and_kill(
+      folder,
+      num_batches=int(generator.integers(1, 9)),
+      first_batch=len(found),
+      **options,
+    )
+  expected = batch_hashes.hashes(num_threads=2)
+  assert found == list(itertools.islice(expected, len(found))), seed
+
+
+def test_workers_end_when_their_process_is_killed(tmp_path):
+  _run_and_kill(tmp_path, num_batches=1, process_count=1, num_workers=2)
+  deadline = time.monotonic() + 20
+  pids = json.loads((tmp_path / "0.pids").read_text())
+  assert len(pids) == 2
+  while any(_is_alive(pid) for pid in pids):
+    assert time.monotonic() < deadline
+    time.sleep(0.1)
+
+
+def _is_alive(pid):
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  # Ended, but nobody has asked for its exit status.
+  status = pathlib.Path(f"/proc/{pid}/stat")
+  return not (status.exists() and status.read_text().split()[2] == "Z")
+
+
+def _source(count=30):
+  generator = np.random.default_rng(0)
+  return [
+    data.Example(
+      generator.integers(256, size=(4, 5, 3), dtype=np.uint8),
+      generator.integers(5, size=(4, 5), dtype=np.int32),
+      f"example_{index}",
+    )
+    for index in range(count)
+  ]
+
+
+_OPTIONS = {"batch_size": 4, "crop_size": (8, 8), "seed": 0, "num_classes": 5}
+
+
+def test_a_fingerprint_stays_where_the_sequence_stays():
+  expected = fingerprints.fingerprint(_source(), **_OPTIONS)
+  for same in (
+    {"num_threads": 5, "num_workers": 1, "prefetch_buffer_size": 9},
+    {"first_batch": 3, "process_index": 1, "process_count": 2},
+    {"flip": True, "hue": 0.0},
+    {"seed": np.int64(0), "crop_size": [8, 8]},
+  ):
+    assert fingerprints.fingerprint(_source(), **(_OPTIONS | same)) == expected
+
+
+@pytest.mark.parametrize(
+  "other",
+  [
+    {"seed": 1},
+    {"batch_size": 5},
+    {"crop_size": (8, 9)},
+    {"crop_size": None},
+    {"scale_range": (0.5, 1.0)},
+    {"min_labelled": 0.5},
+    {"flip": False},
+    {"hue": 0.1},
+    {"blur_probability": 0.5},
+    {"resize_factor": 0.5},
+    {"num_epochs": 2},
+  ],
+)
+def test_another_option_is_another_fingerprint(other):
+  assert fingerprints.fingerprint(
+    _source(), **(_OPTIONS | other)
+  ) != fingerprints.fingerprint(_source(), **_OPTIONS)
+
+
+def test_every_option_enters_the_fingerprint_or_leaves_the_sequence():
+  # A new option must be thought about, here and in `resuming`.
+  names = set(inspect.signature(loader.train_batches).parameters)
+  assert set(fingerprints._NOT_OF_THE_SEQUENCE) <= names
+  assert len(names - set(fingerprints._NOT_OF_THE_SEQUENCE)) == 16
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda source: source.reverse(),
+    lambda source: source.__setitem__(0, source[0]._replace(name="other")),
+    lambda source: source[0].image.__setitem__((0, 0, 0), 7),
+    lambda source: source[-1].label.__setitem__((0, 0), 255),
+  ],
+)
+def test_other_data_are_another_fingerprint(change):
+  source = _source()
+  expected = fingerprints.fingerprint(source, **_OPTIONS)
+  change(source)
+  assert fingerprints.fingerprint(source, **_OPTIONS) != expected
+
+
+def test_more_of_the_same_is_another_fingerprint():
+  first, second = (
+    fingerprints.fingerprint(_source(1) * count, **_OPTIONS)
+    for count in (30, 31)
+  )
+  assert first != second
+
+
+def test_unknown_and_missing_arguments_are_refused():
+  with pytest.raises(TypeError, match="colour"):
+    fingerprints.fingerprint(_source(), **_OPTIONS, colour=1)
+  with pytest.raises(TypeError, match="seed"):
+    fingerprints.fingerprint(
+      _source(), batch_size=4, crop_size=None, num_classes=5
+    )
