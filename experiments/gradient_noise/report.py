@@ -6,21 +6,22 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 
-import fcn_jax as fcn
+from fcn_jax.runs import records
 
+TIMING_FILE = "timing.json"
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.md"
 FIGURE_FILE = "gradient_noise.png"
-FILES = (SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
+FILES = (TIMING_FILE, SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
 
 
 def rates_table(
-  checkpoint: dict[str, Any], seconds: dict[str, float]
+  noise_at: dict[str, Any], seconds: dict[str, float]
 ) -> list[dict[str, float]]:
   """What each rate p costs and brings, relative to whole images.
 
   Args:
-    checkpoint: what `gradient_noise.measure` found.
+    noise_at: what `measuring.measure` found.
     seconds: of a step, for each image, by rate.
 
   Returns:
@@ -31,12 +32,12 @@ def rates_table(
   """
 
   def variance(rate):
-    return checkpoint["rates"][rate]["masks"] + checkpoint["whole"]["images"]
+    return noise_at["rates"][rate]["masks"] + noise_at["whole"]["images"]
 
-  rows = []
+  by_rate = []
   for rate, cost in seconds.items():
     ratio = variance(rate) / variance("1.0")
-    rows.append(
+    by_rate.append(
       {
         "rate": float(rate),
         "seconds": cost,
@@ -45,7 +46,7 @@ def rates_table(
         "time": ratio * cost / seconds["1.0"],
       }
     )
-  return rows
+  return by_rate
 
 
 def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
@@ -53,47 +54,45 @@ def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
 
   Args:
     workdir: the folder.
-    summary: what `gradient_noise.run` returns; the suggestions are added.
+    summary: what was measured; the suggestions are added.
     title: what was trained on what.
 
   Returns:
     The table, in Markdown, for people to read.
   """
   lines = []
-  for steps, checkpoint in summary["checkpoints"].items():
-    rows = rates_table(checkpoint, summary["seconds_an_image"])
-    best = min(rows, key=lambda row: row["time"])
-    checkpoint["rates_compared"] = rows
-    checkpoint["suggested_rate"] = best["rate"]
+  for steps, noise_at in summary["measured"].items():
+    by_rate = rates_table(noise_at, summary["seconds_an_image"])
+    best = min(by_rate, key=lambda one: one["time"])
+    noise_at["rates_compared"] = by_rate
+    noise_at["suggested_rate"] = best["rate"]
     # The noise of one image is the batch at which noise and signal are equal.
-    checkpoint["suggested_batch"] = (
-      checkpoint["whole"]["noise"] * best["images"]
-    )
-    lines += _tables(steps, checkpoint)
+    noise_at["suggested_batch"] = noise_at["whole"]["noise"] * best["images"]
+    lines += _tables(steps, noise_at)
   lines += [
     f"Device: {summary['device']} ({summary['cores']} cores), jax "
     f"{summary['jax']}.",
     "",
   ]
-  fcn.runs.records.write_json(workdir / SUMMARY_FILE, summary)
+  records.write_json(workdir / SUMMARY_FILE, summary)
   table = "\n".join(lines)
   (workdir / TABLE_FILE).write_text(table, encoding="utf-8")
   _draw(workdir / FIGURE_FILE, summary, title)
   return table
 
 
-def _tables(steps: str, checkpoint: dict[str, Any]) -> list[str]:
-  whole = checkpoint["whole"]
-  samplers = checkpoint["samplers"]
+def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
+  whole = noise_at["whole"]
+  samplers = noise_at["samplers"]
   batch = "and too few images to see a signal and suggest a batch"
-  if np.isfinite(checkpoint["suggested_batch"]):
-    images = max(1, round(checkpoint["suggested_batch"]))
+  if np.isfinite(noise_at["suggested_batch"]):
+    images = max(1, round(noise_at["suggested_batch"]))
     batch = f"a batch of about {images} images"
   lines = [
-    f"After {steps} steps (loss {checkpoint['loss']:.2f} nats a pixel). One "
-    f"whole image: noise {whole['noise']:.1f}; {checkpoint['pixels']:,.0f} "
-    f"pixels that count as {checkpoint['independent_pixels']:.1f} independent "
-    f"ones. Suggested: p = {checkpoint['suggested_rate']:g}, {batch}.",
+    f"After {steps} steps (loss {noise_at['loss']:.2f} nats a pixel). One "
+    f"whole image: noise {whole['noise']:.1f}; {noise_at['pixels']:,.0f} "
+    f"pixels that count as {noise_at['independent_pixels']:.1f} independent "
+    f"ones. Suggested: p = {noise_at['suggested_rate']:g}, {batch}.",
     "",
     "Noise of one image's gradient (share of the pixels kept in brackets); "
     "1/q: weighted so that the expected loss is that of whole images; the last "
@@ -102,12 +101,12 @@ def _tables(steps: str, checkpoint: dict[str, Any]) -> list[str]:
     "| sampler |" + " |" * len(next(iter(samplers.values()))),
     "| --- |" + " ---: |" * len(next(iter(samplers.values()))),
   ]
-  for name, rows in samplers.items():
+  for name, by_rate in samplers.items():
     cells = (
-      f"{row['noise']:.1f} ({row['share']:.1%})"
-      if np.isfinite(row["noise"])
-      else f"no signal ({row['share']:.1%})"
-      for row in rows
+      f"{one['noise']:.1f} ({one['share']:.1%})"
+      if np.isfinite(one["noise"])
+      else f"no signal ({one['share']:.1%})"
+      for one in by_rate
     )
     lines.append(f"| {name} | " + " | ".join(cells) + " |")
   lines += [
@@ -117,13 +116,13 @@ def _tables(steps: str, checkpoint: dict[str, Any]) -> list[str]:
     "| p | ms an image | as many images | as many loss terms | as much time |",
     "| ---: | ---: | ---: | ---: | ---: |",
   ]
-  for row in checkpoint["rates_compared"]:
+  for one in noise_at["rates_compared"]:
     lines.append(
-      f"| {row['rate']:g} | {1e3 * row['seconds']:.1f} | {row['images']:.3f} "
-      f"| {row['terms']:.3f} | {row['time']:.3f} |"
+      f"| {one['rate']:g} | {1e3 * one['seconds']:.1f} | {one['images']:.3f} "
+      f"| {one['terms']:.3f} | {one['time']:.3f} |"
     )
   distances = [1, 2, 4, 8, 16, 32, 64]
-  found = checkpoint["correlation"]
+  found = noise_at["correlation"]
   distances = [d for d in distances if d < len(found)]
   return [
     *lines,
@@ -142,11 +141,11 @@ def _tables(steps: str, checkpoint: dict[str, Any]) -> list[str]:
 def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
   figure = matplotlib.figure.Figure((13, 4.2), layout="constrained")
   noise, correlation, rates = figure.subplots(1, 3)
-  *_, (steps, last) = summary["checkpoints"].items()
-  for name, rows in last["samplers"].items():
+  *_, (steps, last) = summary["measured"].items()
+  for name, by_rate in last["samplers"].items():
     noise.plot(
-      [row["share"] for row in rows],
-      [row["noise"] for row in rows],
+      [one["share"] for one in by_rate],
+      [one["noise"] for one in by_rate],
       marker="o",
       markersize=3,
       label=name,
@@ -167,11 +166,11 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
   )
   noise.minorticks_off()
   noise.legend(fontsize=7)
-  for steps, checkpoint in summary["checkpoints"].items():
-    values = np.array(checkpoint["correlation"])
+  for steps, noise_at in summary["measured"].items():
+    values = np.array(noise_at["correlation"])
     correlation.plot(values, label=f"{steps} steps")
-    compared = checkpoint["rates_compared"]
-    p = [row["rate"] for row in compared]
+    compared = noise_at["rates_compared"]
+    p = [one["rate"] for one in compared]
     for key, meaning, style in (
       ("images", "many images", ":"),
       ("terms", "many loss terms", "--"),
@@ -179,7 +178,7 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
     ):
       rates.plot(
         p,
-        [row[key] for row in compared],
+        [one[key] for one in compared],
         style,
         color=correlation.lines[-1].get_color(),
         marker="o",

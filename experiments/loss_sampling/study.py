@@ -1,267 +1,159 @@
 """The papers' patch-sampling experiment (section 3.4 and Figure 5).
 
-    python experiments/loss_sampling.py demo
-    python experiments/loss_sampling.py camvid_small --data-dir DIR
+    python -m experiments.loss_sampling demo
+    python -m experiments.loss_sampling camvid_small --data-dir CAMVID
 
-An arm for each sampling rate p keeps every cell of the output with probability
-p and sees base_batch / p images a step, so that the expected number of loss
-terms is the same in all arms. One more arm trains on explicit random patches,
-as many pixels of them as the whole-image arm sees. All arms use the same
-network, optimizer and number of steps.
+A variant for each sampling rate p keeps every cell of the output with
+probability p and sees batch_size / p images a step. So the expected number of
+loss terms is the same in all variants. One more variant trains on explicit
+random patches, as many pixels of them as the variant of whole images sees. All
+variants have the same network, optimizer and number of steps.
 
-Writes to the work folder: config.json, metrics.jsonl (a row every log_every
-steps), summary.json, table.md, figure5.png (training loss against iterations,
-images and wall time) and predictions.png; arms/ holds what each finished arm
-found. Wall time counts loading, augmentation and training, but not
-compilation and evaluation.
+Writes to the work folder: config.json, variants/ (a run each), summary.json,
+table.md, figure5.png (training loss against iterations, images and wall time)
+and predictions.png. Wall time counts loading, augmentation and training, but
+not compilation and evaluation.
 """
 
 import dataclasses
 import functools
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-import tqdm
-import tyro
 
-import command_line
-import configs
-import fcn_jax as fcn
-import report
-import training
+from experiments.common import study as study_lib
+from experiments.loss_sampling import report
+from fcn_jax import patches
+from fcn_jax import sampling
+from fcn_jax.cli import errors
+from fcn_jax.runs import batches
+from fcn_jax.runs import config as config_lib
 
-EXPERIMENT = "loss_sampling"
-METRICS_FILE = "metrics.jsonl"
-ARMS_FOLDER = "arms"
-CONTENTS = (METRICS_FILE, ARMS_FOLDER, *report.FILES)
+NAME = "loss_sampling"
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-  """One way of training.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossSampling(study_lib.Study):
+  """Loss sampling against whole images and explicit patches."""
 
-  Attributes:
-    name: for tables, figures and file names.
-    images_per_step: images loaded for each step.
-    rate: sampling rate.
-    patch_size: height and width of explicit patches; None for whole images.
-  """
+  rates: tuple[float, ...] = (1.0, 0.5, 0.25)
+  """Sampling rates p, a variant each, with batch_size / p images a step. Rate 1
+  trains on whole images."""
+  cell: int | None = None
+  """Side in pixels of the cells that are kept or dropped together. Default: the
+  stride of the score map."""
+  patch_size: tuple[int, int] | None = (48, 48)
+  """Height and width of the patches of the explicit-patchwise variant, which
+  sees as many pixels a step as that of whole images. None leaves it out."""
+  patches_per_image: int = 1
+  """Random patches cut from each image in the explicit-patchwise variant."""
 
-  name: str
-  images_per_step: int
-  rate: float
-  patch_size: tuple[int, int] | None = None
+
+PRESETS = {
+  # Two CPU cores, 5 minutes. Seen: mean IU 0.656 and 0.674 for whole images.
+  "demo": (
+    "Generated shapes, small backbone: minutes on two CPU cores.",
+    LossSampling.make("demo", batch_size=4, steps=250),
+  ),
+  # Two CPU cores, 40 to 55 minutes. Seen: mean IU 0.438 for whole images on the
+  # test split, 0.463 at p = 0.25.
+  "camvid_small": (
+    "CamVid at half size, small backbone: under an hour on two CPU cores.",
+    LossSampling.make(
+      "camvid_small",
+      dataset="camvid",
+      validation_split="test",
+      resize=0.5,
+      crop_size=(160, 224),
+      patch_size=(80, 112),
+      batch_size=4,
+      steps=1400,
+      validate_every=1400,
+      num_seeds=1,
+      warmup_steps=50,
+    ),
+  ),
+  # One GPU with 40 GB or a TPU; hours. Not run by us yet.
+  "camvid": (
+    "CamVid at full size, VGG16 from scratch: for a GPU or TPU.",
+    LossSampling.make(
+      "camvid",
+      dataset="camvid",
+      validation_split="test",
+      backbone="vgg16",
+      dropout_rate=0.5,
+      dtype="bfloat16",
+      crop_size=(352, 480),
+      patch_size=(176, 240),
+      batch_size=4,
+      steps=20_000,
+      validate_every=20_000,
+      num_seeds=3,
+      learning_rate=1e-3,
+      warmup_steps=500,
+      log_every=50,
+      num_threads=8,
+    ),
+  ),
+}
 
 
-def plan_arms(config: configs.LossSampling) -> list[Arm]:
-  """The arms of an experiment.
+def plan(config: LossSampling) -> list[study_lib.Variant]:
+  """The variants.
 
   Raises:
     ValueError: if an option, or a combination, makes no sense.
   """
-  check_options(config)
-  arms = []
-  for rate in config.rates:
-    fcn.sampling.check_rate(rate)
-    images = round(config.base_batch / rate)
-    if abs(images * rate - config.base_batch) > 1e-6:
-      raise ValueError(
-        f"base_batch / rate = {config.base_batch} / {rate} is no whole number "
-        "of images: choose another rate or base_batch."
-      )
-    arms.append(Arm(f"p={rate:g}", images, rate))
-  if config.patch_size is not None:
-    fcn.patches.check_size(config.crop_size, config.patch_size)
-    pixels = config.base_batch * math.prod(config.crop_size)
-    pixels_per_image = config.patches_per_image * math.prod(config.patch_size)
-    images, rest = divmod(pixels, pixels_per_image)
-    if rest:
-      raise ValueError(
-        f"the {pixels} pixels that the whole-image arm sees a step are not a "
-        f"multiple of the {pixels_per_image} in patches_per_image = "
-        f"{config.patches_per_image} patches of patch_size = "
-        f"{config.patch_size}: choose others, such as half the crop_size."
-      )
-    arms.append(Arm("patches", images, 1.0, config.patch_size))
-  if not arms:
-    raise ValueError("no rates and no patch_size: there is nothing to train.")
-  return arms
-
-
-def check_options(config: configs.LossSampling) -> None:
-  """Raises a `ValueError` for an option out of its range."""
-  training.check_options(
+  config_lib.at_least_one(config, "patches_per_image")
+  config_lib.require(
     config,
-    at_least_one=("base_batch", "patches_per_image", "num_pictures"),
-    conditions={
-      "dropout_rate": (0 <= config.dropout_rate < 1, "in 0..1, below 1"),
-      "cell": (config.cell is None or config.cell >= 1, "at least 1"),
-      "rates": (len(set(config.rates)) == len(config.rates), "all different"),
-    },
+    cell=(config.cell is None or config.cell >= 1, "at least 1"),
+    rates=(len(set(config.rates)) == len(config.rates), "all different"),
   )
-
-
-def make_model(
-  config: configs.LossSampling, num_classes: int
-) -> fcn.models.FCN:
-  """The network that all arms train."""
-  return fcn.models.FCN(
-    num_classes,
-    backbone=config.backbone,
-    stride=config.stride,
-    dropout_rate=config.dropout_rate,
-    normalization=config.normalization,
-    dtype=jnp.dtype(config.dtype),
-  )
-
-
-def make_optimizer(
-  config: configs.LossSampling,
-) -> optax.GradientTransformation:
-  """The optimizer of all arms."""
-  return fcn.optimizers.adamw(
-    config.learning_rate,
-    total_steps=config.steps,
-    warmup_steps=config.warmup_steps,
-    weight_decay=config.weight_decay,
-  )
-
-
-class Trainer:
-  """Trains one arm; compiles once for all seeds."""
-
-  def __init__(
-    self,
-    config: configs.LossSampling,
-    arm: Arm,
-    splits: training.Data,
-    *,
-    model: fcn.models.Network,
-    optimizer: optax.GradientTransformation,
-  ):
-    self._config = config
-    self._arm = arm
-    self._data = splits
-    self._model = model
-    self._optimizer = optimizer
-    self._train_step = fcn.train.make_train_step(
-      model,
-      optimizer,
-      sampler=functools.partial(
-        fcn.sampling.bernoulli,
-        rate=arm.rate,
-        cell=config.cell or config.stride,
-      ),
-      normalize="kept",
-    )
-    self._cut = jax.jit(
-      functools.partial(
-        fcn.patches.sample_patches,
-        num_patches=config.patches_per_image,
-        size=arm.patch_size,
+  base = config.data.batch_size
+  variants = []
+  for rate in config.rates:
+    sampling.check_rate(rate)
+    images = round(base / rate)
+    if abs(images * rate - base) > 1e-6:
+      raise ValueError(
+        f"batch_size / rate = {base} / {rate} is no whole number of images: "
+        "choose another rate or batch_size."
       )
+    variants.append(_variant(f"p={rate:g}", images, rate, config))
+  if config.patch_size is not None:
+    variants.append(_patches(config))
+  if not variants:
+    raise ValueError("no rates and no patch_size: there is nothing to train.")
+  return variants
+
+
+def _variant(name, images, rate, config, cut=None):
+  sampler = {"sampler": "bernoulli", "rate": rate, "cell": config.cell}
+  return study_lib.Variant(name, {"batch_size": images, **sampler}, cut)
+
+
+def _patches(config: LossSampling) -> study_lib.Variant:
+  """The variant of explicit patches."""
+  crop_size = config.augmentation.crop_size
+  patches.check_size(crop_size, config.patch_size)
+  pixels = config.data.batch_size * math.prod(crop_size)
+  pixels_per_image = config.patches_per_image * math.prod(config.patch_size)
+  images, rest = divmod(pixels, pixels_per_image)
+  if rest:
+    raise ValueError(
+      f"the {pixels} pixels that the variant of whole images sees a step are "
+      f"not a multiple of the {pixels_per_image} in patches_per_image = "
+      f"{config.patches_per_image} patches of patch_size = "
+      f"{config.patch_size}: choose others, such as half the crop_size."
     )
-
-  def train(
-    self, seed: int, log: Callable[[dict[str, Any]], None]
-  ) -> fcn.train.TrainState:
-    """Trains with one seed and logs a row every `log_every` steps."""
-    init_key, step_key, patch_key = jax.random.split(jax.random.key(seed), 3)
-    state = fcn.train.create_state(init_key, self._model, self._optimizer)
-    return training.fit(
-      self._train_step,
-      state,
-      functools.partial(self._batches, seed, patch_key),
-      step_key,
-      num_steps=self._config.steps,
-      log_every=self._config.log_every,
-      on_row=lambda row: log(
-        {"images": row["step"] * self._arm.images_per_step, **row}
-      ),
-    )
-
-  def _batches(self, seed: int, patch_key) -> Iterator[fcn.types.Batch]:
-    batches = training.train_batches(
-      self._config,
-      self._data.train,
-      batch_size=self._arm.images_per_step,
-      seed=seed,
-    )
-    for step, batch in enumerate(batches):
-      if self._arm.patch_size is not None:
-        batch = self._cut(jax.random.fold_in(patch_key, step), batch)
-      yield batch
-
-
-def run(
-  config: configs.LossSampling,
-  arms: list[Arm],
-  splits: training.Data,
-  earlier: list[dict[str, Any]],
-) -> None:
-  """Trains and evaluates all arms that are not finished yet.
-
-  Args:
-    config: the experiment.
-    arms: its arms.
-    splits: its data.
-    earlier: rows of metrics.jsonl from before the run was resumed.
-  """
-  shown = report.pictures_to_show(len(splits.evaluation.source), config)
-  folder = config.workdir / ARMS_FOLDER
-  folder.mkdir(exist_ok=True)
-  metrics_file = config.workdir / METRICS_FILE
-  progress = tqdm.tqdm(
-    total=len(arms) * config.num_seeds * config.steps,
-    unit="step",
-    disable=None,
+  cut = functools.partial(
+    patches.sample_patches,
+    num_patches=config.patches_per_image,
+    size=config.patch_size,
   )
-  model = make_model(config, splits.train.num_classes)
-  optimizer = make_optimizer(config)
-  with progress:
-    for arm in arms:
-      trainer = Trainer(config, arm, splits, model=model, optimizer=optimizer)
-      for seed in range(config.num_seeds):
-        result_file = folder / f"{arm.name}-seed{seed}.json"
-        if result_file.exists():
-          progress.update(config.steps)
-          continue
-        attempts = {
-          row["attempt"]
-          for row in earlier
-          if (row["arm"], row["seed"]) == (arm.name, seed)
-        }
-        labels = {
-          "arm": arm.name, "seed": seed, "attempt": len(attempts)
-        }  # fmt: skip
-        progress.set_description(f"{arm.name}, seed {seed}")
-
-        def log(row, labels=labels):
-          fcn.runs.records.append_json_line(metrics_file, {**labels, **row})
-          progress.set_postfix(loss=f"{row['loss']:.3f}")
-          progress.update(row["num_steps"])
-
-        state = trainer.train(seed, log)
-        confusion = training.evaluate(model, state, splits.batches)
-        predictions = training.predict_images(
-          model, state, splits.batches, shown
-        )
-        mean_iu = fcn.metrics.scores(confusion).mean_iu
-        progress.write(f"{arm.name}, seed {seed}: mean IU {mean_iu:.3f}")
-        np.savez_compressed(
-          result_file.with_suffix(".npz"),
-          **{str(i): p for i, p in zip(shown, predictions, strict=True)},
-        )
-        # Written last: this file says that the arm is finished.
-        fcn.runs.records.write_json(
-          result_file, {**labels, "confusion": confusion.tolist()}
-        )
+  return _variant("patches", images, 1.0, config, jax.jit(cut))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -270,25 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
   Args:
     arguments: of the command line; those of the process if None.
   """
-  config = tyro.extras.overridable_config_cli(
-    configs.LOSS_SAMPLING, description=__doc__, args=arguments
-  )
-  with command_line.explained_errors():
-    arms = plan_arms(config)
-    command_line.check_workdir(config, EXPERIMENT)
-    earlier = fcn.runs.records.read_json_lines(config.workdir / METRICS_FILE)
-    splits = training.load_data(config)
-    training.check_images_per_step(
-      {arm.name: arm.images_per_step for arm in arms}, splits.train
-    )
-    command_line.claim_workdir(config, EXPERIMENT, CONTENTS)
-  run(config, arms, splits, earlier if config.resume else [])
-  names = [arm.name for arm in arms]
-  print(report.write(config, names, splits.evaluation, splits.batches))
-
-
-if __name__ == "__main__":
-  try:
-    main()
-  except KeyboardInterrupt:
-    sys.exit("interrupted; the same command with --resume continues.")
+  config = study_lib.parse(PRESETS, NAME, __doc__, arguments)
+  with errors.explained():
+    config.check()
+    variants = plan(config)
+    evaluation = batches.load_split(config.data, config.data.validation_split)
+    dataset = batches.load_split(config.data, "train")
+    folder = {"experiment": NAME, "contents": report.FILES}
+    study_lib.check(config, variants, dataset, **folder)
+    study_lib.claim(config, **folder)
+  study_lib.train(config, variants)
+  print(report.write(config, variants, evaluation))

@@ -1,21 +1,22 @@
 """The tables and figures of the comparison of patches and whole images."""
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import matplotlib.figure
-import numpy as np
 
-import arms
-import command_line
-import fcn_jax as fcn
+from experiments.common import results
+from experiments.common import study as study_lib
+from fcn_jax import data
+from fcn_jax import visualize
+from fcn_jax.runs import records
 
+TIMING_FILE = "timing.json"
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.md"
 TIME_FILE = "patchwise_time.png"
 CURVES_FILE = "patchwise_training.png"
-FILES = (SUMMARY_FILE, TABLE_FILE, TIME_FILE, CURVES_FILE)
+FILES = (TIMING_FILE, SUMMARY_FILE, TABLE_FILE, TIME_FILE, CURVES_FILE)
 
 # Seconds of one pass with 10x10 outputs and of a single patch; AlexNet, 500 and
 # 227 pixels a side, on a GPU of 2014 (CVPR 2015, section 3.1).
@@ -52,104 +53,57 @@ def write(
   config: Any,
   timing: dict[str, Any],
   outputs: Any,
-  images_per_step: dict[str, int],
-  evaluation: fcn.data.Dataset,
+  variants: Sequence[study_lib.Variant],
+  evaluation: data.Dataset,
 ) -> str:
   """Writes summary, table and figures to the work folder.
 
   Args:
-    config: the options; all arms are finished.
-    timing: what `patchwise.measure` found.
+    config: the options.
+    timing: what `timing.measure` found.
     outputs: the outputs that were timed.
-    images_per_step: images of a step by the name of the arm.
+    variants: all of them, trained.
     evaluation: the evaluation split.
 
   Returns:
-    The tables, in Markdown, for people to read.
+    The tables, in Markdown.
   """
-  results = {name: arms.read_results(config, name) for name in images_per_step}
+  found = results.read(config, variants)
   summary = {
     "outputs": outputs._asdict(),
-    "timing": timing,
+    "timing": timing["outputs"],
+    "step_bytes": timing["step_bytes"],
     "break_even": {
       name: break_even(
         work["one_pass"]["seconds"],
         work["patches"][-1]["seconds"] / work["patches"][-1]["outputs"],
         outputs.side**2,
       )
-      for name, work in timing.items()
+      for name, work in timing["outputs"].items()
     },
-    "arms": {
-      name: {
-        "images_per_step": images_per_step[name],
-        "images": images_per_step[name] * config.steps,
-        "loss_pixels_per_step": float(
-          np.mean([_total(seed, "num_sampled") for seed in seeds])
-        )
-        / config.steps,
-        "seconds": [seed["rows"][-1]["seconds"] for seed in seeds],
-        "temporary_bytes": seeds[0]["temporary_bytes"],
-        "scores": [
-          _scores(seed["confusion"], evaluation.class_names) for seed in seeds
-        ],
-      }
-      for name, seeds in results.items()
-    },
+    "variants": {n: results.summarize(seeds) for n, seeds in found.items()},
     "evaluation_images": len(evaluation.source),
-    "device": jax.devices()[0].device_kind,
-    "cores": command_line.num_cores(),
-    "jax": jax.__version__,
+    **results.where(),
   }
-  fcn.runs.records.write_json(config.workdir / SUMMARY_FILE, summary)
+  workdir = config.run.workdir
+  records.write_json(workdir / SUMMARY_FILE, summary)
+  scores = {name: v["scores"] for name, v in summary["variants"].items()}
   table = "\n".join(
     [
       *_timing_table(summary),
       *_break_even_table(config, summary),
       *_training_table(config, summary),
-      *_class_table(summary, evaluation.class_names),
+      *results.class_table(scores, evaluation.class_names),
     ]
   )
-  (config.workdir / TABLE_FILE).write_text(table, encoding="utf-8")
+  (workdir / TABLE_FILE).write_text(table, encoding="utf-8")
   _draw_time(config, summary)
-  fcn.visualize.loss_curves(
-    config.workdir / CURVES_FILE,
-    {
-      name: _curves(seeds, images_per_step[name])
-      for name, seeds in results.items()
-    },
-    f"{config.dataset}, FCN-8s, {config.backbone}, as many pixels in the loss "
-    "of each step",
+  visualize.loss_curves(
+    workdir / CURVES_FILE,
+    {name: results.curves(seeds) for name, seeds in found.items()},
+    f"{config.title}, as many pixels in the loss of each step",
   )
   return table
-
-
-def _total(seed: dict[str, Any], name: str) -> int:
-  return sum(row[name] for row in seed["rows"])
-
-
-def _scores(
-  confusion: list[list[int]], class_names: tuple[str, ...]
-) -> dict[str, Any]:
-  scores = fcn.metrics.scores(np.array(confusion))._asdict()
-  class_iu = scores.pop("class_iu").tolist()
-  return {**scores, "class_iu": dict(zip(class_names, class_iu, strict=True))}
-
-
-def _curves(
-  seeds: list[dict[str, Any]], images_per_step: int
-) -> fcn.visualize.Curves:
-  def values(name):
-    return np.array(
-      [[row[name] for row in seed["rows"]] for seed in seeds], float
-    )
-
-  iterations = values("step")[0]
-  return fcn.visualize.Curves(
-    iterations=iterations,
-    images=iterations * images_per_step,
-    seconds=values("seconds"),
-    losses=values("loss"),
-  )
 
 
 def _timing_table(summary: dict[str, Any]) -> list[str]:
@@ -163,12 +117,13 @@ def _timing_table(summary: dict[str, Any]) -> list[str]:
     ),
     "| ---: |" + " ---: |" * 2 * len(works),
   ]
-  for rows in zip(*(work["patches"] for work in works.values()), strict=True):
-    count = rows[0]["outputs"]
+  of_counts = zip(*(work["patches"] for work in works.values()), strict=True)
+  for timings in of_counts:
+    count = timings[0]["outputs"]
     cells = "".join(
-      f" {1e3 * row['seconds'] / count:.2f} "
+      f" {1e3 * one['seconds'] / count:.2f} "
       f"| {1e3 * work['one_pass']['seconds'] / count:.2f} |"
-      for row, work in zip(rows, works.values(), strict=True)
+      for one, work in zip(timings, works.values(), strict=True)
     )
     lines.append(f"| {count} |{cells}")
   return [*lines, ""]
@@ -184,7 +139,7 @@ def _break_even_table(config: Any, summary: dict[str, Any]) -> list[str]:
   for name, work in summary["timing"].items():
     memory = (
       work["one_pass"]["temporary_bytes"],
-      max(row["temporary_bytes"] for row in work["patches"]),
+      max(one["temporary_bytes"] for one in work["patches"]),
     )
     cells = _break_even_cells(summary["break_even"][name])
     lines.append(
@@ -198,9 +153,9 @@ def _break_even_table(config: Any, summary: dict[str, Any]) -> list[str]:
     work["relative_difference"] for work in summary["timing"].values()
   )
   note = (
-    f"FCN-32s, {config.backbone}, the {geometry['side']}x{geometry['side']} "
-    f"outputs of a picture of {config.picture_size}x{config.picture_size} "
-    f"pixels that see nothing but the picture, against patches of "
+    f"FCN-32s, {config.network.backbone}, the {geometry['side']}x"
+    f"{geometry['side']} outputs of a picture of {config.picture_size}x"
+    f"{config.picture_size} pixels that see nothing but the picture, against patches of "
     f"{geometry['patch_size']}x{geometry['patch_size']} (receptive field "
     f"{geometry['receptive_field']}), up to {config.patch_batch} at once. Both "
     "ways give the same scores and gradients (relative difference at most "
@@ -221,34 +176,37 @@ def _break_even_cells(values: dict[str, float]) -> str:
 
 
 def _training_table(config: Any, summary: dict[str, Any]) -> list[str]:
-  """The arms, and what they saw."""
+  """The variants, and what they saw."""
   lines = [
-    "| arm | images a step | images | pixels in the loss a step | seconds "
+    "| variant | images a step | images | pixels in the loss a step | seconds "
     "| step, MB | mean IU | mean accuracy | pixel accuracy |",
     "| --- |" + " ---: |" * 8,
   ]
-  for name, arm in summary["arms"].items():
-    scores = " | ".join(
-      _spread([s[score] for s in arm["scores"]], 3)
-      for score in ("mean_iu", "mean_accuracy", "pixel_accuracy")
+  for name, variant in summary["variants"].items():
+    scores = results.score_cells(
+      variant["scores"], "mean_iu", "mean_accuracy", "pixel_accuracy"
     )
     lines.append(
-      f"| {name} | {arm['images_per_step']} | {arm['images']} "
-      f"| {arm['loss_pixels_per_step']:,.0f} | {_spread(arm['seconds'], 1)} "
-      f"| {arm['temporary_bytes'] / 1e6:.0f} | {scores} |"
+      f"| {name} | {variant['images_per_step']} | {variant['images']} "
+      f"| {variant['loss_pixels_per_step']:,.0f} "
+      f"| {results.spread(variant['seconds'], 1)} "
+      f"| {summary['step_bytes'][name] / 1e6:.0f} | {scores} |"
     )
-  counts = [arm["images_per_step"] for arm in summary["arms"].values()]
+  counts = [
+    variant["images_per_step"] for variant in summary["variants"].values()
+  ]
   height, width = config.patch_size
-  pixels = counts[0] * math.prod(config.crop_size)
+  rows, columns = config.augmentation.crop_size
+  pixels = counts[0] * rows * columns
   note = (
-    f"{config.steps} steps of {pixels:,} pixels in the loss, of which void "
-    f"ones are left out: {counts[0]} images of {config.crop_size[0]}x"
-    f"{config.crop_size[1]}; {counts[1]} images, of which each cell of 8x8 "
-    f"pixels is kept with probability {config.rate:g}; or "
-    f"{config.patches_per_image} patches of {height}x{width} from each of "
+    f"{config.optimizer.steps} steps of {pixels:,} pixels in the loss, of "
+    f"which void ones are left out: {counts[0]} images of {rows}x{columns}; "
+    f"{counts[1]} images, of which each cell of 8x8 pixels is kept with "
+    f"probability {config.rate:g}; or {config.patches_per_image} patches of {height}x{width} from each of "
     f"{counts[2]} images: anywhere, from a grid of a third of their size "
     "without replacement, or around pixels of all classes alike. Training "
-    "losses are those of an arm's own pixels: compare arms by their scores. "
+    "losses are those of a variant's own pixels: compare variants by their "
+    "scores. "
   )
   # The backbone that is trained is the one that was timed.
   receptive_field = summary["outputs"]["receptive_field"]
@@ -258,36 +216,8 @@ def _training_table(config: Any, summary: dict[str, Any]) -> list[str]:
       f"{receptive_field} pixels: where the image would go on, they see "
       "padding. "
     )
-  note += (
-    f"Mean over {config.num_seeds} seed(s), with the range where there are "
-    f"several; scores on {summary['evaluation_images']} images. Device: "
-    f"{summary['device']} ({summary['cores']} cores), jax {summary['jax']}."
-  )
+  note += results.note(config, summary)
   return [*lines, "", note, ""]
-
-
-def _class_table(
-  summary: dict[str, Any], class_names: tuple[str, ...]
-) -> list[str]:
-  """IU of each class."""
-  lines = [
-    "| IU of | " + " | ".join(class_names) + " |",
-    "| --- |" + " ---: |" * len(class_names),
-  ]
-  for name, arm in summary["arms"].items():
-    means = (
-      np.mean([scores["class_iu"][class_name] for scores in arm["scores"]])
-      for class_name in class_names
-    )
-    lines.append(f"| {name} | " + " | ".join(f"{m:.2f}" for m in means) + " |")
-  return [*lines, ""]
-
-
-def _spread(values: list[float], digits: int) -> str:
-  mean = f"{np.mean(values):.{digits}f}"
-  if len(values) == 1:
-    return mean
-  return f"{mean} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 def _draw_time(config: Any, summary: dict[str, Any]) -> None:
@@ -296,8 +226,8 @@ def _draw_time(config: Any, summary: dict[str, Any]) -> None:
   figure = matplotlib.figure.Figure((9, 3.6), layout="constrained")
   axes = figure.subplots(1, len(works), sharey=True)
   for axis, (name, work) in zip(axes, works.items(), strict=True):
-    counts = [row["outputs"] for row in work["patches"]]
-    times = [1e3 * row["seconds"] for row in work["patches"]]
+    counts = [one["outputs"] for one in work["patches"]]
+    times = [1e3 * one["seconds"] for one in work["patches"]]
     one_pass = 1e3 * work["one_pass"]["seconds"]
     even = summary["break_even"][name]
     axis.loglog(counts, times, "o-", label="a patch for each output")
@@ -318,7 +248,7 @@ def _draw_time(config: Any, summary: dict[str, Any]) -> None:
   axes[0].set_ylabel("time (ms)")
   side = config.picture_size
   figure.suptitle(
-    f"FCN-32s, {config.backbone}, {side}x{side} pixels, {summary['device']} "
-    f"({summary['cores']} cores)"
+    f"FCN-32s, {config.network.backbone}, {side}x{side} pixels, "
+    f"{summary['device']} ({summary['cores']} cores)"
   )
-  figure.savefig(config.workdir / TIME_FILE, dpi=90)
+  figure.savefig(config.run.workdir / TIME_FILE, dpi=90)

@@ -1,12 +1,13 @@
 """Reads every example of a data set and reports what is in it, and what is bad.
 
-    python experiments/check_data.py folder --data-dir PICTURES
-    python experiments/check_data.py camvid --data-dir CAMVID
+    fcn-jax check-data folder --data-dir PICTURES
+    fcn-jax check-data camvid --data-dir CAMVID
 
 PICTURES holds images/ and masks/ with files of the same names; more about this
-stands in fcn_jax/data/folder.py. Every file is opened: what is truncated,
-empty, no picture, of another size than its partner, without partner, or of ids
-that are no class is listed, with the reason and the remedy. The rest is
+stands in fcn_jax/data/datasets/folder.py. Every file is opened: what is
+truncated, empty, no picture, of another size than its partner, without partner,
+or of ids that are no class is listed, with the reason and the remedy. The rest
+is
 counted: sizes, classes (shares of the labelled pixels, images in which they
 are, and weights for median-frequency balancing), and the mean and deviation of
 the pixels.
@@ -27,10 +28,12 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-import check_data_report as report
-import command_line
 import fcn_jax as fcn
-import training
+from fcn_jax.cli import check_data_report as report
+from fcn_jax.cli import errors
+from fcn_jax.runs import batches
+from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import environment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Options:
   runs/check_data/<data set>, <data set>-2 and so on."""
   num_pictures: int = 6
   """Examples to show."""
-  num_threads: int = command_line.num_cores()
+  num_threads: int = environment.num_cores()
   """Threads that read."""
   overwrite: bool = False
   """Replace a report that is there."""
@@ -165,12 +168,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
   Args:
     arguments: of the command line; those of the process if None.
   """
-  options = tyro.cli(Options, description=__doc__, args=arguments)
-  with command_line.explained_errors():
-    command_line.check_at_least_one(options, ("num_pictures", "num_threads"))
+  options = tyro.cli(
+    Options, prog="fcn-jax check-data", description=__doc__, args=arguments
+  )
+  with errors.explained():
+    config_lib.at_least_one(options, "num_pictures", "num_threads")
     workdir = workdir_of(options)
     check_workdir(workdir, options.overwrite)
-    data_dir = training.data_dir_of(options)
+    data_dir = batches.data_dir_of(options.dataset, options.data_dir)
     if data_dir is not None:
       findings = check_files(options, data_dir)
     else:
@@ -180,7 +185,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
   print(report.write(workdir, title, findings))
   if findings.faults:
     sys.exit(1)
-
-
-if __name__ == "__main__":
-  main()

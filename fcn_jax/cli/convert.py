@@ -1,19 +1,19 @@
-"""Converts published weights for these scripts, and trained ones for PyTorch.
+"""Converts published weights to a run, and trained ones for PyTorch.
 
-    python experiments/convert_weights.py import fcn8s-heavy-pascal.caffemodel \
+    fcn-jax convert import fcn8s-heavy-pascal.caffemodel \
       --workdir runs/fcn8s
-    python experiments/convert_weights.py import vgg16.pth \
+    fcn-jax convert import vgg16.pth \
       --workdir runs/vgg16_imagenet
-    python experiments/convert_weights.py export --workdir runs/mine \
+    fcn-jax convert export --workdir runs/mine \
       --out mine.safetensors
 
 `import` reads a .caffemodel, or a state dict of torchvision (.pth, .pt or
-.safetensors), and makes a work folder as if train.py had: for predict.py,
-evaluate.py and export.py, and for --init of train.py. What the file is, is
+.safetensors), and makes the work folder of a run: for fcn-jax predict, evaluate
+and export, and for --init of fcn-jax train. What the file is, is
 found out. Of a classifier all but its classes is kept, which is for --init
 only. No code in a file is run.
 
-`export` writes a network that train.py has trained to a state dict for PyTorch
+`export` writes the network of a run to a state dict for PyTorch
 (.safetensors): with torchvision's names where it has such a network, else with
 the papers' names of layers.
 """
@@ -28,11 +28,11 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-import command_line
 import fcn_jax as fcn
-import published
-import run_folder
-import trained
+from fcn_jax.cli import errors
+from fcn_jax.cli import published
+from fcn_jax.runs import folder as folder_lib
+from fcn_jax.runs import trained_model
 
 REPORT_FILE = "weights.txt"
 
@@ -127,13 +127,15 @@ def import_weights(options: Import) -> str:
   )
   if is_classifier:
     use = (
-      "Begin training with it: train.py ... --init "
+      "Begin training with it: fcn-jax train ... --init "
       f"{options.workdir} --backbone {network.options['backbone']} --inputs "
       f"{network.options['inputs']} --normalization "
       f"{network.options['normalization']}"
     )
   else:
-    use = f"Use it: predict.py PICTURES --workdir {options.workdir} --out OUT"
+    use = (
+      f"Use it: fcn-jax predict PICTURES --workdir {options.workdir} --out OUT"
+    )
   return f"{text}\n{options.workdir}: {num_classes} classes. {use}"
 
 
@@ -188,20 +190,21 @@ def _save(config, variables, metadata, text) -> None:
   """
   variables = dict(variables)
   params = variables.pop("params")
+  workdir = config.run.workdir
   # Reading the file took a while.
-  _check_workdir(config.workdir)
+  _check_workdir(workdir)
   with contextlib.ExitStack() as undo:
-    run_folder.claim(config)
-    folder = config.workdir / run_folder.CHECKPOINTS
-    with fcn.runs.checkpoints.Checkpoints(folder) as checkpoints:
+    folder_lib.claim(config)
+    steps = workdir / folder_lib.CHECKPOINTS
+    with fcn.runs.checkpoints.Checkpoints(steps) as checkpoints:
       # Nobody else writes here, and all that is there is ours.
-      undo.callback(shutil.rmtree, config.workdir, ignore_errors=True)
+      undo.callback(shutil.rmtree, workdir, ignore_errors=True)
       checkpoints.save(
         0,
         {"step": np.int32(0), "params": params, "model_state": variables},
-        metadata={**metadata, "options": run_folder.as_json(config)},
+        metadata={**metadata, "options": folder_lib.as_json(config)},
       )
-    report_file = config.workdir / REPORT_FILE
+    report_file = workdir / REPORT_FILE
     report_file.write_text(text + "\n", encoding="utf-8")
     undo.pop_all()
 
@@ -212,9 +215,9 @@ def export_weights(options: Export) -> str:
   Raises:
     ValueError: if there is no such run, or the file is there already.
   """
-  which = trained.parse_checkpoint(options.checkpoint)
+  which = trained_model.parse_which(options.checkpoint)
   fcn.inference.exporting.check_free(options.out)
-  network = trained.load(options.workdir, which)
+  network = fcn.runs.load(options.workdir, which)
   names = fcn.pretrained.torchvision_names
   try:
     arrays = names.state_dict(network.model, network.variables)
@@ -224,7 +227,7 @@ def export_weights(options: Export) -> str:
     origin = "the names of this package, as torchvision has no such network"
   fcn.pretrained.write_state_dict(options.out, arrays)
   if isinstance(network.model, fcn.models.LateFusion):
-    seen = "Its modalities see what fcn_jax.models.pixels says."
+    seen = "Its modalities see what fcn_jax.models.input_normalization says."
   else:
     seen = _seen(network.model.inputs)
   return (
@@ -248,14 +251,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: of the command line; those of the process if None.
   """
   options = tyro.extras.subcommand_cli_from_dict(
-    {"import": Import, "export": Export}, description=__doc__, args=arguments
+    {"import": Import, "export": Export},
+    prog="fcn-jax convert",
+    description=__doc__,
+    args=arguments,
   )
-  with command_line.explained_errors():
+  with errors.explained():
     if isinstance(options, Import):
       print(import_weights(options))
     else:
       print(export_weights(options))
-
-
-if __name__ == "__main__":
-  main()

@@ -1,7 +1,7 @@
-"""Scores a network that train.py has trained, at the native size of pictures.
+"""Scores the network of a run, at the native size of the pictures.
 
-    python experiments/evaluate.py --workdir RUN --split test
-    python experiments/evaluate.py --workdir RUN --scales 0.75 1.0 1.25 --flip
+    fcn-jax evaluate --workdir RUN --split test
+    fcn-jax evaluate --workdir RUN --scales 0.75 1.0 1.25 --flip
 
 Labels are never resized. A picture is resized as in training, times each of
 the scales, and the probabilities of the classes are brought back to its own
@@ -17,7 +17,6 @@ per_image.csv, confusion_matrix.png, boundary_bands.png, worst.png and best.png
 import dataclasses
 import functools
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,12 +26,12 @@ import numpy as np
 import tqdm
 import tyro
 
-import command_line
-import evaluate_report as report
 import fcn_jax as fcn
-import recipe
-import trained
-import training
+from fcn_jax.cli import errors
+from fcn_jax.cli import evaluate_report as report
+from fcn_jax.runs import batches
+from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import trained_model
 
 # Labels are padded to multiples of this for the bands: fewer compilations.
 _MULTIPLE = 128
@@ -43,7 +42,7 @@ class Options:
   """What to score, and how."""
 
   workdir: pathlib.Path
-  """Work folder of a run of train.py."""
+  """Work folder of the run."""
   checkpoint: str = "best"
   """Which step: best (the newest if none was validated), latest, or its
   number."""
@@ -101,14 +100,12 @@ def folder_of(options: Options, step: int) -> pathlib.Path:
 
 def check_options(options: Options) -> None:
   """Raises a `ValueError` for an option out of its range."""
-  command_line.check_at_least_one(options, ("num_pictures", "tile_size"))
+  config_lib.at_least_one(options, "num_pictures", "tile_size")
   scales, widths = options.scales, options.band_widths
-  training.check_conditions(
+  config_lib.require(
     options,
-    {
-      "scales": (scales and min(scales) > 0, "numbers above 0"),
-      "band_widths": (min(widths, default=1) >= 1, "at least 1"),
-    },
+    scales=(scales and min(scales) > 0, "numbers above 0"),
+    band_widths=(min(widths, default=1) >= 1, "at least 1"),
   )
 
 
@@ -124,7 +121,9 @@ def check_folder(folder: pathlib.Path, overwrite: bool) -> None:
     )
 
 
-def load_split(options: Options, network: trained.Trained) -> fcn.data.Dataset:
+def load_split(
+  options: Options, network: fcn.runs.TrainedModel
+) -> fcn.data.Dataset:
   """The split to score.
 
   Raises:
@@ -136,8 +135,8 @@ def load_split(options: Options, network: trained.Trained) -> fcn.data.Dataset:
     for name in ("data_dir", "prepared_dir")
     if (value := getattr(options, name)) is not None
   }
-  config = dataclasses.replace(network.config, **changes)
-  dataset = recipe.load_split(config, options.split)
+  data = dataclasses.replace(network.config.data, **changes)
+  dataset = batches.load_split(data, options.split)
   if dataset.class_names != network.class_names:
     raise ValueError(
       f"the data have the classes {', '.join(dataset.class_names)}, but the "
@@ -148,21 +147,25 @@ def load_split(options: Options, network: trained.Trained) -> fcn.data.Dataset:
 
 
 def predict(
-  options: Options, network: trained.Trained, image: np.ndarray
+  options: Options, network: fcn.runs.TrainedModel, image: np.ndarray
 ) -> np.ndarray:
   """The likeliest classes [H, W] uint8 of a picture, at its own size."""
   return fcn.inference.predict_tiled(
     network.model,
     network.variables,
     image,
-    scales=tuple(network.config.resize * scale for scale in options.scales),
+    scales=tuple(
+      network.config.data.resize * scale for scale in options.scales
+    ),
     flip=options.flip,
     tile_size=options.tile_size,
   )
 
 
 def score(
-  options: Options, network: trained.Trained, dataset: fcn.data.Dataset
+  options: Options,
+  network: fcn.runs.TrainedModel,
+  dataset: fcn.data.Dataset,
 ) -> Findings:
   """Predicts all images and counts."""
   num_classes, widths = dataset.num_classes, options.band_widths
@@ -222,12 +225,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
   Args:
     arguments: of the command line; those of the process if None.
   """
-  options = tyro.cli(Options, description=__doc__, args=arguments)
-  with command_line.explained_errors():
+  options = tyro.cli(
+    Options, prog="fcn-jax evaluate", description=__doc__, args=arguments
+  )
+  with errors.explained():
     check_options(options)
-    which = trained.parse_checkpoint(options.checkpoint)
-    network = trained.load(options.workdir, which)
-    trained.check_is_trained(network)
+    which = trained_model.parse_which(options.checkpoint)
+    network = fcn.runs.load(options.workdir, which)
+    network.check_is_trained()
     folder = folder_of(options, network.step)
     check_folder(folder, options.overwrite)
     dataset = load_split(options, network)
@@ -247,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "run": str(options.workdir),
         "step": network.step,
         "split": options.split,
-        "resize": network.config.resize,
+        "resize": network.config.data.resize,
         "scales": options.scales,
         "flip": options.flip,
       },
@@ -255,10 +260,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
       predict=functools.partial(predict, options, network),
     )
   )
-
-
-if __name__ == "__main__":
-  try:
-    main()
-  except KeyboardInterrupt:
-    sys.exit("interrupted; nothing was written.")

@@ -1,4 +1,4 @@
-"""The tables and figures of evaluate.py."""
+"""The tables and figures of `fcn-jax evaluate`."""
 
 import csv
 import pathlib
@@ -9,8 +9,8 @@ import jax
 import matplotlib.figure
 import numpy as np
 
-import command_line
 import fcn_jax as fcn
+from fcn_jax.runs import environment
 
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.md"
@@ -65,7 +65,7 @@ def write(
     ],
     "confusion": confusion.tolist(),
     "device": jax.devices()[0].device_kind,
-    "cores": command_line.num_cores(),
+    "cores": environment.num_cores(),
     "jax": jax.__version__,
   }
   fcn.runs.records.write_json(folder / SUMMARY_FILE, summary)

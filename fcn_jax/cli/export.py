@@ -1,8 +1,8 @@
 """Writes a trained network to one file that needs none of this code to run.
 
-    python experiments/export.py --workdir RUN --out network.zip
+    fcn-jax export --workdir RUN --out network.zip
 
-RUN is the work folder of train.py. The file holds the parameters, the classes
+RUN is the work folder of a run. The file holds the parameters, the classes
 and the programs (StableHLO), for pictures of any size and any number of them,
 on a CPU, GPU or TPU. It is run by what is in it, where jax, flatbuffers, numpy
 and pillow are installed:
@@ -20,9 +20,9 @@ from collections.abc import Sequence
 
 import tyro
 
-import command_line
 import fcn_jax as fcn
-import trained
+from fcn_jax.cli import errors
+from fcn_jax.runs import trained_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,24 +44,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
   Args:
     arguments: of the command line; those of the process if None.
   """
-  options = tyro.cli(Options, description=__doc__, args=arguments)
-  with command_line.explained_errors():
-    which = trained.parse_checkpoint(options.checkpoint)
+  options = tyro.cli(
+    Options, prog="fcn-jax export", description=__doc__, args=arguments
+  )
+  with errors.explained():
+    which = trained_model.parse_which(options.checkpoint)
     fcn.inference.exporting.check_free(options.out)
-    network = trained.load(options.workdir, which)
-    trained.check_is_trained(network)
-    trained.check_sees_pictures(network)
+    network = fcn.runs.load(options.workdir, which)
+    network.check_is_trained()
+    network.check_sees_pictures()
   fcn.inference.export(
     options.out,
     network.model,
     network.variables,
     class_names=network.class_names,
     palette=network.palette,
-    resize=network.config.resize,
+    resize=network.config.data.resize,
     step=network.step,
   )
   # Read back, so that what is said is what is there.
-  with command_line.explained_errors():
+  with errors.explained():
     exported = fcn.inference.load_exported(options.out)
   print(summary(options.out, exported))
 
@@ -92,7 +94,3 @@ def summary(
     "  classes = network.segment(picture)  # [H, W, 3] uint8 to [H, W] uint8",
   ]
   return "\n".join(lines)
-
-
-if __name__ == "__main__":
-  main()

@@ -1,10 +1,10 @@
 """Predicts the classes of pictures of any size with a trained network.
 
-    python experiments/predict.py PICTURES... --workdir RUN --out DIR
+    fcn-jax predict PICTURES... --workdir RUN --out DIR
 
 PICTURES are files, folders (all pictures in them and in the folders inside) or
 patterns in quotes, such as 'shots/**/*.jpg'. RUN is the work folder of
-train.py. For each picture, these are written to DIR:
+a run. For each picture, these are written to DIR:
 
     classes/NAME.png        class indices, with the palette of the classes
     overlays/NAME.jpg       the picture, painted, with a legend; of 2048 pixels
@@ -43,10 +43,11 @@ import PIL.Image
 import tqdm
 import tyro
 
-import command_line
 import fcn_jax as fcn
-import predict_files
-import trained
+from fcn_jax.cli import errors
+from fcn_jax.cli import predict_files
+from fcn_jax.runs import environment
+from fcn_jax.runs import trained_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Options:
   """Pixels that the network sees around a tile; if not given, all that
   matter, which is exact."""
   white: int | None = None
-  """For grey pictures of 16 bits: the value that is white, as check_data.py
-  told of the training pictures."""
+  """The value that is white in grey pictures of 16 bits. `fcn-jax check-data`
+  tells that of the training pictures."""
   max_megapixels: float = 250.0
   """Larger pictures are refused; each megapixel takes about 10 MB."""
 
@@ -130,9 +131,9 @@ def read(options: Options, path: pathlib.Path) -> np.ndarray:
     raise
 
 
-def tiling(options: Options, network: trained.Trained) -> dict[str, Any]:
+def tiling(options: Options, network: fcn.runs.TrainedModel) -> dict[str, Any]:
   """The arguments of `inference.predict_tiled` for a network."""
-  resize = network.config.resize
+  resize = network.config.data.resize
   return {
     "tile_size": options.tile_size,
     "scales": tuple(resize * scale for scale in options.scales),
@@ -142,7 +143,7 @@ def tiling(options: Options, network: trained.Trained) -> dict[str, Any]:
 
 def look_at(
   options: Options,
-  network: trained.Trained,
+  network: fcn.runs.TrainedModel,
   pictures: Sequence[predict_files.Picture],
 ) -> list[Job]:
   """Reads all pictures, and plans what to do with them.
@@ -188,7 +189,7 @@ def check_disk(options: Options, jobs: Sequence[Job], num_classes: int) -> None:
   pixels = [height * width for height, width in (job.size for job in jobs)]
   # Those of one picture are there twice: as arrays, and as files.
   needed = (sum(pixels) + max(pixels)) * pixel_bytes
-  free = command_line.free_bytes(options.out)
+  free = environment.free_bytes(options.out)
   if free < needed:
     raise ValueError(
       f"{options.out} has room for {free / 1e9:.2f} GB, but the results may "
@@ -196,7 +197,9 @@ def check_disk(options: Options, jobs: Sequence[Job], num_classes: int) -> None:
     )
 
 
-def predict(options: Options, network: trained.Trained, job: Job) -> np.ndarray:
+def predict(
+  options: Options, network: fcn.runs.TrainedModel, job: Job
+) -> np.ndarray:
   """Predicts one picture, and writes its files.
 
   Arrays of all pixels, but the picture itself, lie on the disk meanwhile.
@@ -255,7 +258,7 @@ def predict(options: Options, network: trained.Trained, job: Job) -> np.ndarray:
 
 
 def margin_report(
-  options: Options, network: trained.Trained, jobs: Sequence[Job]
+  options: Options, network: fcn.runs.TrainedModel, jobs: Sequence[Job]
 ) -> str:
   """What a margin that is not exact has changed."""
   job = max(jobs, key=lambda job: job.num_tiles)
@@ -278,7 +281,7 @@ def margin_report(
   )
 
 
-def table(network: trained.Trained, counts: np.ndarray) -> str:
+def table(network: fcn.runs.TrainedModel, counts: np.ndarray) -> str:
   """The share of each class of all pixels."""
   width = max(map(len, network.class_names))
   return "\n".join(
@@ -293,16 +296,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
   Args:
     arguments: of the command line; those of the process if None.
   """
-  options = tyro.cli(Options, description=__doc__, args=arguments)
+  options = tyro.cli(
+    Options, prog="fcn-jax predict", description=__doc__, args=arguments
+  )
   with largest_picture(options.max_megapixels):
-    with command_line.explained_errors():
-      which = trained.parse_checkpoint(options.checkpoint)
+    with errors.explained():
+      which = trained_model.parse_which(options.checkpoint)
       if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out} is a file; give a folder as --out.")
       pictures = predict_files.find(options.pictures, options.out)
-      network = trained.load(options.workdir, which)
-      trained.check_is_trained(network)
-      trained.check_sees_pictures(network)
+      network = fcn.runs.load(options.workdir, which)
+      network.check_is_trained()
+      network.check_sees_pictures()
       jobs = look_at(options, network, pictures)
       check_disk(options, jobs, fcn.models.heads.num_classes(network.model))
       options.out.mkdir(parents=True, exist_ok=True)
@@ -321,7 +326,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     f"{len(jobs)} pictures, {num_files} files in {options.out}; network of "
     f"step {network.step}."
   )
-
-
-if __name__ == "__main__":
-  main()

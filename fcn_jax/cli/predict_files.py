@@ -1,4 +1,4 @@
-"""The files of predict.py: which pictures are meant, and what is written."""
+"""The files of `fcn-jax predict`: the pictures, and what is written."""
 
 import collections
 import glob

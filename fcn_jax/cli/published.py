@@ -1,4 +1,4 @@
-"""The networks whose weights are published, as options of train.py."""
+"""The networks whose weights are published, as options of runs."""
 
 import dataclasses
 import pathlib
@@ -8,8 +8,8 @@ from typing import Any, get_args
 import numpy as np
 
 import fcn_jax as fcn
-import recipe
-import train_presets
+from fcn_jax.runs import build
+from fcn_jax.runs import config as config_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Published:
   """A network whose weights are published.
 
   Attributes:
-    options: of train.py that make the network.
+    options: of a run that make the network.
     num_classes: of its score layer, or of each head by name.
     dataset: whose classes they are; None for a classifier, whose classes are
       not kept.
@@ -27,17 +27,14 @@ class Published:
   num_classes: int | Mapping[str, int]
   dataset: str | None
 
-  def config(self, workdir: pathlib.Path) -> train_presets.Train:
+  def config(self, workdir: pathlib.Path) -> config_lib.Train:
     """The options of a run that begins with these weights."""
-    return train_presets.Train(
-      workdir=workdir, dataset=self.dataset or "folder", **self.options
-    )
+    config = config_lib.Train(run=config_lib.Run(workdir))
+    return config.replace(dataset=self.dataset or "folder", **self.options)
 
   def model(self) -> fcn.models.Network:
     """The network."""
-    return recipe.make_model(
-      self.config(pathlib.Path("unused")), self.num_classes
-    )
+    return build.model(self.config(pathlib.Path("unused")), self.num_classes)
 
 
 # Data sets of the released networks, by their names here.
@@ -49,7 +46,7 @@ _DATASETS = {
 }
 _INPUTS = {
   getattr(fcn.models.input_normalization, name.upper()): name
-  for name in get_args(train_presets.Inputs)
+  for name in get_args(config_lib.Inputs)
 }
 
 
@@ -91,9 +88,9 @@ def _classifier(backbone: str, inputs: str) -> Published:
 
 
 def _torchvision_fcn(backbone: str) -> Published:
-  """torchvision's FCNs, of COCO's images with VOC's classes."""
+  """Torchvision's FCNs, of COCO's images with VOC's classes."""
   options = {
-    "network": "fcn_resnet",
+    "architecture": "fcn_resnet",
     "backbone": backbone,
     "auxiliary": True,
     "inputs": "torchvision",

@@ -1,307 +1,175 @@
-"""What scripts that train share: options, data, the loop and evaluation."""
+"""The data of a run: its splits, its training batches, its validation."""
 
-import dataclasses
 import os
 import pathlib
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-import command_line
-import fcn_jax as fcn
+from fcn_jax import data
+from fcn_jax import types
+from fcn_jax.data.pipeline import combining
+from fcn_jax.data.pipeline import padding
+from fcn_jax.runs import build
+from fcn_jax.runs import config as config_lib
 
-TrainStep = Callable[
-  [fcn.train.TrainState, fcn.types.Batch, jax.Array],
-  tuple[fcn.train.TrainState, fcn.train.StepMetrics],
-]
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-  """The data of an experiment.
-
-  Attributes:
-    train: the split to train on.
-    evaluation: the split to score on.
-    batches: all of the evaluation split; each image is in there exactly once.
-  """
-
-  train: fcn.data.Dataset
-  evaluation: fcn.data.Dataset
-  batches: list[fcn.types.Batch]
+# (key, batch of images) -> batch of patches.
+Cut = Callable[[jax.Array, types.Batch], types.Batch]
 
 
-def check_options(
-  config: Any,
-  *,
-  at_least_one: Sequence[str] = (),
-  conditions: Mapping[str, tuple[bool, str]] | None = None,
-) -> None:
-  """Checks the options that all scripts that train have, and more.
-
-  Args:
-    config: the options.
-    at_least_one: names of a script's own options that count something.
-    conditions: by name of another of its options, whether it is as it must be,
-      and how that is.
-
-  Raises:
-    ValueError: for an option out of its range.
-  """
-  at_least_one = (
-    "steps",
-    "num_seeds",
-    "log_every",
-    "eval_batch",
-    "num_threads",
-    *at_least_one,
-  )
-  command_line.check_at_least_one(config, at_least_one)
-  smallest, largest = config.scale_range
-  conditions = {
-    "crop_size": (min(config.crop_size) >= 1, "at least 1 1"),
-    "scale_range": (0 < smallest <= largest, "from small to large, above 0"),
-    "resize": (config.resize > 0, "above 0"),
-    "learning_rate": (config.learning_rate > 0, "above 0"),
-    "weight_decay": (config.weight_decay >= 0, "at least 0"),
-    "warmup_steps": (
-      0 <= config.warmup_steps < config.steps,
-      f"at least 0 and less than the {config.steps} steps",
-    ),
-    **(conditions or {}),
-  }
-  check_conditions(config, conditions)
-
-
-def check_conditions(
-  config: Any, conditions: Mapping[str, tuple[bool, str]]
-) -> None:
-  """Checks options against conditions.
-
-  Args:
-    config: the options.
-    conditions: by name of an option, whether it is as it must be, and how that
-      is.
-
-  Raises:
-    ValueError: for the first option that is not.
-  """
-  for name, (is_met, condition) in conditions.items():
-    if not is_met:
-      raise ValueError(
-        f"{name} is {getattr(config, name)}; it must be {condition}."
-      )
-
-
-def data_dir_of(config: Any) -> pathlib.Path | None:
-  """The folder of a data set's files, as given, or from the environment.
-
-  Args:
-    config: options of which `dataset` and `data_dir` are used.
-  """
-  named = config.dataset in fcn.data.FROM_FILES and config.dataset != "folder"
-  if named and config.data_dir is None:
+def data_dir_of(
+  dataset: str, data_dir: pathlib.Path | None
+) -> pathlib.Path | None:
+  """The folder of a data set's files, as given, or from the environment."""
+  named = dataset in data.FROM_FILES and dataset != "folder"
+  if named and data_dir is None:
     # If the data set is prepared already, it can do without.
-    folder = os.environ.get(f"{config.dataset.upper()}_DIR")
+    folder = os.environ.get(f"{dataset.upper()}_DIR")
     return pathlib.Path(folder) if folder else None
-  return config.data_dir
+  return data_dir
 
 
 def load_split(
-  config: Any, split: str, *, extras: Sequence[str] = ()
-) -> fcn.data.Dataset:
-  """Prepares and opens one split of a data set.
+  options: config_lib.Data, split: str, *, with_second_labels: bool = False
+) -> data.Dataset:
+  """Prepares and opens one split, with the channels that the network sees.
 
   Args:
-    config: options of which `dataset`, `data_dir`, `prepared_dir` and
-      `skip_bad` are used.
+    options: which data set, and how.
     split: its name.
-    extras: names of further features of its examples.
+    with_second_labels: whether to add the labels of a second head.
 
   Raises:
-    ValueError: if there is no such data set, split or feature, its folder is
-      needed and not given, or files in it have faults.
+    ValueError: if there is no such data set or split, it lacks a modality or
+      labels, its folder is needed and not given, or files in it have faults.
     FileNotFoundError: if the folder does not exist.
   """
-  return fcn.data.load(
-    config.dataset,
+  extras = list(combining.EXTRAS[options.modalities])
+  second = options.second_labels if with_second_labels else None
+  dataset = data.load(
+    options.dataset,
     split=split,
-    data_dir=data_dir_of(config),
-    prepared_dir=config.prepared_dir,
-    skip_bad=config.skip_bad,
-    extras=extras,
+    data_dir=data_dir_of(options.dataset, options.data_dir),
+    prepared_dir=options.prepared_dir,
+    skip_bad=options.skip_bad,
+    extras=(*extras, second) if second else tuple(extras),
   )
+  dataset = combining.with_channels(dataset, options.modalities)
+  return combining.with_labels(dataset, second) if second else dataset
 
 
-def load_data(config: Any) -> Data:
-  """Prepares and opens the data sets.
+class TrainingBatches(NamedTuple):
+  """The training batches of a run.
+
+  Attributes:
+    source: the examples.
+    options: arguments of `data.train_batches`.
+    fingerprint: of the sequence: batch k of another run with it is the same.
+    cut: makes patches of a batch of images; None trains on the images.
+    key: random key of the patches.
+  """
+
+  source: Sequence[Any]
+  options: dict[str, Any]
+  fingerprint: str
+  cut: Cut | None
+  key: jax.Array
+
+  def starting_at(self, first_batch: int) -> Iterator[types.Batch]:
+    """Endless batches from one on; close the iterator when done."""
+    batches = data.train_batches(
+      self.source, first_batch=first_batch, **self.options
+    )
+    return batches if self.cut is None else self._patches(first_batch, batches)
+
+  def _patches(self, first_batch, batches):
+    try:
+      for number, batch in enumerate(batches, start=first_batch):
+        yield self.cut(jax.random.fold_in(self.key, number), batch)
+    finally:
+      batches.close()
+
+  def names(self, number: int) -> list[str]:
+    """Names of the examples in a batch."""
+    indices = data.pipeline.indices_of_batch(
+      len(self.source),
+      batch_size=self.options["batch_size"],
+      seed=self.options["seed"],
+      number=number,
+    )
+    return [self.source[index].name for index in indices]
+
+
+def training_batches(
+  config: config_lib.Groups, dataset: data.Dataset, *, cut: Cut | None = None
+) -> TrainingBatches:
+  """The training batches.
 
   Args:
-    config: options of which those of `load_split`, `evaluation_split`,
-      `eval_batch`, `resize` and `num_threads` are used.
+    config: the options.
+    dataset: the split to train on.
+    cut: see `TrainingBatches`.
 
   Raises:
-    ValueError: if CamVid's folder is not given or has a fault.
-    FileNotFoundError: if it does not exist.
+    ValueError: if the data set has fewer examples than a batch, or an option
+      of the pipeline is out of range.
   """
-  # The one whose name can be wrong first.
-  evaluation = load_split(config, config.evaluation_split)
-  train = load_split(config, "train")
-  batches = fcn.data.eval_batches(
-    evaluation.source,
-    batch_size=config.eval_batch,
-    resize_factor=config.resize,
-    num_classes=evaluation.num_classes,
-    num_threads=config.num_threads,
+  size = config.data.batch_size
+  if size > len(dataset.source):
+    raise ValueError(
+      f"{config.run.workdir.name} needs {size} images a step, but the data set "
+      f"has {len(dataset.source)}: give a smaller --batch-size."
+    )
+  image_sizes = None
+  if config.augmentation.crop_size is None:
+    image_sizes = padding.image_sizes(
+      dataset.source, num_threads=config.data.num_threads
+    )
+  options = {
+    "batch_size": size,
+    "augmentation": config.augmentation,
+    "resize_factor": config.data.resize,
+    "num_classes": build.heads(config.data, dataset.num_classes),
+    "seed": config.run.seed,
+  }
+  fingerprint = data.fingerprint(dataset.source, **options)
+  loading = data.Loading(
+    num_threads=config.data.num_threads, num_workers=config.data.num_workers
   )
-  return Data(train, evaluation, list(batches))
+  options |= {"image_sizes": image_sizes, "loading": loading}
+  *_, key = build.random_keys(config.run.seed)
+  batches = TrainingBatches(dataset.source, options, fingerprint, cut, key)
+  # The pipeline checks its options when it is made.
+  data.train_batches(dataset.source, **options).close()
+  return batches
 
 
-def train_batches(
-  config: Any, dataset: fcn.data.Dataset, *, batch_size: int, seed: int
-) -> Iterator[fcn.types.Batch]:
-  """Endless batches of augmented training images.
-
-  Args:
-    config: options of which `crop_size`, `scale_range`, `resize` and
-      `num_threads` are used.
-    dataset: the split to train on.
-    batch_size: images a batch.
-    seed: of their order and augmentation.
-  """
-  return fcn.data.train_batches(
+def validation_batches(
+  config: config_lib.Groups, dataset: data.Dataset
+) -> Iterable[types.Batch]:
+  """The validation batches, which can be used again and again."""
+  return data.eval_batches(
     dataset.source,
-    batch_size=batch_size,
-    crop_size=config.crop_size,
-    scale_range=config.scale_range,
-    resize_factor=config.resize,
-    seed=seed,
+    batch_size=config.run.validation_batch,
+    num_sizes=config.augmentation.num_sizes,
+    resize_factor=config.data.resize,
     num_classes=dataset.num_classes,
-    num_threads=config.num_threads,
+    loading=data.Loading(num_threads=config.data.num_threads),
   )
 
 
-def check_images_per_step(
-  images_per_step: Mapping[str, int], dataset: fcn.data.Dataset
-) -> None:
-  """Raises a `ValueError` if an arm wants more images a step than there are."""
-  for name, count in images_per_step.items():
-    if count > len(dataset.source):
-      raise ValueError(
-        f"arm {name} needs {count} images a step, but the data set has "
-        f"{len(dataset.source)}: choose options with fewer images a step."
-      )
+def shown(config: config_lib.Groups, dataset: data.Dataset) -> list[int]:
+  """Numbers of the images that people are shown, evenly spread."""
+  length = len(dataset.source)
+  count = min(config.run.num_pictures, length)
+  return [int(i) for i in (np.arange(count) + 0.5) * length / count]
 
 
-def fit(
-  step: TrainStep,
-  state: fcn.train.TrainState,
-  make_batches: Callable[[], Iterator[fcn.types.Batch]],
-  key: jax.Array,
-  *,
-  num_steps: int,
-  log_every: int,
-  on_row: Callable[[dict[str, Any]], None],
-) -> fcn.train.TrainState:
-  """Trains, with a clock that counts loading but not compilation.
-
-  Args:
-    step: a compiled train step, see `fcn.train.make_train_step`.
-    state: where training begins; it is donated to the first step.
-    make_batches: called twice: for a batch to compile the step with, and for
-      the batches to train on.
-    key: the run's random key, for all steps.
-    num_steps: steps to train.
-    log_every: steps between rows; a row more at the end if it does not divide
-      `num_steps`.
-    on_row: called with each row: the `step`, the `seconds` so far, the mean
-      `loss` of a pixel over the steps since the row before, the pixels in
-      these losses (`num_sampled`), the sampled pixels for which there was no
-      room in them (`num_dropped`), and the number of these steps
-      (`num_steps`).
-
-  Returns:
-    The state after the last step.
-  """
-  # Compiles before the clock starts; the step taken is thrown away.
-  copy = jax.tree.map(jnp.copy, state)
-  jax.block_until_ready(step(copy, next(make_batches()), key))
-
-  batches = fcn.data.to_device(make_batches())
-  window, begin = [], time.perf_counter()
-  for number in range(1, num_steps + 1):
-    state, metrics = step(state, next(batches), key)
-    window.append(metrics)
-    if number % log_every == 0 or number == num_steps:
-      sums = jax.tree.map(lambda *values: np.sum(values), *window)
-      on_row(
-        {
-          "step": number,
-          "seconds": time.perf_counter() - begin,
-          "loss": float(sums.loss_sum / sums.num_sampled),
-          "num_sampled": int(sums.num_sampled),
-          "num_dropped": int(sums.num_dropped),
-          "num_steps": len(window),
-        }
-      )
-      window = []
-  return state
-
-
-def temporary_bytes(function: Callable[..., Any], *arguments: Any) -> int:
-  """Memory that a function of `jax.jit` needs besides arguments and results.
-
-  Compiles the function for these arguments; calls with such do not again.
-  """
-  compiled = function.lower(*arguments).compile()
-  return compiled.memory_analysis().temp_size_in_bytes
-
-
-def evaluate(
-  model: fcn.models.Network,
-  state: fcn.train.TrainState,
-  batches: Iterable[fcn.types.Batch],
-) -> np.ndarray:
-  """Confusion matrix [C, C] of a trained network, in int64."""
-  variables = fcn.train.variables(state)
-  num_classes = fcn.models.heads.num_classes(model)
-  confusion = np.zeros((num_classes,) * 2, np.int64)
-  for batch in batches:
-    predictions = fcn.inference.predict(
-      model, variables, batch.images, batch.valid_sizes
-    )
-    confusion += np.asarray(
-      _confusion_matrix(batch.labels, predictions, num_classes=num_classes)
-    )
-  return confusion
-
-
-_confusion_matrix = jax.jit(
-  fcn.metrics.confusion_matrix, static_argnames="num_classes"
-)
-
-
-def predict_images(
-  model: fcn.models.Network,
-  state: fcn.train.TrainState,
-  batches: Sequence[fcn.types.Batch],
-  indices: Iterable[int],
-) -> list[np.ndarray]:
-  """Predictions [H, W] uint8 of some images, by their number in the split.
-
-  Void outside an image, if the batches have sizes.
-  """
-  variables = fcn.train.variables(state)
-  results = []
-  for index in indices:
-    number, row = divmod(index, len(batches[0].images))
-    batch = batches[number]
-    predictions = fcn.inference.predict(
-      model, variables, batch.images, batch.valid_sizes
-    )
-    results.append(np.asarray(predictions[row], np.uint8))
-  return results
+def class_table(dataset: data.Dataset) -> dict[str, Any]:
+  """What the classes are, for checkpoints and other commands."""
+  return {
+    "names": list(dataset.class_names),
+    "palette": np.asarray(dataset.palette).tolist(),
+  }

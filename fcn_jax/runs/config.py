@@ -1,8 +1,17 @@
-"""The options that the experiments share; each adds its own to one of these."""
+"""The options of a run, in groups.
+
+Each group checks itself; `Train.check` also checks how they go together. A
+docstring below a field is its text in `fcn-jax train PRESET --help`. Names of
+options are unique over all groups, so the command line needs no prefixes.
+"""
 
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import Any, Literal, Self
+
+from fcn_jax.data.pipeline import augmentation as augmentation_lib
+from fcn_jax.data.pipeline import combining
+from fcn_jax.losses import normalization
 
 Backbone = Literal[
   "vgg_small",
@@ -22,58 +31,440 @@ Backbone = Literal[
   "resnet101",
 ]
 
+Inputs = Literal[
+  "caffe",
+  "pascal_context",
+  "sift_flow",
+  "nyud_color",
+  "nyud_hha",
+  "nyud_color_depth",
+  "torchvision",
+  "inception",
+  "from_scratch",
+]
+
+Sampler = Literal[
+  "whole_image",
+  "bernoulli",
+  "fixed_count",
+  "one_per_block",
+  "class_balanced",
+  "class_weighted",
+  "near_boundary",
+  "hardest",
+]
+
+# Samplers by what they need, or cannot use.
+_WITHOUT_RATE = ("whole_image", "one_per_block", "class_weighted")
+_WITH_COUNT = ("fixed_count", "class_balanced", "hardest")
+_WITH_CLASSES = ("class_balanced", "class_weighted")
+_WITH_KNOWN_RATE = ("whole_image", "bernoulli", "fixed_count", "one_per_block")
+
 
 @dataclasses.dataclass(frozen=True)
-class DataOptions:
-  """Where data come from and results go to."""
+class Data:
+  """What is trained and scored on."""
 
-  workdir: pathlib.Path
-  """Folder for the results; made if it is not there."""
   dataset: str = "shapes"
   """Data set: shapes (generated; shapes/tiny has a dozen images), folder
   (pictures and masks of your own), camvid, voc2012, pascal_context, sift_flow,
   nyudv2, cityscapes, ade20k, oxford_pets, or tfds:NAME."""
   data_dir: pathlib.Path | None = None
-  """Folder of the data set's own files or archives, until it is prepared; if
-  not given, that of an environment variable such as CAMVID_DIR."""
-  prepared_dir: pathlib.Path | None = None
-  """Where prepared data sets are kept; TFDS's default if not given."""
-  skip_bad: bool = False
-  """Leave out examples whose files have a fault, instead of refusing."""
+  """Folder of the data set's own files or archives. Not needed once the data
+  set is prepared. Default: the environment variable of its name, such as
+  CAMVID_DIR."""
+  batch_size: int = 8
+  """Images a step, over all devices."""
   resize: float = 1.0
   """Factor on the size of images and labels, in training and evaluation."""
-  crop_size: tuple[int, int] = (96, 96)
-  """Height and width of training images."""
-  scale_range: tuple[float, float] = (0.75, 1.33)
-  """Range of the random scale of training images."""
+  validation_split: str = "validation"
+  """Split that decides which checkpoint is the best."""
+  skip_bad: bool = False
+  """Leave out examples whose files have a fault. Without it they are an
+  error."""
+  modalities: combining.Modalities = "color"
+  """What the network sees (nyudv2): colours; HHA (three channels made of the
+  depth); colours and the logarithm of the depth, in one network; or colours and
+  HHA, in two networks whose scores are averaged."""
+  second_labels: Literal["geometric"] | None = None
+  """Labels for a second head (sift_flow). Scores are those of the first."""
+  prepared_dir: pathlib.Path | None = None
+  """Where prepared data sets are kept. Default: that of TFDS."""
   num_threads: int = 2
-  """Threads that load and augment images."""
-  backbone: Backbone = "vgg_small"
-  """Backbone of the network."""
-  learning_rate: float = 3e-3
-  """Peak learning rate of AdamW."""
-  warmup_steps: int = 20
-  """Steps of linear increase of the learning rate."""
-  overwrite: bool = False
-  """Delete the run in workdir and start anew; leave it out to go on."""
+  """Threads that load and augment images, in each process."""
+  num_workers: int = 0
+  """Processes that load images; 0 loads in threads of this one."""
+
+  def check(self) -> None:
+    """Raises a `ValueError` for an option out of its range."""
+    at_least_one(self, "batch_size", "num_threads")
+    require(
+      self,
+      resize=(self.resize > 0, "above 0"),
+      num_workers=(self.num_workers >= 0, "at least 0"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingOptions(DataOptions):
-  """How networks are trained and scored."""
+class Network:
+  """The network and its first parameters."""
 
-  evaluation_split: Literal["validation", "test"] = "validation"
-  """Split on which the trained networks are scored."""
-  steps: int = 250
-  """Iterations of each arm."""
-  num_seeds: int = 2
-  """Seeds 0, 1, ...: parameters, data order and masks change with each."""
+  backbone: Backbone = "vgg_small"
+  """Network that the FCN is made of."""
+  stride: Literal[8, 16, 32] = 8
+  """Pixels between scores: FCN-8s, 16s or 32s (fcn)."""
+  init: pathlib.Path | None = None
+  """Run to begin with (of this program, or made by `fcn-jax convert`): its best
+  parameters, or the newest if it was never validated. It has the same backbone
+  and normalization. Layers of other shapes, such as the head for other classes,
+  begin anew. With color_hha: a run on colours."""
+  init_hha: pathlib.Path | None = None
+  """Run on HHA to begin with, beside init (color_hha)."""
+  architecture: Literal["fcn", "fcn_resnet"] = "fcn"
+  """The papers' FCN, or torchvision's FCN on a ResNet."""
+  normalization: Literal["none", "batch", "group"] = "batch"
+  """Normalization between convolution and ReLU. The papers have none, ResNets
+  batch."""
+  dropout_rate: float = 0.1
+  """Dropout of fc6 and fc7."""
+  head_width: int | None = None
+  """Channels of fc6 and fc7. Default: the backbone's own."""
+  padding: Literal["same", "caffe", "torchvision"] = "same"
+  """Geometry: same, or that of the published weights (fcn)."""
+  inputs: Inputs | None = None
+  """How pixels are normalized, as the weights ask for. Default: the backbone's
+  own."""
+  auxiliary: bool = False
+  """Train a second head, whose loss counts one half (fcn_resnet)."""
+  at_once: bool = False
+  """Scale pool4 and pool3, to train stride 8 in one go (PAMI 2017)."""
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  """Number format of the computation. Parameters are float32."""
+
+  def check(self) -> None:
+    """Raises a `ValueError` for an option out of its range."""
+    is_fcn = self.architecture == "fcn"
+    require(
+      self,
+      dropout_rate=(0 <= self.dropout_rate < 1, "in 0..1, below 1"),
+      auxiliary=(
+        not self.auxiliary or not is_fcn,
+        "left out with architecture fcn, which has no such head",
+      ),
+      stride=(is_fcn or self.stride == 8, "8 with architecture fcn_resnet"),
+      padding=(
+        is_fcn or self.padding != "caffe",
+        "left out with architecture fcn_resnet, whose geometry is "
+        "torchvision's",
+      ),
+      head_width=(
+        (self.head_width is None or self.head_width >= 1)
+        and (is_fcn or self.head_width is None),
+        "at least 1, or left out with architecture fcn_resnet",
+      ),
+      at_once=(
+        not self.at_once or (self.stride == 8 and is_fcn),
+        f"left out at stride {self.stride} with architecture "
+        f"{self.architecture}: it scales the skips of FCN-8s",
+      ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+  """Which pixels enter the loss, and what it is divided by."""
+
+  sampler: Sampler = "whole_image"
+  """Which pixels enter the loss, see fcn_jax/sampling."""
+  rate: float = 1.0
+  """Share of the pixels that enter the loss (bernoulli, fixed_count,
+  class_balanced, hardest; near a boundary: near_boundary)."""
+  cell: int | None = None
+  """Side in pixels of the cells that are kept together (bernoulli) or of the
+  blocks (one_per_block). Default: the stride."""
+  rate_elsewhere: float = 0.1
+  """Share of the pixels away from boundaries (near_boundary)."""
+  boundary_distance: int = 8
+  """Pixels from a boundary that are near it (near_boundary)."""
+  normalize: normalization.Normalization = "kept"
+  """Divide the sum of the pixel losses by the kept pixels, the valid pixels,
+  those expected to be kept, or nothing (sum, as in the papers)."""
+
+  def check(self) -> None:
+    """Raises a `ValueError` for an option out of its range."""
+    at_least_one(self, "boundary_distance")
+    has_rate = self.sampler not in _WITHOUT_RATE
+    require(
+      self,
+      rate=(
+        0 < self.rate <= 1 and (has_rate or self.rate == 1),
+        "in 0..1, above 0"
+        if has_rate
+        else f"1 with the sampler {self.sampler}",
+      ),
+      rate_elsewhere=(0 <= self.rate_elsewhere <= 1, "in 0..1"),
+      cell=(self.cell is None or self.cell >= 1, "at least 1"),
+      normalize=(
+        self.normalize != "expected" or self.sampler in _WITH_KNOWN_RATE,
+        f"another for {self.sampler}: which share of the pixels it keeps is "
+        "not known",
+      ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """How parameters are updated."""
+
+  steps: int = 2000
+  """Steps in all. Raise it to go on with a finished run; a polynomial schedule
+  then ends at the new number."""
+  learning_rate: float = 3e-3
+  """Largest learning rate."""
+  warmup_steps: int = 20
+  """Steps in which the learning rate rises from 0."""
+  optimizer: Literal["adamw", "sgd"] = "adamw"
+  """AdamW, or stochastic gradient descent by Caffe's rules (the papers)."""
+  schedule: Literal["polynomial", "constant"] = "polynomial"
+  """Learning rate after the warm-up."""
+  power: float = 0.9
+  """Exponent of the polynomial decay."""
+  momentum: float = 0.9
+  """Momentum of sgd."""
   weight_decay: float = 1e-4
-  """Decoupled weight decay of the kernels."""
-  log_every: int = 10
-  """Steps between points of the loss curves, each a mean over that many."""
-  eval_batch: int = 8
-  """Images a batch in evaluation; no influence on the scores."""
-  resume: bool = False
-  """Continue the run in workdir: what is finished is kept, what was cut off
-  starts again."""
+  """Decay of the kernels; decoupled with adamw, coupled with sgd."""
+  clip_norm: float | None = None
+  """Largest norm of the gradient. Longer gradients are scaled down to it."""
+  accumulate: int = 1
+  """Steps whose gradients are averaged for one update."""
+  ema_decay: float | None = None
+  """Decay of a moving average (EMA) of the parameters, such as 0.999.
+  Validation and prediction then use the average."""
+
+  @property
+  def num_updates(self) -> int:
+    """Updates of the parameters in the whole run."""
+    return self.steps // self.accumulate
+
+  def check(self) -> None:
+    """Raises a `ValueError` for an option out of its range."""
+    at_least_one(self, "steps", "accumulate")
+    require(
+      self,
+      learning_rate=(self.learning_rate > 0, "above 0"),
+      weight_decay=(self.weight_decay >= 0, "at least 0"),
+      momentum=(0 <= self.momentum < 1, "in 0..1, below 1"),
+      power=(self.power > 0, "above 0"),
+      clip_norm=(self.clip_norm is None or self.clip_norm > 0, "above 0"),
+      ema_decay=(
+        self.ema_decay is None or 0 <= self.ema_decay < 1,
+        "in 0..1, below 1",
+      ),
+      accumulate=(
+        self.accumulate <= self.steps,
+        f"at most the {self.steps} steps",
+      ),
+      warmup_steps=(
+        0 <= self.warmup_steps // self.accumulate < self.num_updates,
+        f"at least 0 and less than the {self.steps} steps",
+      ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """Where the run is kept, and how often it reports and saves."""
+
+  workdir: pathlib.Path
+  """Folder for the run; made if it is not there. The same command goes on with
+  the run that it holds."""
+  overwrite: bool = False
+  """Delete the run in workdir and start anew. Leave it out to go on."""
+  seed: int = 0
+  """Seed of parameters, data order, masks and dropout."""
+  log_every: int = 20
+  """Steps between records in metrics.jsonl, each a mean over that many."""
+  validate_every: int = 500
+  """Steps between validations. The last step is always validated."""
+  save_every: int = 500
+  """Steps between checkpoints. One is also saved at each validation."""
+  validation_batch: int = 8
+  """Images a batch in validation; no influence on the scores."""
+  num_pictures: int = 4
+  """Images that are shown with their predictions."""
+  max_skipped: int = 0
+  """Steps in a row that may be left out because the loss or gradient is not
+  finite. 0 stops at the first."""
+  num_devices: int | None = None
+  """Devices that share a batch. Default: as many as divide it."""
+
+  def check(self) -> None:
+    """Raises a `ValueError` for an option out of its range."""
+    at_least_one(
+      self,
+      "log_every",
+      "validate_every",
+      "save_every",
+      "validation_batch",
+      "num_pictures",
+    )
+    require(
+      self,
+      max_skipped=(self.max_skipped >= 0, "at least 0"),
+      num_devices=(
+        self.num_devices is None or self.num_devices >= 1,
+        "at least 1",
+      ),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Groups:
+  """The groups that runs and studies share."""
+
+  data: Data = Data()
+  network: Network = Network()
+  optimizer: Optimizer = Optimizer()
+  augmentation: augmentation_lib.Augmentation = augmentation_lib.Augmentation(
+    crop_size=(96, 96), scale_range=(0.75, 1.33)
+  )
+  run: Run
+
+  def replace(self, **options: Any) -> Self:
+    """Returns a copy with other values, by the names of the options."""
+    changes = {}
+    for group, value in groups_of(self).items():
+      mine = {name: options.pop(name) for name in names(value) & set(options)}
+      if mine:
+        changes[group] = dataclasses.replace(value, **mine)
+    return dataclasses.replace(self, **changes, **options)
+
+  def check(self) -> None:
+    """Raises a `ValueError` for an option out of its range."""
+    for group in groups_of(self).values():
+      group.check()
+    check_colors(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Groups):
+  """Trains one network, and goes on where it ended."""
+
+  loss: Loss = Loss()
+
+  def check(self) -> None:
+    """Raises a `ValueError` for an option out of its range, or superfluous."""
+    super().check()
+    network, data = self.network, self.data
+    fuses_late = data.modalities == "color_hha"
+    is_fcn = network.architecture == "fcn"
+    require(
+      data,
+      modalities=(
+        not fuses_late or is_fcn,
+        "another with architecture fcn_resnet, which is one network",
+      ),
+      second_labels=(
+        data.second_labels is None
+        or (not fuses_late and is_fcn)
+        and self.loss.sampler not in _WITH_CLASSES,
+        "left out with the modalities color_hha, with architecture fcn_resnet, "
+        f"and with the samplers {' and '.join(_WITH_CLASSES)}",
+      ),
+    )
+    require(
+      network,
+      inputs=_inputs_condition(data.modalities, network.inputs),
+      init_hha=(
+        (network.init_hha is None) == (network.init is None or not fuses_late),
+        "given with the modalities color_hha and an init, and only then",
+      ),
+      at_once=(
+        not network.at_once or not fuses_late,
+        "left out with the modalities color_hha: it scales the skips of one "
+        "FCN-8s",
+      ),
+    )
+    if self.augmentation.crop_size is None and self.loss.sampler in _WITH_COUNT:
+      raise ValueError(
+        f"the sampler {self.loss.sampler} keeps a number of pixels, so it "
+        "needs images of one size: give a crop_size, or another sampler."
+      )
+
+
+def groups_of(config: Any) -> dict[str, Any]:
+  """The groups of options by name."""
+  values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+  return {n: v for n, v in values.items() if dataclasses.is_dataclass(v)}
+
+
+def names(group: Any) -> set[str]:
+  """Names of the options of a group."""
+  return {field.name for field in dataclasses.fields(group)}
+
+
+def flat(config: Any) -> dict[str, Any]:
+  """All options by name, whatever their group."""
+  groups = groups_of(config)
+  options = {
+    name: getattr(group, name)
+    for group in groups.values()
+    for name in [field.name for field in dataclasses.fields(group)]
+  }
+  own = [f.name for f in dataclasses.fields(config) if f.name not in groups]
+  return options | {name: getattr(config, name) for name in own}
+
+
+def at_least_one(config: Any, *options: str) -> None:
+  """Raises a `ValueError` if one of these options is less than 1."""
+  for name in options:
+    if getattr(config, name) < 1:
+      raise ValueError(f"{name} is {getattr(config, name)}; it must be >= 1.")
+
+
+def require(config: Any, **conditions: tuple[bool, str]) -> None:
+  """Checks options against conditions.
+
+  Args:
+    config: has the options as attributes.
+    **conditions: by name of an option, whether it is as it must be, and how
+      that is.
+
+  Raises:
+    ValueError: for the first option that is not.
+  """
+  for name, (is_met, condition) in conditions.items():
+    if not is_met:
+      raise ValueError(
+        f"{name} is {getattr(config, name)}; it must be {condition}."
+      )
+
+
+def check_colors(config: Groups) -> None:
+  """Raises a `ValueError` if colours are to change where there are others."""
+  options = ("brightness", "contrast", "saturation", "hue", "blur_probability")
+  changed = [name for name in options if getattr(config.augmentation, name)]
+  if changed and config.data.modalities != "color":
+    raise ValueError(
+      f"{', '.join(changed)} change colours only: leave them out with the "
+      f"modalities {config.data.modalities}."
+    )
+
+
+def _inputs_condition(modalities: str, inputs: str | None) -> tuple[bool, str]:
+  """Whether the inputs fit the channels of the images, and what must be."""
+  if modalities == "color_hha":
+    return inputs is None, (
+      "left out with the modalities color_hha, whose networks have nyud_color "
+      "and nyud_hha"
+    )
+  if (modalities == "hha") != (inputs == "nyud_hha"):
+    return False, (
+      "nyud_hha with the modalities hha, and only there: colours have other "
+      "means"
+    )
+  has_depth = modalities == "color_depth"
+  return has_depth == (inputs == "nyud_color_depth"), (
+    f"one for {4 if has_depth else 3} channels with the modalities {modalities}"
+    + (": nyud_color_depth" if has_depth else "")
+  )

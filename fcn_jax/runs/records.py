@@ -14,16 +14,16 @@ import chex
 import numpy as np
 
 
-def append_json_line(path: pathlib.Path, row: dict[str, Any]) -> None:
-  """Adds one row to a JSON Lines file, on disk when this returns.
+def append_json_line(path: pathlib.Path, record: dict[str, Any]) -> None:
+  """Adds one record to a JSON Lines file, on disk when this returns.
 
   A last line cut off by a crash in mid-write is removed first.
 
   Args:
     path: the file; made if it is not there.
-    row: numbers, strings and lists; NaN and infinities are written as null.
+    record: numbers, strings and lists; NaN and infinities are written as null.
   """
-  line = json.dumps(_without_nan(row), allow_nan=False) + "\n"
+  line = json.dumps(_without_nan(record), allow_nan=False) + "\n"
   with path.open("a+b") as file:
     file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
     if file.read() not in (b"", b"\n"):
@@ -35,7 +35,7 @@ def append_json_line(path: pathlib.Path, row: dict[str, Any]) -> None:
 
 
 def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Reads the rows of a JSON Lines file; none if it is not there.
+  """Reads the records of a JSON Lines file; none if it is not there.
 
   A last line cut off by a crash in mid-write is left out.
 
@@ -45,15 +45,30 @@ def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
   lines = path.read_text(encoding="utf-8").split("\n")
-  rows = []
+  records = []
   for number, line in enumerate(lines[:-1], start=1):
     try:
-      rows.append(json.loads(line))
+      records.append(json.loads(line))
     except json.JSONDecodeError as error:
       raise ValueError(
         f"{path}, line {number} is no JSON ({error}): repair or remove it."
       ) from error
-  return rows
+  return records
+
+
+def effective(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The records of a run as if it had never been cut off.
+
+  A run that goes on from an earlier step than it had reached repeats steps.
+  Their records from before are left out.
+  """
+  kept = []
+  for record in records:
+    if record["kind"] == "start":
+      kept = [one for one in kept if one["step"] <= record["step"]]
+    else:
+      kept.append(record)
+  return kept
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -101,7 +116,7 @@ class TensorBoard:
   A context manager. Each one writes a file of its own and leaves those of
   earlier ones in the folder as they are.
 
-  Rows are written by the caller's thread and buffered by the file, so that a
+  Records are written by the caller's thread and buffered by the file, so that a
   full disk is an `OSError` here. (The queue of tensorboardX's `SummaryWriter`
   blocks for ever instead once its thread has died of one, and two of them
   that start in one second write over each other.)

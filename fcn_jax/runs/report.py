@@ -1,14 +1,17 @@
-"""What train.py writes when a run ends: summary, table and curves."""
+"""What a run writes when it ends: summary, table and curves."""
 
 from typing import Any
 
-import fcn_jax as fcn
-import run_folder
-import train_presets
+from fcn_jax import data
+from fcn_jax import visualize
+from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import environment
+from fcn_jax.runs import folder
+from fcn_jax.runs import records
 
 
 def write(
-  config: train_presets.Train, best: int | None, dataset: fcn.data.Dataset
+  config: config_lib.Train, best: int | None, dataset: data.Dataset
 ) -> str:
   """Writes summary.json, table.md and curves.png to the work folder.
 
@@ -20,37 +23,34 @@ def write(
   Returns:
     The table, in Markdown, for people to read.
   """
-  rows = run_folder.effective_rows(
-    fcn.runs.records.read_json_lines(config.workdir / run_folder.METRICS_FILE)
-  )
-  training = [row for row in rows if row["kind"] == "train"]
-  evaluations = [row for row in rows if row["kind"] == "evaluation"]
+  workdir, steps = config.run.workdir, config.optimizer.steps
+  training, evaluations = folder.read_records(workdir)
   last = evaluations[-1]
-  at_best = next((row for row in evaluations if row["step"] == best), last)
-  seconds = training[-1]["seconds"]
+  at_best = next((one for one in evaluations if one["step"] == best), last)
+  images, seconds = steps * config.data.batch_size, training[-1]["seconds"]
   summary = {
-    "steps": config.steps,
-    "images": config.steps * config.batch_size,
+    "steps": steps,
+    "images": images,
     "training_seconds": seconds,
-    "images_per_second": config.steps * config.batch_size / seconds,
-    "num_skipped": sum(row["num_skipped"] for row in training),
-    "num_dropped": sum(row["num_dropped"] for row in training),
+    "images_per_second": images / seconds,
+    "num_skipped": sum(one["num_skipped"] for one in training),
+    "num_dropped": sum(one["num_dropped"] for one in training),
     "final_loss": training[-1]["loss"],
-    "starts": run_folder.num_starts(config.workdir),
+    "starts": folder.num_starts(workdir),
     "best": at_best,
     "last": last,
-    **run_folder.environment(),
+    **environment.describe(),
   }
-  fcn.runs.records.write_json(config.workdir / run_folder.SUMMARY_FILE, summary)
+  records.write_json(workdir / folder.SUMMARY_FILE, summary)
   table = _table(summary, config, dataset)
-  (config.workdir / run_folder.TABLE_FILE).write_text(table, encoding="utf-8")
-  fcn.visualize.training_curves(
-    config.workdir / run_folder.CURVES_FILE,
+  (workdir / folder.TABLE_FILE).write_text(table, encoding="utf-8")
+  visualize.training_curves(
+    workdir / folder.CURVES_FILE,
     training,
     evaluations,
     title=(
-      f"{config.dataset}, FCN-{config.stride}s, {config.backbone}: validation "
-      f"on {len(dataset.source)} images"
+      f"{config.data.dataset}, FCN-{config.network.stride}s, "
+      f"{config.network.backbone}: validation on {len(dataset.source)} images"
     ),
   )
   return table
@@ -58,8 +58,8 @@ def write(
 
 def _table(
   summary: dict[str, Any],
-  config: train_presets.Train,
-  dataset: fcn.data.Dataset,
+  config: config_lib.Train,
+  dataset: data.Dataset,
 ) -> str:
   """Two Markdown tables: scores, and the IU of each class."""
   best, last = summary["best"], summary["last"]
@@ -75,10 +75,10 @@ def _table(
     "| frequency weighted IU |",
     "| --- | ---: | ---: | ---: | ---: | ---: |",
     *(
-      f"| {name} | {row['step']} | "
-      + " | ".join(_percent(row[score]) for score in scores)
+      f"| {name} | {one['step']} | "
+      + " | ".join(_percent(one[score]) for score in scores)
       + " |"
-      for name, row in both
+      for name, one in both
     ),
     "",
     "| IU of | best | last |",
@@ -90,7 +90,7 @@ def _table(
     ),
     "",
     f"In percent, on the {len(dataset.source)} images of the split "
-    f"{config.validation_split}, resized by {config.resize:g}. "
+    f"{config.data.validation_split}, resized by {config.data.resize:g}. "
     f"{summary['images']:,} images in {summary['training_seconds']:,.0f} s of "
     f"training ({summary['images_per_second']:.1f} a second), on "
     f"{summary['device']} with {summary['cores']} cores.",

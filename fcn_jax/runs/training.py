@@ -1,46 +1,184 @@
-"""Trains a network, and can be left alone.
+"""A run from its options to its report.
 
-    python experiments/train.py shapes
-    python experiments/train.py folder --data-dir PICTURES
-    python experiments/train.py camvid_small --data-dir CAMVID --steps 4000
-    python experiments/train.py voc_fcn16s --init runs/voc_fcn32s ...
-
-A preset is a set of options; all of them can be changed. The same command goes
-on with a run that has ended early, in whatever way, and gives the same losses
-and parameters to the bit as if it had not (on a GPU, where XLA's operations are
-made deterministic by XLA_FLAGS=--xla_gpu_deterministic_ops=true). With more
---steps it goes on with a finished run. SIGTERM and Ctrl-C save first.
-
-Writes to the work folder: config.json and starts.jsonl (options, versions,
-devices, commit), metrics.jsonl (rows of training and validation), tensorboard/,
-checkpoints/ (the two newest and the best by the mean IU of the validation
-split), and at the end summary.json, table.md and curves.png. evaluate.py,
-predict.py and export.py go on from there.
+All that can be wrong is checked before anything is written.
 """
 
-import pathlib
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
-import command_line
-import fcn_jax as fcn
-import recipe
-import run_folder
-import train_loop
-import train_presets
-import train_report
-import trained
+from fcn_jax import data
+from fcn_jax import train as train_lib
+from fcn_jax.runs import batches as batches_lib
+from fcn_jax.runs import build
+from fcn_jax.runs import checkpoints as checkpoints_lib
+from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import environment
+from fcn_jax.runs import folder
+from fcn_jax.runs import initial_state
+from fcn_jax.runs import loop
+from fcn_jax.runs import records
+from fcn_jax.runs import report
+from fcn_jax.runs import signals as signals_lib
+from fcn_jax.runs import trained_model
+
+
+class Prepared(NamedTuple):
+  """A run that is checked, claims its folder, and can begin.
+
+  Attributes:
+    config: the options.
+    parts: what the run is made of.
+    state: where training stands, on the devices.
+    mean_iu: of this state, if it was validated.
+    progress: counts up to here.
+    goes_on: whether the folder held the run before.
+  """
+
+  config: config_lib.Train
+  parts: loop.Parts
+  state: train_lib.TrainState
+  mean_iu: float | None
+  progress: loop.Progress
+  goes_on: bool
+
+
+def train(config: config_lib.Train) -> str:
+  """Trains to the end.
+
+  The same call goes on with a run that has ended early, in whatever way, and
+  gives the same losses and parameters to the bit.
+
+  Args:
+    config: the options.
+
+  Returns:
+    Tables of the scores, in Markdown.
+
+  Raises:
+    ValueError: if an option, the work folder or the data are wrong. Nothing
+      was written then.
+    signals.Interrupted: if SIGTERM or Ctrl-C came; the state is saved.
+    loop.NonFiniteError: if a loss or gradient is not finite.
+    OSError: if something could not be read or written.
+  """
+  return run(prepare(config))
+
+
+def prepare(
+  config: config_lib.Train,
+  *,
+  cut: batches_lib.Cut | None = None,
+  at_steps: Mapping[int, Callable[[train_lib.TrainState], None]] | None = None,
+) -> Prepared:
+  """Checks and makes all that a run needs, and claims its work folder.
+
+  Args:
+    config: the options.
+    cut: makes patches of each batch of images, see `TrainingBatches`.
+    at_steps: see `loop.Parts`.
+
+  Raises:
+    ValueError: if an option, the work folder or the data are wrong. Nothing
+      was written then.
+    OSError: if a file cannot be read.
+  """
+  config.check()
+  goes_on = folder.check(config)
+  parts, optimizer, state_sharding = make_parts(
+    config, cut=cut, at_steps=at_steps
+  )
+  template = trained_model.state_template(parts.model, optimizer)
+  restored = _restored(config, template, parts.metadata, goes_on=goes_on)
+  mean_iu, progress = None, loop.Progress()
+  if restored is None:
+    _check_disk(config, template)
+    state, origin = initial_state.make(config, parts.model, optimizer)
+  else:
+    state = train_lib.TrainState(**restored.state)
+    mean_iu = restored.mean_iu
+    progress = loop.Progress.from_json(restored.metadata["progress"])
+    origin = f"goes on from step {restored.step}."
+  folder.claim(config)
+  print(f"{config.run.workdir}: {origin}", file=sys.stderr)
+  # Copied: arrays of the host may be shared with the device on a CPU.
+  state = jax.device_put(jax.tree.map(jnp.array, state), state_sharding)
+  return Prepared(config, parts, state, mean_iu, progress, goes_on)
+
+
+def run(prepared: Prepared) -> str:
+  """Trains to the end, and writes the report; see `train`."""
+  config, parts, state = prepared.config, prepared.parts, prepared.state
+  workdir, from_step = config.run.workdir, int(state.step)
+  number = folder.num_starts(workdir)
+  with (
+    checkpoints_lib.Checkpoints(workdir / folder.CHECKPOINTS) as checkpoints,
+    records.TensorBoard(
+      workdir / folder.TENSORBOARD,
+      resumed_step=from_step if prepared.goes_on else None,
+    ) as board,
+    signals_lib.StopSignals() as signals,
+  ):
+    folder.append_start(config, number=number, from_step=from_step)
+    options = records.markdown_table(folder.as_json(config))
+    board.text(from_step, "options", options)
+    loop.Loop(
+      config,
+      parts,
+      start=number,
+      checkpoints=checkpoints,
+      board=board,
+      signals=signals,
+      progress=prepared.progress,
+    ).train(state, mean_iu=prepared.mean_iu)
+    best = checkpoints.best()
+  return report.write(config, best, parts.validation)
+
+
+def make_parts(
+  config: config_lib.Train,
+  *,
+  cut: batches_lib.Cut | None = None,
+  at_steps: Mapping[int, Callable[[train_lib.TrainState], None]] | None = None,
+) -> tuple[loop.Parts, optax.GradientTransformation, jax.sharding.Sharding]:
+  """The parts of a run, its optimizer, and how its state is sharded.
+
+  Reads data and writes nothing; see `prepare`.
+  """
+  batch_sharding, state_sharding = shardings(config)
+  validation = batches_lib.load_split(config.data, config.data.validation_split)
+  dataset = batches_lib.load_split(
+    config.data, "train", with_second_labels=True
+  )
+  batches = batches_lib.training_batches(config, dataset, cut=cut)
+  model = build.model(config, dataset.num_classes)
+  optimizer = build.optimizer(config.optimizer)
+  step = train_lib.make_train_step(
+    model,
+    optimizer,
+    build.loss(config, dataset),
+    skip_nonfinite=config.run.max_skipped > 0,
+  )
+  parts = loop.Parts(
+    model=model,
+    step=step,
+    schedule=build.schedule(config.optimizer),
+    batches=batches,
+    validation=validation,
+    metadata=_metadata(config, dataset, validation, batches.fingerprint),
+    batch_sharding=batch_sharding,
+    at_steps=at_steps or {},
+  )
+  return parts, optimizer, state_sharding
 
 
 def shardings(
-  config: train_presets.Train,
+  config: config_lib.Groups,
 ) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
   """How batches and the state lie on the devices.
 
@@ -51,18 +189,18 @@ def shardings(
     ValueError: if the devices that were asked for are not there, or cannot
       share a batch.
   """
-  devices = jax.local_devices()
-  count = config.num_devices or max(
-    n for n in range(1, len(devices) + 1) if config.batch_size % n == 0
+  devices, size = jax.local_devices(), config.data.batch_size
+  count = config.run.num_devices or max(
+    n for n in range(1, len(devices) + 1) if size % n == 0
   )
   if count > len(devices):
     raise ValueError(
       f"num_devices is {count}, but there are {len(devices)} devices."
     )
-  if config.batch_size % count:
+  if size % count:
     raise ValueError(
-      f"{count} devices cannot share a batch of {config.batch_size} images: "
-      "choose a batch_size that they divide."
+      f"{count} devices cannot share a batch of {size} images: choose a "
+      "batch_size that they divide."
     )
   mesh = jax.make_mesh(
     (count,),
@@ -76,262 +214,65 @@ def shardings(
   )
 
 
-def initial_state(
-  config: train_presets.Train,
-  model: fcn.models.Network,
-  optimizer: optax.GradientTransformation,
-) -> tuple[fcn.train.TrainState, str]:
-  """The state before the first step, and what to say of it.
-
-  Raises:
-    ValueError: if the run to start from is not there, or has another backbone.
-  """
-  init_key, _ = train_loop.random_keys(config)
-  state = fcn.train.create_state(init_key, model, optimizer)
-  if config.init is None:
-    return state, "initial parameters: drawn at random."
-  if isinstance(model, fcn.models.LateFusion):
-    paths = {"color": config.init, "hha": config.init_hha}
-    donors = {
-      name: donor_of(config, paths[name], inputs, modality=name)
-      for name, inputs in model.modalities
-    }
-    # Under the names of the modalities, as the network has them.
-    source = {}
-    for name, donor in donors.items():
-      for collection, layers in donor.variables.items():
-        source.setdefault(collection, {})[name] = layers
-  else:
-    paths = {"": config.init}
-    donors = {"": donor_of(config, config.init, model.inputs)}
-    source = donors[""].variables
-  variables, report = fcn.pretrained.transplant(
-    source, fcn.train.variables(state)
-  )
-  # An average of the parameters begins with these.
-  state = fcn.train.state_from(variables, optimizer)
-  origins = "; ".join(
-    f"{paths[name]}, step {donor.step}" for name, donor in donors.items()
-  )
-  return state, f"initial parameters: {origins}\n{report}"
+def _metadata(
+  config: config_lib.Train,
+  dataset: data.Dataset,
+  validation: data.Dataset,
+  batches_fingerprint: str,
+) -> dict[str, Any]:
+  """What every checkpoint holds beside the arrays."""
+  key = build.random_keys(config.run.seed)[1]
+  return {
+    "classes": batches_lib.class_table(dataset),
+    "options": folder.as_json(config),
+    "random_key": np.asarray(jax.random.key_data(key)).tolist(),
+    "data": {
+      "batches": batches_fingerprint,
+      "train": dataset.fingerprint,
+      "validation": validation.fingerprint,
+    },
+  }
 
 
-def donor_of(
-  config: train_presets.Train,
-  workdir: pathlib.Path,
-  inputs: fcn.models.input_normalization.InputNormalization,
-  *,
-  modality: str | None = None,
-) -> trained.Trained:
-  """The network of a run that another one begins with.
-
-  Args:
-    config: of the other one.
-    workdir: of the run.
-    inputs: what the other one does to the pixels. Means may differ, as in the
-      papers, where nets for other data begin with VGG16.
-    modality: of late fusion, for which the run was trained.
-
-  Raises:
-    ValueError: if there is no such run, or it has another backbone, or saw
-      pixels of another scale.
-  """
-  try:
-    donor = trained.load(workdir, "best")
-  except ValueError as error:
-    raise ValueError(
-      f"the run to start from, {workdir}, cannot be used: {error} "
-      "(convert_weights.py makes one of published weights.)"
-    ) from error
-  if isinstance(donor.model, fcn.models.LateFusion):
-    raise ValueError(
-      f"{workdir} is a run of late fusion, two networks: give one of the runs "
-      f"that it began with, such as {donor.config.init}."
-    )
-  for name in ("backbone", "normalization"):
-    there, here = getattr(donor.config, name), getattr(config, name)
-    # VGGs with and without batch normalisation have the same layers.
-    if there.startswith("vgg"):
-      there, here = there.removesuffix("_bn"), here.removesuffix("_bn")
-    if there != here:
-      raise ValueError(
-        f"{workdir} has the {name} {there}, and this network {here}: give "
-        f"--{name} {there}, or another --init."
-      )
-  saw, sees = donor.config.modalities, modality or config.modalities
-  if (saw == "hha" and sees != "hha") or (modality == "hha" and saw != "hha"):
-    raise ValueError(
-      f"{workdir} was trained on {saw}, and this network is for {sees}: give a "
-      "run for that."
-    )
-  scale = donor.model.inputs.scale
-  # There may be channels more here, which get a kernel of their own.
-  if scale != inputs.scale[: len(scale)]:
-    raise ValueError(
-      f"{workdir} was trained with pixels scaled by {scale}, and this network "
-      f"has {inputs.scale}: "
-      + (
-        "late fusion is of runs with the inputs nyud_color and nyud_hha."
-        if modality
-        else f"give --inputs {donor.config.inputs}, as that run."
-        if donor.config.inputs
-        else "leave --inputs out, as that run did."
-      )
-    )
-  return donor
-
-
-def restored_state(
-  config: train_presets.Train,
+def _restored(
+  config: config_lib.Train,
   template: dict[str, Any],
-  checkpoints: fcn.runs.checkpoints.Checkpoints,
   metadata: dict[str, Any],
-) -> fcn.runs.checkpoints.Restored | None:
+  *,
+  goes_on: bool,
+) -> checkpoints_lib.Restored | None:
   """The newest checkpoint of the run; None if it has none yet.
 
   Raises:
-    ValueError: if the data are not those of the checkpoint.
+    ValueError: if another program is training in the folder, or the data are
+      not those of the checkpoint.
   """
-  restored = checkpoints.restore_latest(template)
-  if restored is None:
+  workdir = config.run.workdir
+  steps = workdir / folder.CHECKPOINTS
+  if not goes_on and not steps.exists():
     return None
+  # Refuses if another program is training in this folder.
+  with checkpoints_lib.Checkpoints(steps) as checkpoints:
+    restored = checkpoints.restore_latest(template) if goes_on else None
   for name in ("classes", "data"):
-    if restored.metadata.get(name) != metadata[name]:
+    there = restored.metadata.get(name) if restored else metadata[name]
+    if there != metadata[name]:
       raise ValueError(
-        f"the {name} are not those that the run in {config.workdir} was "
-        f"trained on: {metadata[name]} now, {restored.metadata.get(name)} "
-        "there. Bring the data back as they were, or give another --workdir."
+        f"the {name} are not those that the run in {workdir} was trained on: "
+        f"{metadata[name]} now, {there} there. Bring the data back as they "
+        "were, or give another --workdir."
       )
   return restored
 
 
-def check_disk(config: train_presets.Train, state: dict[str, Any]) -> None:
+def _check_disk(config: config_lib.Train, state: dict[str, Any]) -> None:
   """Raises a `ValueError` if the checkpoints will not fit on the disk."""
+  workdir = config.run.workdir
   # The two newest, the best, and the one that is being written.
-  needed = 4 * fcn.runs.checkpoints.num_bytes(state)
-  free = command_line.free_bytes(config.workdir)
+  needed = 4 * checkpoints_lib.num_bytes(state)
+  free = environment.free_bytes(workdir)
   if free < needed:
     raise ValueError(
-      f"{config.workdir} has room for {free / 1e9:.2f} GB, but four "
-      f"checkpoints are {needed / 1e9:.2f} GB: make room, or give another "
-      "--workdir."
+      f"{workdir} has room for {free / 1e9:.2f} GB, but four checkpoints are "
+      f"{needed / 1e9:.2f} GB: make room, or give another --workdir."
     )
-
-
-def run(config: train_presets.Train) -> None:
-  """Trains to the end, and writes the report."""
-  with command_line.explained_errors():
-    recipe.check_options(config)
-    goes_on = run_folder.check(config)
-    batch_sharding, state_sharding = shardings(config)
-    validation = recipe.load_split(config, config.validation_split)
-    dataset = recipe.load_training_split(config)
-    batches = recipe.make_batches(config, dataset)
-    model = recipe.make_model(config, dataset.num_classes)
-    optimizer = recipe.make_optimizer(config)
-    sampler = recipe.make_sampler(config, dataset)
-    template = trained.state_template(model, optimizer)
-    metadata = {
-      "classes": recipe.class_table(dataset),
-      "options": run_folder.as_json(config),
-      "random_key": np.asarray(
-        jax.random.key_data(train_loop.random_keys(config)[1])
-      ).tolist(),
-      "data": {
-        "batches": batches.fingerprint,
-        "train": dataset.fingerprint,
-        "validation": validation.fingerprint,
-      },
-    }
-    # The pipeline checks its options when it is made.
-    batches.starting_at(0).close()
-    folder = config.workdir / run_folder.CHECKPOINTS
-    restored, state, origin = None, None, ""
-    if goes_on or folder.exists():
-      # Refuses if another program is training in this folder.
-      with fcn.runs.checkpoints.Checkpoints(folder) as checkpoints:
-        if goes_on:
-          restored = restored_state(config, template, checkpoints, metadata)
-    if restored is None:
-      check_disk(config, template)
-      state, origin = initial_state(config, model, optimizer)
-    run_folder.claim(config)
-  mean_iu, progress = None, train_loop.Progress()
-  if restored is not None:
-    state = fcn.train.TrainState(**restored.state)
-    mean_iu = restored.mean_iu
-    progress = train_loop.Progress.from_json(restored.metadata["progress"])
-    origin = f"goes on from step {restored.step}."
-  print(f"{config.workdir}: {origin}", file=sys.stderr)
-  from_step = int(state.step)
-  # Copied: arrays of the host may be shared with the device on a CPU.
-  state = jax.device_put(jax.tree.map(jnp.array, state), state_sharding)
-  number = run_folder.num_starts(config.workdir)
-  warning = ""
-  if config.overwrite:
-    warning = " Leave --overwrite out then: it would delete the run."
-  parts = train_loop.Parts(
-    model=model,
-    step=recipe.make_train_step(config, model, optimizer, sampler),
-    schedule=recipe.learning_rate(config),
-    batches=batches,
-    validation=validation,
-    metadata=metadata,
-    batch_sharding=batch_sharding,
-  )
-  try:
-    with (
-      fcn.runs.checkpoints.Checkpoints(folder) as checkpoints,
-      fcn.runs.records.TensorBoard(
-        config.workdir / run_folder.TENSORBOARD,
-        resumed_step=from_step if goes_on else None,
-      ) as board,
-      train_loop.StopSignals() as signals,
-    ):
-      run_folder.append_start(config, number=number, from_step=from_step)
-      board.text(
-        from_step,
-        "options",
-        fcn.runs.records.markdown_table(run_folder.as_json(config)),
-      )
-      train_loop.Run(
-        config,
-        parts,
-        start=number,
-        checkpoints=checkpoints,
-        board=board,
-        signals=signals,
-        progress=progress,
-      ).train(state, mean_iu=mean_iu)
-      print(train_report.write(config, checkpoints.best(), validation))
-  except train_loop.Interrupted as reason:
-    print(f"{config.workdir}: {reason}{warning}", file=sys.stderr)
-    # As shells report it.
-    sys.exit(128 + reason.signal_number)
-  except train_loop.NonFiniteError as error:
-    sys.exit(f"error: {config.workdir}: {error}")
-  except OSError as error:
-    sys.exit(
-      f"error: {config.workdir}: {error} Once that is mended, the same "
-      f"command goes on from the newest checkpoint.{warning}"
-    )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-  """Reads the options and trains.
-
-  Args:
-    arguments: of the command line; those of the process if None.
-  """
-  config = tyro.extras.overridable_config_cli(
-    train_presets.PRESETS, description=__doc__, args=arguments
-  )
-  run(config)
-
-
-if __name__ == "__main__":
-  try:
-    main()
-  except KeyboardInterrupt:
-    # Before the first step, or at the second Ctrl-C.
-    sys.exit("interrupted; the same command goes on from what is saved.")

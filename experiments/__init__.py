@@ -1,0 +1,1 @@
+"""Experiments: thin scripts for the command line, and studies in folders."""

@@ -1,0 +1,1 @@
+"""What the studies share: options, variants, results and tables."""

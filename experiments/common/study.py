@@ -1,0 +1,153 @@
+"""A study trains variants of one network, with several seeds, and compares.
+
+Each variant and seed is a run of the package in `variants/NAME-seedK`: with
+checkpoints, TensorBoard and the rest. The same command goes on with a study
+that was cut off.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import tyro
+
+from fcn_jax import data
+from fcn_jax.cli import compilation_cache
+from fcn_jax.cli import errors
+from fcn_jax.runs import batches
+from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import folder
+from fcn_jax.runs import training
+
+VARIANTS = "variants"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study(config_lib.Groups):
+  """The options that studies share; each adds its own."""
+
+  num_seeds: int = 2
+  """Seeds that each variant is trained with: seed, seed + 1 and so on."""
+
+  @classmethod
+  def make(cls, name: str, **options: Any) -> Self:
+    """Options of a study in runs/NAME."""
+    run = config_lib.Run(pathlib.Path("runs", name), log_every=10)
+    return cls(run=run).replace(**options)
+
+  def check(self) -> None:
+    """Raises a `ValueError` for an option out of its range."""
+    super().check()
+    config_lib.at_least_one(self, "num_seeds")
+    if self.augmentation.crop_size is None:
+      raise ValueError(
+        "crop_size is None; studies compare images of one size: give one."
+      )
+
+  @property
+  def title(self) -> str:
+    """What is trained on what."""
+    network = self.network
+    return f"{self.data.dataset}, FCN-{network.stride}s, {network.backbone}"
+
+
+class Variant(NamedTuple):
+  """One way of training.
+
+  Attributes:
+    name: for tables, figures and folders.
+    options: of its runs, where they differ from those of the study.
+    cut: (key, batch) -> batch of patches; None trains on whole images.
+  """
+
+  name: str
+  options: Mapping[str, Any]
+  cut: batches.Cut | None = None
+
+
+def parse(
+  presets: Mapping[str, tuple[str, Study]],
+  name: str,
+  description: str,
+  arguments: Sequence[str] | None,
+) -> Any:
+  """Reads the options of a study from the command line."""
+  compilation_cache.enable()
+  return tyro.extras.overridable_config_cli(
+    presets,
+    prog=f"python -m experiments.{name}",
+    description=description,
+    args=arguments,
+    config=(tyro.conf.OmitArgPrefixes,),
+  )
+
+
+def run_config(study: Study, variant: Variant, seed: int) -> config_lib.Train:
+  """The options of the run of a variant with the seed of that number."""
+  names = [field.name for field in dataclasses.fields(config_lib.Groups)]
+  shared = {name: getattr(study, name) for name in names}
+  name = f"{variant.name.replace(' ', '_')}-seed{seed}"
+  return config_lib.Train(**shared).replace(
+    workdir=study.run.workdir / VARIANTS / name,
+    seed=study.run.seed + seed,
+    overwrite=False,
+    **variant.options,
+  )
+
+
+def check(
+  study: Study,
+  variants: Sequence[Variant],
+  dataset: data.Dataset,
+  *,
+  experiment: str,
+  contents: Sequence[str],
+) -> None:
+  """Checks that a study can begin or go on.
+
+  Args:
+    study: its options, which `Study.check` has checked.
+    variants: all of them.
+    dataset: the training split.
+    experiment: name of the study.
+    contents: names of the files that it makes beside the variants.
+
+  Raises:
+    ValueError: if an option of a variant is wrong, there are too few images,
+      or the work folder is in use.
+  """
+  for variant in variants:
+    config = run_config(study, variant, 0)
+    config.check()
+    needed = config.data.batch_size
+    if needed > len(dataset.source):
+      raise ValueError(
+        f"variant {variant.name} needs {needed} images a step, but the data "
+        f"set has {len(dataset.source)}: choose options with fewer images a "
+        "step."
+      )
+  folder.check(study, experiment=experiment, contents=_all(contents))
+
+
+def claim(study: Study, *, experiment: str, contents: Sequence[str]) -> None:
+  """Makes the work folder of a study; see `check`."""
+  folder.claim(study, experiment=experiment, contents=_all(contents))
+
+
+def _all(contents: Sequence[str]) -> tuple[str, ...]:
+  return (folder.CONFIG_FILE, VARIANTS, *contents)
+
+
+def train(study: Study, variants: Sequence[Variant]) -> None:
+  """Trains all that is not trained yet, and ends the program on a signal."""
+  for variant in variants:
+    for seed in range(study.num_seeds):
+      config = run_config(study, variant, seed)
+      # Written last: it says that the run has ended.
+      if (config.run.workdir / folder.SUMMARY_FILE).exists():
+        continue
+      with errors.explained():
+        prepared = training.prepare(config, cut=variant.cut)
+      with errors.ends_of_runs(study):
+        training.run(prepared)

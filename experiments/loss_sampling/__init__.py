@@ -1,0 +1,1 @@
+"""The papers' patch-sampling experiment."""

@@ -1,0 +1,1 @@
+"""Patches against whole images."""

@@ -1,0 +1,125 @@
+"""The state before the first step: random, or begun with other runs."""
+
+import pathlib
+
+import jax
+import optax
+
+from fcn_jax import models
+from fcn_jax import pretrained
+from fcn_jax import train
+from fcn_jax.models import input_normalization
+from fcn_jax.runs import build
+from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import trained_model
+
+
+def make(
+  config: config_lib.Train,
+  model: models.Network,
+  optimizer: optax.GradientTransformation,
+) -> tuple[train.TrainState, str]:
+  """The state before the first step, and what to say of it.
+
+  Raises:
+    ValueError: if the run to begin with is not there, or does not fit.
+  """
+  key: jax.Array = build.random_keys(config.run.seed)[0]
+  state = train.create_state(key, model, optimizer)
+  network = config.network
+  if network.init is None:
+    return state, "initial parameters: drawn at random."
+  if isinstance(model, models.LateFusion):
+    paths = {"color": network.init, "hha": network.init_hha}
+    donors = {
+      name: load_donor(config, paths[name], inputs, modality=name)
+      for name, inputs in model.modalities
+    }
+    # Under the names of the modalities, as the network has them.
+    source = {}
+    for name, donor in donors.items():
+      for collection, layers in donor.variables.items():
+        source.setdefault(collection, {})[name] = layers
+  else:
+    paths = {"": network.init}
+    donors = {"": load_donor(config, network.init, model.inputs)}
+    source = donors[""].variables
+  variables, report = pretrained.transplant(source, train.variables(state))
+  # An average of the parameters begins with these.
+  state = train.state_from(variables, optimizer)
+  origins = "; ".join(
+    f"{paths[name]}, step {donor.step}" for name, donor in donors.items()
+  )
+  return state, f"initial parameters: {origins}\n{report}"
+
+
+def load_donor(
+  config: config_lib.Train,
+  workdir: pathlib.Path,
+  inputs: input_normalization.InputNormalization,
+  *,
+  modality: str | None = None,
+) -> trained_model.TrainedModel:
+  """The model of a run that another run begins with.
+
+  Args:
+    config: of the other run.
+    workdir: of the run to begin with.
+    inputs: how the other run normalizes pixels. Means may differ, as in the
+      papers, where nets for other data begin with VGG16.
+    modality: of late fusion, for which the run was trained.
+
+  Raises:
+    ValueError: if there is no such run, it has another backbone, or it saw
+      pixels of another scale.
+  """
+  try:
+    donor = trained_model.load(workdir, "best")
+  except ValueError as error:
+    raise ValueError(
+      f"the run to begin with, {workdir}, cannot be used: {error} "
+      "(`fcn-jax convert import` makes one of published weights.)"
+    ) from error
+  if isinstance(donor.model, models.LateFusion):
+    raise ValueError(
+      f"{workdir} is a run of late fusion, two networks: give one of the runs "
+      f"that it began with, such as {donor.config.network.init}."
+    )
+  for name in ("backbone", "normalization"):
+    there = getattr(donor.config.network, name)
+    here = getattr(config.network, name)
+    # VGGs with and without batch normalization have the same layers.
+    if there.startswith("vgg"):
+      there, here = there.removesuffix("_bn"), here.removesuffix("_bn")
+    if there != here:
+      raise ValueError(
+        f"{workdir} has the {name} {there}, and this network {here}: give "
+        f"--{name} {there}, or another --init."
+      )
+  _check_inputs(donor, workdir, config, inputs, modality)
+  return donor
+
+
+def _check_inputs(donor, workdir, config, inputs, modality):
+  """Raises a `ValueError` if a run saw other pixels than this network."""
+  saw, sees = donor.config.data.modalities, modality or config.data.modalities
+  if (saw == "hha" and sees != "hha") or (modality == "hha" and saw != "hha"):
+    raise ValueError(
+      f"{workdir} was trained on {saw}, and this network is for {sees}: give a "
+      "run for that."
+    )
+  scale = donor.model.inputs.scale
+  # There may be channels more here, which get a kernel of their own.
+  if scale == inputs.scale[: len(scale)]:
+    return
+  given = donor.config.network.inputs
+  if modality:
+    remedy = "late fusion is of runs with the inputs nyud_color and nyud_hha."
+  elif given:
+    remedy = f"give --inputs {given}, as that run."
+  else:
+    remedy = "leave --inputs out, as that run did."
+  raise ValueError(
+    f"{workdir} was trained with pixels scaled by {scale}, and this network "
+    f"has {inputs.scale}: {remedy}"
+  )

@@ -1,0 +1,49 @@
+"""Signals that ask a run to end."""
+
+import signal
+from typing import Any
+
+
+class Interrupted(Exception):
+  """A signal asked the run to end; everything is saved.
+
+  Attributes:
+    signal_number: of the signal.
+  """
+
+  def __init__(self, signal_number: int, step: int):
+    name = signal.Signals(signal_number).name
+    super().__init__(
+      f"stopped by {name} after step {step}, which is saved; the same command "
+      "goes on from there."
+    )
+    self.signal_number = signal_number
+
+
+class StopSignals:
+  """Turns SIGTERM and SIGINT (Ctrl-C) into a wish to end after this step.
+
+  A second SIGINT ends the program at once.
+
+  Attributes:
+    received: number of the signal that came; None before.
+  """
+
+  def __init__(self):
+    self.received: int | None = None
+    self._before: dict[int, Any] = {}
+
+  def __enter__(self) -> "StopSignals":
+    for number in (signal.SIGTERM, signal.SIGINT):
+      self._before[number] = signal.signal(number, self._on_signal)
+    return self
+
+  def __exit__(self, *exception) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def _on_signal(self, number, frame):
+    del frame
+    if self.received is not None and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.received = number
