@@ -1,6 +1,6 @@
 """Kills a run of train.py again and again, and compares it with one left alone.
 
-    python experiments/benchmarks/kill_and_resume.py --kills 10
+    python -m experiments.benchmarks.kill_and_resume --kills 10
 
 Trains a small network on generated shapes twice: once to the end, and once
 while it is killed at random moments (SIGKILL, or SIGTERM with --signal
@@ -22,14 +22,12 @@ import jax
 import numpy as np
 import tyro
 
-EXPERIMENTS = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(EXPERIMENTS))
-
-import command_line  # noqa: E402
-import fcn_jax as fcn  # noqa: E402
-import recipe  # noqa: E402
-import run_folder  # noqa: E402
-import trained  # noqa: E402
+from fcn_jax.cli import errors
+from fcn_jax.runs import build
+from fcn_jax.runs import checkpoints
+from fcn_jax.runs import folder
+from fcn_jax.runs import records
+from fcn_jax.runs import trained_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +65,7 @@ def command_of(options: Options, workdir: pathlib.Path) -> list[str]:
     "sampler": "bernoulli",
     "rate": 0.5,
   }
-  command = [sys.executable, str(EXPERIMENTS / "train.py"), "shapes"]
+  command = [sys.executable, "-m", "fcn_jax", "train", "shapes"]
   for name, value in arguments.items():
     values = value if isinstance(value, tuple) else (value,)
     command += [f"--{name.replace('_', '-')}", *map(str, values)]
@@ -100,12 +98,12 @@ def killed_at(
   """Kills a run at a random moment of its training.
 
   Returns:
-    The step of the newest row when it was killed; None if it ended before.
+    The step of the newest record when it was killed; None if it ended before.
   """
-  file = workdir / run_folder.METRICS_FILE
-  before = len(fcn.runs.records.read_json_lines(file))
-  # From the first row of this start on, when it trains and saves.
-  while len(fcn.runs.records.read_json_lines(file)) <= before + 1:
+  file = workdir / folder.METRICS_FILE
+  before = len(records.read_json_lines(file))
+  # From the first record of this start on, when it trains and saves.
+  while len(records.read_json_lines(file)) <= before + 1:
     if process.poll() is not None:
       finish(process)
       return None
@@ -115,28 +113,24 @@ def killed_at(
   process.communicate()
   if process.returncode == 0:
     return None
-  rows = fcn.runs.records.read_json_lines(file)
-  return max(row["step"] for row in rows)
+  return max(one["step"] for one in records.read_json_lines(file))
 
 
 def losses_of(workdir: pathlib.Path) -> dict[int, float]:
   """The loss of each step, as if the run had never been cut off."""
-  rows = fcn.runs.records.read_json_lines(workdir / run_folder.METRICS_FILE)
-  return {
-    row["step"]: row["loss"]
-    for row in run_folder.effective_rows(rows)
-    if row["kind"] == "train"
-  }
+  training, _ = folder.read_records(workdir)
+  return {record["step"]: record["loss"] for record in training}
 
 
 def final_state(workdir: pathlib.Path) -> dict[str, Any]:
   """All arrays of the newest checkpoint."""
-  config = run_folder.read_config(workdir)
-  folder = workdir / run_folder.CHECKPOINTS
-  _, metadata, _ = fcn.runs.checkpoints.read_metadata(folder, "latest")
-  model = recipe.make_model(config, len(metadata["classes"]["names"]))
-  template = trained.state_template(model, recipe.make_optimizer(config))
-  return fcn.runs.checkpoints.read(folder, "latest", template).state
+  config = folder.read_config(workdir)
+  steps = workdir / folder.CHECKPOINTS
+  _, metadata, _ = checkpoints.read_metadata(steps, "latest")
+  model = build.model(config, len(metadata["classes"]["names"]))
+  optimizer = build.optimizer(config.optimizer)
+  template = trained_model.state_template(model, optimizer)
+  return checkpoints.read(steps, "latest", template).state
 
 
 def differing_arrays(one: Any, other: Any) -> int:
@@ -150,7 +144,7 @@ def differing_arrays(one: Any, other: Any) -> int:
 def main(arguments: list[str] | None = None) -> None:
   """Runs both and compares."""
   options = tyro.cli(Options, description=__doc__, args=arguments)
-  with command_line.explained_errors():
+  with errors.explained():
     if options.workdir.exists():
       raise ValueError(f"{options.workdir} exists: give another --workdir.")
   alone, killed = options.workdir / "alone", options.workdir / "killed"
@@ -162,10 +156,10 @@ def main(arguments: list[str] | None = None) -> None:
     if step is None:
       print(f"the run ended before kill {number}: give more --steps")
       break
-    print(f"kill {number} ({options.signal}): after the row of step {step}")
+    print(f"kill {number} ({options.signal}): after the record of step {step}")
   finish(start(options, killed))
-  starts = fcn.runs.records.read_json_lines(killed / run_folder.STARTS_FILE)
-  print("went on from steps", *(row["from_step"] for row in starts))
+  starts = records.read_json_lines(killed / folder.STARTS_FILE)
+  print("went on from steps", *(one["from_step"] for one in starts))
   same_losses = losses_of(alone) == losses_of(killed)
   differing = differing_arrays(final_state(alone), final_state(killed))
   print(f"losses of all {options.steps} steps identical: {same_losses}")

@@ -1,7 +1,7 @@
 """Times the forms of the loss against one another, and measures their memory.
 
-    python experiments/benchmarks/loss_head.py
-    python experiments/benchmarks/loss_head.py --part train_step
+    python -m experiments.benchmarks.loss_head
+    python -m experiments.benchmarks.loss_head --part train_step
 
 The loss begins at the coarse score map. "logits" interpolates it at every
 pixel, as everyone does, and multiplies by the mask; "strips" never holds more

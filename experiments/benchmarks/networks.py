@@ -1,6 +1,6 @@
 """Makes the table of networks: sizes, and the time of a forward pass.
 
-    python experiments/benchmarks/networks.py
+    python -m experiments.benchmarks.networks
 
 Parameters, receptive fields and strides are those of the networks as they are
 made here, with 21 classes where no others were published; times are of one

@@ -1,7 +1,7 @@
 """Prediction tile by tile: is it that of the whole picture, and what it takes.
 
-    python experiments/benchmarks/tiled_prediction.py
-    python experiments/benchmarks/tiled_prediction.py --backbone vgg16 \\
+    python -m experiments.benchmarks.tiled_prediction
+    python -m experiments.benchmarks.tiled_prediction --backbone vgg16 \\
       --strides 8 --paddings same --tile-size 768
 
 A picture of 6000x8000 pixels is predicted in a process of its own, from a file

@@ -1,19 +1,19 @@
-"""What a step of train.py costs beside the step itself.
+"""What a step of `fcn-jax train` costs beside the step itself.
 
-    python experiments/benchmarks/train_overhead.py camvid_small --data-dir DIR
-    python experiments/benchmarks/train_overhead.py camvid --data-dir DIR ...
+    python -m experiments.benchmarks.train_overhead camvid_small \\
+      --data-dir CAMVID
+    python -m experiments.benchmarks.train_overhead camvid --data-dir CAMVID
 
 Times three loops by turns in one process: the bare compiled step on a batch
 that lies on the device; the step on batches that are loaded and augmented; and
-the loop of train.py with rows, TensorBoard files and one checkpoint. Prints the
+the whole loop with records, TensorBoard files and one checkpoint. Prints the
 medians, and what a step loses where checkpoints are as far apart as the preset
-says. The preset's options can be changed as in train.py.
+says. All options of the preset can be changed.
 """
 
 import dataclasses
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,16 +23,20 @@ import jax.numpy as jnp
 import tqdm
 import tyro
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-import command_line
-import fcn_jax as fcn
-import recipe
-import run_folder
-import train
-import train_loop
-import train_presets
-import training
+from fcn_jax import data
+from fcn_jax import types
+from fcn_jax.cli import errors
+from fcn_jax.cli import presets
+from fcn_jax.runs import build
+from fcn_jax.runs import checkpoints as checkpoints_lib
+from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import environment
+from fcn_jax.runs import folder
+from fcn_jax.runs import initial_state
+from fcn_jax.runs import loop
+from fcn_jax.runs import records
+from fcn_jax.runs import signals as signals_lib
+from fcn_jax.runs import training
 
 ROUNDS = 3
 STEPS = 8
@@ -41,27 +45,24 @@ STEPS = 8
 class Loops:
   """The three loops, on one compiled step."""
 
-  def __init__(self, config: train_presets.Train):
+  def __init__(self, config: config_lib.Train):
     self.config = config
-    dataset = training.load_split(config, "train")
-    self.validation = dataclasses.replace(dataset, source=[dataset.source[0]])
-    self.batches = recipe.make_batches(config, dataset)
-    self.model = recipe.make_model(config, dataset.num_classes)
-    optimizer = recipe.make_optimizer(config)
-    sampler = recipe.make_sampler(config, dataset)
-    self.step = recipe.make_train_step(config, self.model, optimizer, sampler)
-    self.sharding, state_sharding = train.shardings(config)
-    _, self.key = train_loop.random_keys(config)
-    state, _ = train.initial_state(config, self.model, optimizer)
+    parts, optimizer, state_sharding = training.make_parts(config)
+    one_image = [parts.validation.source[0]]
+    validation = dataclasses.replace(parts.validation, source=one_image)
+    self.parts = dataclasses.replace(parts, validation=validation, metadata={})
+    self.step, self.sharding = parts.step, parts.batch_sharding
+    _, self.key, _ = build.random_keys(config.run.seed)
+    state, _ = initial_state.make(config, parts.model, optimizer)
     self.initial = jax.device_put(state, state_sharding)
 
-  def _from_device(self) -> Iterator[fcn.types.Batch]:
-    return fcn.data.to_device(
-      self.batches.starting_at(0), sharding=self.sharding
+  def _from_device(self) -> Iterator[types.Batch]:
+    return data.to_device(
+      self.parts.batches.starting_at(0), sharding=self.sharding
     )
 
-  def _time(self, batches: Iterator[fcn.types.Batch]) -> float:
-    """Seconds a step, without rows and checkpoints."""
+  def _time(self, batches: Iterator[types.Batch]) -> float:
+    """Seconds a step, without records and checkpoints."""
     state = jax.tree.map(jnp.copy, self.initial)
     batch = next(batches)
     state, metrics = jax.block_until_ready(self.step(state, batch, self.key))
@@ -81,10 +82,9 @@ class Loops:
     return self._time(self._from_device())
 
   def whole(self) -> float:
-    """Seconds a step of the loop of train.py, with one checkpoint."""
+    """Seconds a step of the whole loop, with one checkpoint."""
     with tempfile.TemporaryDirectory() as name:
-      config = dataclasses.replace(
-        self.config,
+      config = self.config.replace(
         workdir=pathlib.Path(name),
         # The checkpoint is written while the second half runs.
         steps=STEPS,
@@ -92,28 +92,18 @@ class Loops:
         validate_every=STEPS,
         warmup_steps=0,
       )
-      run_folder.append_start(config, number=0, from_step=0)
-      progress = train_loop.Progress()
+      folder.append_start(config, number=0, from_step=0)
+      progress = loop.Progress()
       with (
-        fcn.runs.checkpoints.Checkpoints(
-          config.workdir / run_folder.CHECKPOINTS
+        checkpoints_lib.Checkpoints(
+          config.run.workdir / folder.CHECKPOINTS
         ) as checkpoints,
-        fcn.runs.records.TensorBoard(
-          config.workdir / run_folder.TENSORBOARD
-        ) as board,
-        train_loop.StopSignals() as signals,
+        records.TensorBoard(config.run.workdir / folder.TENSORBOARD) as board,
+        signals_lib.StopSignals() as signals,
       ):
-        train_loop.Run(
+        loop.Loop(
           config,
-          train_loop.Parts(
-            model=self.model,
-            step=self.step,
-            schedule=recipe.learning_rate(config),
-            batches=self.batches,
-            validation=self.validation,
-            metadata={},
-            batch_sharding=self.sharding,
-          ),
+          self.parts,
           start=0,
           checkpoints=checkpoints,
           board=board,
@@ -125,26 +115,26 @@ class Loops:
 
 def timings(loops: Loops) -> dict[str, list[float]]:
   """Seconds a step of each loop, by turns; a first round is not counted."""
-  arms: dict[str, Callable[[], float]] = {
+  loops_by_name: dict[str, Callable[[], float]] = {
     "bare step": loops.bare,
     "and data": loops.with_data,
-    "and rows, one checkpoint": loops.whole,
+    "and records, one checkpoint": loops.whole,
   }
-  found = {name: [] for name in arms}
+  found = {name: [] for name in loops_by_name}
   for number in tqdm.trange(ROUNDS + 1, unit="round", disable=None):
-    for name, arm in arms.items():
-      seconds = arm()
+    for name, seconds_of in loops_by_name.items():
+      seconds = seconds_of()
       if number:
         found[name].append(seconds)
   return found
 
 
-def table(config: train_presets.Train, found: dict[str, list[float]]) -> str:
+def table(config: config_lib.Train, found: dict[str, list[float]]) -> str:
   """What was found, in Markdown."""
   bare, data, whole = (statistics.median(times) for times in found.values())
-  # Rows every step count in full; the checkpoint is shared by more steps.
+  # Records every step count in full; the checkpoint is shared by more steps.
   checkpoint = max(0.0, (whole - data) * STEPS)
-  lost = (data - bare) + checkpoint / config.save_every
+  lost = (data - bare) + checkpoint / config.run.save_every
   lines = [
     "| loop | s a step | range | beside the bare step |",
     "| --- | ---: | ---: | ---: |",
@@ -157,12 +147,13 @@ def table(config: train_presets.Train, found: dict[str, list[float]]) -> str:
     )
   lines += [
     "",
-    f"A checkpoint and {STEPS} steps' rows cost {checkpoint:.2f} s. With a "
-    f"checkpoint every {config.save_every} steps a step loses "
-    f"{100 * lost / bare:.1f} % of {bare:.3f} s. {config.backbone}, batch "
-    f"{config.batch_size} of {config.crop_size}; medians of {ROUNDS} rounds of "
+    f"A checkpoint and {STEPS} steps' records cost {checkpoint:.2f} s. With a "
+    f"checkpoint every {config.run.save_every} steps a step loses "
+    f"{100 * lost / bare:.1f} % of {bare:.3f} s. {config.network.backbone}, "
+    f"batch {config.data.batch_size} of {config.augmentation.crop_size}; "
+    f"medians of {ROUNDS} rounds of "
     f"{STEPS} steps on {jax.devices()[0].device_kind} with "
-    f"{command_line.num_cores()} cores.",
+    f"{environment.num_cores()} cores.",
   ]
   return "\n".join(lines)
 
@@ -170,10 +161,12 @@ def table(config: train_presets.Train, found: dict[str, list[float]]) -> str:
 def main() -> None:
   """Reads the options, times and prints."""
   config = tyro.extras.overridable_config_cli(
-    train_presets.PRESETS, description=__doc__
+    presets.PRESETS,
+    description=__doc__,
+    config=(tyro.conf.OmitArgPrefixes,),
   )
-  with command_line.explained_errors():
-    recipe.check_options(config)
+  with errors.explained():
+    config.check()
     loops = Loops(config)
   print(table(config, timings(loops)))
 

@@ -1,6 +1,6 @@
 """Times a train step of FCN-32s (VGG16) against PyTorch's, on the CPU.
 
-    python experiments/benchmarks/train_step.py
+    python -m experiments.benchmarks.train_step
 
 Both run the same network, 134 M parameters at padding "same", float32, on the
 same batch, with the same loss (mean cross-entropy over all pixels) and

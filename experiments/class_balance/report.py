@@ -110,7 +110,8 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
   return (
     f"FCN-8s, {config.network.backbone}, {config.optimizer.steps} steps of "
     f"the same {config.data.batch_size} images of {height}x{width} in all "
-    f"variants. Of their {pixels:,} pixels, plain and class weights have all in the loss; "
+    f"variants. Of their {pixels:,} pixels, plain and class weights have all "
+    "in the loss; "
     f"the others {config.data.batch_size * count:,}: "
     f"{config.patches_per_image} patch(es) of {patch_height}x{patch_width} of "
     "each image, which may overlap; each pixel with probability "

@@ -1,12 +1,12 @@
 import json
 import os
 
+import check_data
+import check_data_report as report
 import numpy as np
 import pytest
 from PIL import Image
 
-import check_data
-import check_data_report as report
 from tests.helpers import planted
 
 

@@ -1,16 +1,16 @@
 """convert_weights.py: files in, work folders out, and back."""
 
+import convert_weights
 import jax
 import numpy as np
+import predict
 import pytest
 import safetensors.numpy
-from PIL import Image
-
-import convert_weights
-import fcn_jax as fcn
-import predict
 import train
 import trained
+from PIL import Image
+
+import fcn_jax as fcn
 from tests.helpers import narrow
 from tests.helpers import torch_files
 

@@ -4,16 +4,16 @@ import csv
 import json
 import shutil
 
+import evaluate
+import evaluate_report
 import numpy as np
 import pytest
 import scipy.ndimage
 import sklearn.metrics
+import trained
 from PIL import Image
 
-import evaluate
-import evaluate_report
 import fcn_jax as fcn
-import trained
 from tests.helpers import random_runs
 
 VOID = fcn.types.IGNORE_LABEL

@@ -1,9 +1,9 @@
+import export
 import numpy as np
 import pytest
-
-import export
-import fcn_jax as fcn
 import trained
+
+import fcn_jax as fcn
 from tests.helpers import random_runs
 
 NAMES = ("ground", "water", "tree")

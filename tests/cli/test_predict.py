@@ -2,13 +2,13 @@ import dataclasses
 import os
 
 import numpy as np
+import predict
+import predict_files
 import pytest
+import trained
 from PIL import Image
 
 import fcn_jax as fcn
-import predict
-import predict_files
-import trained
 from tests.helpers import random_runs
 
 NAMES = ("ground", "water", "tree")

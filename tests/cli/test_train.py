@@ -19,16 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from PIL import Image
-from tensorboard.backend.event_processing import event_accumulator
-
-import fcn_jax as fcn
 import recipe
 import run_folder
 import train
 import train_loop
 import train_presets
 import trained
+from PIL import Image
+from tensorboard.backend.event_processing import event_accumulator
+
+import fcn_jax as fcn
 
 SCRIPT = pathlib.Path(train.__file__)
 STEPS = 6

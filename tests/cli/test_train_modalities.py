@@ -4,21 +4,21 @@ import dataclasses
 import json
 import shutil
 
-import jax
-import numpy as np
-import pytest
-import scipy.io
-from PIL import Image
-
 import evaluate
 import export
-import fcn_jax as fcn
+import jax
+import numpy as np
 import predict
+import pytest
 import recipe
 import run_folder
+import scipy.io
 import train
 import train_presets
 import trained
+from PIL import Image
+
+import fcn_jax as fcn
 from fcn_jax.data.datasets import nyudv2
 from fcn_jax.data.datasets import sift_flow
 from tests.helpers import random_runs

@@ -7,16 +7,16 @@ import pathlib
 import subprocess
 import sys
 
+import arms
+import class_balance
+import class_counts
+import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-import arms
-import class_balance
-import class_counts
-import command_line
 import fcn_jax
 
 NAMES = (

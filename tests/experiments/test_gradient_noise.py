@@ -1,6 +1,8 @@
 import functools
 import json
 
+import gradient_noise
+import gradient_noise_report
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,6 @@ import PIL.Image
 import pytest
 
 import fcn_jax as fcn
-import gradient_noise
-import gradient_noise_report
 
 
 def test_projections_are_products_of_pixel_gradients_and_directions():

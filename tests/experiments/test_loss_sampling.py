@@ -7,14 +7,14 @@ import pathlib
 import subprocess
 import sys
 
+import command_line
+import configs
+import loss_sampling
 import numpy as np
 import pytest
 from PIL import Image
 
-import command_line
-import configs
 import fcn_jax
-import loss_sampling
 from fcn_jax.runs import records
 
 SCRIPT = pathlib.Path(loss_sampling.__file__)

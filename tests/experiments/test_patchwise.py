@@ -8,12 +8,12 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import patchwise
+import patchwise_report
 import pytest
 from PIL import Image
 
 import fcn_jax
-import patchwise
-import patchwise_report
 
 TINY = (
   "shapes",

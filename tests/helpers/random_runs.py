@@ -5,12 +5,12 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-import fcn_jax as fcn
 import recipe
 import run_folder
 import train_presets
 import trained
+
+import fcn_jax as fcn
 
 
 def save(

@@ -12,11 +12,11 @@ import typing
 import jax
 import jax.numpy as jnp
 import numpy as np
+import options
 import pytest
+import train_presets
 
 import fcn_jax as fcn
-import options
-import train_presets
 
 KEY = jax.random.key(0)
 NUM_CLASSES = 4

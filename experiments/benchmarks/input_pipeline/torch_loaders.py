@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import picture_files
-import pillow_transforms
 import torch
 from PIL import Image
 
 import fcn_jax as fcn
+from experiments.benchmarks.input_pipeline import picture_files
+from experiments.benchmarks.input_pipeline import pillow_transforms
 
 
 class Endless(torch.utils.data.Sampler):

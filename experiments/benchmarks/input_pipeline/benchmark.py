@@ -1,7 +1,7 @@
 """Times the input pipeline against PyTorch's DataLoader and tf.data.
 
-    python experiments/benchmarks/input_pipeline.py
-    python experiments/benchmarks/input_pipeline.py --data-dir CAMVID_FOLDER
+    python -m experiments.benchmarks.input_pipeline
+    python -m experiments.benchmarks.input_pipeline --data-dir CAMVID_FOLDER
 
 All read the same files, JPEG pictures with PNG masks, and do the same to them:
 a random scale, a crop (padded with void), a flip, changes of brightness,
@@ -21,7 +21,6 @@ import dataclasses
 import pathlib
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,21 +31,18 @@ import PIL
 import tqdm
 import tyro
 
-# Scripts of the folder above share it.
-sys.path.insert(1, str(pathlib.Path(__file__).parents[1]))
-
-import picture_files
-import pipeline_stages
-
-import command_line
 import fcn_jax as fcn
+from experiments.benchmarks.input_pipeline import picture_files
+from experiments.benchmarks.input_pipeline import pipeline_stages
+from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import environment
 
 try:
-  import torch_loaders
+  from experiments.benchmarks.input_pipeline import torch_loaders
 except ModuleNotFoundError:
   torch_loaders = None
 try:
-  import tf_batches
+  from experiments.benchmarks.input_pipeline import tf_batches
 except ModuleNotFoundError:
   tf_batches = None
 
@@ -73,7 +69,7 @@ class Options:
   """Smallest and largest random scale."""
   jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
   """Strengths of brightness, contrast, saturation and hue."""
-  num_workers: int = command_line.num_cores()
+  num_workers: int = environment.num_cores()
   """Threads or processes of each contestant."""
   num_batches: int = 10
   """Batches timed in a round."""
@@ -93,16 +89,18 @@ def time_stages(
     for make in (pipeline_stages.of_fcn_jax, pipeline_stages.of_pillow)
   )
   seconds = {}
+  turns = [
+    ((name, stages is ours), stages[name])
+    for name in ours
+    for stages in (ours, theirs)
+    if name in stages
+  ]
   for _ in tqdm.trange(options.rounds, desc="stages", disable=None):
-    for name in ours:
-      for stages in (ours, theirs):
-        if name in stages:
-          stage = stages[name]
-          begin = time.perf_counter()
-          for number, one in enumerate(stage.inputs):
-            stage.function(np.random.default_rng(number), one)
-          key = name, stages is ours
-          seconds.setdefault(key, []).append(time.perf_counter() - begin)
+    for key, stage in turns:
+      begin = time.perf_counter()
+      for number, one in enumerate(stage.inputs):
+        stage.function(np.random.default_rng(number), one)
+      seconds.setdefault(key, []).append(time.perf_counter() - begin)
   medians = {
     key: 1e3 * statistics.median(values) / len(pairs)
     for key, values in seconds.items()
@@ -145,15 +143,17 @@ def contestants(
     batches = fcn.data.train_batches(
       picture_files.Source(pairs),
       batch_size=options.batch_size,
-      crop_size=augmentation["crop_size"],
-      scale_range=augmentation["scale_range"],
-      **augmentation["jitter"],
+      augmentation=fcn.data.Augmentation(
+        crop_size=augmentation["crop_size"],
+        scale_range=augmentation["scale_range"],
+        **augmentation["jitter"],
+      ),
       seed=0,
       num_classes=picture_files.NUM_CLASSES,
-      num_threads=threads,
-      num_workers=workers,
-      # As many as PyTorch's.
-      prefetch_buffer_size=2,
+      # As many batches ahead as PyTorch's.
+      loading=fcn.data.Loading(
+        num_threads=threads, num_workers=workers, prefetch_buffer_size=2
+      ),
     )
     stack.callback(batches.close)
     result[name] = batches
@@ -222,11 +222,16 @@ def left_out() -> Iterator[str]:
       yield f"{name} is not installed here, and left out."
 
 
-def main(options: Options) -> None:
-  """Prints the two tables."""
-  command_line.check_at_least_one(
+def main() -> None:
+  """Reads the options, times, and prints the two tables."""
+  options = tyro.cli(Options, description=__doc__)
+  config_lib.at_least_one(
     options,
-    ("num_pictures", "batch_size", "num_workers", "num_batches", "rounds"),
+    "num_pictures",
+    "batch_size",
+    "num_workers",
+    "num_batches",
+    "rounds",
   )
   names = ("brightness", "contrast", "saturation", "hue")
   augmentation = {
@@ -257,7 +262,3 @@ def main(options: Options) -> None:
   print(batch_table(rates))
   for sentence in left_out():
     print("\n" + sentence)
-
-
-if __name__ == "__main__":
-  main(tyro.cli(Options, description=__doc__))

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pillow_transforms
 from PIL import Image
 
 import fcn_jax as fcn
+from experiments.benchmarks.input_pipeline import pillow_transforms
 from fcn_jax.data.pipeline import batching
 from fcn_jax.data.pipeline import photometric
 
 try:
-  import torch_loaders
+  from experiments.benchmarks.input_pipeline import torch_loaders
 except ModuleNotFoundError:
   torch_loaders = None
 else:

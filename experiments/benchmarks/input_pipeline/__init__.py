@@ -1,0 +1,1 @@
+"""The input pipeline against PyTorch and tf.data."""
