@@ -1,13 +1,26 @@
-"""Where examples come from: data sets on disk, transforms, the pipeline.
+"""From data sets on disk to batches on the device.
 
     dataset = data.load("shapes", split="train")
-    batches = data.train_batches(dataset.source, batch_size=4, ...)
+    batches = data.train_batches(
+      dataset.source,
+      batch_size=4,
+      augmentation=data.Augmentation(crop_size=(96, 96)),
+      num_classes=dataset.num_classes,
+      seed=0,
+    )
 
-Everything here is NumPy on the host, and works without TensorFlow.
+Everything here is NumPy on the host and works without TensorFlow.
 
-- `datasets`: one module for each data set, and loading by name;
-- `files`: bytes to arrays, archives, and checking what people have;
-- `pipeline`: transforms, batches, and batches on the device.
+- `load`, `splits`: data sets by name (`NAMES`), each a `Dataset` of `Example`s;
+- `opened`: the files of a data set made of files (`FROM_FILES`), to check them;
+- `class_frequencies`: how common the classes of a data set are;
+- `train_batches`, `Augmentation`, `Loading`: batches for training;
+- `eval_batches`: batches for evaluation;
+- `fingerprint`: a hash of the training batches, to resume safely;
+- `to_device`: copies batches to the device ahead of the step.
+
+Rooms: `datasets` (a module for each data set), `files` (bytes to arrays,
+archives, checking of files), `pipeline` (transforms and batches).
 """
 
 from fcn_jax.data import datasets
@@ -20,16 +33,24 @@ from fcn_jax.data.datasets import opened
 from fcn_jax.data.datasets import splits
 from fcn_jax.data.examples import Dataset
 from fcn_jax.data.examples import Example
+from fcn_jax.data.frequencies import Frequencies
+from fcn_jax.data.frequencies import class_frequencies
+from fcn_jax.data.pipeline import Augmentation
+from fcn_jax.data.pipeline import Loading
 from fcn_jax.data.pipeline import eval_batches
 from fcn_jax.data.pipeline import fingerprint
 from fcn_jax.data.pipeline import to_device
 from fcn_jax.data.pipeline import train_batches
 
 __all__ = [
+  "Augmentation",
   "Dataset",
   "Example",
   "FROM_FILES",
+  "Frequencies",
+  "Loading",
   "NAMES",
+  "class_frequencies",
   "datasets",
   "eval_batches",
   "files",

@@ -13,10 +13,9 @@ import time
 import numpy as np
 
 from fcn_jax import data
-from fcn_jax.data.pipeline import loader
 
 
-def hashes(**options):
+def hashes(*, first_batch=0, **loading):
   """Yields, for each batch without end, the hashes of its examples."""
   generator = np.random.default_rng(0)
   source = []
@@ -29,20 +28,23 @@ def hashes(**options):
         f"example_{index}",
       )
     )
-  batches = loader.train_batches(
+  batches = data.train_batches(
     source,
     batch_size=4,
-    crop_size=(16, 16),
-    scale_range=(0.5, 2.0),
-    min_labelled=0.5,
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.4,
-    hue=0.1,
-    blur_probability=0.5,
+    augmentation=data.Augmentation(
+      crop_size=(16, 16),
+      scale_range=(0.5, 2.0),
+      min_labelled=0.5,
+      brightness=0.4,
+      contrast=0.4,
+      saturation=0.4,
+      hue=0.1,
+      blur_probability=0.5,
+    ),
     seed=7,
     num_classes=5,
-    **options,
+    first_batch=first_batch,
+    loading=data.Loading(**loading),
   )
   for batch in batches:
     yield [

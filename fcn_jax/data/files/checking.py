@@ -162,12 +162,20 @@ def measure(
   return Measured(
     pair,
     size=label.shape,
-    class_counts=_histogram(label),
-    histogram=_histogram(picture).reshape(3, 256),
+    class_counts=count_values(label),
+    histogram=count_values(picture).reshape(3, 256),
   )
 
 
-def _histogram(array: np.ndarray) -> np.ndarray:
+def count_values(array: np.ndarray) -> np.ndarray:
+  """Counts the pixels of each value.
+
+  Args:
+    array: [H, W] or [H, W, 3] uint8.
+
+  Returns:
+    [256] int64, or [768] for the three channels after each other.
+  """
   # NumPy's bincount would need eight times the memory of the pixels.
   return np.array(Image.fromarray(array).histogram(), np.int64)
 

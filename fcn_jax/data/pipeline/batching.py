@@ -59,6 +59,30 @@ def stack(
   return batch if with_valid_sizes else batch._replace(valid_sizes=None)
 
 
+def sizes_of(
+  source: Sequence[Any], image_sizes: np.ndarray | None, num_threads: int
+) -> np.ndarray:
+  """Returns `image_sizes`, or reads them from the source if they are None.
+
+  Raises:
+    ValueError: there is not one size for each example.
+  """
+  if image_sizes is None:
+    return padding.image_sizes(source, num_threads=num_threads)
+  if np.shape(image_sizes) != (len(source), 2):
+    raise ValueError(
+      f"image_sizes must be [{len(source)}, 2], a height and a width for each"
+      f" example, not {list(np.shape(image_sizes))}"
+    )
+  return image_sizes
+
+
+def check_resize_factor(resize_factor: float) -> None:
+  """Raises a `ValueError` unless the factor is above 0."""
+  if not resize_factor > 0:
+    raise ValueError(f"resize_factor must be above 0, not {resize_factor}")
+
+
 def check_labels(example: Any, *, num_classes: int | Mapping[str, int]) -> None:
   """Raises a `ValueError` if a label is neither a class nor void.
 

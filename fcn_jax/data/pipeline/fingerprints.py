@@ -1,5 +1,6 @@
-"""Whether a run may go on: what its batches follow from, as one string."""
+"""A hash of the training batches, to tell whether a run may resume."""
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -8,55 +9,49 @@ from typing import Any
 
 import numpy as np
 
-from fcn_jax.data.pipeline import loader
+from fcn_jax.data.pipeline import training_batches
 
-# Arguments of `train_batches` that leave the sequence as it is.
-_NOT_OF_THE_SEQUENCE = (
-  "source",
-  "image_sizes",
-  "first_batch",
-  "num_threads",
-  "num_workers",
-  "prefetch_buffer_size",
-  "process_index",
-  "process_count",
-)
-# Examples whose contents enter a fingerprint.
-_NUM_FINGERPRINTED = 16
+# Arguments of `train_batches` that do not change the sequence.
+_NOT_OF_THE_SEQUENCE = ("source", "image_sizes", "first_batch", "loading")
+# Examples whose contents are hashed.
+_NUM_HASHED = 16
 
 
 def fingerprint(source: Sequence[Any], **options: Any) -> str:
-  """Returns a hash of what the sequence of training batches follows from.
+  """Returns a hash of what determines the sequence of training batches.
 
-  Store it beside a checkpoint, and refuse to resume with another.
+  Store it beside a checkpoint. Do not resume if it has changed.
 
   Args:
-    source: the examples. Their number enters, and the names and contents of
-      sixteen of them, evenly spread: a change of any other goes unnoticed.
-    **options: the arguments of `pipeline.train_batches`, defaults included or
-      not. What leaves the sequence as it is (`first_batch`, the numbers of
-      threads, workers and processes) does not enter.
+    source: the examples. Their number is hashed, and the names and contents of
+      sixteen of them, evenly spread: other changes go unnoticed.
+    **options: the arguments of `train_batches`. Those that do not change the
+      sequence (`image_sizes`, `first_batch`, `loading`) are not hashed.
 
   Raises:
-    TypeError: an argument is unknown to `pipeline.train_batches`, or missing.
+    TypeError: `train_batches` has no such argument, or needs another.
   """
-  bound = inspect.signature(loader.train_batches).bind(source, **options)
+  signature = inspect.signature(training_batches.train_batches)
+  bound = signature.bind(source, **options)
   bound.apply_defaults()
-  entering = {
+  hashed = {
     name: value
     for name, value in bound.arguments.items()
     if name not in _NOT_OF_THE_SEQUENCE
   }
-  entering["length"] = len(source)
-  # Numbers may be NumPy's.
-  text = json.dumps(
-    entering, sort_keys=True, default=lambda value: value.item()
-  )
-  digest = hashlib.sha256(text.encode())
-  count = min(len(source), _NUM_FINGERPRINTED)
+  hashed["length"] = len(source)
+  digest = hashlib.sha256(json.dumps(hashed, default=_plain).encode())
+  count = min(len(source), _NUM_HASHED)
   for index in np.linspace(0, len(source) - 1, count).round().astype(int):
     example = source[int(index)]
     digest.update(f"{example.name} {example.label.shape}".encode())
     digest.update(example.image.tobytes())
     digest.update(example.label.astype(np.int32).tobytes())
   return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+  """A dataclass or a number of NumPy as what JSON can hold."""
+  if dataclasses.is_dataclass(value):
+    return dataclasses.asdict(value)
+  return value.item()

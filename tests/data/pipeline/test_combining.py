@@ -7,7 +7,6 @@ from fcn_jax import data
 from fcn_jax import types
 from fcn_jax.data.pipeline import batching
 from fcn_jax.data.pipeline import combining
-from fcn_jax.data.pipeline import loader
 from fcn_jax.data.pipeline import photometric
 from fcn_jax.data.pipeline import transforms
 
@@ -161,20 +160,16 @@ def test_padding_of_other_channels_is_their_mean():
 @pytest.mark.parametrize("crop_size", [(8, 12), None])
 def test_training_batches_have_the_labels_of_each_head(crop_size):
   dataset = combining.with_channels(_dataset(4, step=2), "color_depth")
-  options = {
-    "batch_size": 2,
-    "crop_size": crop_size,
-    "seed": 3,
-    "scale_range": (0.7, 1.4),
-  }
+  augmentation = data.Augmentation(crop_size=crop_size, scale_range=(0.7, 1.4))
+  options = {"batch_size": 2, "augmentation": augmentation, "seed": 3}
   batch = next(
-    loader.train_batches(
+    data.train_batches(
       combining.with_labels(dataset, "geometric").source,
       num_classes=HEADS,
       **options,
     )
   )
-  plain = next(loader.train_batches(dataset.source, num_classes=5, **options))
+  plain = next(data.train_batches(dataset.source, num_classes=5, **options))
   assert list(batch.labels) == list(HEADS)
   assert batch.images.dtype == np.float32
   assert batch.images.shape == (*plain.labels.shape, 4)
@@ -195,7 +190,7 @@ def test_training_batches_have_the_labels_of_each_head(crop_size):
 @pytest.mark.parametrize("modalities", ["hha", "color_depth", "color_hha"])
 def test_evaluation_fills_up_its_last_batch_in_all_channels(modalities):
   source = combining.with_channels(_dataset(3, step=2), modalities).source
-  batches = list(loader.eval_batches(source, batch_size=2, num_classes=5))
+  batches = list(data.eval_batches(source, batch_size=2, num_classes=5))
   images = [image for batch in batches for image in batch.images]
   sizes = [size for batch in batches for size in batch.valid_sizes]
   for example, image, (height, width) in zip(
@@ -209,8 +204,11 @@ def test_evaluation_fills_up_its_last_batch_in_all_channels(modalities):
 
 def test_evaluation_by_several_processes_is_of_colours():
   source = combining.with_channels(_dataset(3), "color_depth").source
-  batches = loader.eval_batches(
-    source, batch_size=2, num_classes=5, process_count=2
+  batches = data.eval_batches(
+    source,
+    batch_size=2,
+    num_classes=5,
+    loading=data.Loading(process_count=2),
   )
   with pytest.raises(ValueError, match=r"example_0 is \[20, 30, 4\] float32"):
     list(batches)

@@ -6,7 +6,6 @@ import pytest
 from fcn_jax import data
 from fcn_jax import types
 from fcn_jax.data.pipeline import device
-from fcn_jax.data.pipeline import loader
 
 
 def _batch(number, *, size=4, with_valid_sizes=True):
@@ -68,8 +67,12 @@ def test_an_error_in_the_data_reaches_the_training_loop():
       np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 9, np.int32), "broken"
     )
   ]
-  batches = loader.train_batches(
-    source, batch_size=1, crop_size=(4, 4), seed=0, num_classes=5
+  batches = data.train_batches(
+    source,
+    batch_size=1,
+    augmentation=data.Augmentation(crop_size=(4, 4)),
+    seed=0,
+    num_classes=5,
   )
   with pytest.raises(ValueError, match="broken"):
     next(device.to_device(batches))

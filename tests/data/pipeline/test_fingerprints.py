@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 import itertools
 import json
@@ -12,9 +13,8 @@ import numpy as np
 import pytest
 
 from fcn_jax import data
-from fcn_jax.data.pipeline import fingerprints
-from fcn_jax.data.pipeline import loader
 from tests.helpers import batch_hashes
+from tests.helpers import batches
 
 _PROGRAM = pathlib.Path(batch_hashes.__file__)
 # The package that is tested here, also where another one is installed.
@@ -122,47 +122,63 @@ def _source(count=30):
   ]
 
 
-_OPTIONS = {"batch_size": 4, "crop_size": (8, 8), "seed": 0, "num_classes": 5}
-
-
-def test_a_fingerprint_stays_where_the_sequence_stays():
-  expected = fingerprints.fingerprint(_source(), **_OPTIONS)
-  for same in (
-    {"num_threads": 5, "num_workers": 1, "prefetch_buffer_size": 9},
-    {"first_batch": 3, "process_index": 1, "process_count": 2},
-    {"flip": True, "hue": 0.0},
-    {"seed": np.int64(0), "crop_size": [8, 8]},
-  ):
-    assert fingerprints.fingerprint(_source(), **(_OPTIONS | same)) == expected
+def _fingerprint(source=None, **options):
+  options = batches.options_of_train(**options)
+  return data.fingerprint(source or _source(), **options)
 
 
 @pytest.mark.parametrize(
-  "other",
+  "same",
   [
-    {"seed": 1},
-    {"batch_size": 5},
-    {"crop_size": (8, 9)},
-    {"crop_size": None},
-    {"scale_range": (0.5, 1.0)},
-    {"min_labelled": 0.5},
-    {"flip": False},
-    {"hue": 0.1},
-    {"blur_probability": 0.5},
-    {"resize_factor": 0.5},
-    {"num_epochs": 2},
+    {"num_threads": 5, "num_workers": 1, "prefetch_buffer_size": 9},
+    {"first_batch": 3, "process_index": 1, "process_count": 2},
+    {"image_sizes": np.array([[4, 5]] * 30)},
+    {"flip": True, "hue": 0.0},
+    {"seed": np.int64(0), "crop_size": [8, 8]},
   ],
 )
-def test_another_option_is_another_fingerprint(other):
-  assert fingerprints.fingerprint(
-    _source(), **(_OPTIONS | other)
-  ) != fingerprints.fingerprint(_source(), **_OPTIONS)
+def test_a_fingerprint_stays_where_the_sequence_stays(same):
+  assert _fingerprint(**same) == _fingerprint()
 
 
-def test_every_option_enters_the_fingerprint_or_leaves_the_sequence():
-  # A new option must be thought about, here and in `resuming`.
-  names = set(inspect.signature(loader.train_batches).parameters)
-  assert set(fingerprints._NOT_OF_THE_SEQUENCE) <= names
-  assert len(names - set(fingerprints._NOT_OF_THE_SEQUENCE)) == 16
+_OTHERS = {
+  "seed": 1,
+  "batch_size": 5,
+  "num_classes": {"first": 5, "second": 4},
+  "resize_factor": 0.5,
+  "num_epochs": 2,
+  "crop_size": (8, 9),
+  "scale_range": (0.5, 1.0),
+  "min_labelled": 0.5,
+  "flip": False,
+  "brightness": 0.1,
+  "contrast": 0.1,
+  "saturation": 0.1,
+  "hue": 0.1,
+  "blur_probability": 0.5,
+  "blur_sigma": (0.1, 1.0),
+  "num_sizes": 3,
+}
+
+
+@pytest.mark.parametrize("name", _OTHERS)
+def test_another_option_is_another_fingerprint(name):
+  assert _fingerprint(**{name: _OTHERS[name]}) != _fingerprint()
+
+
+def test_the_order_of_heads_enters_the_fingerprint():
+  first, second = (
+    _fingerprint(num_classes=heads)
+    for heads in ({"a": 5, "b": 4}, {"b": 4, "a": 5})
+  )
+  assert first != second
+
+
+def test_every_option_is_thought_about_here():
+  names = set(inspect.signature(data.train_batches).parameters)
+  fields = {field.name for field in dataclasses.fields(data.Augmentation)}
+  same = {"source", "image_sizes", "first_batch", "loading"}
+  assert names - same - {"augmentation"} | fields == _OTHERS.keys()
 
 
 @pytest.mark.parametrize(
@@ -176,23 +192,19 @@ def test_every_option_enters_the_fingerprint_or_leaves_the_sequence():
 )
 def test_other_data_are_another_fingerprint(change):
   source = _source()
-  expected = fingerprints.fingerprint(source, **_OPTIONS)
+  expected = _fingerprint(source)
   change(source)
-  assert fingerprints.fingerprint(source, **_OPTIONS) != expected
+  assert _fingerprint(source) != expected
 
 
 def test_more_of_the_same_is_another_fingerprint():
-  first, second = (
-    fingerprints.fingerprint(_source(1) * count, **_OPTIONS)
-    for count in (30, 31)
-  )
-  assert first != second
+  assert _fingerprint(_source(1) * 30) != _fingerprint(_source(1) * 31)
 
 
 def test_unknown_and_missing_arguments_are_refused():
+  options = batches.options_of_train()
   with pytest.raises(TypeError, match="colour"):
-    fingerprints.fingerprint(_source(), **_OPTIONS, colour=1)
+    data.fingerprint(_source(), **options, colour=1)
+  del options["seed"]
   with pytest.raises(TypeError, match="seed"):
-    fingerprints.fingerprint(
-      _source(), batch_size=4, crop_size=None, num_classes=5
-    )
+    data.fingerprint(_source(), **options)

@@ -1,4 +1,3 @@
-import collections
 import itertools
 
 import chex
@@ -9,34 +8,7 @@ import pytest
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data.pipeline import loader
-
-
-def _source(count, height=12, width=16, num_classes=5, step=1):
-  """Examples whose pixels in the blue channel hold their number."""
-  generator = np.random.default_rng(0)
-  examples = []
-  for index in range(count):
-    size = (height + step * (index % 3), width - step * (index % 4))
-    image = generator.integers(256, size=(*size, 3), dtype=np.uint8)
-    image[..., 2] = index
-    label = generator.integers(num_classes, size=size, dtype=np.int32)
-    examples.append(data.Example(image, label, f"example_{index}"))
-  return examples
-
-
-def _train(source, **options):
-  defaults = {
-    "batch_size": 4,
-    "crop_size": (8, 8),
-    "seed": 0,
-    "num_classes": 5,
-  }
-  return loader.train_batches(source, **(defaults | options))
-
-
-def _eval(source, **options):
-  return loader.eval_batches(source, **({"num_classes": 5} | options))
+from tests.helpers import batches as made
 
 
 def _take(batches, count):
@@ -61,7 +33,7 @@ _WHOLE = {**_AUGMENTATION, "crop_size": None, "min_labelled": 0.0}
 
 
 def test_train_batches_have_the_shapes_and_dtypes_of_a_batch():
-  batch = next(_train(_source(10), crop_size=(20, 9), **_AUGMENTATION))
+  batch = next(made.train(made.source(10), crop_size=(20, 9), **_AUGMENTATION))
   assert isinstance(batch, types.Batch)
   assert batch.images.shape == (4, 20, 9, 3) and batch.images.dtype == np.uint8
   assert batch.labels.shape == (4, 20, 9) and batch.labels.dtype == np.int32
@@ -69,9 +41,9 @@ def test_train_batches_have_the_shapes_and_dtypes_of_a_batch():
 
 @pytest.mark.parametrize("options", [_AUGMENTATION, _WHOLE])
 def test_batches_follow_from_the_seed_whatever_the_number_of_threads(options):
-  source = _source(10)
-  first = _train(source, num_threads=1, **options)
-  second = _train(source, num_threads=3, prefetch_buffer_size=7, **options)
+  source = made.source(10)
+  first = made.train(source, num_threads=1, **options)
+  second = made.train(source, num_threads=3, prefetch_buffer_size=7, **options)
   for _ in range(8):
     chex.assert_trees_all_equal(next(first), next(second))
 
@@ -81,17 +53,17 @@ def test_batches_follow_from_the_seed_whatever_the_number_of_threads(options):
 def test_a_run_begins_at_any_batch_with_the_batches_from_there(
   first_batch, options
 ):
-  source = _source(10)
+  source = made.source(10)
   options = {**options, "num_epochs": 2}
-  expected = list(_train(source, **options))
-  batches = list(_train(source, first_batch=first_batch, **options))
+  expected = list(made.train(source, **options))
+  batches = list(made.train(source, first_batch=first_batch, **options))
   assert len(batches) == 5 - first_batch
   chex.assert_trees_all_equal(batches, expected[first_batch:])
 
 
 def test_batches_before_the_first_are_not_read():
-  source = _Counted(_source(10))
-  batches = _train(
+  source = made.Counted(made.source(10))
+  batches = made.train(
     source, first_batch=10**9, num_threads=1, prefetch_buffer_size=1
   )
   next(batches)
@@ -100,36 +72,24 @@ def test_batches_before_the_first_are_not_read():
 
 
 def test_worker_processes_make_the_batches_of_threads():
-  source = _source(10)
+  source = made.source(10)
   options = {**_WHOLE, "num_epochs": 2, "first_batch": 1}
-  expected = list(_train(source, **options))
-  batches = _train(source, num_workers=2, num_threads=1, **options)
+  expected = list(made.train(source, **options))
+  batches = made.train(source, num_workers=2, num_threads=1, **options)
   chex.assert_trees_all_equal(list(batches), expected)
   batches.close()
 
 
-class _Counted(list):
-  """A source that knows which of its examples were read."""
-
-  def __init__(self, examples):
-    super().__init__(examples)
-    self.reads = []
-
-  def __getitem__(self, index):
-    self.reads.append(index)
-    return super().__getitem__(index)
-
-
 def test_another_seed_gives_other_batches():
-  source = _source(10)
-  images, _ = _take(_train(source, seed=1), 3)
-  others, _ = _take(_train(source, seed=2), 3)
+  source = made.source(10)
+  images, _ = _take(made.train(source, seed=1), 3)
+  others, _ = _take(made.train(source, seed=2), 3)
   assert (images != others).any()
 
 
 def test_an_epoch_has_each_example_once_in_an_order_of_its_own():
-  source = _source(12)
-  images, _ = _take(_train(source, flip=False, num_epochs=3), 9)
+  source = made.source(12)
+  images, _ = _take(made.train(source, flip=False, num_epochs=3), 9)
   numbers = images[..., 0, 0, 2].reshape(3, 12)
   for epoch in numbers:
     assert sorted(epoch) == list(range(12))
@@ -137,8 +97,8 @@ def test_an_epoch_has_each_example_once_in_an_order_of_its_own():
 
 
 def test_each_epoch_augments_an_example_anew():
-  source = _source(1, height=30, width=30)
-  images, _ = _take(_train(source, batch_size=1, **_AUGMENTATION), 6)
+  source = made.source(1, height=30, width=30)
+  images, _ = _take(made.train(source, batch_size=1, **_AUGMENTATION), 6)
   assert len(np.unique(images.reshape(6, -1), axis=0)) == 6
 
 
@@ -155,28 +115,28 @@ def test_each_epoch_augments_an_example_anew():
   ],
 )
 def test_each_option_of_the_augmentation_has_an_effect(option):
-  source = _source(8)
+  source = made.source(8)
   options = {"flip": False, "batch_size": 8}
-  plain = next(_train(source, **options))
-  changed = next(_train(source, **(options | option)))
+  plain = next(made.train(source, **options))
+  changed = next(made.train(source, **(options | option)))
   assert (plain.images != changed.images).any()
 
 
 def test_enough_labels_are_looked_for_in_crops():
-  source = _source(8, height=40, width=40)
+  source = made.source(8, height=40, width=40)
   for example in source:
     example.label[:, 15:] = types.IGNORE_LABEL
   shares = []
   for min_labelled in (0.0, 0.5):
-    batches = _train(source, min_labelled=min_labelled, num_epochs=10)
+    batches = made.train(source, min_labelled=min_labelled, num_epochs=10)
     _, labels = _take(batches, 20)
     shares.append(np.mean(labels != types.IGNORE_LABEL))
   assert shares[1] > shares[0] + 0.2
 
 
 def test_whole_batches_only_come_at_the_end():
-  assert len(list(_train(_source(10), num_epochs=1))) == 2
-  assert len(list(_train(_source(10), num_epochs=2))) == 5
+  assert len(list(made.train(made.source(10), num_epochs=1))) == 2
+  assert len(list(made.train(made.source(10), num_epochs=2))) == 5
 
 
 def test_image_and_label_of_an_example_stay_together():
@@ -186,7 +146,9 @@ def test_image_and_label_of_an_example_stay_together():
       200, size=(6, 20, 20), dtype=np.uint8
     )
   ]
-  images, labels = _take(_train(source, crop_size=(24, 24), num_classes=200), 4)
+  images, labels = _take(
+    made.train(source, crop_size=(24, 24), num_classes=200), 4
+  )
   assert labels.dtype == np.int32
   inside = labels != types.IGNORE_LABEL
   assert inside.any() and not inside.all()
@@ -196,12 +158,12 @@ def test_image_and_label_of_an_example_stay_together():
 @pytest.mark.parametrize("process_count", [2, 4])
 @pytest.mark.parametrize("options", [_AUGMENTATION, _WHOLE])
 def test_processes_share_out_the_batches_of_one(process_count, options):
-  source = _source(10, height=40, width=160, step=40)
+  source = made.source(10, height=40, width=160, step=40)
   options = {"num_epochs": 3, **options}
-  whole = list(_train(source, **options))
+  whole = list(made.train(source, **options))
   parts = [
     list(
-      _train(
+      made.train(
         source,
         process_index=index,
         process_count=process_count,
@@ -220,12 +182,12 @@ def test_processes_share_out_the_batches_of_one(process_count, options):
 
 
 def test_an_iterator_resumes_at_its_state():
-  source = _source(10)
-  batches = _train(source, **_AUGMENTATION)
+  source = made.source(10)
+  batches = made.train(source, **_AUGMENTATION)
   _take(batches, 3)
   state = batches.get_state()
   expected = _take(batches, 3)
-  resumed = _train(source, **_AUGMENTATION)
+  resumed = made.train(source, **_AUGMENTATION)
   resumed.set_state(state)
   np.testing.assert_array_equal(_take(resumed, 3)[0], expected[0])
 
@@ -234,15 +196,15 @@ def test_half_size_training_sees_halved_labels():
   label = np.kron(np.arange(6).reshape(2, 3), np.ones((2, 2))).astype(np.int32)
   source = [data.Example(np.zeros((4, 6, 3), np.uint8), label, "")]
   options = {"batch_size": 1, "crop_size": (2, 3), "num_classes": 6}
-  batch = next(_train(source, resize_factor=0.5, flip=False, **options))
+  batch = next(made.train(source, resize_factor=0.5, flip=False, **options))
   np.testing.assert_array_equal(batch.labels[0], [[0, 1, 2], [3, 4, 5]])
 
 
 def test_whole_pictures_are_padded_and_their_sizes_told():
-  source = _source(10)
+  source = made.source(10)
   options = {"crop_size": None, "flip": False, "num_epochs": 1}
   numbers = []
-  for batch in _train(source, batch_size=2, **options):
+  for batch in made.train(source, batch_size=2, **options):
     assert (
       batch.valid_sizes.shape == (2, 2) and batch.valid_sizes.dtype == np.int32
     )
@@ -260,7 +222,7 @@ def test_whole_pictures_are_padded_and_their_sizes_told():
 
 
 def test_batches_of_crops_have_no_sizes():
-  assert next(_train(_source(4))).valid_sizes is None
+  assert next(made.train(made.source(4))).valid_sizes is None
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -269,14 +231,7 @@ def test_a_step_is_traced_for_a_few_sizes_and_never_again(
   batch_size, scale_range
 ):
   generator = np.random.default_rng(0)
-  source = [
-    data.Example(
-      np.zeros((height, width, 3), np.uint8),
-      np.zeros((height, width), np.int32),
-      "",
-    )
-    for height, width in generator.integers(20, 200, size=(40, 2))
-  ]
+  source = made.blank_source(generator.integers(20, 200, size=(40, 2)))
   options = {
     "batch_size": batch_size,
     "crop_size": None,
@@ -290,7 +245,7 @@ def test_a_step_is_traced_for_a_few_sizes_and_never_again(
     return jnp.sum(batch.labels == 0)
 
   shapes = []
-  for batch in _train(source, num_epochs=3, **options):
+  for batch in made.train(source, num_epochs=3, **options):
     shapes.append(batch.labels.shape)
     # Nothing of a picture is lost, and nothing but pictures counts.
     assert step(batch) == np.prod(batch.valid_sizes, axis=1).sum()
@@ -300,10 +255,10 @@ def test_a_step_is_traced_for_a_few_sizes_and_never_again(
 
 
 def test_the_order_of_whole_pictures_is_that_of_the_shuffle():
-  source = _source(10)
+  source = made.source(10)
   options = {"batch_size": 2, "flip": False, "num_epochs": 1}
-  whole = _train(source, crop_size=None, **options)
-  crops = _train(source, **options)
+  whole = made.train(source, crop_size=None, **options)
+  crops = made.train(source, **options)
   for first, second in zip(whole, crops, strict=True):
     np.testing.assert_array_equal(
       first.images[:, 0, 0, 2], second.images[:, 0, 0, 2]
@@ -311,100 +266,24 @@ def test_the_order_of_whole_pictures_is_that_of_the_shuffle():
 
 
 def test_sizes_that_are_known_spare_reading_the_source():
-  source = _Counted(_source(6))
+  source = made.Counted(made.source(6))
   image_sizes = [example.label.shape for example in source]
   options = {"crop_size": None, "num_epochs": 1, "batch_size": 1}
-  batches = _train(source, image_sizes=image_sizes, **options)
+  batches = made.train(source, image_sizes=image_sizes, **options)
   assert source.reads == []
   assert len(list(batches)) == 6
   image_sizes[4] = (99, 99)
   with pytest.raises(ValueError, match="example_4 has 13x16 .* 99x99"):
-    list(_train(source, image_sizes=image_sizes, **options))
+    list(made.train(source, image_sizes=image_sizes, **options))
   with pytest.raises(ValueError, match=r"\[6, 2\].*\[5, 2\]"):
-    _train(source, image_sizes=image_sizes[:5], **options)
-
-
-@pytest.mark.parametrize("count", [1, 4, 10])
-def test_evaluation_has_each_example_once_and_in_order(count):
-  source = _source(count)
-  batches = list(_eval(source, batch_size=4))
-  size = np.max([example.label.shape for example in source], axis=0)
-  assert len(batches) == -(-count // 4)
-  labels = np.concatenate([batch.labels for batch in batches])
-  images = np.concatenate([batch.images for batch in batches])
-  assert labels.shape == (len(batches) * 4, *size)
-  assert labels.dtype == np.int32 and images.dtype == np.uint8
-  for index, example in enumerate(source):
-    height, width = example.label.shape
-    window = np.s_[index, :height, :width]
-    np.testing.assert_array_equal(labels[window], example.label)
-    np.testing.assert_array_equal(images[window], example.image)
-    labels[window] = types.IGNORE_LABEL
-  assert (labels == types.IGNORE_LABEL).all()
-
-
-def test_evaluation_counts_every_labelled_pixel_once():
-  source = _source(11)
-  expected = collections.Counter()
-  for example in source:
-    expected.update(example.label.ravel().tolist())
-  counts = collections.Counter()
-  for batch in _eval(source, batch_size=4, size=(20, 20)):
-    assert batch.images.shape == (4, 20, 20, 3)
-    counts.update(batch.labels.ravel().tolist())
-  del counts[types.IGNORE_LABEL]
-  assert counts == expected
-
-
-@pytest.mark.parametrize("process_count", [1, 2, 3])
-@pytest.mark.parametrize("count", [1, 7, 12, 13])
-def test_evaluation_has_each_example_once_on_any_number_of_hosts(
-  process_count, count
-):
-  examples = _source(count, height=40, width=160, step=40)
-  image_sizes = [example.label.shape for example in examples]
-  sources = [_Counted(examples) for _ in range(process_count)]
-  hosts = [
-    list(
-      _eval(
-        source,
-        batch_size=6,
-        num_sizes=2,
-        image_sizes=image_sizes,
-        process_index=index,
-        process_count=process_count,
-      )
-    )
-    for index, source in enumerate(sources)
-  ]
-  # All take part in each step of all, and in the same program.
-  shapes = [[batch.images.shape for batch in host] for host in hosts]
-  assert all(own == shapes[0] for own in shapes)
-  assert len(shapes[0]) == -(-count // 6)
-  # No host has read what is another's.
-  reads = [number for source in sources for number in source.reads]
-  assert sorted(reads) == list(range(count))
-  numbers = []
-  for host in hosts:
-    for batch in host:
-      for image, label, (height, width) in zip(*batch, strict=True):
-        inside = label[:height, :width].copy()
-        label[:height, :width] = types.IGNORE_LABEL
-        assert (label == types.IGNORE_LABEL).all()
-        if (inside != types.IGNORE_LABEL).any():
-          number = image[0, 0, 2]
-          numbers.append(number)
-          np.testing.assert_array_equal(inside, examples[number].label)
-        else:
-          assert (height, width) == (1, 1)
-  assert sorted(numbers) == list(range(count))
+    made.train(source, image_sizes=image_sizes[:5], **options)
 
 
 def test_hosts_together_have_the_batches_of_one():
-  source = _source(10, height=40, width=160, step=40)
-  whole = list(_eval(source, batch_size=4, num_sizes=3))
+  source = made.source(10, height=40, width=160, step=40)
+  whole = list(made.evaluate(source, batch_size=4, num_sizes=3))
   for index in range(2):
-    part = _eval(
+    part = made.evaluate(
       source,
       batch_size=4,
       num_sizes=3,
@@ -416,65 +295,21 @@ def test_hosts_together_have_the_batches_of_one():
       chex.assert_trees_all_equal(own, expected)
 
 
-def test_evaluation_at_several_sizes_pads_less_and_holds_the_same():
-  generator = np.random.default_rng(0)
-  source = [
-    data.Example(
-      np.zeros((height, width, 3), np.uint8),
-      np.zeros((height, width), np.int32),
-      "",
-    )
-    for height, width in generator.integers(20, 300, size=(30, 2))
-  ]
-  one, several = (
-    list(_eval(source, batch_size=1, num_sizes=num_sizes))
-    for num_sizes in (1, 4)
-  )
-  assert len({batch.labels.shape for batch in one}) == 1
-  assert 1 < len({batch.labels.shape for batch in several}) <= 4
-  for first, second in zip(one, several, strict=True):
-    np.testing.assert_array_equal(first.valid_sizes, second.sizes)
-    assert (first.labels == 0).sum() == (second.labels == 0).sum()
-  assert sum(batch.labels.size for batch in several) < 0.8 * sum(
-    batch.labels.size for batch in one
-  )
-
-
-def test_evaluation_can_be_run_again():
-  batches = _eval(_source(6), batch_size=4)
-  first = [batch.images for batch in batches]
-  second = [batch.images for batch in batches]
-  np.testing.assert_array_equal(first, second)
-
-
-def test_half_size_evaluation_sees_halved_pictures():
-  source = _source(2, height=12, width=16)[:1]
-  (batch,) = _eval(source, batch_size=1, resize_factor=0.5)
-  assert batch.labels.shape == (1, 6, 8)
-  np.testing.assert_array_equal(batch.labels[0], source[0].label[1::2, 1::2])
-
-
-def test_a_picture_larger_than_the_batch_is_an_error_that_names_it():
-  batches = _eval(_source(3), batch_size=1, size=(13, 20))
-  with pytest.raises(ValueError, match=r"example_2 has 14x14 .* 13x20"):
-    list(batches)
-
-
 @pytest.mark.parametrize("wrong", [-1, 5, 254, 256])
 def test_a_label_outside_the_classes_is_an_error_that_names_it(wrong):
-  source = _source(6)
+  source = made.source(6)
   source[4].label[2, 3] = wrong
   message = rf"example_4 has the label {wrong}, .*0\.\.4"
   with pytest.raises(ValueError, match=message):
-    list(_train(source, batch_size=1, num_epochs=1))
+    list(made.train(source, batch_size=1, num_epochs=1))
   with pytest.raises(ValueError, match=message):
-    list(_eval(source, batch_size=1, size=(20, 20)))
+    list(made.evaluate(source, batch_size=1, size=(20, 20)))
 
 
 def test_void_is_no_label_outside_the_classes():
-  source = _source(4)
+  source = made.source(4)
   source[0].label[2, 3] = types.IGNORE_LABEL
-  assert len(list(_train(source, num_epochs=1))) == 1
+  assert len(list(made.train(source, num_epochs=1))) == 1
 
 
 @pytest.mark.parametrize(
@@ -504,30 +339,13 @@ def test_void_is_no_label_outside_the_classes():
 )
 def test_train_options_out_of_range_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
-    _train(_source(10), **options)
-
-
-@pytest.mark.parametrize(
-  ("count", "options", "message"),
-  [
-    (3, {"batch_size": 0}, "batch_size .* not 0"),
-    (3, {"size": (8, 0)}, r"size .*\(8, 0\)"),
-    (3, {"resize_factor": -1.0}, r"resize_factor .*-1\.0"),
-    (3, {"num_sizes": 0}, "num_sizes .* not 0"),
-    (3, {"process_count": 3}, "batch_size 2 .* processes, 3"),
-    (3, {"process_index": 1}, r"process_index .* not 1"),
-    (0, {}, "no examples"),
-  ],
-)
-def test_evaluation_options_out_of_range_are_refused(count, options, message):
-  with pytest.raises(ValueError, match=message):
-    _eval(_source(count), **({"batch_size": 2} | options))
+    made.train(made.source(10), **options)
 
 
 def test_shapes_go_through_the_whole_pipeline(tmp_path):
   dataset = data.load("shapes/tiny", split="train", prepared_dir=tmp_path)
   batch = next(
-    _train(
+    made.train(
       dataset.source,
       crop_size=(96, 96),
       num_classes=dataset.num_classes,
@@ -547,9 +365,7 @@ def test_the_examples_of_a_batch_are_known_without_reading_them():
     for i in range(7)
   ]
   options = {"batch_size": 3, "seed": 11}
-  batches = loader.train_batches(
-    source, crop_size=(4, 4), num_classes=1, **options
-  )
+  batches = made.train(source, crop_size=(4, 4), num_classes=1, **options)
   for number, batch in zip(range(6), batches, strict=False):
-    indices = loader.indices_of_batch(7, number=number, **options)
+    indices = data.pipeline.indices_of_batch(7, number=number, **options)
     assert indices == batch.images[:, 0, 0, 0].tolist()

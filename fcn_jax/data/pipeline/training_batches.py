@@ -1,0 +1,227 @@
+"""Batches for training, by Grain: shuffled, augmented, without end."""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from absl import flags
+
+from fcn_jax import types
+from fcn_jax.data.pipeline import augmentation as augmentation_lib
+from fcn_jax.data.pipeline import batching
+from fcn_jax.data.pipeline import loading as loading_lib
+from fcn_jax.data.pipeline import padding
+from fcn_jax.data.pipeline import transforms
+
+
+def train_batches(
+  source: Sequence[Any],
+  *,
+  batch_size: int,
+  augmentation: augmentation_lib.Augmentation,
+  num_classes: int | Mapping[str, int],
+  seed: int,
+  resize_factor: float = 1.0,
+  num_epochs: int | None = None,
+  first_batch: int = 0,
+  image_sizes: np.ndarray | None = None,
+  loading: loading_lib.Loading = loading_lib.DEFAULT,
+) -> grain.DatasetIterator:
+  """Makes shuffled, augmented batches.
+
+  Batch k depends on the source, the options and k alone, not on `loading`. To
+  resume a run, give its next batch as `first_batch`. Process p of P gets the
+  examples p, p + P, ... of each batch.
+
+  Pictures are padded below and to the right. Without crops, each batch is
+  padded to one of a few sizes, so that a compiled step compiles only a few
+  times, and `valid_sizes` says where the pictures end.
+
+  Args:
+    source: the examples, see `pipeline`.
+    batch_size: examples in a batch, over all processes.
+    augmentation: random changes of the pictures, and the size of crops.
+    num_classes: labels must be in 0..num_classes - 1 or void. For L kinds of
+      labels: the number of classes of each by the name of its head, in order,
+      as for `models.FCN`.
+    seed: of the order and of the augmentation.
+    resize_factor: resizes pictures and labels, to train at another resolution
+      such as 0.5.
+    num_epochs: how often each example is used; None is without end. Batches
+      run across the end of an epoch. Examples that do not fill the very last
+      batch are left out.
+    first_batch: how many batches to leave out at the beginning, without
+      reading them.
+    image_sizes: [length, 2], `padding.image_sizes` of the source. Without it,
+      all pictures are read once to find their sizes. Not used with crops.
+    loading: threads and processes. With workers, call `close` on the iterator
+      when done.
+
+  Returns:
+    An iterator of `types.Batch` with images [N, height, width, 3] uint8 (or the
+    channels and dtype of the source) and labels [N, height, width] int32 (or a
+    dict of them by head), N = batch_size / process_count. Without crops it also
+    has valid_sizes [N, 2] int32. Its `get_state` and `set_state` work between
+    iterators with equal `first_batch` and `num_workers` only.
+
+  Raises:
+    ValueError: an option is out of range, or the source has fewer examples than
+      a batch. While iterating: a label is neither a class nor void, a picture
+      does not have the size in `image_sizes`, or it has no colours to change.
+  """
+  augmentation.check()
+  loading.check(batch_size)
+  batching.check_resize_factor(resize_factor)
+  if num_epochs is not None and num_epochs < 1:
+    raise ValueError(f"num_epochs must be at least 1, not {num_epochs}")
+  if batch_size > len(source):
+    raise ValueError(
+      f"batch_size {batch_size} is larger than the data set, which has"
+      f" {len(source)} examples"
+    )
+  # Both factors at once, so that the image is interpolated once.
+  smallest, largest = augmentation.scale_range
+  factor_range = (smallest * resize_factor, largest * resize_factor)
+  padded_sizes = ()
+  if augmentation.crop_size is None:
+    image_sizes = batching.sizes_of(source, image_sizes, loading.num_threads)
+    needed = padding.batch_sizes(
+      image_sizes, batch_size=batch_size, scale_range=factor_range
+    )
+    padded_sizes = padding.padded_sizes(
+      needed, num_sizes=augmentation.num_sizes
+    )
+  maker = _Maker(
+    source,
+    augmentation,
+    num_classes,
+    factor_range,
+    image_sizes,
+    padded_sizes,
+    process=slice(loading.process_index, None, loading.process_count),
+  )
+  dataset = _shuffled(len(source), seed, num_epochs).random_map(maker.draw)
+  # Whole batches are made first and then shared out: otherwise one process
+  # could have a batch more than another, and wait for it forever.
+  dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=list)
+  if not 0 <= first_batch <= len(dataset):
+    raise ValueError(
+      f"first_batch must be in 0..{len(dataset)}, the number of batches, not"
+      f" {first_batch}"
+    )
+  dataset = dataset[first_batch:].map(maker.make_batch)
+  dataset = dataset.to_iter_dataset(loading.read_options())
+  if loading.num_workers:
+    dataset = _in_workers(dataset, loading.num_workers)
+  return iter(dataset)
+
+
+def indices_of_batch(
+  num_examples: int, *, batch_size: int, seed: int, number: int
+) -> list[int]:
+  """Returns which examples a batch of `train_batches` has, without reading.
+
+  Args:
+    num_examples: length of the source.
+    batch_size: as for `train_batches`.
+    seed: as for `train_batches`.
+    number: of the batch, from 0.
+  """
+  dataset = _shuffled(num_examples, seed, None)
+  return dataset.batch(batch_size, batch_fn=list)[number]
+
+
+def _shuffled(
+  num_examples: int, seed: int, num_epochs: int | None
+) -> grain.MapDataset:
+  """The numbers of the examples in the order of training."""
+  dataset = grain.MapDataset.range(num_examples).seed(seed).shuffle()
+  return dataset.repeat(num_epochs)
+
+
+class _Drawn(NamedTuple):
+  """An example of a batch, its randomness and its scale."""
+
+  index: int
+  generator: np.random.Generator
+  factor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+  """Makes batches from the numbers of their examples."""
+
+  source: Sequence[Any]
+  augmentation: augmentation_lib.Augmentation
+  num_classes: int | Mapping[str, int]
+  factor_range: tuple[float, float]
+  image_sizes: np.ndarray | None
+  padded_sizes: Sequence[padding.Size]
+  process: slice
+
+  def draw(self, index: int, generator: np.random.Generator) -> _Drawn:
+    # Grain uses its own generator again for the next example.
+    own = np.random.default_rng(generator.integers(2**63))
+    return _Drawn(index, own, own.uniform(*self.factor_range))
+
+  def make_batch(self, drawn: Sequence[_Drawn]) -> types.Batch:
+    whole = self.augmentation.crop_size is None
+    several = isinstance(self.num_classes, Mapping)
+    return batching.stack(
+      [self._read(one) for one in drawn[self.process]],
+      # Of the whole batch, so that it is the same for all processes.
+      size=self._padded_size(drawn) if whole else self.augmentation.crop_size,
+      with_valid_sizes=whole,
+      heads=tuple(self.num_classes) if several else (),
+    )
+
+  def _padded_size(self, drawn: Sequence[_Drawn]) -> padding.Size:
+    sizes = [
+      transforms.rescaled_size(self.image_sizes[one.index], factor=one.factor)
+      for one in drawn
+    ]
+    return padding.smallest_holding(self.padded_sizes, sizes)
+
+  def _read(self, drawn: _Drawn) -> transforms.Pair:
+    example = self.source[drawn.index]
+    batching.check_labels(example, num_classes=self.num_classes)
+    if self.augmentation.crop_size is None:
+      batching.check_size(example, self.image_sizes[drawn.index])
+    return self.augmentation.apply(
+      drawn.generator, example.image, example.label, factor=drawn.factor
+    )
+
+
+def _in_workers(
+  dataset: grain.IterDataset, num_workers: int
+) -> grain.IterDataset:
+  # Grain reads absl's flags, which nobody parses in a notebook.
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+  return dataset.mp_prefetch(
+    grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=1),
+    worker_init_fn=_leave_signals_to_parent,
+  )
+
+
+def _leave_signals_to_parent(index: int, count: int) -> None:
+  """Lets a worker end when its parent does, and not before.
+
+  Grain's workers wait forever for a parent that was killed. Ctrl-C goes to all
+  processes of a terminal, but the parent may want to end in order.
+  """
+  del index, count
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+
+  def wait() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+
+from fcn_jax import data
+
+
+def _dataset(*labels):
+  examples = [data.Example(None, np.array([label]), "one") for label in labels]
+  return data.Dataset(
+    examples, ("a", "b"), np.zeros((2, 3), np.uint8), "made up"
+  )
+
+
+def test_classes_are_counted_over_all_and_where_they_are():
+  dataset = _dataset([0, 0, 0, 255], [0, 1, 1, 1, 1])
+  frequencies = data.class_frequencies(dataset)
+  assert np.allclose(frequencies.shares, [4 / 8, 4 / 8])
+  assert np.allclose(frequencies.shares_where_present, [4 / 8, 4 / 5])
+
+
+def test_a_class_without_pixels_is_an_error():
+  with pytest.raises(ValueError, match="class b has no pixel"):
+    data.class_frequencies(_dataset([0, 0, 255]))
+
+
+def test_a_label_that_is_no_class_is_an_error_that_names_the_example():
+  with pytest.raises(ValueError, match="one has the label 256"):
+    data.class_frequencies(_dataset([0, 1, 256]))
