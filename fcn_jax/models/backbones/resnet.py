@@ -18,14 +18,14 @@ EXPANSION = 4
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What tells one ResNet from another.
+  """What distinguishes one ResNet from another.
 
   Attributes:
     depths: blocks of layer1 to layer4.
     widths: channels of the 3x3 convolutions of layer1 to layer4.
-    inputs: what is done to the pixels, by default.
+    inputs: normalization of the input, by default.
     normalization: between convolution and ReLU, by default.
-    skips: of which layers finer scores are made, coarse to fine.
+    skips: layers that skips score, coarse to fine.
     dilated: whether layer3 and layer4 are dilated instead of strided, so that
       the stride is 8 in all of them.
   """
@@ -96,12 +96,7 @@ def _bottleneck(name, stride, dilation):
 
 
 class Backbone(nn.Module):
-  """A ResNet backbone.
-
-  Attributes:
-    architecture: one of `ARCHITECTURES`.
-    settings: all else.
-  """
+  """A ResNet backbone, see `backbones`."""
 
   architecture: Architecture
   settings: layers.Settings
@@ -114,17 +109,7 @@ class Backbone(nn.Module):
     train: bool,
     valid_sizes: jax.Array | None = None,
   ) -> dict[str, jax.Array]:
-    """Computes the features; see `vgg.Backbone`.
-
-    Args:
-      images: [N, H, W, C] uint8 or float, in 0..255.
-      train: whether dropout and batch statistics are those of training.
-      valid_sizes: [N, 2] int32, height and width of each image inside its
-        array.
-
-    Returns:
-      The output of layer1 to layer4 by name, [N, h, w, channels].
-    """
+    """Features of layer1 to layer4, see `backbones`."""
     architecture = self.architecture
     make = layers.Layers(
       self.settings,
