@@ -42,7 +42,7 @@ _GOOGLENET_STEM = {
 
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads a .caffemodel; see `caffe_files.read`.
+  """Reads a .caffemodel; see `caffemodel.read`.
 
   Returns:
     Each blob by the name of its layer and its number there: "conv1_1/0" is a
@@ -186,7 +186,7 @@ def _inputs(model):
       raise ValueError(
         f"the network multiplies its pixels by {one.scale}, and weights of "
         "Caffe want them in 0..255, less the mean: make it with "
-        "inputs=fcn.models.pixels.CAFFE, or what else the weights were "
+        "inputs=fcn.models.input_normalization.CAFFE, or what else the weights were "
         "trained with."
       )
   return inputs
