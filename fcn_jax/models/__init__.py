@@ -2,8 +2,8 @@
 
 - `FCN`, `FCNResNet` and `LateFusion` are the networks, `Network` any of them;
   `released` makes those that the authors of the FCN papers released.
-- `backbones` are what they are built on, from `layers`; `convolution` has the
-  operations in forms that are fast on a CPU.
+- `backbones` are what they are built on, from `layers`; `convolution`
+  and `pooling` have forms that are fast on a CPU.
 - `input_normalization` is what a network does to the pixels of its images.
 - `heads` picks a score map from those of a network with several heads.
 """
@@ -16,6 +16,7 @@ from fcn_jax.models import heads
 from fcn_jax.models import input_normalization
 from fcn_jax.models import late_fusion
 from fcn_jax.models import layers
+from fcn_jax.models import pooling
 from fcn_jax.models import released
 from fcn_jax.models.fcn import FCN
 from fcn_jax.models.fcn_resnet import FCNResNet
@@ -37,5 +38,6 @@ __all__ = [
   "input_normalization",
   "late_fusion",
   "layers",
+  "pooling",
   "released",
 ]

@@ -16,6 +16,7 @@ from fcn_jax import geometry
 from fcn_jax import valid_region
 from fcn_jax.models import convolution
 from fcn_jax.models import input_normalization
+from fcn_jax.models import pooling
 
 # "same" pads every layer by half its kernel. "caffe" is the geometry of the
 # released nets: 100 pixels at the first layer, none at fc6. "torchvision" is
@@ -173,7 +174,7 @@ def max_pool(maps: Maps, layer: geometry.Layer) -> Maps:
   After a ReLU, the zeros outside an image do not change a maximum, and where a
   zero is the maximum the ReLU stops the gradient.
   """
-  values = convolution.max_pool(
+  values = pooling.max_pool(
     maps.values,
     layer.kernel,
     layer.stride,
@@ -190,7 +191,7 @@ def average_pool(maps: Maps, layer: geometry.Layer) -> Maps:
     inside = valid_region.inside(maps.valid_sizes, maps.values.shape[1:3])
     counted = inside[..., None].astype(maps.values.dtype)
   total, number = (
-    convolution.window_sums(values, layer.kernel, padding=layer.padding)
+    pooling.window_sums(values, layer.kernel, padding=layer.padding)
     for values in (maps.values, counted)
   )
   # Windows wholly outside have no cells; they are set to zero below.

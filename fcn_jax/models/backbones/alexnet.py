@@ -9,7 +9,6 @@ Krizhevsky (2014), with neither.
 import dataclasses
 
 import flax.linen as nn
-import jax
 
 from fcn_jax import geometry
 from fcn_jax.models import input_normalization
@@ -100,13 +99,7 @@ class Backbone(nn.Module):
   settings: layers.Settings
 
   @nn.compact
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool,
-    valid_sizes: jax.Array | None = None,
-  ) -> dict[str, jax.Array]:
+  def __call__(self, images, *, train, valid_sizes=None):
     """Features of each pooling layer and of fc7, see `backbones`."""
     architecture = self.architecture
     head_width = self.settings.head_width or architecture.head_width

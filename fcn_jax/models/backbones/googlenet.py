@@ -10,7 +10,6 @@ paper has 5, and a last max-pooling of 2x2.
 import dataclasses
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from fcn_jax import geometry
@@ -130,13 +129,7 @@ class Backbone(nn.Module):
   settings: layers.Settings
 
   @nn.compact
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool,
-    valid_sizes: jax.Array | None = None,
-  ) -> dict[str, jax.Array]:
+  def __call__(self, images, *, train, valid_sizes=None):
     """Features of each module and of pool5, see `backbones`."""
     architecture = self.architecture
     make = layers.Layers(

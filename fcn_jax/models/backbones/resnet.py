@@ -6,7 +6,6 @@ He et al. (2016), with the stride of a block in its 3x3 convolution.
 import dataclasses
 
 import flax.linen as nn
-import jax
 
 from fcn_jax import geometry
 from fcn_jax.models import input_normalization
@@ -102,13 +101,7 @@ class Backbone(nn.Module):
   settings: layers.Settings
 
   @nn.compact
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool,
-    valid_sizes: jax.Array | None = None,
-  ) -> dict[str, jax.Array]:
+  def __call__(self, images, *, train, valid_sizes=None):
     """Features of layer1 to layer4, see `backbones`."""
     architecture = self.architecture
     make = layers.Layers(

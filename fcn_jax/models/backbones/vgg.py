@@ -7,7 +7,6 @@ the FCN papers: fc6 and fc7 are convolutions.
 import dataclasses
 
 import flax.linen as nn
-import jax
 
 from fcn_jax import geometry
 from fcn_jax.models import input_normalization
@@ -104,13 +103,7 @@ class Backbone(nn.Module):
   settings: layers.Settings
 
   @nn.compact
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool,
-    valid_sizes: jax.Array | None = None,
-  ) -> dict[str, jax.Array]:
+  def __call__(self, images, *, train, valid_sizes=None):
     """Features of each pooling layer and of fc7, see `backbones`."""
     widths = {
       f"conv{block}": width
