@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from fcn_jax import models
 from fcn_jax import types
 from fcn_jax import valid_region
-from fcn_jax.losses import sweeps
+from fcn_jax.losses import strips
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="head")
@@ -46,7 +46,7 @@ def predict(
   score_map = models.heads.predicted_scores(
     model, variables, images, valid_sizes, head=head
   )
-  classes = sweeps.map_strips(
+  classes = strips.map_strips(
     lambda logits: jnp.argmax(logits, axis=1).astype(jnp.int32), score_map
   )
   if valid_sizes is None:
