@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fcn_jax import sampling
+from fcn_jax import label_boundaries
 
 
 class Scores(NamedTuple):
@@ -86,10 +86,7 @@ def boundary_band(labels: jax.Array, *, width: int) -> jax.Array:
   Raises:
     ValueError: if `width` is not positive.
   """
-  near = sampling.boundary_probabilities(
-    labels, rate=1.0, rate_elsewhere=0.0, distance=width
-  )
-  return near > 0
+  return label_boundaries.near(labels, distance=width)
 
 
 def scores(confusion: np.ndarray) -> Scores:

@@ -30,6 +30,8 @@ from fcn_jax.sampling.compaction import PixelSample
 from fcn_jax.sampling.compaction import compact
 from fcn_jax.sampling.hard import harder_than
 from fcn_jax.sampling.hard import hardest
+from fcn_jax.sampling.sampler import Sampler
+from fcn_jax.sampling.sampler import asks_for_losses
 from fcn_jax.sampling.uniform import bernoulli
 from fcn_jax.sampling.uniform import check_rate
 from fcn_jax.sampling.uniform import fixed_count
@@ -40,6 +42,8 @@ from fcn_jax.sampling.uniform import whole_image
 
 __all__ = [
   "PixelSample",
+  "Sampler",
+  "asks_for_losses",
   "bernoulli",
   "boundary_probabilities",
   "capacity",

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import label_boundaries
 from fcn_jax import types
 from fcn_jax.sampling import capacity
 from fcn_jax.sampling import uniform
@@ -34,10 +35,7 @@ def boundary_probabilities(
 ) -> jax.Array:
   """Probabilities of keeping pixels: one near boundaries, one elsewhere.
 
-  A pixel is near a boundary if the square of pixels around it that reaches
-  `distance` pixels to each side has more than one label. Void is a label of
-  its own here, since data sets mark outlines with it; what is beyond the image
-  is nothing.
+  See `label_boundaries.near`: void counts as a label of its own.
 
   Args:
     labels: [N, H, W] int32.
@@ -52,12 +50,8 @@ def boundary_probabilities(
     ValueError: if a rate is out of range or `distance` is not positive.
   """
   _check_rates(rate, rate_elsewhere)
-  uniform.check_integer("distance", distance)
-  chex.assert_rank(labels, 3)
-  limits = jnp.iinfo(labels.dtype)
-  highest = _over_squares(labels, jax.lax.max, limits.min, distance)
-  lowest = _over_squares(labels, jax.lax.min, limits.max, distance)
-  probabilities = jnp.where(highest != lowest, rate, rate_elsewhere)
+  near = label_boundaries.near(labels, distance=distance)
+  probabilities = jnp.where(near, rate, rate_elsewhere)
   return probabilities.astype(jnp.float32) * uniform.valid_pixels(labels)
 
 
@@ -138,24 +132,6 @@ def importance(
   chosen = jnp.where(void, 0.0, jnp.minimum(chosen, 1.0))
   kept = uniform.independent(key, chosen)
   return kept / jnp.where(chosen > 0, chosen, 1.0)
-
-
-def _over_squares(
-  labels: jax.Array,
-  combine: Callable[[jax.Array, jax.Array], jax.Array],
-  beyond: int,
-  distance: int,
-) -> jax.Array:
-  """Combines the labels in the square around each pixel, rows then columns."""
-  start = labels.dtype.type(beyond)
-  for axis in (1, 2):
-    window, padding = [1, 1, 1], [(0, 0), (0, 0), (0, 0)]
-    window[axis] = 2 * distance + 1
-    padding[axis] = (distance, distance)
-    labels = jax.lax.reduce_window(
-      labels, start, combine, window, (1, 1, 1), padding
-    )
-  return labels
 
 
 def _check_rates(rate: float, rate_elsewhere: float) -> None:

@@ -40,23 +40,33 @@ def of_sampler(
   """The number of pixels that is enough for each image of a batch.
 
   Args:
-    sampler: as `train.make_train_step` takes it: a function, or a
-      `functools.partial` of one with its options bound by keyword.
+    sampler: a function, or a `functools.partial` of one with its options bound
+      by keyword.
     shape: N, H and W of the labels.
 
   Returns:
     The bound; None if nothing is known of the sampler.
   """
-  options = {}
-  while isinstance(sampler, functools.partial):
-    if sampler.args:
-      return None
-    options = {**sampler.keywords, **options}
-    sampler = sampler.func
-  max_count = getattr(sampler, "max_count", None)
+  max_count, options = _max_count(sampler)
   if max_count is None:
     return None
   return min(shape[1] * shape[2], max_count(shape, **options))
+
+
+def is_known(sampler: Callable[..., Any]) -> bool:
+  """Whether `of_sampler` has a bound for a sampler."""
+  return _max_count(sampler)[0] is not None
+
+
+def _max_count(sampler):
+  """What `bounded_by` said of a sampler, or None, and its bound options."""
+  options = {}
+  while isinstance(sampler, functools.partial):
+    if sampler.args:
+      return None, {}
+    options = {**sampler.keywords, **options}
+    sampler = sampler.func
+  return getattr(sampler, "max_count", None), options
 
 
 def tail_bound(mean: float, *, num_draws: int, num_images: int) -> int:
