@@ -1,7 +1,8 @@
 """The layers of torchvision's networks, each under both names.
 
-A name in torchvision is the layer's place in its containers. Layers that torchvision does not have (scores of skips, several heads) keep the names
-of this package, so that the way back loses nothing.
+A name in torchvision is the layer's place in its containers. Layers that
+torchvision does not have (scores of skips, several heads) keep the names of
+this package, so that converting back loses nothing.
 """
 
 from collections.abc import Iterator
