@@ -49,8 +49,8 @@ def _bernoulli_bound(
   return most * cell**2
 
 
-# Up to this rate it is faster to draw the gaps between the kept cells: 2 instead
-# of 12 ms on a CPU at a rate of 0.05 and 4 x 512 x 512 pixels.
+# Up to this rate it is faster to draw the gaps between the kept cells: 2 not 12
+# ms on a CPU at a rate of 0.05 and 4 x 512 x 512 pixels.
 _GAPS_RATE = 0.25
 
 
