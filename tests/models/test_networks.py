@@ -107,7 +107,7 @@ def test_parameters_and_receptive_fields_are_those_of_the_papers(
     ("resnet101", 2048, 44_549_160),
   ],
 )
-def test_trunks_have_as_many_parameters_as_torchvisions_classifiers(
+def test_backbones_have_as_many_parameters_as_torchvisions_classifiers(
   backbone, num_features, expected
 ):
   # Numbers of torchvision's documentation, whose networks score 1000 classes.
