@@ -17,6 +17,7 @@ import pytest
 import fcn_jax as fcn
 import options
 import train_presets
+from tests.helpers import tiny_networks
 
 KEY = jax.random.key(0)
 NUM_CLASSES = 4
@@ -401,15 +402,6 @@ def test_a_trained_resnet_does_not_see_padding(narrow):
   assert_close(gradient, gradient_alone, 1e-3)
 
 
-def picture(height, width, seed=0):
-  """Noise, brighter in some places than in others."""
-  rng = np.random.default_rng(seed)
-  coarse = rng.integers(0, 256, (height // 40 + 1, width // 40 + 1, 3))
-  coarse = coarse.repeat(40, axis=0).repeat(40, axis=1)[:height, :width]
-  noise = rng.integers(0, 256, (height, width, 3))
-  return ((coarse + noise) // 2).astype(np.uint8)
-
-
 def centred(model, image):
   """Variables with which each class is the likeliest somewhere."""
   variables = random_variables(model)
@@ -440,7 +432,7 @@ def logits_of(model, variables, image):
 def test_tiles_have_the_classes_of_the_whole_picture(
   narrow, make, options, size, tile_size
 ):
-  model, image = make(**options), picture(*size)
+  model, image = make(**options), tiny_networks.picture(*size)
   variables = centred(model, image)
   tiles = []
 
@@ -484,7 +476,7 @@ def export(path, model, variables):
 def test_an_exported_network_has_the_classes_of_the_network_itself(
   narrow, tmp_path, make, options
 ):
-  model, image = make(**options), picture(133, 97)
+  model, image = make(**options), tiny_networks.picture(133, 97)
   variables = centred(model, image)
   loaded = export(tmp_path / "network.zip", model, variables)
   for size in ((133, 97), (64, 70)):
