@@ -7,7 +7,6 @@ is none of XLA's optimisation, and convolutions are XLA's own.
 import dataclasses
 import functools
 import math
-import typing
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,6 @@ import numpy as np
 import pytest
 
 import fcn_jax as fcn
-import options
-import train_presets
 from tests.helpers import tiny_networks
 
 KEY = jax.random.key(0)
@@ -528,12 +525,3 @@ def test_the_last_pixels_of_a_picture_see_its_last_cell(narrow):
   for backbone in ("vgg16", "alexnet", "resnet50", "googlenet"):
     model = FCN(backbone=backbone, stride=32)
     assert not fcn.inference.tiles.Surroundings.of(model, None).beyond
-
-
-def test_scripts_know_all_backbones_and_pixels():
-  assert set(typing.get_args(options.Backbone)) == {*models.fcn.backbones()}
-  for name in typing.get_args(train_presets.Inputs):
-    assert isinstance(
-      getattr(models.input_normalization, name.upper()),
-      models.input_normalization.InputNormalization,
-    )
