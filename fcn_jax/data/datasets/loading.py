@@ -20,6 +20,7 @@ from fcn_jax.data.datasets import from_tfds
 from fcn_jax.data.datasets import nyudv2
 from fcn_jax.data.datasets import oxford_pets
 from fcn_jax.data.datasets import pascal_context
+from fcn_jax.data.datasets import prepared_folders
 from fcn_jax.data.datasets import shapes
 from fcn_jax.data.datasets import sift_flow
 from fcn_jax.data.datasets import voc2012
@@ -91,7 +92,7 @@ def splits(
   Raises:
     ValueError: the name is unknown, or the data set is not prepared.
   """
-  if name.startswith(from_tfds.PREFIX):
+  if name.startswith(prepared_folders.PREFIX):
     return from_tfds.splits(name, prepared_dir=prepared_dir)
   dataset = _builder(name, None, prepared_dir)
   _prepare(dataset, None, skip_bad=True)
@@ -133,7 +134,7 @@ def load(
       files or cannot have any, or something is wrong with them. Nothing was
       written then.
   """
-  if name.startswith(from_tfds.PREFIX):
+  if name.startswith(prepared_folders.PREFIX):
     if data_dir is not None:
       raise ValueError(
         f"{name} is prepared already; leave out the folder {data_dir}"
@@ -185,7 +186,7 @@ def _builder(
     return _BUILDERS[name](data_dir=prepared_dir)
   raise ValueError(
     f"no data set {name!r}; there are {', '.join(map(repr, NAMES))}, and"
-    f" '{from_tfds.PREFIX}NAME' for those that TFDS has prepared"
+    f" '{prepared_folders.PREFIX}NAME' for those that TFDS has prepared"
   )
 
 

@@ -13,7 +13,6 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fcn_jax import types
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import decoding
@@ -103,24 +102,13 @@ def find(folder: pathlib.Path) -> listing.Listing:
     raise ValueError(
       f"nyudv2: {root} has no list {', '.join(missing)}; expected {LAYOUT}"
     )
-  splits, faults, taken = {}, [], {}
-  for split, file in _LISTS.items():
-    names, wrong = lists.read(root / file, root=folder)
-    faults += wrong
-    faults += [
-      listing.Fault(root / file, f"has {name}, which {taken[name]} has, too")
-      for name in names
-      if name in taken
-    ]
-    splits[split] = [name for name in names if name not in taken]
-    taken.update(dict.fromkeys(splits[split], file))
+  paths = {split: root / file for split, file in _LISTS.items()}
+  splits, faults = lists.read_all(paths, root=folder)
   pairs, missing, notes = lists.find_pairs(
     splits,
     lambda split, name: _pair(split, name, root),
     root=folder,
-    because={
-      split: f"{root / file} names it" for split, file in _LISTS.items()
-    },
+    because=paths,
     counts=COUNTS,
   )
   return listing.Listing(
@@ -149,8 +137,9 @@ def _pair(split: str, name: str, root: pathlib.Path) -> listing.Pair:
 
 
 def _decode_mask(content: bytes) -> np.ndarray:
-  ids = matlab.decode_ids(content, "segmentation", highest=len(CLASS_NAMES))
-  return np.where(ids == 0, types.IGNORE_LABEL, ids - 1).astype(np.uint8)
+  return matlab.decode_labels(
+    content, "segmentation", num_classes=len(CLASS_NAMES)
+  )
 
 
 def _decode_depth(content: bytes) -> np.ndarray:

@@ -140,10 +140,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     split: folder / _VOC / "ImageSets" / "Main" / f"{name}.txt"
     for split, name in _LISTS.items()
   }
-  splits, faults = {}, []
-  for split, path in paths.items():
-    splits[split], wrong = lists.read(path, root=folder)
-    faults += wrong
+  splits, faults = lists.read_all(paths, root=folder)
   pairs, missing, notes = lists.find_pairs(
     splits,
     lambda split, name: listing.Pair(
@@ -153,7 +150,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
       folder / labels / f"{name}.mat",
     ),
     root=folder,
-    because={split: f"{path} names it" for split, path in paths.items()},
+    because=paths,
     counts=COUNTS,
   )
   return listing.Listing(
@@ -168,7 +165,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
 
 
 def _check_numbers(folder: pathlib.Path, path: pathlib.Path) -> None:
-  """Raises a `ValueError` if there is a labels.txt with other numbers."""
+  """Raises a `ValueError` if a labels.txt is there with other numbers."""
   if not path.exists():
     return
   reason = listing.why_not_readable(path, folder)
@@ -196,15 +193,8 @@ def _decode_mask(content: bytes) -> np.ndarray:
   return _CLASS_OF_NUMBER[numbers]
 
 
-def _class_of_number() -> np.ndarray:
-  table = np.zeros(_NUM_NAMES + 1, np.uint8)
-  for class_id, name in enumerate(CLASS_NAMES):
-    if name in _NUMBERS:
-      table[_NUMBERS[name]] = class_id
-  return table
-
-
-_CLASS_OF_NUMBER = _class_of_number()
+_CLASS_OF_NUMBER = np.zeros(_NUM_NAMES + 1, np.uint8)
+_CLASS_OF_NUMBER[list(_NUMBERS.values())] = np.arange(1, len(CLASS_NAMES))
 
 
 class PascalContext(builder.FilesBuilder):

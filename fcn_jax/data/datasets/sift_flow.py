@@ -13,7 +13,6 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fcn_jax import types
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import archives
@@ -113,7 +112,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     root=folder,
     because={
       "train": "there is a picture or semantic label of this name",
-      "test": f"{path} names it",
+      "test": path,
     },
     counts=COUNTS,
   )
@@ -149,18 +148,14 @@ def _pair(split: str, name: str, folder: pathlib.Path) -> listing.Pair:
 
 
 def _decode_semantic(content: bytes) -> np.ndarray:
-  ids = matlab.decode_ids(content, "S", highest=len(CLASS_NAMES))
-  return _from_zero(ids)
+  return matlab.decode_labels(content, "S", num_classes=len(CLASS_NAMES))
 
 
 def _decode_geometric(content: bytes) -> np.ndarray:
   # -1 is void; 0 would be, too, to the authors of the papers.
-  ids = matlab.decode_ids(content, "S", lowest=-1, highest=len(GEOMETRIC_NAMES))
-  return _from_zero(ids)
-
-
-def _from_zero(ids: np.ndarray) -> np.ndarray:
-  return np.where(ids <= 0, types.IGNORE_LABEL, ids - 1).astype(np.uint8)
+  return matlab.decode_labels(
+    content, "S", num_classes=len(GEOMETRIC_NAMES), lowest=-1
+  )
 
 
 class SiftFlow(builder.FilesBuilder):

@@ -17,6 +17,7 @@ import pathlib
 
 import numpy as np
 
+from fcn_jax import types
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import archives
@@ -127,7 +128,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     splits,
     lambda split, name: _pair(split, name, voc=voc, sbd=sbd),
     root=folder,
-    because={split: f"{path} names it" for split, path in paths.items()},
+    because=paths,
     counts=COUNTS,
   )
   return listing.Listing(
@@ -173,7 +174,13 @@ def _decode_mask(content: bytes) -> np.ndarray:
     mask = matlab.decode_ids(content, "GTcls", field="Segmentation")
   else:
     mask = decoding.decode_mask(content)
-  return decoding.check_ids(mask, num_classes=len(CLASS_NAMES))
+  wrong = ~np.isin(mask, [*range(len(CLASS_NAMES)), types.IGNORE_LABEL])
+  if wrong.any():
+    raise ValueError(
+      f"has the class ids {np.unique(mask[wrong])[:8].tolist()}; classes are 0"
+      f" to {len(CLASS_NAMES) - 1}, and {types.IGNORE_LABEL} is void"
+    )
+  return mask.astype(np.uint8)
 
 
 class Voc2012(builder.FilesBuilder):

@@ -247,7 +247,7 @@ def _colour_mask(folder):
     (_truncated_mask, r"trainannot/train_b\.png cannot be read .*again"),
     (_zero_bytes, r"train/train_b\.jpg is empty \(0 bytes\)"),
     (_text, r"train/train_a\.png cannot be read .*again"),
-    (_ids_outside, r"testannot/test_a\.png has the class ids \[12\].*0\.\.11"),
+    (_ids_outside, r"testannot/test_a\.png has the values \[12\].*0\.\.11"),
     (_colour_mask, r"testannot/test_a\.png is no mask .* colours"),
   ],
   ids=lambda value: getattr(value, "__name__", ""),

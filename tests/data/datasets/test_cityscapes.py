@@ -141,7 +141,7 @@ def _empty(folder):
   [
     (_no_mask, r"ulm_000000_000019_leftImg8bit\.png has no mask .*labelIds"),
     (_no_picture, r"lindau.*labelIds\.png has no picture .*_leftImg8bit\.\*"),
-    (_license_plate, r"labelIds\.png has the label ids \[255\], outside 0\.\."),
+    (_license_plate, r"labelIds\.png has the values \[255\], outside 0\.\."),
     (_half_a_folder, r"has no folder gtFine/val; expected"),
     (_link_outside, r"ulm_000000_000019_leftImg8bit\.png is, or lies behind"),
     (_empty, r"holds no pictures; expected leftImg8bit_trainvaltest\.zip"),
