@@ -1,7 +1,7 @@
 """Which pictures in a folder of one's own are for which split."""
 
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
@@ -71,16 +71,18 @@ def find(folder: pathlib.Path, layout: str) -> Folders:
 
 def _candidates(
   folder: pathlib.Path,
-) -> Iterator[tuple[str, pathlib.Path, pathlib.Path]]:
-  """Pairs of folders for a split of which one is there at least."""
-  for split, names in _NAMES.items():
-    for name in names:
-      for images, masks in (
-        (folder / name / "images", folder / name / "masks"),
-        (folder / "images" / name, folder / "masks" / name),
-      ):
-        if images.is_dir() or masks.is_dir():
-          yield split, images, masks
+) -> list[tuple[str, pathlib.Path, pathlib.Path]]:
+  """Splits with a folder of pictures, or of masks, and both these folders."""
+  possible = [
+    (split, *pair)
+    for split, names in _NAMES.items()
+    for name in names
+    for pair in (
+      (folder / name / "images", folder / name / "masks"),
+      (folder / "images" / name, folder / "masks" / name),
+    )
+  ]
+  return [one for one in possible if one[1].is_dir() or one[2].is_dir()]
 
 
 def draw_validation(pairs: Sequence[listing.Pair]) -> list[listing.Pair]:

@@ -1,9 +1,9 @@
 """The data set `nyudv2`: indoor scenes in colour and depth, 40 classes.
 
-It is read in the form in which the authors of the FCN papers published it: the
-crops and the 40 classes of Gupta et al. The extra feature "depth" has the
-values of the depth files, "hha" three channels made of them (horizontal
-disparity, height above ground, angle with gravity).
+This is the form that the authors of the FCN papers published: the crops and the
+40 classes of Gupta et al. The extra feature "depth" has the values of the depth
+files, and "hha" three channels made of them (horizontal disparity, height above
+ground, angle with gravity).
 
 The papers train on "train+validation", 795 pictures, and report on `test`.
 """

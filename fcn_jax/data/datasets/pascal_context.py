@@ -1,8 +1,8 @@
 """The data set `pascal_context`: scenes labelled all over, 60 classes.
 
-PASCAL-Context labels the pictures of VOC 2010 with 459 names, of which the 59
-most frequent are the classes of the papers. All else is class 0, background:
-other names, and pixels without one. There is no void.
+PASCAL-Context labels the pictures of VOC 2010 with 459 names. The 59 most
+frequent ones are the classes of the papers; everything else is class 0,
+background. There is no void.
 
 The splits are VOC 2010's lists train and val, as in the FCN papers.
 """

@@ -1,14 +1,13 @@
 """The data set `shapes`: textured shapes, made by this package, no download.
 
-Small pictures on which a small network learns something within minutes, with
-what makes real segmentation hard: objects that hide each other, textures, a
+A small network learns something on them within minutes, but they have what
+makes real segmentation hard: objects that hide each other, textures, a
 background that fills most of the picture, and a rare class.
 
-Hue and texture belong to a class only mostly: each class has a hue around which
-its objects scatter, so that neighbouring classes overlap, and a texture that
-most of its objects have; a few objects have any hue. Stars are in few pictures,
-small, and striped as boxes are. Pixels at the outline of every object are void,
-as in PASCAL VOC.
+The hues of a class scatter around its own, so that neighbouring classes
+overlap, and most of its objects have its texture; a few objects have any hue.
+Stars are small, in few pictures, and striped as boxes are. Pixels at the
+outline of every object are void, as in PASCAL VOC.
 """
 
 import dataclasses

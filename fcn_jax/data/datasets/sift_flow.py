@@ -1,11 +1,11 @@
 """The data set `sift_flow`: outdoor scenes with two labelings.
 
 The label is one of 33 semantic classes; the extra feature "geometric" is one of
-three geometric classes. `test` is the list of 200 pictures in TestSet1.txt, in
-its order; `train` is all other pictures but two that have no labels.
+three geometric classes. `test` has the 200 pictures in TestSet1.txt, in its
+order; `train` has all others except two without labels.
 
-The papers leave out of the semantic scores the classes that the test pictures
-do not have: cow, desert and moon.
+The papers leave the classes that no test picture has out of the semantic
+scores: cow, desert and moon.
 """
 
 import pathlib

@@ -2,15 +2,15 @@
 
 The splits are those of the FCN papers. `train` is the training list of the
 Semantic Boundaries Dataset (SBD), with its pictures and labels: 8,498.
-`validation` is made from two lists: what VOC 2011's segmentation val has and
-SBD's train has not, with the labels of VOC: 736. `validation2012` is what VOC
-2012's val has beyond that, so that "validation+validation2012" is all of it
-that is not in SBD's train: 904.
+`validation` has the pictures of VOC 2011's segmentation val that are not in
+SBD's train, with the labels of VOC: 736. `validation2012` has the further ones
+of VOC 2012's val, so that "validation+validation2012" is all of that val but
+SBD's train: 904.
 
-VOC 2011's list is in none of the other archives, and cannot be made from what
-is in them. Without it there is no validation split that could be compared with
-the papers', so it is required; the 736 names alone, which the authors of the
-papers have published, do as well.
+VOC 2011's list is in none of the other archives, and does not follow from them.
+It is required, since no other validation split can be compared with the
+papers'. The list of the 736 names, which the authors of the papers published,
+will do.
 """
 
 import pathlib

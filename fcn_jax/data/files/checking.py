@@ -149,13 +149,7 @@ def _measure(
 def measure(
   pair: listing.Pair, picture: np.ndarray, label: np.ndarray
 ) -> Measured:
-  """Counts what is in a picture and its labels.
-
-  Args:
-    pair: what they are.
-    picture: [H, W, 3] uint8.
-    label: [H, W] uint8.
-  """
+  """Counts what is in a picture, [H, W, 3] uint8, and a label, [H, W] uint8."""
   return Measured(
     pair,
     size=label.shape,

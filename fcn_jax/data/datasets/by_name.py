@@ -1,4 +1,4 @@
-"""Data sets by name: loading one split, and listing the files of all."""
+"""Data sets by name: loads a split, or lists the files."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ from fcn_jax.data.files import archives
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
 
-# Data sets with a layout of their own, made of files that the user has.
+# Data sets of files that the user has, each with a layout of its own.
 _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
   "ade20k": ade20k.Ade20k,
   "camvid": camvid.Camvid,
@@ -41,7 +41,7 @@ _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
 }
 _SHAPES = ("shapes", "shapes/tiny")
 
-# Data sets of files that the user has, and all that `load` knows by name beside
+# Data sets of files that the user has, and all names for `load` except
 # "tfds:NAME".
 FROM_FILES = ("folder", *_BUILDERS)
 NAMES = (*_SHAPES, *FROM_FILES)
@@ -51,9 +51,9 @@ NAMES = (*_SHAPES, *FROM_FILES)
 def opened(
   name: str, data_dir: str | os.PathLike[str]
 ) -> Iterator[listing.Listing]:
-  """Lists the files of a data set, unpacking its archives for the while.
+  """Lists the files of a data set; its archives are unpacked meanwhile.
 
-  Give the listing to `checking.survey` to have all files checked.
+  `checking.survey` checks all files of the listing.
 
   Args:
     name: one of `FROM_FILES`.
@@ -83,7 +83,7 @@ def opened(
 def splits(
   name: str, *, prepared_dir: str | os.PathLike[str] | None = None
 ) -> tuple[str, ...]:
-  """The splits of a data set that is prepared already, or made by the package.
+  """Returns the splits of a data set that is prepared, or made by the package.
 
   Args:
     name: one of `NAMES`, or "tfds:NAME".
@@ -108,24 +108,23 @@ def load(
   skip_bad: bool = False,
   extras: Sequence[str] = (),
 ) -> examples.Dataset:
-  """Loads one split of a data set; prepares the data set where needed.
+  """Loads one split of a data set, and prepares the data set if needed.
 
   Args:
     name: one of `NAMES`: "folder" is pictures and masks of your own, see the
       module `folder`; "shapes" is made by this package, and "shapes/tiny" is
       its first few examples, for tests. Or "tfds:NAME", "tfds:NAME/CONFIG" or
       "tfds:NAME/CONFIG:VERSION" of a data set that TFDS has prepared, see the
-      module `prepared`.
-    split: "train", "validation" or, where a data set has it, "test"; or
-      several of them, joined by "+".
-    data_dir: the folder with the original files, for data sets that have
-      some. It may be left out once the data set is prepared (but not for
-      "folder"); if it is given, it is an error that the prepared data set was
-      made from other files.
-    prepared_dir: where prepared data sets lie. None is TFDS's own place:
-      the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
-    skip_bad: whether to leave out examples whose files have a fault. Otherwise
-      a fault is an error; it always is where `data_dir` is not for.
+      module `from_tfds`.
+    split: "train", "validation" or, if the data set has it, "test"; or several
+      of them, joined by "+".
+    data_dir: the folder with the original files, for data sets in `FROM_FILES`.
+      Except for "folder", it may be left out once the data set is prepared; if
+      it is given, its files must be those that the data set was prepared from.
+    prepared_dir: where prepared data sets are. None is TFDS's own place: the
+      environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    skip_bad: whether to leave out examples with faulty files; otherwise they
+      are an error.
     extras: names of further features to read, of data sets that have some.
 
   Raises:
@@ -153,7 +152,7 @@ def load(
   _prepare(dataset, data_dir, skip_bad=skip_bad)
   examples.check_split(name, split, tuple(dataset.info.splits))
   metadata = dataset.info.metadata
-  # TFDS would decode the others, and some it cannot without OpenCV.
+  # TFDS would decode all other features, some only with OpenCV.
   features = ("image", "label", *dataset.EXTRAS)
   records = dataset.as_data_source(
     split, decoders={f: tfds.decode.SkipDecoding() for f in features}
@@ -200,7 +199,7 @@ def _prepare(
     manual_dir=data_dir, try_download_gcs=False
   )
   options = {} if isinstance(dataset, shapes.Shapes) else {"skip_bad": skip_bad}
-  # TFDS prints that it downloads, which it does not; its bars are on stderr.
+  # TFDS prints that it downloads, though it does not; its bars are on stderr.
   with contextlib.redirect_stdout(io.StringIO()):
     dataset.download_and_prepare(
       download_config=config, file_format="array_record", **options
@@ -220,7 +219,7 @@ class _Source(Sequence[examples.Example]):
     return len(self._records)
 
   def __getitem__(self, index: int) -> examples.Example:
-    # TFDS and ArrayRecord would read something else at such an index.
+    # TFDS and ArrayRecord would read another example.
     if not 0 <= index < len(self):
       raise IndexError(f"no example {index}; there are {len(self)}")
     record = self._records[index]
