@@ -51,10 +51,7 @@ PALETTE = palettes.voc_palette(num_classes=NUM_CLASSES + 1)[1:]
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of an ADE20K folder.
-
-  Args:
-    folder: the folder that holds ADEChallengeData2016, or that folder itself.
+  """Lists the files of ADEChallengeData2016, or of the folder around it.
 
   Raises:
     ValueError: the folder is of another layout, or its list of classes is not

@@ -60,10 +60,7 @@ LAYOUT = (
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of a CamVid folder.
-
-  Args:
-    folder: the folder that holds train, trainannot and the others.
+  """Lists the files of the folder that holds train, trainannot and so on.
 
   Raises:
     ValueError: the folder is empty or of another layout.

@@ -66,10 +66,7 @@ ARCHIVES = {
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of a Cityscapes folder.
-
-  Args:
-    folder: the folder that holds leftImg8bit and gtFine.
+  """Lists the files of the folder that holds leftImg8bit and gtFine.
 
   Raises:
     ValueError: the folder is of another layout.

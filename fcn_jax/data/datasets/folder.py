@@ -59,9 +59,6 @@ _DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".pnm", ".jp2")
 def find(folder: pathlib.Path) -> listing.Listing:
   """Lists a folder of pictures and masks, and finds out what the classes are.
 
-  Args:
-    folder: laid out as the module says.
-
   Raises:
     ValueError: the folder has another layout or no pair of picture and mask,
       `classes.json` has a fault, or the masks' values cannot be classes.
@@ -207,10 +204,6 @@ def builder_of(
 
   The path of the prepared data has the folder's name and fingerprint: if its
   files or classes change, it is prepared anew, and nothing is overwritten.
-
-  Args:
-    data_dir: the folder.
-    prepared_dir: where prepared data sets lie; None is TFDS's own place.
 
   Raises:
     FileNotFoundError: there is no such folder.

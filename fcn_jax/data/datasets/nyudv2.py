@@ -86,11 +86,7 @@ LAYOUT = (
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of an NYUDv2 folder.
-
-  Args:
-    folder: the folder that holds data and segmentation, or that holds nyud
-      with the two.
+  """Lists the files of the folder that holds data and segmentation, or nyud.
 
   Raises:
     ValueError: a folder or a list is missing or broken.

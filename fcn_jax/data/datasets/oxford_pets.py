@@ -58,10 +58,7 @@ ARCHIVES = {
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of an Oxford-IIIT Pet folder.
-
-  Args:
-    folder: the folder that holds images and annotations.
+  """Lists the files of the folder that holds images and annotations.
 
   Raises:
     ValueError: the folder is of another layout, or a list cannot be read.

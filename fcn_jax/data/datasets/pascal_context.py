@@ -123,14 +123,11 @@ ARCHIVES = {
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of a folder with VOC 2010 and PASCAL-Context.
-
-  Args:
-    folder: the folder that holds VOCdevkit.
+  """Lists the files of the folder that holds VOCdevkit and the labels.
 
   Raises:
-    ValueError: a folder or a list is missing or broken, or labels.txt numbers
-      the names otherwise than here.
+    ValueError: a folder or a list is missing or broken, or labels.txt has other
+      numbers for the names.
   """
   labels = _LABELS[0] if (folder / _LABELS[0]).is_dir() else _LABELS[1]
   needed = (f"{_VOC}/JPEGImages", labels)

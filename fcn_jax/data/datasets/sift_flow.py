@@ -87,10 +87,7 @@ ARCHIVES = {
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of a SIFT Flow folder.
-
-  Args:
-    folder: the folder that holds Images, SemanticLabels and GeoLabels.
+  """Lists the files of the folder that holds Images, SemanticLabels and so on.
 
   Raises:
     ValueError: a folder or the list is missing or broken.

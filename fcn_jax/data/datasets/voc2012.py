@@ -100,10 +100,7 @@ ARCHIVES = {
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of a folder with VOC 2012, SBD and VOC 2011's list.
-
-  Args:
-    folder: the folder that holds VOCdevkit and benchmark_RELEASE.
+  """Lists the files of the folder that holds VOCdevkit and benchmark_RELEASE.
 
   Raises:
     ValueError: a folder or a list is missing or broken.

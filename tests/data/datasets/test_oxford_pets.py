@@ -1,4 +1,5 @@
 import collections
+import functools
 import io
 import os
 import pathlib
@@ -12,6 +13,7 @@ from PIL import Image
 from fcn_jax import data
 from fcn_jax import types
 from fcn_jax.data.datasets import oxford_pets
+from tests.helpers import data_sets
 
 # Enough names for the share that is for validation.
 _TRAINVAL = [f"Abyssinian_{number}" for number in range(100, 116)]
@@ -58,10 +60,7 @@ def folder(tmp_path):
   return root
 
 
-def _load(folder, tmp_path, split="train"):
-  return data.load(
-    "oxford_pets", split=split, data_dir=folder, prepared_dir=tmp_path / "data"
-  )
+_load = functools.partial(data_sets.load, "oxford_pets")
 
 
 def test_trimaps_become_background_pet_and_void(folder, tmp_path):
@@ -253,9 +252,7 @@ def test_a_bad_folder_is_refused_by_name_and_nothing_is_written(
   folder, tmp_path, damage, message
 ):
   damage(folder)
-  with pytest.raises(ValueError, match=message):
-    _load(folder, tmp_path)
-  assert not (tmp_path / "data").exists()
+  data_sets.assert_refused("oxford_pets", folder, tmp_path, message)
 
 
 def test_the_checksums_are_those_that_tfds_publishes():
