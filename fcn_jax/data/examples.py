@@ -1,8 +1,8 @@
 """Data sets: examples, and what their labels mean."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,25 @@ class Dataset:
   def num_classes(self) -> int:
     """Number of classes, with background and without void."""
     return len(self.class_names)
+
+
+class Mapped(Sequence[Example]):
+  """A source that makes an example of an item of a sequence when it is read."""
+
+  def __init__(
+    self, items: Sequence[Any], make_example: Callable[[Any], Example]
+  ):
+    self._items = items
+    self._make_example = make_example
+
+  def __len__(self) -> int:
+    return len(self._items)
+
+  def __getitem__(self, index: int) -> Example:
+    # At other indices, TFDS and ArrayRecord would read something else.
+    if not 0 <= index < len(self):
+      raise IndexError(f"no example {index}; there are {len(self)}")
+    return self._make_example(self._items[index])
 
 
 def check_split(name: str, split: str, known: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Data sets by name: loads a split, or lists the files."""
 
 import contextlib
+import functools
 import io
 import os
 import pathlib
@@ -158,7 +159,9 @@ def load(
     split, decoders={f: tfds.decode.SkipDecoding() for f in features}
   )
   return examples.Dataset(
-    source=_Source(records, tuple(extras)),
+    source=examples.Mapped(
+      records, functools.partial(_example, extras=tuple(extras))
+    ),
     class_names=tuple(metadata["class_names"]),
     palette=np.array(metadata["palette"], np.uint8),
     fingerprint=metadata.get("fingerprint", dataset.info.full_name),
@@ -206,28 +209,13 @@ def _prepare(
     )
 
 
-class _Source(Sequence[examples.Example]):
-  """A TFDS data source, decoded by Pillow (see `files`)."""
-
-  def __init__(
-    self, records: Sequence[dict[str, bytes]], extras: tuple[str, ...]
-  ):
-    self._records = records
-    self._extras = extras
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  def __getitem__(self, index: int) -> examples.Example:
-    # TFDS and ArrayRecord would read another example.
-    if not 0 <= index < len(self):
-      raise IndexError(f"no example {index}; there are {len(self)}")
-    record = self._records[index]
-    return examples.Example(
-      image=decoding.decode_picture(record["image"]),
-      label=decoding.decode_mask(record["label"]).astype(np.int32),
-      name=record["name"].decode(),
-      extras={
-        name: decoding.decode_values(record[name]) for name in self._extras
-      },
-    )
+def _example(
+  record: Mapping[str, bytes], *, extras: Sequence[str]
+) -> examples.Example:
+  """Decodes a record by Pillow, see `decoding`."""
+  return examples.Example(
+    image=decoding.decode_picture(record["image"]),
+    label=decoding.decode_mask(record["label"]).astype(np.int32),
+    name=record["name"].decode(),
+    extras={name: decoding.decode_values(record[name]) for name in extras},
+  )

@@ -18,18 +18,9 @@ from fcn_jax.data.files import listing
 # Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian and
 # Bicyclist.
 CLASS_NAMES = (
-  "sky",
-  "building",
-  "pole",
-  "road",
-  "pavement",
-  "tree",
-  "sign",
-  "fence",
-  "car",
-  "pedestrian",
-  "bicyclist",
-)
+  "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
+  "pedestrian", "bicyclist",
+)  # fmt: skip
 
 # RGB of each class in figures: the colours of CamVid's own label pictures.
 PALETTE = (

@@ -78,7 +78,7 @@ class ClassTable:
       known = ", ".join(describe(value) for value in sorted(table)[:12])
       more = ", ..." if len(table) > 12 else ""
       raise ValueError(
-        f"has the values {', '.join(unknown[:8])}, which are no class and not"
+        f"has the values {', '.join(unknown[:8])}, which are neither a class nor"
         f" void; known are {known}{more} ({self.origin}). Correct the mask, or"
         " list them in classes.json"
       )

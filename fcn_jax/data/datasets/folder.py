@@ -91,7 +91,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
   if skipped:
     names = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
     notes.append(
-      f"{len(skipped)} files are no pictures by their names: {names}"
+      f"{len(skipped)} files do not have the suffix of a picture: {names}"
     )
   settings = [
     sorted(table.values.items()),

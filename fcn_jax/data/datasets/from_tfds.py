@@ -98,7 +98,10 @@ def load(
     name, folder, features, fingerprint
   )
   return examples.Dataset(
-    source=_Source(name, _Records(builder, split, features), meaning),
+    source=examples.Mapped(
+      _Records(builder, split, features),
+      functools.partial(_example, title=name, decode_mask=meaning.decode),
+    ),
     class_names=meaning.class_names,
     palette=np.array(meaning.palette, np.uint8),
     fingerprint=fingerprint,
@@ -148,9 +151,6 @@ class _Records(Sequence[tuple[bytes, bytes, str]]):
     return len(self._source)
 
   def __getitem__(self, index: int) -> tuple[bytes, bytes, str]:
-    # As in the sources of other data sets.
-    if not 0 <= index < len(self):
-      raise IndexError(f"no example {index}; there are {len(self)}")
     try:
       content = self._source[index]
     except RuntimeError as error:
@@ -166,31 +166,24 @@ class _Records(Sequence[tuple[bytes, bytes, str]]):
     return record[self._names.image], record[self._names.mask], name
 
 
-class _Source(Sequence[examples.Example]):
-  """Examples, checked as they come."""
-
-  def __init__(self, name: str, records: _Records, meaning: Meaning):
-    self._name = name
-    self._records = records
-    self._decode_mask = meaning.decode
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  def __getitem__(self, index: int) -> examples.Example:
-    picture, mask, name = self._records[index]
-    try:
-      image, label = decoding.decode_picture(picture), self._decode_mask(mask)
-    except ValueError as error:
-      raise ValueError(f"{self._name}: the example {name} {error}") from error
-    if image.shape[:2] != label.shape:
-      raise ValueError(
-        f"{self._name}: the example {name} has a picture of {image.shape[:2]}"
-        f" pixels (height, width) and a mask of {label.shape}"
-      )
-    return examples.Example(
-      image=image, label=label.astype(np.int32), name=name
+def _example(
+  record: tuple[bytes, bytes, str],
+  *,
+  title: str,
+  decode_mask: Callable[[bytes], np.ndarray],
+) -> examples.Example:
+  """Decodes a record of the data set `title`, and checks it."""
+  picture, mask, name = record
+  try:
+    image, label = decoding.decode_picture(picture), decode_mask(mask)
+  except ValueError as error:
+    raise ValueError(f"{title}: the example {name} {error}") from error
+  if image.shape[:2] != label.shape:
+    raise ValueError(
+      f"{title}: the example {name} has a picture of {image.shape[:2]} pixels"
+      f" (height, width) and a mask of {label.shape}"
     )
+  return examples.Example(image=image, label=label.astype(np.int32), name=name)
 
 
 def _features(name: str, features: Mapping[str, Any]) -> _Features:

@@ -31,7 +31,7 @@ def find(
   parts = _NAME.fullmatch(name.removeprefix(PREFIX))
   if not parts:
     raise ValueError(
-      f"{name!r} is no name of a prepared data set; write tfds:NAME,"
+      f"{name!r} is not the name of a prepared data set; write tfds:NAME,"
       " tfds:NAME/CONFIG or tfds:NAME/CONFIG:VERSION (three numbers)"
     )
   if prepared_dir is None:

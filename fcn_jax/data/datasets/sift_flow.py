@@ -24,40 +24,12 @@ from fcn_jax.data.files import matlab
 # data/sift-flow/classes.txt in github.com/shelhamer/fcn.berkeleyvision.org. In
 # the files, classes are numbered from 1.
 CLASS_NAMES = (
-  "awning",
-  "balcony",
-  "bird",
-  "boat",
-  "bridge",
-  "building",
-  "bus",
-  "car",
-  "cow",
-  "crosswalk",
-  "desert",
-  "door",
-  "fence",
-  "field",
-  "grass",
-  "moon",
-  "mountain",
-  "person",
-  "plant",
-  "pole",
-  "river",
-  "road",
-  "rock",
-  "sand",
-  "sea",
-  "sidewalk",
-  "sign",
-  "sky",
-  "staircase",
-  "streetlight",
-  "sun",
-  "tree",
+  "awning", "balcony", "bird", "boat", "bridge", "building", "bus", "car",
+  "cow", "crosswalk", "desert", "door", "fence", "field", "grass", "moon",
+  "mountain", "person", "plant", "pole", "river", "road", "rock", "sand", "sea",
+  "sidewalk", "sign", "sky", "staircase", "streetlight", "sun", "tree",
   "window",
-)
+)  # fmt: skip
 GEOMETRIC_NAMES = ("sky", "horizontal", "vertical")
 PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 _UNLABELED = ("highway_bost181", "street_urb506")
@@ -149,7 +121,7 @@ def _decode_semantic(content: bytes) -> np.ndarray:
 
 
 def _decode_geometric(content: bytes) -> np.ndarray:
-  # -1 is void; 0 would be, too, to the authors of the papers.
+  # -1 is void; so is 0 for the authors of the papers.
   return matlab.decode_labels(
     content, "S", num_classes=len(GEOMETRIC_NAMES), lowest=-1
   )

@@ -29,28 +29,10 @@ from fcn_jax.data.files import matlab
 # In the order of their ids: data/pascal/classes.txt in
 # github.com/shelhamer/fcn.berkeleyvision.org.
 CLASS_NAMES = (
-  "background",
-  "aeroplane",
-  "bicycle",
-  "bird",
-  "boat",
-  "bottle",
-  "bus",
-  "car",
-  "cat",
-  "chair",
-  "cow",
-  "diningtable",
-  "dog",
-  "horse",
-  "motorbike",
-  "person",
-  "pottedplant",
-  "sheep",
-  "sofa",
-  "train",
-  "tvmonitor",
-)
+  "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car",
+  "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person",
+  "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 
 SPLITS = ("train", "validation", "validation2012")

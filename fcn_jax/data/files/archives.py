@@ -129,7 +129,7 @@ def _packed(
   if packed and not all(path.is_file() for path in in_place.values()):
     raise ValueError(
       f"{name}: some archives in {folder} are unpacked, but not"
-      f" {', '.join(packed)}; unpack that, too"
+      f" {', '.join(packed)}; unpack that as well"
     )
   return {folder / file: archive for file, archive in packed.items()}
 

@@ -189,7 +189,9 @@ def _compare(
       " or replace the one that is wrong"
     )
     if arrays[path].shape[:2] == picture.shape[1::-1]:
-      reason += "; one of them lies on its side, perhaps by its EXIF data"
+      reason += (
+        "; one of them lies on its side, perhaps because of its EXIF data"
+      )
     faults.append(listing.Fault(path, reason))
   if not skip_void and (arrays[pair.mask] == types.IGNORE_LABEL).all():
     reason = "is void everywhere; label some of it or remove the pair"

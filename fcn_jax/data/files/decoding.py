@@ -118,8 +118,8 @@ def decode_mask(content: bytes) -> np.ndarray:
   values = decode_values(content)
   if values.ndim == 3:
     raise ValueError(
-      "is no mask of class ids: it has colours where grey values or a palette"
-      " are expected; convert it so that each pixel holds its class id"
+      "is not a mask of class ids: it has colours instead of grey values or a"
+      " palette; convert it so that each pixel holds its class id"
     )
   if values.max() > 255:
     raise ValueError(f"has the value {values.max()}; class ids are at most 255")

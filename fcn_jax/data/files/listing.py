@@ -26,7 +26,7 @@ class Fault(NamedTuple):
 
   Attributes:
     path: the file.
-    reason: what is wrong and how to mend it, to be read after the path.
+    reason: what is wrong and how to fix it, to be read after the path.
   """
 
   path: pathlib.Path
@@ -96,7 +96,7 @@ def describe(name: str, faults: Sequence[Fault]) -> str:
   plural = "faults" if len(faults) > 1 else "fault"
   return "\n".join(
     [
-      f"{name}: {len(faults)} {plural}; mend the files, or leave the pairs out"
+      f"{name}: {len(faults)} {plural}; fix the files, or leave the pairs out"
       " (skip_bad; to a script, --skip-bad):",
       *lines,
     ]
@@ -142,8 +142,8 @@ def match(
   Hidden files and files without the suffix of a picture are left out.
 
   Args:
-    folders: for each split, the folder of the pictures, whose subfolders are
-      searched, too, and that of the masks, with the same subfolders.
+    folders: for each split, the folder of the pictures and that of the masks.
+      Both may have subfolders, of the same names.
     root: the folder that the user gave; links to outside of it are faults.
     split_in_names: whether the names of the examples begin with their split.
       Otherwise they are relative to the folder of the pictures.
@@ -154,7 +154,7 @@ def match(
   Returns:
     The pairs, split by split, in the order of their names; and the faults: a
     picture without mask, a mask without picture, several files of a name, links
-    to outside and what is no file.
+    to outside and what is not a file.
   """
   pairs, faults = [], []
   for split, (pictures, masks) in folders.items():
@@ -246,8 +246,8 @@ def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
 def _files_by_stem(side: _Side) -> dict[str, list[pathlib.Path]]:
   """Files by their path from a folder, without ending and suffix."""
   by_stem = collections.defaultdict(list)
-  # Links to folders are followed, so that what lies there is not lost without
-  # a word: `why_not_readable` says what leads outside.
+  # Links to folders are followed, so that `why_not_readable` can report those
+  # that lead outside.
   for parent, folders, names in os.walk(side.folder, followlinks=True):
     if _is_inside_itself(parent):
       folders.clear()
@@ -265,6 +265,6 @@ def _files_by_stem(side: _Side) -> dict[str, list[pathlib.Path]]:
 
 
 def _is_inside_itself(folder: str) -> bool:
-  """Whether a link leads back to a folder above, so that a walk has no end."""
+  """Whether a link leads back to a folder above, so that a walk never ends."""
   path = pathlib.Path(folder)
   return any(os.path.samefile(path, parent) for parent in path.parents)

@@ -30,7 +30,7 @@ def read(
       with # are comments.
 
   Returns:
-    The names in their order, and the faults: lines that are no names, and names
+    The names in their order, and the faults: lines without a name, and names
     that occur twice.
 
   Raises:
@@ -56,7 +56,7 @@ def read(
     name = text.replace("\\", "/").removeprefix(prefix).removesuffix(suffix)
     if not _NAME.fullmatch(name):
       reason = (
-        f"has {text[:80]!r} in line {number}, which is no name of a picture;"
+        f"has {text[:80]!r} in line {number}, which is not the name of a picture;"
         " download the list again"
       )
       faults.append(listing.Fault(path, reason))
@@ -85,7 +85,7 @@ def read_all(
 
   Returns:
     The names by split, and the faults: those of `read`, and names that are in
-    an earlier list, too; they stay in that one.
+    an earlier list as well, where they stay.
 
   Raises:
     ValueError: as `read`.
@@ -127,7 +127,7 @@ def find_pairs(
   Returns:
     The pairs whose files are there; the faults: files that are not there or
     must not be opened; and a note for each split with another number of names.
-    That is no fault, since a part of a data set is useful, too.
+    That is not a fault, since a part of a data set is useful as well.
   """
   pairs, faults, notes = [], [], []
   for split, names in splits.items():

@@ -106,22 +106,5 @@ def _changed(
   dataset: examples.Dataset,
   change: Callable[[examples.Example], examples.Example],
 ) -> examples.Dataset:
-  return dataclasses.replace(dataset, source=_Source(dataset.source, change))
-
-
-class _Source(Sequence[examples.Example]):
-  """The examples of another source, each changed when it is read."""
-
-  def __init__(
-    self,
-    source: Sequence[examples.Example],
-    change: Callable[[examples.Example], examples.Example],
-  ):
-    self._source = source
-    self._change = change
-
-  def __len__(self) -> int:
-    return len(self._source)
-
-  def __getitem__(self, index: int) -> examples.Example:
-    return self._change(self._source[index])
+  source = examples.Mapped(dataset.source, change)
+  return dataclasses.replace(dataset, source=source)

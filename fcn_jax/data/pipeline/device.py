@@ -33,7 +33,7 @@ def to_device(
     ValueError: `buffer_size` is negative.
   """
   if buffer_size < 0:
-    raise ValueError(f"buffer_size must be 0 at least, not {buffer_size}")
+    raise ValueError(f"buffer_size must be at least 0, not {buffer_size}")
 
   def put(batch: types.Batch) -> types.Batch:
     if sharding is None:

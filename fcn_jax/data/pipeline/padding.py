@@ -48,7 +48,7 @@ def padded_sizes(
   """
   if num_sizes < 1 or multiple < 1:
     raise ValueError(
-      "num_sizes and multiple must be 1 at least, not"
+      "num_sizes and multiple must be at least 1, not"
       f" {num_sizes} and {multiple}"
     )
   image_sizes = np.asarray(image_sizes, np.int64)

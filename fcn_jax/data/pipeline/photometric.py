@@ -54,7 +54,7 @@ def adjust_colors(
   _check_colors(image)
   if min(brightness, contrast, saturation) < 0:
     raise ValueError(
-      "factors of colours must be 0 at least, not brightness"
+      "factors of colours must be at least 0, not brightness"
       f" {brightness}, contrast {contrast}, saturation {saturation}"
     )
   matrix = saturation * np.eye(3) + (1.0 - saturation) * np.array(GREY)
@@ -129,7 +129,7 @@ def check_jitter(
     ("saturation", saturation),
   ):
     if not strength >= 0:
-      raise ValueError(f"{name} must be 0 at least, not {strength}")
+      raise ValueError(f"{name} must be at least 0, not {strength}")
   if not 0 <= hue <= 0.5:
     raise ValueError(f"hue must be in 0..0.5, not {hue}")
 

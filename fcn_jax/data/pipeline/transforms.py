@@ -265,4 +265,4 @@ def _check_pair(image: np.ndarray, label: np.ndarray) -> None:
 
 def _check_size(size: tuple[int, int]) -> None:
   if min(size) < 1:
-    raise ValueError(f"a size must be 1x1 pixels at least, not {size}")
+    raise ValueError(f"a size must be at least 1x1 pixels, not {size}")

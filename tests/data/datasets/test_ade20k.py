@@ -157,8 +157,14 @@ def _only_void(folder):
     ),
     (_no_mask, r"ADE_train_00000002\.jpg has no mask .*; add"),
     (_no_table, r"objectInfo150\.txt, .* names .* is not there.*2016\.zip"),
-    (_short_table, r"objectInfo150\.txt is no table of the classes 1 to 150"),
-    (_other_table, r"objectInfo150\.txt is no table of the classes 1 to 150"),
+    (
+      _short_table,
+      r"objectInfo150\.txt is not a table of the classes 1 to 150",
+    ),
+    (
+      _other_table,
+      r"objectInfo150\.txt is not a table of the classes 1 to 150",
+    ),
     (_table_outside, r"objectInfo150\.txt, .* symbolic link to .*table\.txt"),
     (_other_layout, r"no folder annotations/training.*found:.*masks"),
     (_only_void, r"holds no pictures"),

@@ -246,7 +246,7 @@ def _colour_mask(folder):
     (_zero_bytes, r"train/train_b\.jpg is empty \(0 bytes\)"),
     (_text, r"train/train_a\.png cannot be read .*again"),
     (_ids_outside, r"testannot/test_a\.png has the values \[12\].*0\.\.11"),
-    (_colour_mask, r"testannot/test_a\.png is no mask .* colours"),
+    (_colour_mask, r"testannot/test_a\.png is not a mask .* colours"),
   ],
   ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -288,7 +288,7 @@ def test_names_that_lead_elsewhere_are_refused(root, tmp_path, name):
   # Data sets lie one folder above, too.
   shutil.copytree(root, tmp_path / "x")
   (tmp_path / "x" / "inner").mkdir()
-  with pytest.raises(ValueError, match=r"no name of a prepared data set"):
+  with pytest.raises(ValueError, match=r"not the name of a prepared data set"):
     _load(name, tmp_path / "x" / "inner")
 
 

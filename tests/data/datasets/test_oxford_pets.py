@@ -233,9 +233,9 @@ def _value_4(folder):
 @pytest.mark.parametrize(
   ("damage", "message"),
   [
-    (_climbs, r"trainval\.txt has '\.\./pug' in line 17, .* no name"),
-    (_absolute, r"trainval\.txt has '/etc/passwd' in line 17, .* no name"),
-    (_hidden, r"trainval\.txt has '\._pug_7' in line 17, .* no name"),
+    (_climbs, r"trainval\.txt has '\.\./pug' in line 17, .* not the name"),
+    (_absolute, r"trainval\.txt has '/etc/passwd' in line 17, .* not the name"),
+    (_hidden, r"trainval\.txt has '\._pug_7' in line 17, .* not the name"),
     (_backslash, r"trainval\.txt has '\.\.\\\\pug' in line 17"),
     (_twice, r"test\.txt has pug_7, which trainval\.txt has, too; remove"),
     (_binary_list, r"test\.txt cannot be read as a list .* download it again"),
