@@ -21,7 +21,7 @@ class Augmentation:
   scale_range: tuple[float, float] = (1.0, 1.0)
   """Smallest and largest factor of the random scale."""
   min_labelled: float = 0.0
-  """Share of a crop that should be labelled, 0..1; up to ten are drawn for it."""
+  """Share of a crop that should be labelled, 0..1; up to ten are tried."""
   flip: bool = True
   """Mirror half of the pictures."""
   brightness: float = 0.0
