@@ -38,14 +38,21 @@ _FIELD = type(collections.namedtuple("_Example", "field").field)
 _SECTION = re.compile(r"[A-Z][a-z]+:$")
 
 
-def mark_code(app, what, name, obj, options, lines):
-  """Marks indented blocks as code, as Markdown has it."""
+def as_restructured_text(app, what, name, obj, options, lines):
+  """Docstrings are written like Markdown; Sphinx reads reStructuredText.
+
+  Indented blocks are code, names may have an ending (`Batch`es), and bars are
+  bars.
+  """
   del app, what, name, obj, options
   for index in range(len(lines) - 2, 0, -1):
     before, blank, line = lines[index - 1 : index + 2]
     begins = line.startswith("    ") and not blank.strip()
     if begins and before[:1].strip() and not _SECTION.match(before):
       lines[index : index + 1] = ["", "::", ""]
+  for index, line in enumerate(lines):
+    line = re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line)
+    lines[index] = re.sub(r"\|(\w+)\|", r"\|\1\|", line)
 
 
 def skip_fields(app, what, name, obj, skip, options):
@@ -56,5 +63,6 @@ def skip_fields(app, what, name, obj, skip, options):
 
 def setup(app):
   """Adds the hooks."""
-  app.connect("autodoc-process-docstring", mark_code, priority=400)
+  # Before napoleon, which has the priority 500.
+  app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
   app.connect("autodoc-skip-member", skip_fields)
