@@ -1,13 +1,14 @@
 """Explicit patches: what loss sampling replaces, to compare it with.
 
-A patch is a crop of an image together with the same crop of its labels. As
+A patch is a crop of an image together with the same crop of its labels.
 `sample_patches`, `grid_patches` and `balanced_patches` turn a batch of images
-into a batch of patches, patchwise training is the ordinary train step on
+into a batch of patches, so patchwise training is the ordinary train step on
 another batch.
 
-Where a batch has `sizes`, corners are those that each image would have alone,
-and no patch begins in padding. A patch that is larger than its image begins at
-the image's corner and ends in padding, so the patches have `sizes` as well.
+Where a batch has `valid_sizes`, corners are those that each image would have
+alone, and no patch begins in padding. A patch that is larger than its image
+begins at the image's corner and ends in padding, so the patches have
+`valid_sizes` as well.
 """
 
 import functools
@@ -71,7 +72,7 @@ def random_corners(
   num_patches: int,
   image_size: tuple[int, int],
   size: tuple[int, int],
-  sizes: jax.Array | None = None,
+  valid_sizes: jax.Array | None = None,
 ) -> jax.Array:
   """Draws corners uniformly among those whose patch lies inside the image.
 
@@ -81,7 +82,7 @@ def random_corners(
     num_patches: patches from each image, K.
     image_size: height and width of the arrays of the images.
     size: height and width of a patch.
-    sizes: [N, 2] int32, height and width of each image inside its array;
+    valid_sizes: [N, 2] int32, height and width of each image inside its array;
       None if the images fill their arrays. The corner is 0 along an axis
       where the image is smaller than the patch.
 
@@ -92,17 +93,17 @@ def random_corners(
     ValueError: if the patch is larger than the arrays of the images.
   """
   check_size(image_size, size)
-  last = _last_corners(image_size, size, sizes)
+  last = _last_corners(image_size, size, valid_sizes)
   shape = (num_images, num_patches, 2)
   return jax.random.randint(key, shape, 0, last[:, None] + 1)
 
 
-def _last_corners(image_size, size, sizes):
+def _last_corners(image_size, size, valid_sizes):
   """The largest row and column of corners, [N, 2] or [1, 2]."""
-  if sizes is None:
+  if valid_sizes is None:
     last = [h - p for h, p in zip(image_size, size, strict=True)]
     return jnp.array([last])
-  return jnp.maximum(sizes - jnp.array([size], sizes.dtype), 0)
+  return jnp.maximum(valid_sizes - jnp.array([size], valid_sizes.dtype), 0)
 
 
 def grid_corners(
@@ -147,14 +148,14 @@ def balanced_corners(
   num_patches: int,
   size: tuple[int, int],
   num_classes: int,
-  sizes: jax.Array | None = None,
+  valid_sizes: jax.Array | None = None,
 ) -> jax.Array:
   """Draws corners of patches around pixels of all classes alike.
 
   For each patch, a class is drawn uniformly among those in the image, then a
   pixel uniformly among those of the class; the patch lies around it, or is
-  moved inwards where it would leave the image. Void is never chosen, but an
-  image of void only has uniformly random corners.
+  moved inwards where it would leave the image. Void is never drawn; an image
+  of void alone has uniformly random corners.
 
   Args:
     key: random key.
@@ -162,7 +163,7 @@ def balanced_corners(
     num_patches: patches from each image, K.
     size: height and width of a patch; its centre is pixel `size // 2`.
     num_classes: C.
-    sizes: [N, 2] int32, height and width of each image inside its array,
+    valid_sizes: [N, 2] int32, height and width of each image inside its array,
       where labels outside are void; None if the images fill their arrays.
 
   Returns:
@@ -191,7 +192,7 @@ def balanced_corners(
   place = jax.random.randint(pixel_key, shape, 0, jnp.maximum(count, 1))
   place += jnp.take_along_axis(bounds, classes, axis=1)
   rows, columns = jnp.divmod(jnp.take_along_axis(order, place, axis=1), width)
-  last = _last_corners((height, width), size, sizes)
+  last = _last_corners((height, width), size, valid_sizes)
   corners = jnp.stack(
     [
       jnp.clip(rows - size[0] // 2, 0, last[:, :1]),
@@ -205,7 +206,7 @@ def balanced_corners(
     num_patches=num_patches,
     image_size=(height, width),
     size=size,
-    sizes=sizes,
+    valid_sizes=valid_sizes,
   )
   is_void = jnp.sum(counts, axis=1) == 0
   return jnp.where(is_void[:, None, None], anywhere, corners.astype(jnp.int32))
@@ -248,9 +249,9 @@ def grid_patches(
 ) -> types.Batch:
   """Turns a batch of images into the batch of all patches on a grid.
 
-  With `sizes`, each image has its own grid. As all have as many patches as the
-  largest image could have, those that an image does not have are there too:
-  copies of others with labels that are void.
+  With `valid_sizes`, each image has its own grid, but all have as many patches
+  as the largest image could have: those beyond an image's own are copies of
+  others with void labels.
 
   Args:
     batch: images [N, H, W, 3] and labels [N, H, W].
@@ -326,8 +327,8 @@ def cut(
     size: height and width of a patch.
 
   Returns:
-    A batch of N * K patches, those of one image together; with `sizes` if the
-    batch has them, which are 0 for a patch that begins outside its image.
+    A batch of N * K patches, those of one image together; with `valid_sizes`
+    if the batch has them, which are 0 for a patch outside its image.
   """
   chex.assert_equal_shape_prefix((batch.images, batch.labels), 3)
 

@@ -14,6 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import interpolation
 from fcn_jax import types
 from fcn_jax import valid_region
 
@@ -32,7 +33,7 @@ def to_pixels(score_map: types.ScoreMap) -> jax.Array:
   """
   logits = score_map.scores
   for axis, size in zip((1, 2), score_map.image_size, strict=True):
-    logits = interpolate_axis(
+    logits = interpolation.interpolate_axis(
       logits,
       axis=axis,
       factor=score_map.stride,
@@ -67,8 +68,10 @@ def covering_map(score_map: types.ScoreMap) -> jax.Array:
   """
   cells = score_map.scores
   for axis, size in zip((1, 2), score_map.image_size, strict=True):
-    first, last = covering_cells(score_map.stride, score_map.offset, size)
-    cells = take_cells(
+    first, last = interpolation.covering_cells(
+      score_map.stride, score_map.offset, size
+    )
+    cells = interpolation.take_cells(
       cells, axis=axis, start=first, stop=last + 1, edge=score_map.edge
     )
   return cells
@@ -95,7 +98,7 @@ def neighbours(
   for coordinate, size in zip(
     (indices // width, indices % width), score_map.image_size, strict=True
   ):
-    first, last = covering_cells(stride, offset, size)
+    first, last = interpolation.covering_cells(stride, offset, size)
     twice = 2 * coordinate - round(2 * offset) - 2 * stride * first
     cells.append(twice // (2 * stride))
     fraction = (twice % (2 * stride)).astype(score_map.scores.dtype)
@@ -147,7 +150,7 @@ def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
   for axis in (1, 2):
     reach = math.ceil(offset) + coarse.scores.shape[axis] * factor
     stop = min(skip.scores.shape[axis], reach)
-    upsampled = interpolate_axis(
+    upsampled = interpolation.interpolate_axis(
       upsampled,
       axis=axis,
       factor=factor,
@@ -272,104 +275,3 @@ def _resizing_matrix(num_cells, num_pixels, valid_sizes, stride):
   place = jnp.clip(place, 0, used - 1)[..., None]
   cells = jnp.arange(num_cells, dtype=jnp.float32).reshape(1, 1, -1)
   return jnp.maximum(0, 1 - jnp.abs(place - cells))
-
-
-def interpolate_axis(
-  values: jax.Array,
-  *,
-  axis: int,
-  factor: int,
-  offset: float,
-  size: int,
-  edge: types.EdgeRule,
-) -> jax.Array:
-  """Interpolates linearly along one axis onto a grid `factor` times as fine.
-
-  Between two neighbouring cells lie `factor` outputs, at the same fractions
-  everywhere. So the result is two scaled copies of the input, shifted by one
-  cell, added: no gather forward, no scatter backward.
-
-  Args:
-    values: array with coarse cells along `axis`.
-    axis: the axis to interpolate.
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    size: number of outputs; output j lies at position j.
-    edge: what lies beyond the outermost cells, "zero" or "clamp".
-
-  Returns:
-    `values` with `size` entries along `axis`.
-  """
-  first, last = covering_cells(factor, offset, size)
-  values = take_cells(values, axis=axis, start=first, stop=last + 1, edge=edge)
-  low = jax.lax.slice_in_dim(values, 0, last - first, axis=axis)
-  high = jax.lax.slice_in_dim(values, 1, last - first + 1, axis=axis)
-
-  lead = first_output(factor, offset, first)
-  shape = [1] * (values.ndim + 1)
-  shape[axis + 1] = factor
-  fraction = fractions_between(factor, offset, values.dtype).reshape(shape)
-  low = jnp.expand_dims(low, axis + 1)
-  high = jnp.expand_dims(high, axis + 1)
-  fine = low * (1 - fraction) + high * fraction
-
-  fine = fine.reshape(
-    *values.shape[:axis], (last - first) * factor, *values.shape[axis + 1 :]
-  )
-  return jax.lax.slice_in_dim(fine, -lead, size - lead, axis=axis)
-
-
-def covering_cells(factor: int, offset: float, size: int) -> tuple[int, int]:
-  """Cells between which outputs 0..size-1 lie: the first and the last one.
-
-  Args:
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    size: number of outputs.
-  """
-  first = math.floor(-offset / factor)
-  # In whole numbers, as an exported program does not know its size yet.
-  return first, (size - 1 - math.ceil(offset)) // factor + 1
-
-
-def first_output(factor: int, offset: float, cell: int) -> int:
-  """The first output that does not lie before a cell.
-
-  Args:
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    cell: number of the cell.
-  """
-  return math.ceil(offset + cell * factor)
-
-
-def fractions_between(factor: int, offset: float, dtype) -> jax.Array:
-  """How far the outputs between two cells lie on the way from one to the next.
-
-  Args:
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    dtype: of the result.
-
-  Returns:
-    [factor] in [0, 1): 0 at the first of the two cells.
-  """
-  start = math.ceil(offset) - offset
-  return (jnp.arange(factor, dtype=dtype) + start) / factor
-
-
-def take_cells(
-  values: jax.Array,
-  *,
-  axis: int,
-  start: int,
-  stop: int,
-  edge: types.EdgeRule,
-) -> jax.Array:
-  """Cells start..stop-1 along an axis; those outside by the edge rule."""
-  before, after = max(0, -start), max(0, stop - values.shape[axis])
-  padding = [(0, 0)] * values.ndim
-  padding[axis] = (before, after)
-  mode = "edge" if edge == "clamp" else "constant"
-  values = jnp.pad(values, padding, mode=mode)
-  return jax.lax.slice_in_dim(values, start + before, stop + before, axis=axis)

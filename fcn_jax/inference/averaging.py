@@ -1,8 +1,8 @@
-"""Probabilities of the classes, averaged over copies of a picture.
+"""Probabilities of the classes, averaged over views of a picture.
 
-A copy is the picture rescaled, mirrored, or both. Each is scored, its softmax
-is brought back to the picture's own size, and the mean is taken. So a network
-that was trained on pictures of half their size is scored at their own size by
+A view is the picture rescaled, mirrored, or both. The probabilities of each are
+brought back to the picture's own size, and their mean is taken. A network that
+was trained on pictures of half their size is used at their own size with
 `scales=(0.5,)`.
 """
 
@@ -30,15 +30,15 @@ def probabilities(
     model: the network.
     variables: its parameters (and batch statistics), `{"params": ...}`.
     image: [H, W, 3] uint8, RGB.
-    scales: see `tiled.predict_tiled`.
-    flip: see `tiled.predict_tiled`.
-    tile_size: see `tiled.predict_tiled`.
+    scales: see `predict_tiled`.
+    flip: see `predict_tiled`.
+    tile_size: see `predict_tiled`.
 
   Returns:
     [H, W, C] float32.
 
   Raises:
-    ValueError: see `tiled.predict_tiled`.
+    ValueError: see `predict_tiled`.
   """
   found = np.empty(
     (*image.shape[:2], models.heads.num_classes(model)), np.float32

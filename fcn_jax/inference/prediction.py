@@ -23,8 +23,7 @@ def predict(
 ) -> jax.Array:
   """The likeliest class of every pixel.
 
-  The classes are found strip by strip: there is no array of the logits of all
-  pixels.
+  Computed strip by strip, without an array of all logits.
 
   Args:
     model: the network.
@@ -33,8 +32,7 @@ def predict(
       channels if the network has others.
     valid_sizes: [N, 2] int32, height and width of each image inside its array,
       as in `Batch`; None if the images fill their arrays.
-    head: whose classes, of a network with several heads; None for the main
-      one.
+    head: which head of a network with several; None for the main one.
 
   Returns:
     [N, H, W] int32, classes 0..C-1, the lowest one where several are equally

@@ -12,8 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import interpolation
 from fcn_jax import types
-from fcn_jax import upsampling
 from fcn_jax.losses import gradients
 
 
@@ -104,10 +104,10 @@ def _sum_and_gradient(function, score_map, arrays):
 
 def _rows_of_cells(score_map: types.ScoreMap) -> jax.Array:
   """The rows of cells between which the image's rows lie, [h', N, C, w]."""
-  first, last = upsampling.covering_cells(
+  first, last = interpolation.covering_cells(
     score_map.stride, score_map.offset, score_map.image_size[0]
   )
-  cells = upsampling.take_cells(
+  cells = interpolation.take_cells(
     score_map.scores,
     axis=1,
     start=first,
@@ -119,7 +119,7 @@ def _rows_of_cells(score_map: types.ScoreMap) -> jax.Array:
 
 def _strip_logits(score_map: types.ScoreMap, rows: jax.Array) -> jax.Array:
   """Logits between two rows of cells [2, N, C, w]: [N, C, stride, W]."""
-  above, below = upsampling.interpolate_axis(
+  above, below = interpolation.interpolate_axis(
     rows,
     axis=3,
     factor=score_map.stride,
@@ -127,7 +127,7 @@ def _strip_logits(score_map: types.ScoreMap, rows: jax.Array) -> jax.Array:
     size=score_map.image_size[1],
     edge=score_map.edge,
   )
-  fraction = upsampling.fractions_between(
+  fraction = interpolation.fractions_between(
     score_map.stride, score_map.offset, rows.dtype
   ).reshape(1, 1, -1, 1)
   return above[:, :, None] * (1 - fraction) + below[:, :, None] * fraction
@@ -136,8 +136,8 @@ def _strip_logits(score_map: types.ScoreMap, rows: jax.Array) -> jax.Array:
 def _rows_outside(score_map: types.ScoreMap) -> tuple[int, int]:
   """Rows of the first and of the last strip that are not in the image."""
   stride, height = score_map.stride, score_map.image_size[0]
-  first, last = upsampling.covering_cells(stride, score_map.offset, height)
-  before = -upsampling.first_output(stride, score_map.offset, first)
+  first, last = interpolation.covering_cells(stride, score_map.offset, height)
+  before = -interpolation.first_output(stride, score_map.offset, first)
   return before, (last - first) * stride - before - height
 
 
@@ -152,7 +152,7 @@ def _strips(
     rows = jnp.pad(array, padding)
     rows = rows.reshape(len(rows), -1, score_map.stride, rows.shape[-1])
     pieces.append(jnp.moveaxis(rows, 1, 0))
-  first, last = upsampling.covering_cells(
+  first, last = interpolation.covering_cells(
     score_map.stride, score_map.offset, score_map.image_size[0]
   )
   return jnp.arange(last - first, dtype=jnp.int32), *pieces

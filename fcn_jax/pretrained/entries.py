@@ -14,7 +14,7 @@ class Entry(NamedTuple):
     ours: its path in the variables, such as `params/fc6/kernel`.
     theirs: its name in the file.
     order: of a first layer's kernel, the channels of images in the order in
-      which the file has them (`pixels.Inputs.order`); None elsewhere.
+      which the file has them (`InputNormalization.order`); None elsewhere.
   """
 
   ours: str

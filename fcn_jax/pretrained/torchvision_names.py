@@ -100,7 +100,7 @@ def entries(
     raise ValueError(
       f"torchvision's weights of {model.backbone} are for other pixels than "
       f"this network sees, which has inputs={model.inputs}. Make it with "
-      f"inputs=fcn.models.pixels.{name}."
+      f"inputs=fcn.models.input_normalization.{name}."
     )
   return table
 
@@ -123,16 +123,14 @@ def guess(source: Mapping[str, np.ndarray]) -> str | None:
   """
   prefix = _prefix(source, "")
   heads = ("classifier.", "aux_classifier.", "aux1.", "aux2.", "fc.", "score_")
-  backbone = {
+  found = {
     name.removeprefix(prefix)
     for name in source
     if not name.startswith(heads) and not is_ignored(name)
   }
   for name, backbone in CLASSIFIERS.items():
     layers = _backbone(backbone)
-    if backbone != {
-      entry.theirs for layer in layers for entry in _arrays(layer)
-    }:
+    if found != {entry.theirs for layer in layers for entry in _arrays(layer)}:
       continue
     if "resnet" in name and not _is_resnet(source, prefix):
       return None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fcn_jax.models import convolution
+from fcn_jax.models import pooling
 
 
 def xla(inputs, kernel, padding):
@@ -50,7 +51,7 @@ def strips(inputs, kernel, padding):
 
 
 max_pool_2x2 = functools.partial(
-  convolution.max_pool, kernel=2, stride=2, ceil_mode=True
+  pooling.max_pool, kernel=2, stride=2, ceil_mode=True
 )
 
 

@@ -14,6 +14,7 @@ from fcn_jax import geometry
 from fcn_jax import upsampling
 from fcn_jax.models import convolution
 from fcn_jax.models import layers
+from fcn_jax.models import pooling
 
 SIZES = ((3, 5), (4, 4), (7, 6), (12, 13))
 
@@ -70,7 +71,7 @@ def test_max_pool_takes_the_largest_cell_of_each_window(
   for height, width in SIZES:
     # Negative, so that a cell outside that counts as zero would be seen.
     inputs = values(2, height, width, 3) - 2
-    found = convolution.max_pool(
+    found = pooling.max_pool(
       jnp.asarray(inputs), kernel, stride, padding=padding, ceil_mode=ceil_mode
     )
     expected = [pooled(one, layer, np.max) for one in inputs]
@@ -83,7 +84,7 @@ def test_the_gradient_of_max_pool_is_that_of_xla(
 ):
   inputs = jnp.asarray(values(2, 12, 13, 3))
   pool = functools.partial(
-    convolution.max_pool,
+    pooling.max_pool,
     kernel=kernel,
     stride=stride,
     padding=padding,

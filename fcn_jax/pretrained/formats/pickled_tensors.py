@@ -1,11 +1,11 @@
-"""Tensors out of the pickles that torch.save writes, which are never run.
+"""Tensors from the pickles that torch.save writes, without running them.
 
-A pickle is a program for a small machine with a stack, and Python's machine
-calls whatever the program names. The machine below has only the instructions
-of which dicts of tensors consist, as `pickletools` decodes them, and calls
-nothing: a tensor becomes a note of where its elements are. What names anything
-else is refused. Dicts have strings and integers as keys, as hashing nested
-tuples may take for ever.
+A pickle is a program for a small stack machine, and Python's machine calls
+whatever the program names. The machine below knows only the instructions for
+dicts of tensors, as `pickletools` decodes them, and calls nothing: a tensor
+becomes a note of where its elements are. A pickle that names anything else is
+refused. Keys of dicts are strings and integers, as hashing nested tuples may
+take forever.
 """
 
 import pickletools
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-# The types of elements; torch has more, which no network here has.
+# The types of elements that networks here have; torch knows more.
 _DTYPES = {
   "torch.DoubleStorage": np.dtype("<f8"),
   "torch.FloatStorage": np.dtype("<f4"),
@@ -41,16 +41,17 @@ _NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
 _STRINGS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "SHORT_BINSTRING"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
 
-# Of a tuple: NumPy's arrays have no more axes, and looking through one tuple of
-# very many items, or multiplying them, again and again may take for ever.
+# Limit of the items of a tuple. NumPy's arrays have no more axes, and handling
+# one huge tuple again and again may take forever.
 _MOST_ITEMS = 64
-# Of an integer that is a key: the hashes of larger ones may be chosen alike.
+# Limit of integers that are keys: larger ones may be chosen to have one hash.
 _LARGEST_KEY = 2**60
 
 
 class Refused(ValueError):
-  """The file holds, or asks for, something else than tensors."""
+  """The file holds, or asks for, anything but tensors."""
 
 
 class Storage(NamedTuple):
@@ -100,15 +101,15 @@ def load(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
   """Reads one pickle of dicts, lists, tuples, numbers, strings and tensors.
 
   Args:
-    stream: the pickle begins at its position, and what follows is left.
+    stream: read from its position to the end of the pickle.
 
   Returns:
     The object, with `Tensor` and `Parameter` in place of tensors, and the
     storages by key. An OrderedDict becomes a dict, without its attributes.
 
   Raises:
-    Refused: there is more in it than these.
-    ValueError: this is no pickle, or a damaged one.
+    Refused: if there is more in it than these.
+    ValueError: if this is no pickle, or a damaged one.
   """
   try:
     return _run(stream)
@@ -122,68 +123,106 @@ def load(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
 
 
 def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
-  stack, outer, memo, storages = [], [], {}, {}
+  machine = _Machine()
   for opcode, argument, _ in pickletools.genops(stream):
-    match opcode.name:
-      case "PROTO" | "FRAME":
-        pass
-      case "STOP":
-        return stack.pop(), storages
-      case name if name in _NUMBERS or name in _STRINGS:
-        stack.append(argument)
-      case name if name in _CONSTANTS:
-        stack.append(_CONSTANTS[name])
-      case name if name in _TUPLES:
-        start = len(stack) - _TUPLES[name]
-        stack[start:] = [tuple(_from(stack, start))]
-      case "EMPTY_DICT":
-        stack.append({})
-      case "EMPTY_LIST":
-        stack.append([])
-      case "MARK":
-        outer.append(stack)
-        stack = []
-      case "TUPLE" | "APPENDS" | "SETITEMS" as name:
-        items, stack = stack, outer.pop()
-        if name == "TUPLE":
-          if len(items) > _MOST_ITEMS:
-            raise Refused(_more_than_tensors(f"a tuple of {len(items)} items"))
-          stack.append(tuple(items))
-        elif name == "APPENDS":
-          _append(stack[-1], items)
-        else:
-          pairs = zip(items[::2], items[1::2], strict=True)
-          _set(stack[-1], pairs)
-      case "APPEND":
-        item = stack.pop()
-        _append(stack[-1], [item])
-      case "SETITEM":
-        value, key = stack.pop(), stack.pop()
-        _set(stack[-1], [(key, value)])
-      case "BINPUT" | "LONG_BINPUT":
-        memo[argument] = stack[-1]
-      case "MEMOIZE":
-        memo[len(memo)] = stack[-1]
-      case "BINGET" | "LONG_BINGET":
-        stack.append(memo[argument])
+    if opcode.name == "STOP":
+      return machine.stack.pop(), machine.storages
+    if not (
+      machine.push(opcode.name, argument)
+      or machine.collect(opcode.name)
+      or machine.remember(opcode.name, argument)
+      or machine.name(opcode.name, argument)
+    ):
+      raise Refused(_more_than_tensors(f"{opcode.name} {_short(argument)}"))
+  raise AssertionError("genops ends with STOP, or with an error")
+
+
+class _Machine:
+  """The stack of a pickle, and instructions in groups.
+
+  Each method follows an instruction of its group, and otherwise returns False.
+  """
+
+  def __init__(self):
+    self.stack, self.outer, self.memo, self.storages = [], [], {}, {}
+
+  def push(self, name: str, argument: Any) -> bool:
+    """Constants, and empty or short containers."""
+    if name in _NUMBERS or name in _STRINGS:
+      self.stack.append(argument)
+    elif name in _CONSTANTS:
+      self.stack.append(_CONSTANTS[name])
+    elif name in _TUPLES:
+      start = len(self.stack) - _TUPLES[name]
+      self.stack[start:] = [tuple(_from(self.stack, start))]
+    elif name in _EMPTY:
+      self.stack.append(_EMPTY[name]())
+    else:
+      return name in ("PROTO", "FRAME")
+    return True
+
+  def collect(self, name: str) -> bool:
+    """Items into containers: one, or all since a mark."""
+    if name == "MARK":
+      self.outer.append(self.stack)
+      self.stack = []
+    elif name in ("TUPLE", "APPENDS", "SETITEMS"):
+      items, self.stack = self.stack, self.outer.pop()
+      self._collect_all(name, items)
+    elif name == "APPEND":
+      item = self.stack.pop()
+      _append(self.stack[-1], [item])
+    elif name == "SETITEM":
+      value, key = self.stack.pop(), self.stack.pop()
+      _set(self.stack[-1], [(key, value)])
+    else:
+      return False
+    return True
+
+  def _collect_all(self, name: str, items: list[Any]) -> None:
+    if name == "TUPLE":
+      if len(items) > _MOST_ITEMS:
+        raise Refused(_more_than_tensors(f"a tuple of {len(items)} items"))
+      self.stack.append(tuple(items))
+    elif name == "APPENDS":
+      _append(self.stack[-1], items)
+    else:
+      _set(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+
+  def remember(self, name: str, argument: Any) -> bool:
+    """What is on the stack into the memo, and back."""
+    if name in ("BINPUT", "LONG_BINPUT"):
+      self.memo[argument] = self.stack[-1]
+    elif name == "MEMOIZE":
+      self.memo[len(self.memo)] = self.stack[-1]
+    elif name in ("BINGET", "LONG_BINGET"):
+      self.stack.append(self.memo[argument])
+    else:
+      return False
+    return True
+
+  def name(self, name: str, argument: Any) -> bool:
+    """Names, storages, and calls of names, none of which is made."""
+    stack = self.stack
+    match name:
       case "GLOBAL":
         stack.append(_global(argument.replace(" ", ".", 1)))
       case "STACK_GLOBAL":
-        name, module = stack.pop(), stack.pop()
-        stack.append(_global(f"{_short(module)}.{_short(name)}"))
+        function, module = stack.pop(), stack.pop()
+        stack.append(_global(f"{_short(module)}.{_short(function)}"))
       case "BINPERSID":
         storage = _storage(stack.pop())
         stack.append(storage)
-        storages.setdefault(storage.key, storage)
+        self.storages.setdefault(storage.key, storage)
       case "REDUCE" | "NEWOBJ":
         arguments, called = stack.pop(), stack.pop()
         stack.append(_made(called, arguments))
       case "BUILD":
         state = stack.pop()
         _build(stack[-1], state)
-      case name:
-        raise Refused(_more_than_tensors(f"{name} {_short(argument)}"))
-  raise AssertionError("genops ends with STOP, or with an error")
+      case _:
+        return False
+    return True
 
 
 def _from(stack: list[Any], start: int) -> list[Any]:
@@ -241,7 +280,7 @@ def _made(called: Any, arguments: Any) -> dict | Tensor | Parameter:
     case (list(pairs),) if name == _DICT:
       made = {}
       _set(made, pairs)
-      # Each pair is looked at once, however often the list is named.
+      # Each pair is handled once, however often the list is named.
       pairs.clear()
       return made
     case (Storage(), int(), tuple(shape), tuple(strides), *rest) if (
@@ -260,7 +299,7 @@ def _made(called: Any, arguments: Any) -> dict | Tensor | Parameter:
 
 
 def _build(target: Any, state: Any) -> None:
-  """Takes the tensor out of a state; the rest of it is for training."""
+  """Takes the tensor out of a state; the rest is for training."""
   if type(target) is Parameter:
     match state:
       # Tensor, then what torch sets with it; three items have no tensor.
