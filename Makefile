@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
 # setuptools is among the pinned requirements, so nothing else is fetched.
 EDITABLE := --no-build-isolation --editable
 
-.PHONY: help demo test parity lint requirements clean
+.PHONY: help demo test parity lint docs doctest requirements clean
 
 help: ## list the targets (the default)
 	@echo "Usage: make <target> [PYTHON=python3.12] [VENV=.venv] [ARGS=...]"
@@ -36,6 +36,13 @@ parity: $(VENV)/.parity ## install PyTorch and OpenCV, compare with them
 lint: $(VENV)/.installed ## check the code's style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Warnings are errors: a broken link or a name that is gone ends the build.
+docs: $(VENV)/.installed ## build the documentation: docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
+doctest: $(VENV)/.installed ## run the examples of README and docs
+	$(BIN)/python -m pytest tests/docs $(ARGS)
 
 # The environment; a half-made one has no stamp and is completed.
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
@@ -64,7 +71,7 @@ $(VENV)/.parity: $(VENV)/.installed
 requirements: ## choose the pinned versions anew (with Python 3.11)
 	$(PYTHON) -m venv --clear $(VENV)-pins
 	$(VENV)-pins/bin/python -m pip install -q 'setuptools>=77.0.3' \
-		--editable '.[test]'
+		--editable '.[test,docs]'
 	head -n 3 requirements.txt > $(VENV)-pins/requirements.txt
 	$(VENV)-pins/bin/python -m pip freeze --all --exclude pip \
 		--exclude-editable >> $(VENV)-pins/requirements.txt
@@ -72,5 +79,6 @@ requirements: ## choose the pinned versions anew (with Python 3.11)
 	rm -rf $(VENV)-pins
 
 clean: ## remove the environment and the caches; runs/ and data stay
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build *.egg-info .hypothesis \
+		.pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -108,8 +108,8 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
   count = config.patches_per_image * patch_height * patch_width
   weights = [values["weight"] for values in summary["classes"].values()]
   return (
-    f"FCN-8s, {config.network.backbone}, {config.optimizer.steps} steps of "
-    f"the same {config.data.batch_size} images of {height}x{width} in all "
+    f"FCN-{config.network.stride}s, {config.network.backbone}, "
+    f"{config.optimizer.steps} steps of the same {config.data.batch_size} images of {height}x{width} in all "
     f"variants. Of their {pixels:,} pixels, plain and class weights have all "
     "in the loss; "
     f"the others {config.data.batch_size * count:,}: "

@@ -69,15 +69,19 @@ def summarize(seeds: Sequence[Result]) -> dict[str, Any]:
 
 
 def curves(seeds: Sequence[Result]) -> visualize.Curves:
-  """The training loss of one variant."""
+  """The training loss of one variant, at the steps that all seeds recorded.
+
+  `log_every` may change between seeds, when a study goes on.
+  """
+  by_step = [{r["step"]: r for r in one.training} for one in seeds]
+  steps = sorted(set.intersection(*(set(records) for records in by_step)))
 
   def values(name):
-    return np.array([[r[name] for r in one.training] for one in seeds], float)
+    return np.array([[r[step][name] for step in steps] for r in by_step], float)
 
-  iterations = values("step")[0]
   return visualize.Curves(
-    iterations=iterations,
-    images=iterations * seeds[0].batch_size,
+    iterations=np.array(steps, float),
+    images=np.array(steps, float) * seeds[0].batch_size,
     seconds=values("seconds"),
     losses=values("loss"),
   )

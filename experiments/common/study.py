@@ -40,6 +40,20 @@ class Study(config_lib.Groups):
     """Raises a `ValueError` for an option out of its range."""
     super().check()
     config_lib.at_least_one(self, "num_seeds")
+    config_lib.require(
+      self.data,
+      second_labels=(
+        self.data.second_labels is None,
+        "left out: studies train networks with one head",
+      ),
+    )
+    config_lib.require(
+      self.network,
+      auxiliary=(
+        not self.network.auxiliary,
+        "left out: studies train networks with one head",
+      ),
+    )
     if self.augmentation.crop_size is None:
       raise ValueError(
         "crop_size is None; studies compare images of one size: give one."
@@ -114,12 +128,13 @@ def check(
     contents: names of the files that it makes beside the variants.
 
   Raises:
-    ValueError: if an option of a variant is wrong, there are too few images,
-      or the work folder is in use.
+    ValueError: if an option of a variant is wrong, there are too few images
+      or devices, or the work folder is in use.
   """
   for variant in variants:
     config = run_config(study, variant, 0)
     config.check()
+    training.shardings(config)
     needed = config.data.batch_size
     if needed > len(dataset.source):
       raise ValueError(
@@ -139,13 +154,18 @@ def _all(contents: Sequence[str]) -> tuple[str, ...]:
   return (folder.CONFIG_FILE, VARIANTS, *contents)
 
 
+def has_ended(config: config_lib.Train) -> bool:
+  """Whether a run was trained to the end and wrote its report."""
+  # Written last, but for the table and the curves that are drawn of it.
+  return (config.run.workdir / folder.SUMMARY_FILE).exists()
+
+
 def train(study: Study, variants: Sequence[Variant]) -> None:
   """Trains all that is not trained yet, and ends the program on a signal."""
   for variant in variants:
     for seed in range(study.num_seeds):
       config = run_config(study, variant, seed)
-      # Written last: it says that the run has ended.
-      if (config.run.workdir / folder.SUMMARY_FILE).exists():
+      if has_ended(config):
         continue
       with errors.explained():
         prepared = training.prepare(config, cut=variant.cut)

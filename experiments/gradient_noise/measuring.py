@@ -20,7 +20,7 @@ OWN_OBJECTIVE = ("class-balanced", "hardest")
 
 def samplers_to_compare(
   config: Any, num_classes: int
-) -> dict[str, list[fcn.train.Sampler]]:
+) -> dict[str, list[fcn.sampling.Sampler]]:
   """By name, a sampler for each share of the pixels."""
   pixels = config.data.batch_size * math.prod(config.augmentation.crop_size)
   classes = {"num_classes": num_classes}
@@ -184,7 +184,7 @@ def measure(
   model: fcn.models.Network,
   state: fcn.train.TrainState,
   batches: list[fcn.types.Batch],
-  samplers: Mapping[str, Sequence[fcn.train.Sampler]],
+  samplers: Mapping[str, Sequence[fcn.sampling.Sampler]],
   progress: tqdm.tqdm,
 ) -> dict[str, Any]:
   """Everything about the noise of the gradient at one state."""
@@ -248,7 +248,7 @@ def measure(
 
 
 def sample_sums(
-  sampler: fcn.train.Sampler,
+  sampler: fcn.sampling.Sampler,
   key: jax.Array,
   maps: Sequence[jax.Array],
   losses: Sequence[jax.Array],
@@ -261,7 +261,7 @@ def sample_sums(
     Sums [M, R, N]; the mean over images of the sum of the weights, and of the
     number of pixels kept.
   """
-  asks = fcn.train.asks_for_losses(sampler)
+  asks = fcn.sampling.asks_for_losses(sampler)
 
   @jax.jit
   def draw(key, labels, pixel_losses, projections):
@@ -299,7 +299,8 @@ def time_steps(
     sampler = fcn.sampling.whole_image
     if rate < 1:
       sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
-    steps[rate] = fcn.train.make_train_step(model, optimizer, sampler=sampler)
+    loss = fcn.losses.make(sampler=sampler)
+    steps[rate] = fcn.train.make_train_step(model, optimizer, loss)
     states[rate] = fcn.train.create_state(key, model, optimizer)
     states[rate], _ = steps[rate](states[rate], batch, key)
   seconds = {rate: [] for rate in config.rates}

@@ -12,7 +12,8 @@ TIMING_FILE = "timing.json"
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.md"
 FIGURE_FILE = "gradient_noise.png"
-FILES = (TIMING_FILE, SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
+NOISE = "noise"
+CONTENTS = (NOISE, TIMING_FILE, SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
 
 
 def rates_table(

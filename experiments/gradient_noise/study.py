@@ -32,8 +32,8 @@ the gradient of a pixel depends on its own image alone; they are summed and
 divided by the expected number of kept pixels of an image, not by the number
 drawn.
 
-Writes to the work folder: config.json, variants/ (the run), noise_step*.json,
-timing.json, summary.json, table.md and gradient_noise.png.
+Writes to the work folder: config.json, variants/ (the run), noise/ (what was
+found at each step), timing.json, summary.json, table.md and gradient_noise.png.
 """
 
 import dataclasses
@@ -57,7 +57,6 @@ from fcn_jax.cli import errors
 from fcn_jax.runs import batches
 from fcn_jax.runs import build
 from fcn_jax.runs import config as config_lib
-from fcn_jax.runs import folder
 from fcn_jax.runs import records
 from fcn_jax.runs import training
 
@@ -143,13 +142,7 @@ VARIANT = study_lib.Variant("whole images", {})
 
 def noise_file(config: GradientNoise, step: int) -> pathlib.Path:
   """Where the noise after a step is kept."""
-  return config.run.workdir / f"noise_step{step}.json"
-
-
-def contents(config: GradientNoise) -> tuple[str, ...]:
-  """Names of all files that the study makes."""
-  files = (noise_file(config, step).name for step in config.measure_at)
-  return (*report.FILES, *files)
+  return config.run.workdir / report.NOISE / f"step{step}.json"
 
 
 def measured_batches(
@@ -180,7 +173,9 @@ def train_and_measure(
     with tqdm.tqdm(total=work, desc=title, disable=None) as bar:
       state = jax.device_get(state)
       found = measuring.measure(config, model, state, measured, samplers, bar)
-    records.write_json(noise_file(config, step), found)
+    file = noise_file(config, step)
+    file.parent.mkdir(exist_ok=True)
+    records.write_json(file, found)
 
   at_steps = {
     step: lambda state, step=step: measure(step, state)
@@ -192,6 +187,16 @@ def train_and_measure(
     training.run(prepared)
 
 
+def check_measured(config: GradientNoise) -> None:
+  """Raises a `ValueError` if training has ended and a measurement is lost."""
+  for file in (noise_file(config, step) for step in config.measure_at):
+    if not file.exists():
+      raise ValueError(
+        f"{file} is not there, but training has ended: bring it back, begin "
+        "anew with --overwrite, or give another --workdir."
+      )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, measures what is missing and writes the report.
 
@@ -199,15 +204,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: of the command line; those of the process if None.
   """
   config = study_lib.parse(PRESETS, NAME, __doc__, arguments)
+  run_config = study_lib.run_config(config, VARIANT, 0)
   with errors.explained():
     config.check()
     dataset = batches.load_split(config.data, "train")
-    own = {"experiment": NAME, "contents": contents(config)}
+    own = {"experiment": NAME, "contents": report.CONTENTS}
     study_lib.check(config, [VARIANT], dataset, **own)
     study_lib.claim(config, **own)
+    has_ended = study_lib.has_ended(run_config)
+    if has_ended:
+      check_measured(config)
   measured = measured_batches(config, dataset)
-  run_config = study_lib.run_config(config, VARIANT, 0)
-  if not (run_config.run.workdir / folder.SUMMARY_FILE).exists():
+  if not has_ended:
     train_and_measure(config, measured, dataset.num_classes)
   timing_file = config.run.workdir / report.TIMING_FILE
   if not timing_file.exists():

@@ -11,6 +11,7 @@ from fcn_jax import data
 from fcn_jax import inference
 from fcn_jax import runs
 from fcn_jax import visualize
+from fcn_jax.data.pipeline import combining
 from fcn_jax.runs import batches
 from fcn_jax.runs import records
 from fcn_jax.runs import validation
@@ -121,7 +122,7 @@ def _columns(
     for index in batches.shown(config, evaluation)
   ]
   columns = {
-    "image": [example.image for example in examples],
+    "image": [combining.picture_of(example.image) for example in examples],
     "truth": [example.label for example in examples],
   }
   for variant in variants:

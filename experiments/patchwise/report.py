@@ -198,12 +198,12 @@ def _training_table(config: Any, summary: dict[str, Any]) -> list[str]:
   ]
   height, width = config.patch_size
   rows, columns = config.augmentation.crop_size
-  pixels = counts[0] * rows * columns
+  pixels, cell = counts[0] * rows * columns, config.network.stride
   note = (
     f"{config.optimizer.steps} steps of {pixels:,} pixels in the loss, of "
     f"which void ones are left out: {counts[0]} images of {rows}x{columns}; "
-    f"{counts[1]} images, of which each cell of 8x8 pixels is kept with "
-    f"probability {config.rate:g}; or {config.patches_per_image} patches of "
+    f"{counts[1]} images, of which each cell of {cell}x{cell} pixels is kept "
+    f"with probability {config.rate:g}; or {config.patches_per_image} patches of "
     f"{height}x{width} from each of "
     f"{counts[2]} images: anywhere, from a grid of a third of their size "
     "without replacement, or around pixels of all classes alike. Training "

@@ -121,15 +121,22 @@ def loss(config: config_lib.Train, dataset: data.Dataset) -> losses.Loss:
     rates = {"whole_image": 1.0, "one_per_block": 1 / cell**2}
     rate = rates.get(options.sampler, options.rate)
   return losses.make(
-    sampler=_sampler(config, dataset, cell),
+    sampler=sampler(config, dataset),
     normalize=options.normalize,
     rate=rate,
   )
 
 
-def _sampler(config, dataset, cell):
-  """The sampler, with its options bound."""
+def sampler(
+  config: config_lib.Train, dataset: data.Dataset
+) -> sampling.Sampler:
+  """Which pixels enter the loss: (key, labels) -> weights.
+
+  Raises:
+    ValueError: see `loss`.
+  """
   options = config.loss
+  cell = options.cell or config.network.stride
   count = 0
   if config.augmentation.crop_size is not None:
     pixels = math.prod(config.augmentation.crop_size)

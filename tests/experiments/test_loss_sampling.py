@@ -1,43 +1,40 @@
-"""The experiment script, from end to end on a tiny data set."""
+"""The patch-sampling experiment, on a tiny data set."""
 
-import dataclasses
 import json
-import os
-import pathlib
-import subprocess
-import sys
+import math
+import shutil
 
-import command_line
-import configs
-import loss_sampling
 import numpy as np
 import pytest
 from PIL import Image
 
-import fcn_jax
-from fcn_jax.runs import records
+from experiments.common import study as study_lib
+from experiments.loss_sampling import report
+from experiments.loss_sampling import study
+from fcn_jax import runs
+from fcn_jax import train
+from fcn_jax.data.datasets import shapes
+from fcn_jax.runs import batches
+from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import folder
+from fcn_jax.runs import validation
+from tests.helpers import studies
 
-SCRIPT = pathlib.Path(loss_sampling.__file__)
 TINY = (
   "demo",
   "--dataset=shapes/tiny",
-  "--rates",
-  "1.0",
-  "0.5",
-  "--patch-size",
-  "32",
-  "32",
-  "--crop-size",
-  "64",
-  "64",
-  "--base-batch=2",
+  *("--rates", "1.0", "0.5"),
+  *("--patch-size", "32", "32"),
+  *("--crop-size", "64", "64"),
+  "--batch-size=2",
+  "--head-width=16",
   "--steps=5",
   "--warmup-steps=1",
   "--log-every=2",
-  "--eval-batch=2",
+  "--validation-batch=2",
   "--num-seeds=1",
 )
-ARMS = ("p=1", "p=0.5", "patches")
+VARIANTS = ("p=1", "p=0.5", "patches")
 
 
 def options(workdir, prepared_dir, *more):
@@ -50,127 +47,59 @@ def options(workdir, prepared_dir, *more):
 
 
 @pytest.fixture(scope="module")
-def prepared_dir(tmp_path_factory):
-  return tmp_path_factory.mktemp("data")
+def made_up(tmp_path_factory, prepared_dir):
+  """The folder of a study whose runs look as if they had ended."""
+  workdir = tmp_path_factory.mktemp("made_up") / "tiny"
+  config = studies.parse(study, options(workdir, prepared_dir))
+  study_lib.claim(config, experiment=study.NAME, contents=report.FILES)
+  studies.end_runs(config, study.plan(config))
+  return workdir
 
 
-def run_script(arguments):
-  """Runs the script as a user does; returns what it printed."""
-  script = subprocess.run(
-    [sys.executable, str(SCRIPT), *arguments],
-    capture_output=True,
-    text=True,
-    check=False,
+# The plan.
+
+
+def test_variants_see_as_many_pixels_of_more_images():
+  config = study.LossSampling.make(
+    "x", batch_size=2, crop_size=(64, 64), patch_size=(32, 32)
   )
-  assert script.returncode == 0, script.stderr
-  return script.stdout
+  planned = {one.name: one for one in study.plan(config)}
+  assert tuple(planned) == ("p=1", "p=0.5", "p=0.25", "patches")
+  sizes = {name: one.options["batch_size"] for name, one in planned.items()}
+  assert sizes == {"p=1": 2, "p=0.5": 4, "p=0.25": 8, "patches": 8}
+  for name, one in planned.items():
+    assert one.options["sampler"] == "bernoulli"
+    rate = {"p=0.5": 0.5, "p=0.25": 0.25}.get(name, 1.0)
+    assert one.options["rate"] == rate
+    assert (one.cut is not None) == (name == "patches")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, prepared_dir):
-  """The work folder of a finished run, and what the script printed."""
-  workdir = tmp_path_factory.mktemp("runs") / "tiny"
-  return workdir, run_script(options(workdir, prepared_dir))
+@pytest.mark.parametrize("cell", [None, 5])
+def test_cells_are_those_of_the_score_map_unless_told_otherwise(cell):
+  config = study.LossSampling.make("x", cell=cell, stride=16)
+  for variant in study.plan(config):
+    run_config = study_lib.run_config(config, variant, 0)
+    # None is the stride.
+    assert run_config.loss.cell == cell
+    assert run_config.network.stride == 16
 
 
-def test_run_writes_all_it_promises(finished):
-  workdir, _ = finished
-  assert {path.name for path in workdir.iterdir()} == {
-    "config.json",
-    *loss_sampling.CONTENTS,
-  }
-  for name in ("figure5.png", "predictions.png"):
-    with Image.open(workdir / name) as picture:
-      assert min(picture.size) > 200
-      assert len(picture.convert("RGB").getcolors(10**6)) > 20
+def test_without_a_patch_size_there_is_no_variant_of_patches():
+  config = study.LossSampling.make("x", patch_size=None)
+  assert [v.name for v in study.plan(config)] == ["p=1", "p=0.5", "p=0.25"]
+  with pytest.raises(ValueError, match="nothing to train"):
+    study.plan(config.replace(rates=()))
 
 
-def test_printed_table_is_that_of_the_summary(finished):
-  workdir, printed = finished
-  table = (workdir / "table.md").read_text()
-  assert table in printed
-  summary = json.loads((workdir / "summary.json").read_text())
-  assert tuple(summary["arms"]) == ARMS
-  for name, arm in summary["arms"].items():
-    mean_iu = arm["scores"][0]["mean_iu"]
-    (row,) = [r for r in table.splitlines() if f"| {name} | 5 |" in r]
-    assert f"| {mean_iu:.3f} |" in row
+@pytest.mark.parametrize("preset", sorted(study.PRESETS))
+def test_presets_are_without_contradictions(preset):
+  _, config = study.PRESETS[preset]
+  config.check()
+  for variant in study.plan(config):
+    study_lib.run_config(config, variant, 0).check()
 
 
-def test_arms_see_the_images_and_loss_terms_they_should(finished):
-  workdir, _ = finished
-  summary = json.loads((workdir / "summary.json").read_text())
-  images = {name: arm["images"] for name, arm in summary["arms"].items()}
-  # 5 steps of 2, of 2 / 0.5, and of 2 * 64 * 64 / (32 * 32) images.
-  assert images == {"p=1": 10, "p=0.5": 20, "patches": 40}
-  terms = [arm["loss_terms_per_step"] for arm in summary["arms"].values()]
-  assert max(terms) <= 2 * 64 * 64
-  assert min(terms) > 0.6 * max(terms)
-
-
-def test_every_step_is_in_the_metrics_once(finished):
-  workdir, _ = finished
-  rows = records.read_json_lines(workdir / "metrics.jsonl")
-  for arm in ARMS:
-    mine = [row for row in rows if row["arm"] == arm]
-    assert [row["step"] for row in mine] == [2, 4, 5]
-    assert [row["num_steps"] for row in mine] == [2, 2, 1]
-    assert all(np.isfinite(row["loss"]) for row in mine)
-
-
-def test_every_evaluation_pixel_is_counted_once(finished):
-  workdir, _ = finished
-  totals = {
-    int(np.sum(json.loads(file.read_text())["confusion"]))
-    for file in (workdir / "arms").glob("*.json")
-  }
-  labels = [
-    fcn_jax.data.datasets.shapes.example(split="validation", index=index)[1]
-    for index in range(5)
-  ]
-  assert totals == {sum(int(np.sum(label != 255)) for label in labels)}
-
-
-def test_resume_repeats_only_the_missing_arm_and_to_the_bit(
-  finished, prepared_dir
-):
-  workdir, _ = finished
-  file = workdir / "arms" / "p=0.5-seed0.json"
-  other = workdir / "arms" / "p=1-seed0.json"
-  before, changed = json.loads(file.read_text()), other.stat().st_mtime_ns
-  file.unlink()
-  run_script(options(workdir, prepared_dir, "--resume"))
-  after = json.loads(file.read_text())
-  assert after.pop("attempt") == 1 + before.pop("attempt")
-  assert after == before
-  assert other.stat().st_mtime_ns == changed
-  rows = records.read_json_lines(workdir / "metrics.jsonl")
-  losses = [
-    [row["loss"] for row in rows if (row["arm"], row["attempt"]) == key]
-    for key in (("p=0.5", 0), ("p=0.5", 1))
-  ]
-  assert losses[0] == losses[1]
-
-
-@pytest.mark.parametrize(
-  ("more", "message"),
-  [
-    ((), "--resume"),
-    (("--resume", "--steps=6"), "steps (5 there, 6 now)"),
-    (("--resume", "--overwrite"), "contradict"),
-  ],
-)
-def test_a_finished_run_is_not_touched(
-  finished, prepared_dir, capsys, more, message
-):
-  workdir, _ = finished
-  before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
-  with pytest.raises(SystemExit) as stopped:
-    loss_sampling.main(options(workdir, prepared_dir, *more))
-  assert stopped.value.code == 1
-  error = capsys.readouterr().err
-  assert message in error and "Traceback" not in error
-  assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+# Options and the work folder.
 
 
 @pytest.mark.parametrize(
@@ -180,27 +109,27 @@ def test_a_finished_run_is_not_touched(
     (("--rates", "1.5"), "at most 1"),
     (("--rates", "0.3"), "whole number"),
     (("--rates", "1", "1"), "all different"),
+    (("--cell", "0"), "cell is 0"),
     (("--patch-size", "65", "64"), "smaller patch"),
+    (("--patches-per-image", "0"), "patches_per_image is 0"),
     (("--patches-per-image", "3"), "not a multiple"),
-    (("--scale-range", "2", "1"), "scale_range is (2.0, 1.0)"),
+    (("--scale-range", "2", "1"), "not (2.0, 1.0)"),
     (("--dropout-rate", "1"), "dropout_rate is 1.0"),
+    (("--num-pictures", "0"), "num_pictures is 0"),
+    (("--num-seeds", "0"), "num_seeds is 0"),
     (("--steps", "0"), "steps is 0"),
     (("--warmup-steps", "5"), "warmup_steps is 5"),
-    (("--base-batch", "16"), "data set has 12"),
+    (("--batch-size", "16"), "data set has 12"),
     (("--dataset", "camvid"), "CAMVID_DIR"),
     (("--dataset", "camvid", "--data-dir", "nowhere"), "nowhere"),
   ],
 )
 def test_bad_options_are_explained_and_nothing_is_written(
-  tmp_path, prepared_dir, capsys, monkeypatch, more, message
+  tmp_path, prepared_dir, refused, monkeypatch, more, message
 ):
   monkeypatch.delenv("CAMVID_DIR", raising=False)
-  workdir = tmp_path / "run"
-  with pytest.raises(SystemExit) as stopped:
-    loss_sampling.main(options(workdir, prepared_dir, *more))
-  assert stopped.value.code == 1
-  error = capsys.readouterr().err
-  assert message in error and "Traceback" not in error
+  arguments = options(tmp_path / "run", prepared_dir, *more)
+  assert message in refused(study.main, arguments)
   assert list(tmp_path.iterdir()) == []
 
 
@@ -209,77 +138,277 @@ def test_bad_options_are_explained_and_nothing_is_written(
 )
 def test_unknown_presets_and_options_are_refused(arguments, capsys):
   with pytest.raises(SystemExit) as stopped:
-    loss_sampling.main(arguments)
+    study.main(arguments)
   assert stopped.value.code == 2
   captured = capsys.readouterr()
   assert "Traceback" not in captured.err + captured.out
 
 
+def test_help_explains_every_option(capsys):
+  with pytest.raises(SystemExit) as stopped:
+    study.main(["demo", "--help"])
+  assert stopped.value.code == 0
+  text = capsys.readouterr().out
+  for name in config_lib.flat(study.PRESETS["demo"][1]):
+    assert f"--{name.replace('_', '-')}" in text
+
+
+def test_other_options_are_refused_with_their_names(
+  made_up, prepared_dir, refused, untouched
+):
+  untouched(made_up)
+  for more, changed in (
+    (["--steps=6"], "steps (5 there, 6 now)"),
+    (["--learning-rate=0.5"], "learning_rate (0.003 there, 0.5 now)"),
+    (["--num-seeds=2", "--cell=4"], "num_seeds (1 there, 2 now), cell (None"),
+  ):
+    error = refused(study.main, options(made_up, prepared_dir, *more))
+    assert str(made_up) in error
+    for one in changed.split(", "):
+      assert one in error
+    assert "--overwrite" in error and "--workdir" in error
+  untouched(made_up)
+
+
+def test_the_same_command_leaves_variants_that_have_ended_as_they_are(
+  made_up, prepared_dir, monkeypatch, untouched, capsys
+):
+  # There is no network to predict with.
+  monkeypatch.setattr(
+    report, "_columns", lambda _config, _variants, data: _pictures(data)
+  )
+  untouched(made_up / "variants")
+  study.main(options(made_up, prepared_dir))
+  untouched(made_up / "variants")
+  assert (made_up / "table.md").read_text() in capsys.readouterr().out
+
+
+def test_overwrite_with_a_bad_option_deletes_nothing(
+  made_up, prepared_dir, refused, untouched
+):
+  untouched(made_up)
+  for more in (
+    ("--scale-range", "2", "1"),
+    ("--warmup-steps", "-1"),
+    ("--batch-size", "16"),
+    ("--num-devices", "3"),
+    ("--validation-split", "test"),
+  ):
+    refused(study.main, options(made_up, prepared_dir, "--overwrite", *more))
+  untouched(made_up)
+
+
 def test_files_of_others_in_the_work_folder_are_left_alone(
-  tmp_path, prepared_dir, capsys
+  tmp_path, prepared_dir, refused
 ):
   note = tmp_path / "thesis.txt"
   note.write_text("all I have")
-  for more in ((), ("--overwrite",), ("--resume",)):
-    with pytest.raises(SystemExit):
-      loss_sampling.main(options(tmp_path, prepared_dir, *more))
+  for more in ((), ("--overwrite",)):
+    error = refused(study.main, options(tmp_path, prepared_dir, *more))
+    assert "thesis.txt" in error
   assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
   assert note.read_text() == "all I have"
 
 
-def test_overwrite_deletes_the_run_and_nothing_else(tmp_path):
-  config = configs.LossSampling(workdir=tmp_path / "run")
-
-  def claim(config):
-    command_line.check_workdir(config, "loss_sampling")
-    contents = ("arms", "table.md")
-    command_line.claim_workdir(config, "loss_sampling", contents)
-
-  claim(config)
-  (config.workdir / "arms").mkdir()
-  (config.workdir / "arms" / "x.json").touch()
-  (config.workdir / "table.md").touch()
-  (config.workdir / "note.txt").touch()
-  claim(dataclasses.replace(config, overwrite=True))
-  assert sorted(os.listdir(config.workdir)) == ["config.json", "note.txt"]
-
-
-def test_overwrite_with_a_bad_option_deletes_nothing(
-  finished, prepared_dir, capsys
-):
-  workdir, _ = finished
-  before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
-  for more in (
-    ("--scale-range", "2", "1"),
-    ("--warmup-steps", "-1"),
-    ("--base-batch", "16"),
-    ("--evaluation-split", "test"),
-  ):
-    with pytest.raises(SystemExit) as stopped:
-      loss_sampling.main(options(workdir, prepared_dir, "--overwrite", *more))
-    assert stopped.value.code == 1
-  assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
-
-
 @pytest.mark.parametrize("content", ["{}", '{"experiment": "other"}', "[1"])
-def test_a_foreign_configuration_is_not_taken_for_a_run(
-  tmp_path, prepared_dir, capsys, content
+def test_a_foreign_configuration_is_not_taken_for_a_study(
+  tmp_path, prepared_dir, refused, content
 ):
   (tmp_path / "config.json").write_text(content)
   (tmp_path / "summary.json").write_text("mine")
-  for more in ((), ("--overwrite",), ("--resume",)):
-    with pytest.raises(SystemExit) as stopped:
-      loss_sampling.main(options(tmp_path, prepared_dir, *more))
-    assert stopped.value.code == 1
-    assert str(tmp_path) in capsys.readouterr().err
+  for more in ((), ("--overwrite",)):
+    error = refused(study.main, options(tmp_path, prepared_dir, *more))
+    assert str(tmp_path) in error
   assert (tmp_path / "summary.json").read_text() == "mine"
   assert (tmp_path / "config.json").read_text() == content
 
 
-def test_help_explains_every_option(capsys):
-  with pytest.raises(SystemExit) as stopped:
-    loss_sampling.main(["demo", "--help"])
-  assert stopped.value.code == 0
-  text = capsys.readouterr().out
-  for option in ("--rates", "--patch-size", "--resume", "--data-dir"):
-    assert option in text
+def test_a_study_of_the_earlier_version_is_named_as_such(
+  tmp_path, prepared_dir, refused
+):
+  before = {"experiment": "loss_sampling", "rates": [1.0], "base_batch": 4}
+  (tmp_path / "config.json").write_text(json.dumps(before))
+  error = refused(study.main, options(tmp_path, prepared_dir))
+  assert "before 0.2" in error
+
+
+# The report, of runs that were made up.
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory, prepared_dir):
+  """Summary and table of made-up runs, and their confusion matrices."""
+  workdir = tmp_path_factory.mktemp("reported") / "tiny"
+  arguments = options(workdir, prepared_dir, "--num-seeds=2")
+  config = studies.parse(study, arguments)
+  variants = study.plan(config)
+  confusions = studies.end_runs(config, variants)
+  evaluation = batches.load_split(config.data, "validation")
+  with pytest.MonkeyPatch.context() as patch:
+    # There is no network to predict with.
+    patch.setattr(report, "_columns", lambda *_: _pictures(evaluation))
+    table = report.write(config, variants, evaluation)
+  summary = json.loads((workdir / "summary.json").read_text())
+  return workdir, table, summary, confusions
+
+
+def _pictures(evaluation):
+  """Columns of a figure."""
+  examples = [evaluation.source[index] for index in range(2)]
+  return {
+    "image": [example.image for example in examples],
+    "truth": [example.label for example in examples],
+  }
+
+
+def test_the_report_agrees_with_the_records_of_the_runs(reported):
+  workdir, table, summary, confusions = reported
+  assert (workdir / "table.md").read_text() == table
+  assert tuple(summary["variants"]) == VARIANTS
+  first, classes = table.split("| IU of |")
+  rows = studies.table_rows(first)
+  of_classes = studies.table_rows("| IU of |" + classes)
+  assert of_classes["IU of"] == list(shapes.CLASS_NAMES)
+  for name, variant in summary["variants"].items():
+    size = {"p=1": 2, "p=0.5": 4, "patches": 8}[name]
+    assert (variant["iterations"], variant["images"]) == (5, 5 * size)
+    assert variant["loss_pixels_per_step"] == (8 + 12) / 5
+    assert variant["seconds"] == [2.5, 2.5]
+    assert variant["final_loss"] == [1.0, 1.0]
+    accuracies = [np.trace(c) / c.sum() for c in confusions[name]]
+    found = [one["pixel_accuracy"] for one in variant["scores"]]
+    assert np.allclose(found, accuracies)
+    ious = [one["mean_iu"] for one in variant["scores"]]
+    assert rows[name] == [
+      "5",
+      str(5 * size),
+      "4",
+      "2.5 (2.5-2.5)",
+      f"{np.mean(ious):.3f} ({min(ious):.3f}-{max(ious):.3f})",
+      f"{np.mean(found):.3f} ({min(found):.3f}-{max(found):.3f})",
+    ]
+    star = np.mean([one["class_iu"]["star"] for one in variant["scores"]])
+    assert of_classes[name][-1] == f"{star:.2f}"
+
+
+def test_the_commonest_class_everywhere_is_scored_beside_them(reported):
+  _, table, summary, _ = reported
+  labels = [
+    shapes.example(split="validation", index=index)[1] for index in range(5)
+  ]
+  counts = sum(
+    np.bincount(label[label != 255], minlength=6) for label in labels
+  )
+  constant = summary["constant_prediction"]
+  assert constant["class"] == "background"
+  share = counts[0] / counts.sum()
+  assert np.isclose(constant["scores"]["pixel_accuracy"], share)
+  rows = studies.table_rows(table.split("| IU of |")[0])
+  assert rows["all background"][-1] == f"{share:.3f}"
+  assert summary["evaluation_images"] == 5
+
+
+# Trained, as users do it.
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, prepared_dir):
+  """The folder of a study that was trained, and what the command printed."""
+  workdir = tmp_path_factory.mktemp("runs") / "tiny"
+  return workdir, studies.run(study, options(workdir, prepared_dir)).stdout
+
+
+@pytest.mark.slow
+def test_a_study_writes_all_it_promises(finished):
+  workdir, printed = finished
+  assert {path.name for path in workdir.iterdir()} == {
+    folder.CONFIG_FILE,
+    study_lib.VARIANTS,
+    *report.FILES,
+  }
+  assert {path.name for path in (workdir / "variants").iterdir()} == {
+    f"{name}-seed0" for name in VARIANTS
+  }
+  for run in (workdir / "variants").iterdir():
+    assert {path.name for path in run.iterdir()} == {*folder.CONTENTS}
+  assert (workdir / "table.md").read_text() in printed
+  for name in ("figure5.png", "predictions.png"):
+    with Image.open(workdir / name) as picture:
+      assert min(picture.size) > 200
+      assert len(picture.convert("RGB").getcolors(10**6)) > 20
+
+
+@pytest.mark.slow
+def test_variants_see_the_images_and_loss_terms_they_should(finished):
+  workdir, _ = finished
+  summary = json.loads((workdir / "summary.json").read_text())
+  variants = summary["variants"]
+  images = {name: variant["images"] for name, variant in variants.items()}
+  # 5 steps of 2, of 2 / 0.5, and of 2 * 64 * 64 / (32 * 32) images.
+  assert images == {"p=1": 10, "p=0.5": 20, "patches": 40}
+  terms = [variant["loss_pixels_per_step"] for variant in variants.values()]
+  assert max(terms) <= 2 * 64 * 64
+  assert min(terms) > 0.6 * max(terms)
+
+
+@pytest.mark.slow
+def test_every_step_is_in_the_records_once(finished):
+  workdir, _ = finished
+  for name in VARIANTS:
+    training, evaluations = folder.read_records(
+      workdir / "variants" / f"{name}-seed0"
+    )
+    assert [record["step"] for record in training] == [2, 4, 5]
+    assert [record["num_steps"] for record in training] == [2, 2, 1]
+    assert all(math.isfinite(record["loss"]) for record in training)
+    assert [record["step"] for record in evaluations] == [5]
+
+
+@pytest.mark.slow
+def test_every_evaluation_pixel_is_counted_once(finished):
+  workdir, _ = finished
+  run = workdir / "variants" / "p=1-seed0"
+  trained = runs.load(run, "latest")
+  model_state = dict(trained.variables)
+  state = train.TrainState(0, model_state.pop("params"), model_state, ())
+  evaluation = batches.load_split(trained.config.data, "validation")
+  confusion = validation.evaluate(
+    trained.model, state, batches.validation_batches(trained.config, evaluation)
+  )
+  labels = [
+    shapes.example(split="validation", index=index)[1] for index in range(5)
+  ]
+  assert confusion.sum() == sum(int(np.sum(label != 255)) for label in labels)
+  accuracy = np.trace(confusion) / confusion.sum()
+  assert np.isclose(
+    folder.read_records(run)[1][-1]["pixel_accuracy"], accuracy, atol=1e-3
+  )
+
+
+@pytest.mark.slow
+def test_the_same_command_trains_only_the_missing_variant_and_to_the_bit(
+  finished, prepared_dir, tmp_path, untouched
+):
+  workdir = tmp_path / "tiny"
+  shutil.copytree(finished[0], workdir)
+  variants = workdir / "variants"
+  before = folder.read_records(variants / "p=0.5-seed0")
+  shutil.rmtree(variants / "p=0.5-seed0")
+  (workdir / "table.md").unlink()
+  others = [variants / "p=1-seed0", variants / "patches-seed0"]
+  for run in others:
+    untouched(run)
+  done = studies.run(study, options(workdir, prepared_dir))
+  for run in others:
+    untouched(run)
+  after = folder.read_records(variants / "p=0.5-seed0")
+  for one, other in zip(before, after, strict=True):
+    assert [_without_times(r) for r in one] == [
+      _without_times(r) for r in other
+    ]
+  assert (workdir / "table.md").read_text() in done.stdout
+
+
+def _without_times(record):
+  times = ("seconds", "images_per_second")
+  return {name: x for name, x in record.items() if name not in times}
