@@ -375,4 +375,4 @@ def test_files_that_are_no_pictures_are_noted(cells):
   (cells / "images" / "notes.txt").write_text("by hand")
   (cells / "images" / ".DS_Store").write_text("x")
   (note,) = [n for n in folder.find(cells).notes if "notes.txt" in n]
-  assert re.search("1 files are no pictures", note)
+  assert re.search("1 files do not have the suffix of a picture", note)
