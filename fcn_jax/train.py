@@ -236,5 +236,5 @@ def _check_heads(model, labels):
 
 
 def variables(state: TrainState) -> chex.ArrayTree:
-  """The variables of the model, as `model.apply` wants them."""
+  """The variables of the model, as `model.apply` takes them."""
   return {"params": state.params, **state.model_state}

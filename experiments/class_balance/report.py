@@ -109,9 +109,9 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
   weights = [values["weight"] for values in summary["classes"].values()]
   return (
     f"FCN-{config.network.stride}s, {config.network.backbone}, "
-    f"{config.optimizer.steps} steps of the same {config.data.batch_size} images of {height}x{width} in all "
-    f"variants. Of their {pixels:,} pixels, plain and class weights have all "
-    "in the loss; "
+    f"{config.optimizer.steps} steps of the same {config.data.batch_size} "
+    f"images of {height}x{width} in all variants. Of their {pixels:,} pixels, "
+    "plain and class weights have all in the loss; "
     f"the others {config.data.batch_size * count:,}: "
     f"{config.patches_per_image} patch(es) of {patch_height}x{patch_width} of "
     "each image, which may overlap; each pixel with probability "

@@ -107,8 +107,8 @@ class GradientNoise(study_lib.Study):
       ),
       rates=(1.0 in self.rates, "a list with 1 in it, to compare with"),
       shares=(
-        min(self.shares) * math.prod(crop_size) >= 1,
-        "large enough for a pixel of an image",
+        min(self.shares, default=0) * math.prod(crop_size) >= 1,
+        "shares that are large enough for a pixel of an image",
       ),
     )
 

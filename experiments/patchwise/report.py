@@ -203,12 +203,11 @@ def _training_table(config: Any, summary: dict[str, Any]) -> list[str]:
     f"{config.optimizer.steps} steps of {pixels:,} pixels in the loss, of "
     f"which void ones are left out: {counts[0]} images of {rows}x{columns}; "
     f"{counts[1]} images, of which each cell of {cell}x{cell} pixels is kept "
-    f"with probability {config.rate:g}; or {config.patches_per_image} patches of "
-    f"{height}x{width} from each of "
-    f"{counts[2]} images: anywhere, from a grid of a third of their size "
-    "without replacement, or around pixels of all classes alike. Training "
-    "losses are those of a variant's own pixels: compare variants by their "
-    "scores. "
+    f"with probability {config.rate:g}; or {config.patches_per_image} patches "
+    f"of {height}x{width} from each of {counts[2]} images: anywhere, "
+    "from a grid of a third of their size without replacement, or around "
+    "pixels of all classes alike. Training losses are those of a variant's own "
+    "pixels: compare variants by their scores. "
   )
   # The backbone that is trained is the one that was timed.
   receptive_field = summary["outputs"]["receptive_field"]

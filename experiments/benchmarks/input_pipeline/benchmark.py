@@ -23,7 +23,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ import tyro
 import fcn_jax as fcn
 from experiments.benchmarks.input_pipeline import picture_files
 from experiments.benchmarks.input_pipeline import pipeline_stages
+from fcn_jax.cli import errors
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import environment
 
@@ -222,17 +223,27 @@ def left_out() -> Iterator[str]:
       yield f"{name} is not installed here, and left out."
 
 
-def main() -> None:
-  """Reads the options, times, and prints the two tables."""
-  options = tyro.cli(Options, description=__doc__)
-  config_lib.at_least_one(
-    options,
-    "num_pictures",
-    "batch_size",
-    "num_workers",
-    "num_batches",
-    "rounds",
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Reads the options, times, and prints the two tables.
+
+  Args:
+    arguments: of the command line; those of the process if None.
+  """
+  options = tyro.cli(
+    Options,
+    prog="python -m experiments.benchmarks.input_pipeline",
+    description=__doc__,
+    args=arguments,
   )
+  with errors.explained():
+    config_lib.at_least_one(
+      options,
+      "num_pictures",
+      "batch_size",
+      "num_workers",
+      "num_batches",
+      "rounds",
+    )
   names = ("brightness", "contrast", "saturation", "hue")
   augmentation = {
     "crop_size": options.crop_size,

@@ -99,8 +99,8 @@ def _class_names(path: pathlib.Path, *, root: pathlib.Path) -> tuple[str, ...]:
     str(number) for number in range(1, NUM_CLASSES + 1)
   ] or any(len(row) != 5 for row in rows):
     raise ValueError(
-      f"ade20k: {path} is not a table of the classes 1 to {NUM_CLASSES} with five"
-      " columns; take it from ADEChallengeData2016.zip again"
+      f"ade20k: {path} is not a table of the classes 1 to {NUM_CLASSES} with"
+      " five columns; take it from ADEChallengeData2016.zip again"
     )
   return tuple(row[4].partition(",")[0].strip() for row in rows)
 

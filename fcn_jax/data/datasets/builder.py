@@ -104,8 +104,8 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     if source is None:
       raise ValueError(
         f"{self.name} is not prepared in {self.data_dir}; give the folder of"
-        " its files (data_dir; to a script, --data-dir or the environment"
-        f" variable {self.name.upper()}_DIR): expected"
+        " its files (data_dir; on the command line, --data-dir or the"
+        f" environment variable {self.name.upper()}_DIR): expected"
         f" {archives.expected(self.ARCHIVES, self.LAYOUT)}"
       )
     with self._unpacked(source) as folder:

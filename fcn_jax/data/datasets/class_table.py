@@ -78,9 +78,9 @@ class ClassTable:
       known = ", ".join(describe(value) for value in sorted(table)[:12])
       more = ", ..." if len(table) > 12 else ""
       raise ValueError(
-        f"has the values {', '.join(unknown[:8])}, which are neither a class nor"
-        f" void; known are {known}{more} ({self.origin}). Correct the mask, or"
-        " list them in classes.json"
+        f"has the values {', '.join(unknown[:8])}, which are neither a class"
+        f" nor void; known are {known}{more} ({self.origin}). Correct the mask,"
+        " or list them in classes.json"
       )
     labels = np.array([table[int(value)] for value in found], np.uint8)
     return labels[places].reshape(values.shape)

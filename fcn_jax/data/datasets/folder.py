@@ -137,7 +137,7 @@ def _class_table(
   if not masks:
     raise ValueError(
       f"folder: none of the {len(pairs)} masks can be read, such as"
-      f" {pairs[0].mask}; see what is wrong with it, or run check_data"
+      f" {pairs[0].mask}; see what is wrong with it, or run fcn-jax check-data"
     )
   try:
     return class_inference.infer(masks)
@@ -211,8 +211,8 @@ def builder_of(
   """
   if data_dir is None:
     raise ValueError(
-      "folder: give the folder with your pictures (data_dir; to a script,"
-      f" --data-dir): expected {LAYOUT}"
+      "folder: give the folder with your pictures (data_dir; on the command"
+      f" line, --data-dir): expected {LAYOUT}"
     )
   path = pathlib.Path(data_dir)
   if not path.is_dir():

@@ -39,9 +39,9 @@ from fcn_jax.data.files import threads
 # What the features are called in TFDS, where there are several of a kind.
 _IMAGE_NAMES = ("image", "image_left")
 _MASK_NAMES = (
-  *("segmentation_mask", "segmentation_label", "segmentation", "mask"),
-  *("annotations", "annotation", "label", "labels"),
-)
+  "segmentation_mask", "segmentation_label", "segmentation", "mask",
+  "annotations", "annotation", "label", "labels",
+)  # fmt: skip
 _TEXT_NAMES = ("file_name", "filename", "image/filename", "name", "image_id")
 
 

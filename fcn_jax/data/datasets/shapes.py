@@ -25,13 +25,9 @@ CLASS_NAMES = ("background", "disk", "box", "triangle", "ring", "star")
 
 # RGB of each class in figures.
 PALETTE = (
-  (0, 0, 0),
-  (214, 39, 40),
-  (31, 119, 180),
-  (44, 160, 44),
-  (255, 127, 14),
+  (0, 0, 0), (214, 39, 40), (31, 119, 180), (44, 160, 44), (255, 127, 14),
   (240, 220, 40),
-)
+)  # fmt: skip
 
 MIN_SIDE = 96
 MAX_SIDE = 160

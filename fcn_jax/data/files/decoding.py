@@ -13,17 +13,17 @@ from PIL import ImageOps
 
 # Suffixes of pictures, in lower case.
 SUFFIXES = (
-  *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff"),
-  *(".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
-)
+  ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff",
+  ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif",
+)  # fmt: skip
 
 # What a file may contain, whatever its name: formats of pictures only. Pillow
 # knows others that start programs (EPS) or hold something else. It opens MPO,
 # which phones use, as JPEG.
 _FORMATS = (
-  *("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA"),
-  *("JPEG2000", "AVIF"),
-)
+  "PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000",
+  "AVIF",
+)  # fmt: skip
 # These formats change the values of pixels, so ids are lost.
 _LOSSY = ("JPEG", "MPO", "AVIF")
 

@@ -97,7 +97,7 @@ def describe(name: str, faults: Sequence[Fault]) -> str:
   return "\n".join(
     [
       f"{name}: {len(faults)} {plural}; fix the files, or leave the pairs out"
-      " (skip_bad; to a script, --skip-bad):",
+      " (skip_bad; on the command line, --skip-bad):",
       *lines,
     ]
   )

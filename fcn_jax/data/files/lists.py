@@ -56,8 +56,8 @@ def read(
     name = text.replace("\\", "/").removeprefix(prefix).removesuffix(suffix)
     if not _NAME.fullmatch(name):
       reason = (
-        f"has {text[:80]!r} in line {number}, which is not the name of a picture;"
-        " download the list again"
+        f"has {text[:80]!r} in line {number}, which is not the name of a"
+        " picture; download the list again"
       )
       faults.append(listing.Fault(path, reason))
     elif name in names:

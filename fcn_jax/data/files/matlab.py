@@ -54,7 +54,7 @@ def decode_ids(
         f" {', '.join(fields) or 'none'}); download it again"
       )
     values = values.reshape(-1)[0][field]
-  # A sparse matrix is not an array; text, cells and structures have other kinds.
+  # Sparse matrices are not arrays; text, cells, structures have other kinds.
   if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
     raise ValueError(f"has something else than numbers in {name}")
   if values.ndim != 2 or not values.size:
