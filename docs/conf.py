@@ -6,7 +6,7 @@ import re
 import fcn_jax
 
 project = "fcn_jax"
-author = "the authors of fcn_jax"
+copyright = "The authors of fcn_jax. Apache License 2.0"
 version = release = fcn_jax.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -25,7 +25,8 @@ add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
-maximum_signature_line_length = 72
+maximum_signature_line_length = 120
+napoleon_attr_annotations = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
@@ -36,6 +37,8 @@ python_use_unqualified_type_names = True
 _FIELD = type(collections.namedtuple("_Example", "field").field)
 # Headings of sections in docstrings, such as "Args:".
 _SECTION = re.compile(r"[A-Z][a-z]+:$")
+# A name, and a letter of its ending.
+_NAME = re.compile(r"(`[^`]*`)(\w?)")
 
 
 def as_restructured_text(app, what, name, obj, options, lines):
@@ -51,7 +54,9 @@ def as_restructured_text(app, what, name, obj, options, lines):
     if begins and before[:1].strip() and not _SECTION.match(before):
       lines[index : index + 1] = ["", "::", ""]
   for index, line in enumerate(lines):
-    line = re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line)
+    line = _NAME.sub(
+      lambda match: "\\ ".join(filter(None, match.groups())), line
+    )
     lines[index] = re.sub(r"\|(\w+)\|", r"\|\1\|", line)
 
 

@@ -78,6 +78,7 @@ def as_program(code):
   return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "page",
   [page for page in PAGES if examples(page)],
