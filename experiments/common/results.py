@@ -1,5 +1,7 @@
 """What the runs of a study found, as numbers, table cells and curves."""
 
+import json
+import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -51,6 +53,19 @@ def _read(config):
     },
   }
   return Result(training, scores, config.data.batch_size)
+
+
+def read_figures(path: pathlib.Path) -> Any:
+  """Reads figures that `records.write_json` wrote; null is NaN again."""
+
+  def restored(value):
+    if isinstance(value, dict):
+      return {name: restored(item) for name, item in value.items()}
+    if isinstance(value, list):
+      return [restored(item) for item in value]
+    return float("nan") if value is None else value
+
+  return restored(json.loads(path.read_text(encoding="utf-8")))
 
 
 def summarize(seeds: Sequence[Result]) -> dict[str, Any]:

@@ -37,7 +37,6 @@ found at each step), timing.json, summary.json, table.md and gradient_noise.png.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -223,12 +222,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     optimizer = build.optimizer(config.optimizer)
     seconds = measuring.time_steps(config, model, optimizer, measured[0])
     records.write_json(timing_file, seconds)
-  read = lambda path: json.loads(path.read_text(encoding="utf-8"))  # noqa: E731
   summary = {
     "measured": {
-      str(step): read(noise_file(config, step)) for step in config.measure_at
+      str(step): results.read_figures(noise_file(config, step))
+      for step in config.measure_at
     },
-    "seconds_an_image": read(timing_file),
+    "seconds_an_image": results.read_figures(timing_file),
     **results.where(),
   }
   print(report.write(config.run.workdir, summary, config.title))

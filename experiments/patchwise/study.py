@@ -29,12 +29,12 @@ evaluation.
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Sequence
 
 import jax
 
+from experiments.common import results
 from experiments.common import study as study_lib
 from experiments.patchwise import report
 from experiments.patchwise import timing
@@ -266,5 +266,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     records.write_json(timing_file, found)
   study_lib.train(config, variants)
-  found = json.loads(timing_file.read_text(encoding="utf-8"))
+  found = results.read_figures(timing_file)
   print(report.write(config, found, outputs, variants, evaluation))
