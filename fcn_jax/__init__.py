@@ -8,6 +8,8 @@ See the README for an example, and ARCHITECTURE.md for the way of the data.
 from fcn_jax import data
 from fcn_jax import geometry
 from fcn_jax import inference
+from fcn_jax import interpolation
+from fcn_jax import label_boundaries
 from fcn_jax import losses
 from fcn_jax import metrics
 from fcn_jax import models
@@ -25,6 +27,8 @@ from fcn_jax import visualize
 __version__ = "0.2.0"
 
 __all__ = [
+  "interpolation",
+  "label_boundaries",
   "data",
   "geometry",
   "inference",

@@ -1,13 +1,14 @@
 """Explicit patches: what loss sampling replaces, to compare it with.
 
-A patch is a crop of an image together with the same crop of its labels. As
+A patch is a crop of an image together with the same crop of its labels.
 `sample_patches`, `grid_patches` and `balanced_patches` turn a batch of images
-into a batch of patches, patchwise training is the ordinary train step on
+into a batch of patches, so patchwise training is the ordinary train step on
 another batch.
 
-Where a batch has `sizes`, corners are those that each image would have alone,
-and no patch begins in padding. A patch that is larger than its image begins at
-the image's corner and ends in padding, so the patches have `sizes` as well.
+Where a batch has `valid_sizes`, corners are those that each image would have
+alone, and no patch begins in padding. A patch that is larger than its image
+begins at the image's corner and ends in padding, so the patches have
+`valid_sizes` as well.
 """
 
 import functools
@@ -47,19 +48,7 @@ def extract_patch(
 def extract_patches(
   images: jax.Array, corners: jax.Array, size: tuple[int, int]
 ) -> jax.Array:
-  """Crops the same number of patches from each image: `extract_patch`, vmapped.
-
-  Args:
-    images: [N, H, W, C], or labels [N, H, W].
-    corners: [N, K, 2] int32.
-    size: height and width in pixels, static.
-
-  Returns:
-    [N, K, height, width, C], without C for labels, dtype of `images`.
-
-  Raises:
-    ValueError: if the patch is larger than the images.
-  """
+  """Crops [N, K, height, width, ...] at corners [N, K, 2]: `extract_patch`."""
   crop = functools.partial(extract_patch, size=size)
   return jax.vmap(jax.vmap(crop, in_axes=(None, 0)))(images, corners)
 
@@ -71,7 +60,7 @@ def random_corners(
   num_patches: int,
   image_size: tuple[int, int],
   size: tuple[int, int],
-  sizes: jax.Array | None = None,
+  valid_sizes: jax.Array | None = None,
 ) -> jax.Array:
   """Draws corners uniformly among those whose patch lies inside the image.
 
@@ -81,7 +70,7 @@ def random_corners(
     num_patches: patches from each image, K.
     image_size: height and width of the arrays of the images.
     size: height and width of a patch.
-    sizes: [N, 2] int32, height and width of each image inside its array;
+    valid_sizes: [N, 2] int32, height and width of each image inside its array;
       None if the images fill their arrays. The corner is 0 along an axis
       where the image is smaller than the patch.
 
@@ -92,17 +81,17 @@ def random_corners(
     ValueError: if the patch is larger than the arrays of the images.
   """
   check_size(image_size, size)
-  last = _last_corners(image_size, size, sizes)
+  last = _last_corners(image_size, size, valid_sizes)
   shape = (num_images, num_patches, 2)
   return jax.random.randint(key, shape, 0, last[:, None] + 1)
 
 
-def _last_corners(image_size, size, sizes):
+def _last_corners(image_size, size, valid_sizes):
   """The largest row and column of corners, [N, 2] or [1, 2]."""
-  if sizes is None:
+  if valid_sizes is None:
     last = [h - p for h, p in zip(image_size, size, strict=True)]
     return jnp.array([last])
-  return jnp.maximum(sizes - jnp.array([size], sizes.dtype), 0)
+  return jnp.maximum(valid_sizes - jnp.array([size], valid_sizes.dtype), 0)
 
 
 def grid_corners(
@@ -147,23 +136,22 @@ def balanced_corners(
   num_patches: int,
   size: tuple[int, int],
   num_classes: int,
-  sizes: jax.Array | None = None,
+  valid_sizes: jax.Array | None = None,
 ) -> jax.Array:
   """Draws corners of patches around pixels of all classes alike.
 
   For each patch, a class is drawn uniformly among those in the image, then a
   pixel uniformly among those of the class; the patch lies around it, or is
-  moved inwards where it would leave the image. Void is never chosen, but an
-  image of void only has uniformly random corners.
+  moved inwards where it would leave the image. Void is never drawn; an image
+  of void alone has uniformly random corners.
 
   Args:
     key: random key.
     labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
-    num_patches: patches from each image, K.
+    num_patches: see `random_corners`.
     size: height and width of a patch; its centre is pixel `size // 2`.
     num_classes: C.
-    sizes: [N, 2] int32, height and width of each image inside its array,
-      where labels outside are void; None if the images fill their arrays.
+    valid_sizes: see `random_corners`; labels outside are void.
 
   Returns:
     [N, K, 2] int32.
@@ -174,9 +162,9 @@ def balanced_corners(
   num_images, height, width = labels.shape
   check_size((height, width), size)
   class_key, pixel_key, corner_key = jax.random.split(key, 3)
-  # Sorted by class, the pixels of one class stand together.
+  # Sort the pixels by class.
   flat = labels.reshape(num_images, -1)
-  # Behind all classes, however many there are.
+  # Void comes after all classes.
   flat = jnp.where(flat == types.IGNORE_LABEL, num_classes, flat)
   order = jnp.argsort(flat, axis=1)
   bounds = jax.vmap(jnp.searchsorted, in_axes=(0, None))(
@@ -188,10 +176,10 @@ def balanced_corners(
   present = jnp.where(counts > 0, 0.0, -jnp.inf)
   classes = jax.random.categorical(class_key, present[:, None], shape=shape)
   count = jnp.take_along_axis(counts, classes, axis=1)
-  place = jax.random.randint(pixel_key, shape, 0, jnp.maximum(count, 1))
-  place += jnp.take_along_axis(bounds, classes, axis=1)
-  rows, columns = jnp.divmod(jnp.take_along_axis(order, place, axis=1), width)
-  last = _last_corners((height, width), size, sizes)
+  drawn = jax.random.randint(pixel_key, shape, 0, jnp.maximum(count, 1))
+  drawn += jnp.take_along_axis(bounds, classes, axis=1)
+  rows, columns = jnp.divmod(jnp.take_along_axis(order, drawn, axis=1), width)
+  last = _last_corners((height, width), size, valid_sizes)
   corners = jnp.stack(
     [
       jnp.clip(rows - size[0] // 2, 0, last[:, :1]),
@@ -205,7 +193,7 @@ def balanced_corners(
     num_patches=num_patches,
     image_size=(height, width),
     size=size,
-    sizes=sizes,
+    valid_sizes=valid_sizes,
   )
   is_void = jnp.sum(counts, axis=1) == 0
   return jnp.where(is_void[:, None, None], anywhere, corners.astype(jnp.int32))
@@ -248,9 +236,9 @@ def grid_patches(
 ) -> types.Batch:
   """Turns a batch of images into the batch of all patches on a grid.
 
-  With `sizes`, each image has its own grid. As all have as many patches as the
-  largest image could have, those that an image does not have are there too:
-  copies of others with labels that are void.
+  With `valid_sizes`, each image has its own grid, but all have as many patches
+  as the largest image could have: those beyond an image's own are copies of
+  others with void labels.
 
   Args:
     batch: images [N, H, W, 3] and labels [N, H, W].
@@ -288,22 +276,7 @@ def balanced_patches(
   size: tuple[int, int],
   num_classes: int,
 ) -> types.Batch:
-  """Turns a batch of images into a batch of class-balanced patches.
-
-  Args:
-    key: random key.
-    batch: images [N, H, W, 3] and labels [N, H, W].
-    num_patches: patches from each image, K.
-    size: height and width of a patch.
-    num_classes: C.
-
-  Returns:
-    A batch of N * K patches, those of one image together; see
-    `balanced_corners`.
-
-  Raises:
-    ValueError: if the patch is larger than the images.
-  """
+  """As `sample_patches`, with the corners of `balanced_corners`."""
   corners = balanced_corners(
     key,
     batch.labels,
@@ -326,8 +299,8 @@ def cut(
     size: height and width of a patch.
 
   Returns:
-    A batch of N * K patches, those of one image together; with `sizes` if the
-    batch has them, which are 0 for a patch that begins outside its image.
+    A batch of N * K patches, those of one image together; with `valid_sizes`
+    if the batch has them, which are 0 for a patch outside its image.
   """
   chex.assert_equal_shape_prefix((batch.images, batch.labels), 3)
 
@@ -337,7 +310,7 @@ def cut(
 
   valid_sizes = None
   if batch.valid_sizes is not None:
-    # As `extract_patch` moves them.
+    # As `extract_patch` clamps them.
     image_size = batch.labels.shape[1:]
     last = _last_corners(image_size, size, None)[None]
     rest = batch.valid_sizes[:, None] - jnp.clip(corners, 0, last)

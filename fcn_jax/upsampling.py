@@ -1,10 +1,10 @@
 """From a coarse score map to class scores of pixels.
 
 The papers upsample with transposed convolutions whose kernels are fixed to
-bilinear interpolation (section 3.3). As there is nothing to learn in them,
-they are a pure function here, outside the network: at image coordinate x a
-score is the sum over cells i of tent(x / stride - offset / stride - i) times
-the score of cell i, where tent(u) = max(0, 1 - |u|).
+bilinear interpolation (section 3.3). They have nothing to learn, so here they
+are a pure function outside the network: the score at image coordinate x is the
+sum over cells i of tent(x / stride - offset / stride - i) times the score of
+cell i, where tent(u) = max(0, 1 - |u|).
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import interpolation
 from fcn_jax import types
 from fcn_jax import valid_region
 
@@ -32,7 +33,7 @@ def to_pixels(score_map: types.ScoreMap) -> jax.Array:
   """
   logits = score_map.scores
   for axis, size in zip((1, 2), score_map.image_size, strict=True):
-    logits = interpolate_axis(
+    logits = interpolation.interpolate_axis(
       logits,
       axis=axis,
       factor=score_map.stride,
@@ -60,15 +61,17 @@ def at_pixels(score_map: types.ScoreMap, indices: jax.Array) -> jax.Array:
 
 
 def covering_map(score_map: types.ScoreMap) -> jax.Array:
-  """The cells between which all pixels lie, [N, h', w', C].
+  """The cells that pixels need, [N, h', w', C].
 
-  Cells outside the map are there by its edge rule, those that no pixel needs
-  are not.
+  Cells outside the map follow its edge rule; cells that no pixel needs are left
+  out.
   """
   cells = score_map.scores
   for axis, size in zip((1, 2), score_map.image_size, strict=True):
-    first, last = covering_cells(score_map.stride, score_map.offset, size)
-    cells = take_cells(
+    first, last = interpolation.covering_cells(
+      score_map.stride, score_map.offset, size
+    )
+    cells = interpolation.take_cells(
       cells, axis=axis, start=first, stop=last + 1, edge=score_map.edge
     )
   return cells
@@ -84,18 +87,18 @@ def neighbours(
     indices: [N, K] int32, pixels as row * W + column.
 
   Returns:
-    [N, K, 4] int32 cells of `covering_map`, counted row by row, and what they
-    contribute to the pixel, [N, K, 4], in the dtype of the scores.
+    [N, K, 4] int32 cells of `covering_map`, counted row by row, and their
+    shares in the pixel, [N, K, 4], in the dtype of the scores.
   """
   stride, offset = score_map.stride, score_map.offset
-  # Offsets are multiples of one half: twice of everything is exact.
+  # Offsets are multiples of one half, so twice of everything is an integer.
   chex.assert_equal(2 * offset, round(2 * offset))
   width = score_map.image_size[1]
   cells, fractions = [], []
   for coordinate, size in zip(
     (indices // width, indices % width), score_map.image_size, strict=True
   ):
-    first, last = covering_cells(stride, offset, size)
+    first, last = interpolation.covering_cells(stride, offset, size)
     twice = 2 * coordinate - round(2 * offset) - 2 * stride * first
     cells.append(twice // (2 * stride))
     fraction = (twice % (2 * stride)).astype(score_map.scores.dtype)
@@ -128,9 +131,9 @@ def mix_neighbours(scores: jax.Array, fractions: jax.Array) -> jax.Array:
 
 
 def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
-  """Adds finer scores to coarser ones, interpolated on the finer grid.
+  """Adds finer scores to coarser ones that are interpolated on the finer grid.
 
-  Equal to the crop and sum of the released nets: the result has the cells of
+  Equal to the crop and sum of the released nets: the result has those cells of
   the skip that the upsampled coarse cells reach.
 
   Args:
@@ -138,7 +141,7 @@ def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
     skip: scores [N, h', w', C] of a stride that divides the coarse one.
 
   Returns:
-    Score map on the grid of `skip`, maybe without some of its outer cells.
+    Score map on the grid of `skip`, perhaps without some of its outer cells.
   """
   chex.assert_equal(coarse.image_size, skip.image_size)
   chex.assert_is_divisible(coarse.stride, skip.stride)
@@ -147,7 +150,7 @@ def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
   for axis in (1, 2):
     reach = math.ceil(offset) + coarse.scores.shape[axis] * factor
     stop = min(skip.scores.shape[axis], reach)
-    upsampled = interpolate_axis(
+    upsampled = interpolation.interpolate_axis(
       upsampled,
       axis=axis,
       factor=factor,
@@ -179,8 +182,8 @@ def num_fused_cells(
     num_skip: [N, 2] int32, the same of `skip`.
 
   Returns:
-    [N, 2] int32: rows and columns that the sum would have for each image
-    alone. They are the first ones of the sum.
+    [N, 2] int32: rows and columns that the sum has for each image alone, the
+    first ones of the sum.
   """
   factor, offset, start = _skip_grid(coarse, skip)
   reach = math.ceil(offset) + num_coarse * factor
@@ -188,11 +191,11 @@ def num_fused_cells(
 
 
 def _skip_grid(coarse, skip):
-  """Where coarse cells lie on a skip's grid: factor, offset, first cell."""
+  """Position of coarse cells on a skip's grid: factor, offset, first cell."""
   factor = coarse.stride // skip.stride
   offset = (coarse.offset - skip.offset) / skip.stride
-  # A tent of half-width `factor` around each coarse cell. Cell n - 1 has its
-  # centre at offset + (n - 1) * factor, so n cells reach to where cell n is.
+  # Each coarse cell has a tent of half-width `factor`, and its centre is at
+  # offset + index * factor. So n cells reach to the centre of cell n.
   return factor, offset, max(0, math.floor(offset - factor) + 1)
 
 
@@ -201,8 +204,8 @@ def fill_outside(
 ) -> types.ScoreMap:
   """Continues a map's images by its edge rule, up to the ends of the map.
 
-  As an image that fills a part of its map then has the same surroundings as
-  one that fills all, it is interpolated alike.
+  An image that fills a part of its map is then interpolated like one that fills
+  all of it.
 
   Args:
     score_map: scores [N, h, w, C].
@@ -226,9 +229,9 @@ def resize(
 ) -> jax.Array:
   """Resizes score maps to their images, bilinearly, as PyTorch does.
 
-  The map of an image of H rows has ceil(H / stride) rows, which are spread
-  evenly over the image (`align_corners=False`): they lie less than `stride`
-  pixels apart where H is no multiple of it.
+  The map of an image of H rows has ceil(H / stride) rows, spread evenly over
+  the image (`align_corners=False`): less than `stride` pixels apart unless H is
+  a multiple of it.
 
   Args:
     scores: [N, h, w, C].
@@ -253,7 +256,7 @@ def resize(
     jnp.broadcast_to(matrix, (scores.shape[0], *matrix.shape[1:]))
     for matrix in (rows, columns)
   )
-  # GPUs and TPUs would round the scores to fewer digits.
+  # By default GPUs and TPUs would round the scores to fewer digits.
   return jnp.einsum(
     "nHh,nhwc,nWw->nHWc",
     rows,
@@ -264,112 +267,11 @@ def resize(
 
 
 def _resizing_matrix(num_cells, num_pixels, valid_sizes, stride):
-  """What each cell contributes to each pixel: [N, pixels, cells]."""
+  """Share of each cell in each pixel: [N, pixels, cells]."""
   valid_sizes = valid_sizes.astype(jnp.float32)[:, None]
   used = jnp.ceil(valid_sizes / stride)
   pixels = jnp.arange(num_pixels, dtype=jnp.float32)[None]
-  place = (pixels + 0.5) * used / valid_sizes - 0.5
-  place = jnp.clip(place, 0, used - 1)[..., None]
+  position = (pixels + 0.5) * used / valid_sizes - 0.5
+  position = jnp.clip(position, 0, used - 1)[..., None]
   cells = jnp.arange(num_cells, dtype=jnp.float32).reshape(1, 1, -1)
-  return jnp.maximum(0, 1 - jnp.abs(place - cells))
-
-
-def interpolate_axis(
-  values: jax.Array,
-  *,
-  axis: int,
-  factor: int,
-  offset: float,
-  size: int,
-  edge: types.EdgeRule,
-) -> jax.Array:
-  """Interpolates linearly along one axis onto a grid `factor` times as fine.
-
-  Between two neighbouring cells lie `factor` outputs, at the same fractions
-  everywhere. So the result is two scaled copies of the input, shifted by one
-  cell, added: no gather forward, no scatter backward.
-
-  Args:
-    values: array with coarse cells along `axis`.
-    axis: the axis to interpolate.
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    size: number of outputs; output j lies at position j.
-    edge: what lies beyond the outermost cells, "zero" or "clamp".
-
-  Returns:
-    `values` with `size` entries along `axis`.
-  """
-  first, last = covering_cells(factor, offset, size)
-  values = take_cells(values, axis=axis, start=first, stop=last + 1, edge=edge)
-  low = jax.lax.slice_in_dim(values, 0, last - first, axis=axis)
-  high = jax.lax.slice_in_dim(values, 1, last - first + 1, axis=axis)
-
-  lead = first_output(factor, offset, first)
-  shape = [1] * (values.ndim + 1)
-  shape[axis + 1] = factor
-  fraction = fractions_between(factor, offset, values.dtype).reshape(shape)
-  low = jnp.expand_dims(low, axis + 1)
-  high = jnp.expand_dims(high, axis + 1)
-  fine = low * (1 - fraction) + high * fraction
-
-  fine = fine.reshape(
-    *values.shape[:axis], (last - first) * factor, *values.shape[axis + 1 :]
-  )
-  return jax.lax.slice_in_dim(fine, -lead, size - lead, axis=axis)
-
-
-def covering_cells(factor: int, offset: float, size: int) -> tuple[int, int]:
-  """Cells between which outputs 0..size-1 lie: the first and the last one.
-
-  Args:
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    size: number of outputs.
-  """
-  first = math.floor(-offset / factor)
-  # In whole numbers, as an exported program does not know its size yet.
-  return first, (size - 1 - math.ceil(offset)) // factor + 1
-
-
-def first_output(factor: int, offset: float, cell: int) -> int:
-  """The first output that does not lie before a cell.
-
-  Args:
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    cell: number of the cell.
-  """
-  return math.ceil(offset + cell * factor)
-
-
-def fractions_between(factor: int, offset: float, dtype) -> jax.Array:
-  """How far the outputs between two cells lie on the way from one to the next.
-
-  Args:
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    dtype: of the result.
-
-  Returns:
-    [factor] in [0, 1): 0 at the first of the two cells.
-  """
-  start = math.ceil(offset) - offset
-  return (jnp.arange(factor, dtype=dtype) + start) / factor
-
-
-def take_cells(
-  values: jax.Array,
-  *,
-  axis: int,
-  start: int,
-  stop: int,
-  edge: types.EdgeRule,
-) -> jax.Array:
-  """Cells start..stop-1 along an axis; those outside by the edge rule."""
-  before, after = max(0, -start), max(0, stop - values.shape[axis])
-  padding = [(0, 0)] * values.ndim
-  padding[axis] = (before, after)
-  mode = "edge" if edge == "clamp" else "constant"
-  values = jnp.pad(values, padding, mode=mode)
-  return jax.lax.slice_in_dim(values, start + before, stop + before, axis=axis)
+  return jnp.maximum(0, 1 - jnp.abs(position - cells))

@@ -1,8 +1,8 @@
 """Images that fill only the upper left part of their array.
 
-Pictures of different sizes share a batch once they are padded below and
-to the right. An extent is the height and width that one image, or the map of
-one of its layers, fills; the rest is outside and must not be seen.
+Pictures of different sizes share a batch once they are padded below and to the
+right. `valid_sizes` are the height and width that each image, or the map of one
+of its layers, fills; the rest is outside, and networks must not see it.
 """
 
 import chex
@@ -13,7 +13,7 @@ from fcn_jax import types
 
 
 def inside(valid_sizes: jax.Array, shape: tuple[int, int]) -> jax.Array:
-  """Where in their arrays the images are.
+  """Marks the pixels of the images in their arrays.
 
   Args:
     valid_sizes: [N, 2] int32, height and width of each image.
@@ -33,7 +33,7 @@ def inside(valid_sizes: jax.Array, shape: tuple[int, int]) -> jax.Array:
 def fill_outside(
   values: jax.Array, valid_sizes: jax.Array, *, edge: types.EdgeRule
 ) -> jax.Array:
-  """Replaces what lies outside by what an edge rule says of the inside.
+  """Replaces what lies outside by an edge rule.
 
   Args:
     values: [N, H, W, C].
@@ -42,7 +42,7 @@ def fill_outside(
     edge: "zero", or "clamp" to repeat the last row and column that count.
 
   Returns:
-    [N, H, W, C]. What lay outside has no gradient.
+    [N, H, W, C]. The values replaced have no gradient.
   """
   if edge == "zero":
     is_inside = inside(valid_sizes, values.shape[1:3])

@@ -18,8 +18,42 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import shutil
+
 import jax
+import pytest
+
+from fcn_jax import runs
+from tests.helpers import tiny_runs
 
 # A shape or type that is widened in silence is a mistake until proven wanted.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="module")
+def standard_promotion():
+  """JAX's default, which users have: optax averages across types."""
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+@pytest.fixture(scope="session")
+def prepared_dir(tmp_path_factory):
+  """Where the generated data set is prepared, once for all tests."""
+  return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, prepared_dir):
+  """The work folder of a run that was left alone. Do not change it."""
+  workdir = tmp_path_factory.mktemp("runs") / "alone"
+  with jax.numpy_dtype_promotion("standard"):
+    runs.train(tiny_runs.config(workdir, prepared_dir))
+  return workdir
+
+
+@pytest.fixture
+def run_copy(finished_run, tmp_path):
+  """A copy of that run, to change."""
+  return shutil.copytree(finished_run, tmp_path / "copy")

@@ -43,12 +43,16 @@ def step():
   with pytest.MonkeyPatch.context() as patch:
     traced = chex.assert_max_traces(fcn.train.train_step, n=1)
     patch.setattr(fcn.train, "train_step", traced)
-    return fcn.train.make_train_step(MODEL, SGD, sampler=SAMPLER)
+    return fcn.train.make_train_step(
+      MODEL, SGD, fcn.losses.make(sampler=SAMPLER)
+    )
 
 
 @pytest.fixture(scope="module")
 def plain_step():
-  return fcn.train.make_train_step(PLAIN, SGD, normalize="valid")
+  return fcn.train.make_train_step(
+    PLAIN, SGD, fcn.losses.make(normalize="valid")
+  )
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +132,7 @@ def test_a_step_moves_nothing_between_host_and_device(step, initial):
   with jax.transfer_guard("disallow"):
     for _ in range(2):
       state, _ = step(state, batch, key)
-  step = fcn.train.make_train_step(MODEL, SGD, sampler=SAMPLER)
+  step = fcn.train.make_train_step(MODEL, SGD, fcn.losses.make(sampler=SAMPLER))
   assert "callback" not in step.lower(initial, batch, key).as_text()
 
 
@@ -150,8 +154,10 @@ def test_metrics_are_sums_and_counts_over_the_sampled_pixels(warm):
   step = fcn.train.make_train_step(
     PLAIN,
     SGD,
-    sampler=lambda key, labels: jnp.asarray(mask, jnp.float32),
-    normalize="valid",
+    fcn.losses.make(
+      sampler=lambda key, labels: jnp.asarray(mask, jnp.float32),
+      normalize="valid",
+    ),
   )
   _, metrics = step(jax.device_put(warm), batch, KEY)
   logits = jax.jit(
@@ -175,20 +181,24 @@ def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
   step = fcn.train.make_train_step(
     PLAIN,
     SGD,
-    sampler=functools.partial(fcn.sampling.bernoulli, rate=1.0, cell=8),
-    normalize="expected",
-    rate=1.0,
+    fcn.losses.make(
+      sampler=functools.partial(fcn.sampling.bernoulli, rate=1.0, cell=8),
+      normalize="expected",
+      rate=1.0,
+    ),
   )
   expected, _ = run(plain_step, warm, 1)
   assert_close(run(step, warm, 1)[0], expected)
 
 
 @pytest.mark.parametrize("rate, form", [(0.03, "pixels"), (0.9, "strips")])
-def test_every_path_of_the_loss_takes_the_same_step(warm, rate, form):
+def test_every_form_of_the_loss_takes_the_same_step(warm, rate, form):
   sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
   found = {}
   for name in ("logits", "auto", form):
-    step = fcn.train.make_train_step(PLAIN, SGD, sampler=sampler, form=name)
+    step = fcn.train.make_train_step(
+      PLAIN, SGD, fcn.losses.make(sampler=sampler, form=name)
+    )
     found[name] = jax.device_get(
       step(jax.device_put(warm), example_batch(), KEY)
     )
@@ -199,7 +209,9 @@ def test_every_path_of_the_loss_takes_the_same_step(warm, rate, form):
 
 
 def test_pixels_without_room_are_counted_in_the_metrics(warm):
-  step = fcn.train.make_train_step(PLAIN, SGD, form="pixels", capacity=100)
+  step = fcn.train.make_train_step(
+    PLAIN, SGD, fcn.losses.make(form="pixels", capacity=100)
+  )
   _, metrics = step(jax.device_put(warm), example_batch(), KEY)
   num_images = len(example_batch().labels)
   assert metrics.num_sampled == 100 * num_images
@@ -209,27 +221,17 @@ def test_pixels_without_room_are_counted_in_the_metrics(warm):
 def test_hard_examples_are_chosen_by_the_losses_of_the_step(warm):
   sampler = functools.partial(fcn.sampling.hardest, count=50)
   batch = example_batch()
-  step = fcn.train.make_train_step(PLAIN, SGD, sampler=sampler)
+  step = fcn.train.make_train_step(PLAIN, SGD, fcn.losses.make(sampler=sampler))
   _, metrics = step(jax.device_put(warm), batch, KEY)
   score_map = jax.jit(lambda p, x: PLAIN.apply({"params": p}, x, train=False))(
     warm.params, batch.images
   )
-  pixel_losses = fcn.losses.pixel_losses(score_map, batch.labels)
+  pixel_losses = fcn.losses.loss_map(score_map, batch.labels)
   pixel_losses = np.sort(np.reshape(pixel_losses, (len(batch.labels), -1)))
   assert metrics.num_sampled == 50 * len(batch.labels)
   np.testing.assert_allclose(
     metrics.loss, pixel_losses[:, -50:].mean(), rtol=1e-4
   )
-
-
-def test_an_unknown_path_and_a_missing_capacity_are_errors(initial):
-  with pytest.raises(ValueError, match="'dense'; choose one of auto, logits"):
-    fcn.train.make_train_step(PLAIN, SGD, form="dense")
-  with pytest.raises(ValueError, match="capacity is 0"):
-    fcn.train.make_train_step(PLAIN, SGD, capacity=0)
-  step = fcn.train.make_train_step(PLAIN, SGD, form="pixels")
-  with pytest.raises(ValueError, match="does not say how many .* capacity"):
-    step.lower(initial, example_batch(), KEY)
 
 
 def test_several_devices_take_the_step_of_one(plain_step, warm):
@@ -255,7 +257,9 @@ def test_accumulated_images_make_the_step_of_their_batch(plain_step, warm):
   batch = example_batch()
   count = len(batch.labels)
   optimizer = optax.MultiSteps(SGD, count).gradient_transformation()
-  step = fcn.train.make_train_step(PLAIN, optimizer, normalize="valid")
+  step = fcn.train.make_train_step(
+    PLAIN, optimizer, fcn.losses.make(normalize="valid")
+  )
   # MultiSteps mixes integer counts with floats.
   with jax.numpy_dtype_promotion("standard"):
     state = warm._replace(opt_state=optimizer.init(warm.params))
@@ -280,13 +284,7 @@ def test_accumulated_images_make_the_step_of_their_batch(plain_step, warm):
 def test_batch_statistics_are_part_of_the_state():
   model = PLAIN.clone(normalization="batch")
   state, _ = jax.eval_shape(
-    functools.partial(
-      fcn.train.train_step,
-      model,
-      SGD,
-      sampler=fcn.sampling.whole_image,
-      normalize="kept",
-    ),
+    functools.partial(fcn.train.train_step, model, SGD, fcn.losses.make()),
     before := jax.eval_shape(lambda: fcn.train.create_state(KEY, model, SGD)),
     example_batch(),
     KEY,
@@ -298,7 +296,7 @@ def test_batch_statistics_are_part_of_the_state():
 
 def test_a_step_that_is_not_finite_can_leave_all_but_its_number(warm):
   step = fcn.train.make_train_step(
-    PLAIN, SGD, normalize="valid", skip_nonfinite=True
+    PLAIN, SGD, fcn.losses.make(normalize="valid"), skip_nonfinite=True
   )
   batch = example_batch()
   images = batch.images.astype(jnp.float32)

@@ -10,6 +10,7 @@ import scipy.signal
 from fcn_jax import geometry
 from fcn_jax import types
 from fcn_jax import upsampling
+from tests.helpers import score_maps
 
 to_pixels = jax.jit(upsampling.to_pixels)
 add_skip = jax.jit(upsampling.add_skip)
@@ -218,4 +219,42 @@ def test_a_score_map_passes_through_jit():
   )
   np.testing.assert_allclose(
     to_pixels(score_map), upsampling.to_pixels(score_map), atol=1e-6
+  )
+
+
+@pytest.mark.parametrize("stride, offset, edge", score_maps.GRIDS)
+def test_at_pixels_has_the_logits_of_to_pixels(stride, offset, edge):
+  score_map = score_maps.make_map(stride=stride, offset=offset, edge=edge)
+  logits = upsampling.to_pixels(score_map)
+  flat = logits.reshape(len(logits), -1, logits.shape[-1])
+  rng = np.random.default_rng(0)
+  indices = rng.integers(0, flat.shape[1], (len(flat), 60)).astype(np.int32)
+  indices[:, :2] = 0, flat.shape[1] - 1
+  found = jax.jit(upsampling.at_pixels)(score_map, jnp.asarray(indices))
+  expected = np.take_along_axis(np.asarray(flat), indices[..., None], axis=1)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_at_pixels_has_the_gradient_of_to_pixels():
+  score_map = score_maps.make_map()
+  rng = np.random.default_rng(0)
+  # Some pixels twice.
+  indices = jnp.asarray(rng.integers(0, 37 * 41, (2, 900)), jnp.int32)
+  factors = jnp.asarray(rng.normal(size=(2, 900, 5)), jnp.float32)
+
+  def some(scores):
+    moved = dataclasses.replace(score_map, scores=scores)
+    return jnp.sum(factors * upsampling.at_pixels(moved, indices))
+
+  def all_of_them(scores):
+    moved = dataclasses.replace(score_map, scores=scores)
+    logits = upsampling.to_pixels(moved).reshape(2, -1, 5)
+    picked = jnp.take_along_axis(logits, indices[..., None], axis=1)
+    return jnp.sum(factors * picked)
+
+  np.testing.assert_allclose(
+    jax.grad(some)(score_map.scores),
+    jax.grad(all_of_them)(score_map.scores),
+    rtol=1e-4,
+    atol=1e-4,
   )

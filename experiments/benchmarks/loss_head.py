@@ -79,23 +79,11 @@ def loss_function(form: str, score_map, labels, rate: float):
   sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
   if rate == 1:
     sampler = fcn.sampling.whole_image
-  capacity = fcn.sampling.capacity.of_sampler(sampler, labels.shape)
+  loss = fcn.losses.make(sampler=sampler, form=form)
 
   def loss_of(scores, key):
     moved = dataclasses.replace(score_map, scores=scores)
-    weights = sampler(key, labels)
-    if form == "logits":
-      return fcn.losses.masked_cross_entropy(
-        fcn.upsampling.to_pixels(moved), labels, weights, normalize="kept"
-      )
-    if form == "strips":
-      return fcn.losses.dense_cross_entropy(
-        moved, labels, weights, normalize="kept"
-      )
-    sample = fcn.sampling.compact(weights, capacity=capacity)
-    return fcn.losses.sampled_cross_entropy(
-      moved, labels, sample, normalize="kept"
-    )
+    return loss(key, moved, labels).loss
 
   return jax.jit(jax.value_and_grad(loss_of))
 
@@ -180,7 +168,7 @@ def time_train_steps(options: Options) -> list[dict[str, Any]]:
         if rate < 1:
           sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
         step = fcn.train.make_train_step(
-          model, optimizer, sampler=sampler, form=form
+          model, optimizer, fcn.losses.make(sampler=sampler, form=form)
         )
         compiled = step.lower(state, batch, key).compile()
         memory = compiled.memory_analysis()

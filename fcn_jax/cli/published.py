@@ -126,7 +126,7 @@ NETWORKS = {**TORCHVISION, **CAFFE}
 
 
 def class_table(dataset: str | None, num_classes: int) -> dict[str, Any]:
-  """Names and colours of the classes, for checkpoints and other scripts."""
+  """Names and colours of the classes, for checkpoints and other commands."""
   data = fcn.data
   known = {
     "voc2012": (data.voc2012.CLASS_NAMES, data.voc2012.PALETTE),
@@ -187,7 +187,7 @@ def guess(path: pathlib.Path) -> str:
   if fitting[0] not in NETWORKS:
     raise ValueError(
       f"{path} is {fitting[0]}, which sees more than the colours of pictures, "
-      "as the scripts have them. Load it in Python: fcn.weights.load(path, "
+      "as the commands have them. Load it in Python: fcn.pretrained.load(path, "
       f"fcn.models.released.make({fitting[0]!r}))."
     )
   return fitting[0]

@@ -3,40 +3,37 @@
     classes = inference.predict(model, variables, images)
     classes = inference.predict_tiled(model, variables, picture_of_any_size)
 
-The first takes a batch, the second one picture of any size, also averaged over
-scales and flips.
+- `predict` takes a batch; `predict_tiled` one picture of any size, which it
+  cuts into tiles, and also averages over scales and flips. `probabilities`
+  gives the probabilities of the classes instead.
+- `exact_margin` is what a network sees around a tile, `disagreement` what a
+  smaller margin costs, `tiling_plan` how a picture is cut.
+- `export` writes a network to a file that runs without this package, and
+  `load_exported` reads it; see `exporting` and `exported`.
 """
 
-from fcn_jax.inference import averaging
 from fcn_jax.inference import exported
 from fcn_jax.inference import exporting
-from fcn_jax.inference import prediction
-from fcn_jax.inference import tiles
 from fcn_jax.inference import tiling
 from fcn_jax.inference import tiling_plan
-from fcn_jax.inference import views
-from fcn_jax.inference.averaging import probabilities
 from fcn_jax.inference.exported import load as load_exported
 from fcn_jax.inference.exporting import export
 from fcn_jax.inference.prediction import predict
 from fcn_jax.inference.tiling import disagreement
 from fcn_jax.inference.tiling import exact_margin
 from fcn_jax.inference.tiling import predict_tiled
+from fcn_jax.inference.tiling import probabilities
 
 __all__ = [
-  "averaging",
-  "views",
   "disagreement",
   "exact_margin",
   "export",
   "exported",
   "exporting",
   "load_exported",
-  "tiling_plan",
   "predict",
   "predict_tiled",
-  "prediction",
   "probabilities",
   "tiling",
-  "tiles",
+  "tiling_plan",
 ]

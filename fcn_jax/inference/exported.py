@@ -1,12 +1,12 @@
 """Runs an exported network, without the code that made it.
 
-This file imports nothing of fcn_jax, and a copy of it is in every file that
-`exporting.export` writes. So whoever has such a file, and Python with jax,
-flatbuffers, numpy and pillow, has all that is needed:
+This file imports nothing of fcn_jax, and every file that `exporting.export`
+writes has a copy of it. Such a file needs only Python with jax, flatbuffers,
+numpy and pillow:
 
     python network.zip street.jpg
 
-writes the classes of street.jpg to street.jpg.classes.png, and a server says
+writes the classes of street.jpg to street.jpg.classes.png. In Python:
 
     sys.path.insert(0, "network.zip")
     import exported
@@ -14,7 +14,7 @@ writes the classes of street.jpg to street.jpg.classes.png, and a server says
     network = exported.load("network.zip")
     classes = network.predict(images)
 
-Within fcn_jax the same is `inference.load_exported("network.zip")`.
+With fcn_jax installed: `inference.load_exported("network.zip")`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
-# What `metadata.json` says of itself; another number for another layout.
+# Written to `metadata.json`; another layout gets another number.
 FORMAT = "fcn_jax exported network 1"
 PROGRAMS = ("classes", "probabilities")
 
@@ -40,17 +40,17 @@ PROGRAMS = ("classes", "probabilities")
 class ExportedNetwork:
   """A network from a file.
 
-  A program is compiled once for each number of images and each size, of which
-  only those count that are multiples of `multiple_of`. Where JAX's compilation
-  cache is switched on (JAX_COMPILATION_CACHE_DIR), once for all processes.
+  A program is compiled once for each number of images and each size, rounded up
+  to multiples of `multiple_of`; with JAX's compilation cache
+  (JAX_COMPILATION_CACHE_DIR), once for all processes.
 
   Attributes:
     class_names: C names.
     palette: [C, 3] uint8, RGB of each class.
     resize: the factor by which pictures were resized for training; `predict`
       expects pictures of that scale, and `segment` resizes them.
-    multiple_of: heights and widths of the programs.
-    metadata: all that `metadata.json` says.
+    multiple_of: what heights and widths of the programs are multiples of.
+    metadata: the whole content of `metadata.json`.
   """
 
   class_names: tuple[str, ...]
@@ -83,10 +83,10 @@ class ExportedNetwork:
     return self._run("probabilities", images)
 
   def segment(self, picture: np.ndarray) -> np.ndarray:
-    """The classes of one picture, which is resized as for training.
+    """The classes of one picture, resized as for training.
 
-    Probabilities are brought back to the picture's own size before the largest
-    is taken.
+    The probabilities are resized to the picture's own size, and the largest is
+    taken there.
 
     Args:
       picture: [H, W, 3] uint8, RGB, of its own size.
@@ -114,7 +114,7 @@ class ExportedNetwork:
     num_images, *size, _ = images.shape
     missing = [(0, -side % self.multiple_of) for side in size]
     padded = np.pad(images, ((0, 0), *missing, (0, 0)))
-    # The program does not see the padding, once it knows the size.
+    # The program knows the size and does not see the padding.
     sizes = np.full((num_images, 2), size, np.int32)
     values = self._programs[program](self._variables, padded, sizes)
     return np.asarray(values)[:, : size[0], : size[1]]
@@ -137,36 +137,24 @@ def _resize(array, size):
 def load(path: str | pathlib.Path) -> ExportedNetwork:
   """Loads a network that `exporting.export` has written.
 
-  The file must be from someone you trust. It is read without pickle, and none
-  of its Python is run, but JAX warns that an exported program, when called, may
-  call whatever native functions jaxlib has.
+  Load only files from someone you trust. No pickle is read and no Python of the
+  file is run, but JAX warns that an exported program may call any native
+  function of jaxlib.
 
-  A file is good for some time only: JAX promises to run what a version up to
-  six months older, or up to three weeks newer, has exported. Export again
-  from the run when you install another JAX.
+  A file does not last: JAX promises to run what a version up to six months
+  older, or up to three weeks newer, has exported. Export again from the run
+  when you install another JAX.
 
   Args:
     path: the file.
 
   Raises:
-    ValueError: if the file is damaged, of another kind, or of another time.
+    ValueError: if the file is damaged, of another kind, or of another JAX.
   """
   path = pathlib.Path(path)
   with path.open("rb") as stream:
     try:
-      with zipfile.ZipFile(stream) as file:
-        metadata = json.loads(file.read("metadata.json"))
-        if metadata["format"] != FORMAT:
-          raise ValueError(f"its format is {metadata['format']!r}")
-        about = {
-          "class_names": tuple(metadata["class_names"]),
-          "palette": np.array(metadata["palette"], np.uint8),
-          "resize": float(metadata["resize"]),
-          "multiple_of": int(metadata["multiple_of"]),
-          "metadata": metadata,
-        }
-        variables = {n: _read(file, n) for n in metadata["variables"]}
-        programs = {n: file.read(f"{n}.jax_export") for n in PROGRAMS}
+      about, variables, programs = _read(stream)
     except Exception as error:  # zipfile and NumPy raise many kinds.
       raise ValueError(
         f"{path} is no network that this program can read, or is damaged "
@@ -181,7 +169,7 @@ def load(path: str | pathlib.Path) -> ExportedNetwork:
     raise
   except Exception as error:  # JAX does not say which it raises.
     raise ValueError(
-      f"{path} was exported by JAX {metadata.get('jax')}, and JAX "
+      f"{path} was exported by JAX {about['metadata'].get('jax')}, and JAX "
       f"{jax.__version__} cannot read it ({error!r}): export it again."
     ) from error
   return ExportedNetwork(
@@ -189,7 +177,25 @@ def load(path: str | pathlib.Path) -> ExportedNetwork:
   )
 
 
-def _read(file, name):
+def _read(stream):
+  """The public fields of the network, its variables and its programs."""
+  with zipfile.ZipFile(stream) as file:
+    metadata = json.loads(file.read("metadata.json"))
+    if metadata["format"] != FORMAT:
+      raise ValueError(f"its format is {metadata['format']!r}")
+    about = {
+      "class_names": tuple(metadata["class_names"]),
+      "palette": np.array(metadata["palette"], np.uint8),
+      "resize": float(metadata["resize"]),
+      "multiple_of": int(metadata["multiple_of"]),
+      "metadata": metadata,
+    }
+    variables = {name: _array(file, name) for name in metadata["variables"]}
+    programs = {name: file.read(f"{name}.jax_export") for name in PROGRAMS}
+  return about, variables, programs
+
+
+def _array(file, name):
   with file.open(f"variables/{name}.npy") as stream:
     array = np.lib.format.read_array(stream, allow_pickle=False)
     stream.read()  # To the end, where the checksum is compared.

@@ -9,15 +9,14 @@ The file is a zip:
     exported.py, __main__.py         how to run it, see `exported`
 
 The programs are StableHLO, lowered once for all devices and for any number of
-images. Heights and widths are any multiples of the coarsest stride; as the
-programs are told the size of each image, and do not see what lies outside of
-it, images of any size are padded to such multiples and have the classes that
-they have alone.
+images. Heights and widths are multiples of the coarsest stride: images of other
+sizes are padded to such multiples. The programs take the size of each image and
+do not see what lies outside of it, so the classes are those of the image alone.
 
-Parameters are arguments of the programs. As constants in them they would be
-there once for each program and again for each size that is compiled; with the
-134 million of VGG16 (two CPU cores), the first images of a size took 20 s and
-not 3.5 s, and memory grew from 1 GB to 3.7 GB after three sizes.
+Parameters are arguments of the programs. As constants, each program would have
+its own copy of them, and another one for each size that is compiled: with the
+134 million of VGG16 (two CPU cores), the first images of a size took 20 s
+instead of 3.5 s, and memory grew from 1 GB to 3.7 GB after three sizes.
 """
 
 import datetime
@@ -43,6 +42,12 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 # What Python runs when it is given the zip file.
 _MAIN = "import exported\n\nexported.main()\n"
+# What the metadata says of the programs' input, and of the network.
+_INPUT = (
+  "images [N, H, W, 3] uint8, RGB, and sizes [N, 2] int32, height and width of "
+  "each; H and W are multiples of multiple_of"
+)
+_NETWORK_FIELDS = ("backbone", "stride", "padding", "normalization")
 
 
 def export(
@@ -57,23 +62,23 @@ def export(
 ) -> None:
   """Writes a network to one file; `exported.load` reads it.
 
-  JAX promises that the file runs with versions of JAX up to six months newer
-  and up to three weeks older than this one (built, not used, in that time),
-  on a CPU, NVIDIA or AMD GPU or TPU. So keep the checkpoint, and export again.
+  The file runs on a CPU, an NVIDIA or AMD GPU, or a TPU. JAX promises that it
+  runs with versions of JAX released up to six months after and up to three
+  weeks before the one installed now. So keep the checkpoint, and export again.
 
   Args:
-    path: the file to write, whole or not at all; it must not be there.
+    path: the file to write, whole or not at all; it must not exist.
     model: the network.
     variables: its parameters (and batch statistics), `{"params": ...}`.
     class_names: C names.
     palette: [C, 3] uint8, RGB of each class.
     resize: the factor by which pictures were resized for training.
-    step: of training, if it is to be in the file.
+    step: of training, for the metadata.
 
   Raises:
-    ValueError: if the file is there, its folder is not, names or palette are
-      not those of C classes, the factor is not above 0, or the network is not
-      one for pictures of three channels and all sizes.
+    ValueError: if the file exists, its folder does not, names or palette are
+      not those of C classes, the factor is not above 0, or the network does
+      not take pictures of three channels and all sizes.
   """
   path = pathlib.Path(path)
   palette = np.asarray(palette)
@@ -90,17 +95,11 @@ def export(
     "class_names": list(class_names),
     "palette": palette.tolist(),
     "void_label": types.IGNORE_LABEL,
-    "input": "images [N, H, W, 3] uint8, RGB, and sizes [N, 2] int32, height "
-    "and width of each; H and W are multiples of multiple_of",
+    "input": _INPUT,
     "multiple_of": _multiple_of(model),
     "resize": float(resize),
     "step": step,
-    "network": {
-      "backbone": model.backbone,
-      "stride": model.stride,
-      "padding": model.padding,
-      "normalization": model.normalization,
-    },
+    "network": {name: getattr(model, name) for name in _NETWORK_FIELDS},
     "platforms": PLATFORMS,
     "jax": jax.__version__,
     "calling_convention": programs["classes"].calling_convention_version,
@@ -110,16 +109,7 @@ def export(
   partial = path.with_name(path.name + ".partial")
   try:
     with partial.open("wb") as stream:
-      # Stored as it is: parameters hardly shrink.
-      with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as file:
-        file.writestr("metadata.json", json.dumps(metadata, indent=2))
-        for name, program in programs.items():
-          file.writestr(f"{name}.jax_export", bytes(program.serialize()))
-        for name, array in zip(names, arrays, strict=True):
-          _write(file, name, array)
-        source = pathlib.Path(exported.__file__).read_bytes()
-        file.writestr("exported.py", source)
-        file.writestr("__main__.py", _MAIN)
+      _write_zip(stream, metadata, programs, zip(names, arrays, strict=True))
       stream.flush()
       os.fsync(stream.fileno())
     check_free(path)
@@ -128,11 +118,24 @@ def export(
     partial.unlink(missing_ok=True)
 
 
+def _write_zip(stream, metadata, programs, variables):
+  # Stored as it is: parameters hardly shrink.
+  with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as file:
+    file.writestr("metadata.json", json.dumps(metadata, indent=2))
+    for name, program in programs.items():
+      file.writestr(f"{name}.jax_export", bytes(program.serialize()))
+    for name, array in variables:
+      _write_array(file, name, array)
+    source = pathlib.Path(exported.__file__).read_bytes()
+    file.writestr("exported.py", source)
+    file.writestr("__main__.py", _MAIN)
+
+
 def check_free(path: pathlib.Path) -> None:
   """Checks that a file can be written without replacing another.
 
   Raises:
-    ValueError: if the file is there, or its folder is not.
+    ValueError: if the file exists, or its folder does not.
   """
   if path.exists():
     raise ValueError(
@@ -188,7 +191,7 @@ def _stored_dtype(dtype):
   return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
 
 
-def _write(file, name, array):
+def _write_array(file, name, array):
   array = np.asarray(array)
   array = array.astype(_stored_dtype(array.dtype))
   with file.open(f"variables/{name}.npy", "w", force_zip64=True) as stream:

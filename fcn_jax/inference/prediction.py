@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from fcn_jax import models
 from fcn_jax import types
 from fcn_jax import valid_region
-from fcn_jax.losses import sweeps
+from fcn_jax.losses import strips
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="head")
@@ -23,8 +23,7 @@ def predict(
 ) -> jax.Array:
   """The likeliest class of every pixel.
 
-  The classes are found strip by strip: there is no array of the logits of all
-  pixels.
+  Computed strip by strip, without an array of all logits.
 
   Args:
     model: the network.
@@ -33,8 +32,7 @@ def predict(
       channels if the network has others.
     valid_sizes: [N, 2] int32, height and width of each image inside its array,
       as in `Batch`; None if the images fill their arrays.
-    head: whose classes, of a network with several heads; None for the main
-      one.
+    head: which head of a network with several; None for the main one.
 
   Returns:
     [N, H, W] int32, classes 0..C-1, the lowest one where several are equally
@@ -46,7 +44,7 @@ def predict(
   score_map = models.heads.predicted_scores(
     model, variables, images, valid_sizes, head=head
   )
-  classes = sweeps.map_strips(
+  classes = strips.map_strips(
     lambda logits: jnp.argmax(logits, axis=1).astype(jnp.int32), score_map
   )
   if valid_sizes is None:

@@ -1,12 +1,12 @@
 """Where the tiles of a picture lie, and what the network must see of each.
 
-A tile is the part of a picture whose classes are found at once. The network is
-given more than that: all pixels on which the logits in the tile depend, as far
-as the picture has them. At the border of the picture it meets what it meets
-there in the whole picture; elsewhere the border of what it is given is too far
-away to be seen in the tile. What it is given begins at a multiple of its
-coarsest stride, so that its cells are those of the whole picture. Hence the
-logits are those of the whole picture, up to rounding.
+A tile is a part of a picture whose classes are predicted at once. The network
+is given more than that: all pixels of the picture on which the logits in the
+tile depend. At the border of the picture it sees the same border as in the
+whole picture; elsewhere the border of its input is too far away to matter. The
+input begins at a multiple of the coarsest stride, so that its cells are those
+of the whole picture. Hence the logits are those of the whole picture, up to
+rounding.
 
 All of this is arithmetic on sizes, along one axis at a time.
 """
@@ -20,8 +20,8 @@ import numpy as np
 from fcn_jax import geometry
 from fcn_jax import models
 
-# Sides of arrays for whole pictures are multiples of this, so that pictures of
-# many sizes have arrays of few shapes, each of which is compiled.
+# Sides of arrays for whole pictures are multiples of this: each shape is
+# compiled, and pictures of many sizes then have few shapes.
 SIDE_MULTIPLE = 64
 
 
@@ -47,7 +47,7 @@ class Surroundings:
     """Those of a network.
 
     Raises:
-      ValueError: the margin is negative.
+      ValueError: if the margin is negative.
     """
     if margin is not None and margin < 0:
       raise ValueError(f"margin is {margin} pixels; it must be >= 0.")
@@ -55,11 +55,11 @@ class Surroundings:
 
   @functools.cached_property
   def beyond(self) -> int:
-    """Pixels more to give before others, a multiple of the coarsest stride.
+    """Pixels to add before others, a multiple of the coarsest stride.
 
-    Where layers round down, the last pixels of a picture lie beyond the last
-    cell by more than a stride: they have its scores, and it sees pixels that
-    begin earlier than those of the cells between which they would lie.
+    Where layers round down, the last pixels of a picture may lie more than a
+    stride beyond the last cell. They have its scores, and it sees pixels before
+    those of the cells that would otherwise surround them.
     """
     layers = self.chain.score
     cells = geometry.grid(layers)
@@ -77,7 +77,7 @@ class Surroundings:
     return int(geometry.grid(self.chain.score).stride)
 
   def around(self, first: int, last: int) -> tuple[int, int]:
-    """Which pixels to give for pixels `first` to `last`: begin and end.
+    """Begin and end of the pixels to give for pixels `first` to `last`.
 
     The begin is a multiple of the coarsest stride. Both may lie outside the
     picture.
@@ -90,12 +90,12 @@ class Surroundings:
     return begin // self.stride * self.stride, end + 1
 
   def inside(self, first: int, last: int, size: int) -> tuple[int, int]:
-    """As `around`, as far as a picture of a size has the pixels."""
+    """As `around`, clipped to a picture of a size."""
     begin, end = self.around(first, last)
     return max(0, begin), min(size, end)
 
   def largest(self, length: int) -> int:
-    """Most pixels to give for `length` neighbouring pixels, wherever."""
+    """Most pixels to give for `length` neighbouring pixels anywhere."""
     ranges = (
       self.around(first, first + length - 1) for first in range(self.stride)
     )
@@ -104,39 +104,39 @@ class Surroundings:
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-  """One axis of a picture, and of a copy of it that the network sees.
+  """One axis of a picture, and of a view of it.
 
   Attributes:
     native: side of the picture.
-    copy: side of the copy, which may be rescaled.
-    mirrored: whether the copy runs the other way.
+    view: side of the view, which may be rescaled.
+    mirrored: whether the view runs the other way.
   """
 
   native: int
-  copy: int
+  view: int
   mirrored: bool = False
 
   def positions(self, pixels: slice) -> np.ndarray:
-    """Where pixels of the picture lie in the copy, [K] float64.
+    """Where pixels of the picture lie in the view, [K] float64.
 
-    Pixels are squares, and the copy covers what the picture covers. Centres
-    beyond those of the copy's outermost pixels are moved there.
+    Pixels are squares, and the view covers what the picture covers. Centres are
+    clipped to those of the view's outermost pixels.
     """
     centres = np.arange(pixels.start, pixels.stop, dtype=np.float64)
     if self.mirrored:
       centres = self.native - 1 - centres
-    found = (centres + 0.5) * self.copy / self.native - 0.5
-    return found.clip(0, self.copy - 1)
+    found = (centres + 0.5) * self.view / self.native - 0.5
+    return found.clip(0, self.view - 1)
 
   def ends(self, pixels: slice) -> tuple[int, int]:
-    """The first and the last pixel of the copy between which pixels lie."""
+    """The first and the last pixel of the view around some pixels."""
     found = self.positions(pixels)
     return math.floor(found.min()), math.ceil(found.max())
 
   def array_side(
     self, tile: int, tile_size: int, surroundings: Surroundings
   ) -> int:
-    """Side of the array in which the network is given what it must see.
+    """Side of the array that holds what the network must see.
 
     Args:
       tile: side of the tiles in the picture.
@@ -144,15 +144,15 @@ class Side:
       surroundings: of the network.
     """
     # A picture need not be padded beyond the largest array.
-    whole = max(self.copy, min(padded_side(self.copy), tile_size))
+    whole = max(self.view, min(padded_side(self.view), tile_size))
     if tile >= self.native:
       return whole
-    if self.native == self.copy and not self.mirrored:
+    if self.native == self.view and not self.mirrored:
       begin, end = surroundings.around(0, tile - 1)
       needed = end - begin
     else:
-      # The copy's pixels between which the centres of a tile's may lie.
-      length = math.ceil(tile * self.copy / self.native) + 2
+      # The view's pixels around the centres of a tile's pixels.
+      length = math.ceil(tile * self.view / self.native) + 2
       needed = surroundings.largest(length)
     return min(whole, needed)
 
@@ -163,7 +163,7 @@ def choose_tile(
   """The side of the tiles: as large as the arrays allow.
 
   Args:
-    sides: the same axis for each copy of the picture.
+    sides: the same axis of each view of the picture.
     tile_size: largest side of an array that the network is given.
     surroundings: of the network.
 
@@ -171,10 +171,10 @@ def choose_tile(
     The side of the picture, or a multiple of the network's coarsest stride.
 
   Raises:
-    ValueError: not even the smallest tile has an array that is small enough.
+    ValueError: if not even the smallest tile has a small enough array.
   """
   native = sides[0].native
-  if all(side.copy <= tile_size for side in sides):
+  if all(side.view <= tile_size for side in sides):
     return native
   stride = surroundings.stride
 

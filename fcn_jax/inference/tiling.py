@@ -1,7 +1,7 @@
 """Prediction for one picture of any size, tile by tile.
 
 Memory, on the device and on the host, is that of a tile, whatever the size of
-the picture: this may be a `np.memmap`, and so may the arrays that are filled.
+the picture: it may be a `np.memmap`, and so may the arrays that are filled.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ from fcn_jax import models
 from fcn_jax.inference import tiles
 from fcn_jax.inference import tiling_plan
 
-# Wraps the tiles and hands them on, as `tqdm.tqdm` does.
+# Wraps the tiles and yields them, as `tqdm.tqdm` does.
 Progress = Callable[
   [Sequence[tiling_plan.Window]], Iterable[tiling_plan.Window]
 ]
@@ -38,29 +38,29 @@ def predict_tiled(
   """The likeliest class of every pixel of a picture of any size.
 
   The result is that of the whole picture, up to rounding: see `tiles`. With
-  scales or flips, it is the class of the largest mean probability. Only with
-  `models.FCNResNet` and sides that are no multiples of 8 it is not: there the
-  scores of a picture that is cut lie 8 pixels apart, and those of a whole one a
-  little less, up to a shift by 7 pixels at its far end.
+  scales or flips, it is the class of the largest mean probability. There is one
+  exception: `models.FCNResNet` on sides that are no multiples of 8. There the
+  scores of tiles lie 8 pixels apart, and those of a whole picture a little
+  less, which adds up to a shift of at most 7 pixels at its far end.
 
       classes = predict_tiled(model, variables, image, progress=tqdm.tqdm)
 
-  All tiles have arrays of one shape (with scales and flips, one for each), and
-  so have the tiles of other pictures that are larger than a tile: they are
-  compiled once. Smaller pictures are padded to a few shapes.
+  All tiles have arrays of one shape (one for each scale and flip), and so have
+  those of other pictures larger than a tile: they are compiled once. Smaller
+  pictures are padded to a few shapes.
 
   Args:
     model: the network.
     variables: its parameters (and batch statistics), `{"params": ...}`.
     image: [H, W, 3] uint8 or float, RGB in 0..255; uint8 or float32 with
-      scales. Copies of other scales are made of the whole picture. Other
-      channels if the network has others.
-    tile_size: side in pixels of the largest square that the network is given,
-      which bounds memory. It holds a tile with what the network must see
-      around it; the smaller it is, the more is computed twice.
-    margin: pixels that the network is given around a tile, at least; None for
-      as many as it sees (`exact_margin`). Fewer are faster, and not exact: see
-      `disagreement`.
+      scales, for which the whole picture is resized. Other channels if the
+      network has others.
+    tile_size: side in pixels of the largest square that the network is given;
+      it bounds memory. It holds a tile and what the network must see around
+      it; the smaller it is, the more is computed twice.
+    margin: least number of pixels that the network is given around a tile; None
+      for as many as it sees (`exact_margin`). Fewer are faster but not exact,
+      see `disagreement`.
     scales: factors by which the picture is resized; probabilities are averaged.
     flip: whether they are also averaged with those of the mirrored picture.
     out: [H, W] uint8 array to fill; a new one if None.
@@ -71,10 +71,9 @@ def predict_tiled(
     [H, W] uint8, `out` if that was given.
 
   Raises:
-    ValueError: the image or an array to fill has the wrong shape, the tiles
-      have no room in `tile_size`, an option is out of range, or the network is
-      normalised by the statistics of the whole picture ("group") and this is
-      larger than a tile.
+    ValueError: if the image or an array to fill has the wrong shape, tiles do
+      not fit into `tile_size`, an option is out of range, or the network has
+      "group" normalization and the picture is larger than a tile.
   """
   plan = tiling_plan.Plan.make(
     model, image, tile_size=tile_size, margin=margin, scales=scales, flip=flip
@@ -97,8 +96,52 @@ def predict_tiled(
   return out
 
 
+def probabilities(
+  model: models.Network,
+  variables: chex.ArrayTree,
+  image: np.ndarray,
+  *,
+  scales: Sequence[float] = (1.0,),
+  flip: bool = False,
+  tile_size: int = TILE_SIZE,
+) -> np.ndarray:
+  """Probabilities of the classes at every pixel of a picture.
+
+  They are averaged over views: the picture rescaled, mirrored, or both. A
+  network that was trained on pictures of half their size is used at their own
+  size with `scales=(0.5,)`.
+
+  Args:
+    model: the network.
+    variables: its parameters (and batch statistics), `{"params": ...}`.
+    image: [H, W, 3] uint8, RGB.
+    scales: see `predict_tiled`.
+    flip: see `predict_tiled`.
+    tile_size: see `predict_tiled`.
+
+  Returns:
+    [H, W, C] float32.
+
+  Raises:
+    ValueError: see `predict_tiled`.
+  """
+  found = np.empty(
+    (*image.shape[:2], models.heads.num_classes(model)), np.float32
+  )
+  predict_tiled(
+    model,
+    variables,
+    image,
+    tile_size=tile_size,
+    scales=scales,
+    flip=flip,
+    probabilities_out=found,
+  )
+  return found
+
+
 def exact_margin(model: models.Network) -> int:
-  """Pixels around a tile that the network sees at most."""
+  """The most pixels that a network sees around a tile."""
   surroundings = tiles.Surroundings.of(model, None)
   last = surroundings.stride - 1
   begin, end = surroundings.around(0, last)
@@ -116,7 +159,7 @@ def disagreement(
   flip: bool = False,
   num_tiles: int = 4,
 ) -> float:
-  """Share of pixels whose class a margin changes, on some of the tiles.
+  """Share of pixels whose class changes with a margin, on some of the tiles.
 
   Args:
     model: the network.

@@ -1,4 +1,4 @@
-"""How a picture is cut into tiles, and what is found in one of them."""
+"""How a picture is cut into tiles, and prediction for one of them."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ class Plan:
   """
 
   model: models.Network
-  views: Sequence[views.Copy]
+  views: Sequence[views.View]
   surroundings: tiles.Surroundings
   tile: tuple[int, int]
   arrays: Sequence[tuple[int, int]]
@@ -49,21 +49,21 @@ class Plan:
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
   ) -> "Plan":
-    """Cuts a picture; the arguments are those of `tiled.predict_tiled`."""
+    """Cuts a picture; the arguments are those of `predict_tiled`."""
     all_views = views.make(image, scales=scales, flip=flip)
     surroundings = tiles.Surroundings.of(model, margin)
     sides = [view.sides for view in all_views]
-    for side in (side.copy for both in sides for side in both):
-      # Raises if some layer has nothing left of it.
+    for side in (side.view for both in sides for side in both):
+      # Raises if it leaves nothing for some layer.
       geometry.output_size(surroundings.chain.score, side)
     rows, columns = (
       tiles.choose_tile(both, tile_size, surroundings)
       for both in zip(*sides, strict=True)
     )
     if model.normalization == "group" and (rows, columns) != image.shape[:2]:
-      largest = max(side.copy for both in sides for side in both)
+      largest = max(side.view for both in sides for side in both)
       raise ValueError(
-        'normalization "group" has statistics of the whole picture, which its '
+        'normalization "group" uses statistics of the whole picture, which its '
         f"tiles do not have: give a tile_size of {largest} pixels or more, if "
         "memory allows, or a network with another normalization."
       )
@@ -119,10 +119,10 @@ class Plan:
     height, width = (pixels.stop - pixels.start for pixels in window)
     return np.asarray(total)[:height, :width] / len(self.views)
 
-  def seen(self, view: views.Copy, window: Window) -> list[slice]:
+  def seen(self, view: views.View, window: Window) -> list[slice]:
     """Rows and columns of a view that the network must see for a window."""
     return [
-      slice(*self.surroundings.inside(*side.ends(pixels), side.copy))
+      slice(*self.surroundings.inside(*side.ends(pixels), side.view))
       for side, pixels in zip(view.sides, window, strict=True)
     ]
 

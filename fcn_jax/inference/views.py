@@ -1,4 +1,4 @@
-"""Copies of a picture, rescaled or mirrored, for averaging over them."""
+"""Views of a picture, rescaled or mirrored, for averaging over them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from fcn_jax.inference import tiles
 
 
 @dataclasses.dataclass(frozen=True)
-class Copy:
+class View:
   """What the network sees of a picture.
 
   Attributes:
-    image: [h, w, C], the picture rescaled and, if so, mirrored.
+    image: [h, w, C], the picture rescaled and maybe mirrored.
     native_size: height and width of the picture.
     mirrored: whether left and right are exchanged.
   """
@@ -41,17 +41,17 @@ class Copy:
 
 def make(
   image: np.ndarray, *, scales: Sequence[float] = (1.0,), flip: bool = False
-) -> list[Copy]:
-  """The copies of a picture over which is averaged.
+) -> list[View]:
+  """The views of a picture that are averaged.
 
   Args:
     image: [H, W, C]; uint8 or float32 if it is to be rescaled.
     scales: factors by which it is resized, as for training.
-    flip: whether each is there mirrored as well.
+    flip: whether there is also a mirrored view of each scale.
 
   Raises:
-    ValueError: the image has another shape, or another type where it is to be
-      rescaled; there is no scale, or one is not above 0.
+    ValueError: if the image has another shape, or another type and is to be
+      rescaled; or if there is no scale, or one is not above 0.
   """
   if image.ndim != 3:
     raise ValueError(
@@ -60,7 +60,7 @@ def make(
   if not scales:
     raise ValueError("scales are empty; (1.0,) is the picture as it is.")
   native_size = image.shape[:2]
-  copies = []
+  views = []
   for scale in scales:
     size = transforms.rescaled_size(native_size, factor=scale)
     rescaled = image
@@ -69,22 +69,22 @@ def make(
         raise ValueError(
           f"image is {image.dtype}; to be rescaled it must be uint8 or float32."
         )
-      # Transforms change a picture with its labels, of which there are none.
+      # Transforms change a picture with its labels; there are none here.
       labels = np.broadcast_to(np.uint8(0), native_size)
       rescaled, _ = transforms.resize(np.asarray(image), labels, size=size)
-    copies.append(Copy(rescaled, native_size))
+    views.append(View(rescaled, native_size))
     if flip:
-      copies.append(Copy(rescaled[:, ::-1], native_size, mirrored=True))
-  return copies
+      views.append(View(rescaled[:, ::-1], native_size, mirrored=True))
+  return views
 
 
 class Taps(NamedTuple):
-  """Where values for a line of pixels are taken from, [K] each.
+  """Where to take values for K rows or columns of pixels, [K] each.
 
   Attributes:
-    lower: int32, the place at or before each pixel.
-    upper: int32, the place at or behind it.
-    fraction: float32, how far the pixel is on the way between them.
+    lower: int32, index at or before each pixel.
+    upper: int32, index at or after it.
+    fraction: float32, position of the pixel between them, in 0..1.
   """
 
   lower: np.ndarray
@@ -96,9 +96,9 @@ def taps(positions: np.ndarray, begin: int, length: int) -> Taps:
   """Taps for linear interpolation.
 
   Args:
-    positions: [K] float64, of pixels in a copy, see `tiles.Side.positions`.
-    begin: the place in the copy that is the first of those at hand.
-    length: of the result, K or more; the last one is repeated.
+    positions: [K] float64, of pixels in a view, see `tiles.Side.positions`.
+    begin: first index of the view that is at hand.
+    length: of the result, K or more; the last entry is repeated.
   """
   lower = np.floor(positions)
   found = Taps(

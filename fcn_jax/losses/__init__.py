@@ -1,39 +1,46 @@
-"""Cross-entropy of the sampled pixels, in forms that are equal and not as fast.
+"""Cross-entropy of the sampled pixels, in forms that give the same numbers.
 
-See `cross_entropy` for the definition and `sweeps` for how sums over pixels
-are made without the logits of all pixels.
+- `make` gives the loss that a train step takes; `Loss`, `LossTerms` and
+  `LossForm` are its types.
+- `masked_cross_entropy` is its definition, from the logits of all pixels;
+  `pixel_cross_entropy` the loss of a pixel; `weighted_losses` that under a
+  sampler's weights; `loss_map` that of all pixels of a score map.
+- `normalizer`, `num_kept`, `num_valid` and `divide` say what the sum of the
+  pixel losses is divided by (`Normalization`).
+- `strips` and `listed_pixels` compute sums over pixels without the logits of
+  all pixels.
 """
 
-from fcn_jax.losses import sweeps
-from fcn_jax.losses.cross_entropy import Normalization
-from fcn_jax.losses.cross_entropy import dense_cross_entropy
-from fcn_jax.losses.cross_entropy import dense_sum
-from fcn_jax.losses.cross_entropy import divide
-from fcn_jax.losses.cross_entropy import labels_of
-from fcn_jax.losses.cross_entropy import masked_cross_entropy
-from fcn_jax.losses.cross_entropy import normalizer
-from fcn_jax.losses.cross_entropy import num_kept
-from fcn_jax.losses.cross_entropy import num_valid
-from fcn_jax.losses.cross_entropy import pixel_cross_entropy
-from fcn_jax.losses.cross_entropy import pixel_losses
-from fcn_jax.losses.cross_entropy import sampled_cross_entropy
-from fcn_jax.losses.cross_entropy import sampled_sum
-from fcn_jax.losses.cross_entropy import weighted_losses
+from fcn_jax.losses import listed_pixels
+from fcn_jax.losses import strips
+from fcn_jax.losses.normalization import Normalization
+from fcn_jax.losses.normalization import divide
+from fcn_jax.losses.normalization import normalizer
+from fcn_jax.losses.normalization import num_kept
+from fcn_jax.losses.normalization import num_valid
+from fcn_jax.losses.pixel_losses import masked_cross_entropy
+from fcn_jax.losses.pixel_losses import pixel_cross_entropy
+from fcn_jax.losses.pixel_losses import weighted_losses
+from fcn_jax.losses.sampled_loss import Loss
+from fcn_jax.losses.sampled_loss import LossForm
+from fcn_jax.losses.sampled_loss import LossTerms
+from fcn_jax.losses.sampled_loss import loss_map
+from fcn_jax.losses.sampled_loss import make
 
 __all__ = [
+  "Loss",
+  "LossForm",
+  "LossTerms",
   "Normalization",
-  "dense_cross_entropy",
-  "dense_sum",
   "divide",
-  "labels_of",
+  "listed_pixels",
+  "loss_map",
+  "make",
   "masked_cross_entropy",
   "normalizer",
   "num_kept",
   "num_valid",
   "pixel_cross_entropy",
-  "pixel_losses",
-  "sampled_cross_entropy",
-  "sampled_sum",
-  "sweeps",
+  "strips",
   "weighted_losses",
 ]

@@ -1,4 +1,12 @@
-"""The networks. The only folder that knows Flax."""
+"""The networks; only this folder uses Flax.
+
+- `FCN`, `FCNResNet` and `LateFusion` are the networks, `Network` any of them;
+  `released` makes those that the authors of the FCN papers released.
+- `backbones` are what they are built on, from `layers`; `convolution`
+  and `pooling` have forms that are fast on a CPU.
+- `input_normalization` is what a network does to the pixels of its images.
+- `heads` picks a score map from those of a network with several heads.
+"""
 
 from fcn_jax.models import backbones
 from fcn_jax.models import convolution
@@ -8,12 +16,13 @@ from fcn_jax.models import heads
 from fcn_jax.models import input_normalization
 from fcn_jax.models import late_fusion
 from fcn_jax.models import layers
+from fcn_jax.models import pooling
 from fcn_jax.models import released
 from fcn_jax.models.fcn import FCN
 from fcn_jax.models.fcn_resnet import FCNResNet
 from fcn_jax.models.late_fusion import LateFusion
 
-# Any of the networks: they share their call, `heads` and `chain`.
+# They share their call, `heads`, `head_weights` and `chain`.
 Network = FCN | FCNResNet | LateFusion
 
 __all__ = [
@@ -29,5 +38,6 @@ __all__ = [
   "input_normalization",
   "late_fusion",
   "layers",
+  "pooling",
   "released",
 ]

@@ -1,4 +1,4 @@
-"""What networks ask of their attributes and images."""
+"""Checks of the attributes and images of networks."""
 
 import numbers
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from fcn_jax import types
 
 
 def choice(name: str, value: str | int, choices: Sequence[str | int]) -> None:
-  """Raises a `ValueError` if an attribute is none of its choices."""
+  """Raises a `ValueError` if an attribute is not one of its choices."""
   if value not in choices:
     raise ValueError(
       f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}."
@@ -38,11 +38,11 @@ def num_classes(heads: Mapping[str, int]) -> None:
 def images(
   images: jax.Array, valid_sizes: jax.Array | None, num_channels: int
 ) -> jax.Array | None:
-  """Checks shapes, and returns valid_sizes that are inside the images.
+  """Checks shapes, and returns `valid_sizes` clipped to the images.
 
   Args:
-    images: should be [N, H, W, num_channels].
-    valid_sizes: should be [N, 2] int32, or None.
+    images: must be [N, H, W, num_channels].
+    valid_sizes: must be [N, 2] int32, or None.
     num_channels: of the network's inputs.
 
   Raises:

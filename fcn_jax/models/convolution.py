@@ -1,22 +1,17 @@
-"""Convolution and pooling in the form that is fastest on the device at hand.
+"""Convolution in the form that is fastest on the device at hand.
 
-Some of XLA's operations are slow on a CPU (measured on two cores, float32),
-and are replaced by equal forms made of slices and matrix products:
+Some of XLA's convolutions are slow on a CPU (measured on two cores, float32),
+and equal forms of slices and matrix products replace them:
 
 - the gradient of a kernel of a 3x3 convolution takes 3 to 5 times as long as
   the convolution itself; summed over strips of rows it takes 1 to 2 times;
 - a 7x7 convolution on a map hardly larger than its kernel (fc6) is one
   matrix product of the gathered windows, and a 1x1 convolution of the map;
 - a convolution in two groups takes 2 to 4 times as long as one convolution for
-  each group, and its backward pass 4 to 9 times;
-- sums over 7x7 windows take 15 to 35 times as long as sums of slices. This
-  form is used on all devices;
-- the backward pass of `max_pool` searches each window again; the maximum of
-  strided slices does not. This form is used on all devices. Where cells of a
-  window are equal, they share the gradient, which `max_pool` gives to one.
+  each group, and its backward pass 4 to 9 times.
 
-The convolutions are XLA's own on a GPU or TPU. A program that is exported for
-images of any size is for all devices, and chooses when it is compiled.
+On a GPU or TPU the convolutions are XLA's own. A program that is exported for
+images of any size runs on all devices, and chooses when it is compiled.
 """
 
 import functools
@@ -25,7 +20,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-# Gathered windows of this many bytes are still in the cache when they are
+# Gathered windows of this many bytes stay in the cache until they are
 # multiplied; 2 to 8 MB were equally fast.
 _STRIP_BYTES = 4 * 2**20
 # More than this is not gathered at once.
@@ -42,9 +37,9 @@ def conv_general_dilated(
   """`jax.lax.conv_general_dilated`, with faster forms on a CPU.
 
   For `flax.linen.Conv(conv_general_dilated=...)`. The faster forms serve
-  convolutions [N, H, W, C] with kernels [k, k, C, D] without strides and
-  dilation, and have no forward-mode derivative; all others are XLA's. Groups
-  are convolved one by one; they should be few.
+  convolutions without strides and dilation, and have no forward-mode
+  derivative; all others are XLA's. Groups, of which there should be few, are
+  convolved one by one.
 
   Args:
     inputs: [N, H, W, C].
@@ -91,8 +86,8 @@ def conv_general_dilated(
 
   is_exported = any(map(jax.export.is_symbolic_dim, inputs.shape))
   taps = kernel.shape[0] * kernel.shape[1]
-  # How large the windows will be in an exported program is not known; those of
-  # fc6 at stride 32 take less memory than the features of the first layers.
+  # An exported program does not know the size of its windows; those of fc6 at
+  # stride 32 take less memory than the features of the first layers.
   num_bytes = 0 if is_exported else inputs.size * taps * inputs.dtype.itemsize
   if num_groups > 1:
     faster = by_groups
@@ -134,13 +129,7 @@ def convolution_by_strips(
 ) -> jax.Array:
   """XLA's convolution, whose kernel gradient is summed over strips of rows.
 
-  Args:
-    inputs: [N, H, W, C].
-    kernel: [k, k, C, D].
-    padding: zeros before and after, for rows and columns.
-
-  Returns:
-    [N, h, w, D].
+  Arguments and result are those of `convolution_by_windows`.
   """
   return _convolution(inputs, kernel, padding)
 
@@ -215,88 +204,3 @@ def _windows(inputs, kernel_shape):
     for j in range(columns)
   ]
   return jnp.concatenate(taps, axis=-1)
-
-
-def window_sums(inputs: jax.Array, kernel: int, *, padding: int) -> jax.Array:
-  """Sums over square windows of stride 1; cells outside are zero.
-
-  Args:
-    inputs: [N, H, W, C].
-    kernel: side of the windows.
-    padding: cells that windows reach beyond the borders.
-
-  Returns:
-    [N, h, w, C].
-  """
-  for axis in (1, 2):
-    pads = [(0, 0)] * inputs.ndim
-    pads[axis] = (padding, padding)
-    inputs = jnp.pad(inputs, pads)
-    num_outputs = inputs.shape[axis] - kernel + 1
-    taps = (
-      jax.lax.slice_in_dim(inputs, tap, tap + num_outputs, axis=axis)
-      for tap in range(kernel)
-    )
-    inputs = functools.reduce(jnp.add, taps)
-  return inputs
-
-
-def max_pool(
-  inputs: jax.Array,
-  kernel: int,
-  stride: int,
-  *,
-  padding: int = 0,
-  ceil_mode: bool = False,
-) -> jax.Array:
-  """Maximum of square windows; cells outside the input do not count.
-
-  Args:
-    inputs: [N, H, W, C].
-    kernel: side of the windows.
-    stride: of the windows.
-    padding: cells that windows reach beyond the borders.
-    ceil_mode: whether the number of windows is rounded up, as by Caffe, and
-      not down.
-
-  Returns:
-    [N, h, w, C].
-  """
-  for axis in (1, 2):
-    inputs = _max_along(inputs, axis, kernel, stride, padding, ceil_mode)
-  return inputs
-
-
-def _max_along(inputs, axis, kernel, stride, padding, ceil_mode):
-  room = inputs.shape[axis] + 2 * padding - kernel
-  missing = -room % stride if ceil_mode else 0
-  num_outputs = (room + missing) // stride + 1
-  pads = [(0, 0)] * inputs.ndim
-  pads[axis] = (padding, padding + missing)
-  inputs = jnp.pad(inputs, pads, constant_values=-jnp.inf)
-  taps = (
-    jax.lax.slice_in_dim(
-      inputs, tap, tap + (num_outputs - 1) * stride + 1, stride, axis
-    )
-    for tap in range(kernel)
-  )
-  return functools.reduce(_maximum, taps)
-
-
-@jax.custom_jvp
-def _maximum(a, b):
-  """`jnp.maximum` with a derivative that survives rounding.
-
-  JAX's own asks which argument equals the maximum. XLA may compute the
-  arguments again for that, fused with other operations and so rounded
-  otherwise: then neither is equal, and the gradient is lost. This one asks
-  which is the larger; whatever the answer, the shares add up to 1.
-  """
-  return jnp.maximum(a, b)
-
-
-@_maximum.defjvp
-def _maximum_jvp(arguments, tangents):
-  (a, b), (da, db) = arguments, tangents
-  tie = jnp.where(a == b, 0.5 * (da + db), db)
-  return _maximum(a, b), jnp.where(a > b, da, tie)

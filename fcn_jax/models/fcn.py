@@ -24,12 +24,11 @@ from fcn_jax.models.backbones import vgg
 # (PAMI 2017, section 4.3, "at-once").
 AT_ONCE_SCALES = (0.01, 0.0001)
 
-# Each has the architectures, layer lists and backbone of one kind of backbone.
 _FILES = (vgg, alexnet, googlenet, resnet)
 
 
 def backbones() -> dict[str, ModuleType]:
-  """The names of all backbones, each with its file."""
+  """The file of each backbone, by its name."""
   return {name: file for file in _FILES for name in file.ARCHITECTURES}
 
 
@@ -41,21 +40,20 @@ class FCN(nn.Module):
   upsampling to pixels is `upsampling.to_pixels`, outside the network.
 
   Parameters are named as in the papers: `conv1_1` ... `fc7`, `score_fr`,
-  `score_pool4`, `score_pool3`; those of ResNets and of networks with several
-  heads alike. Score layers begin at zero.
+  `score_pool4`, `score_pool3`. Score layers begin at zero.
 
   Attributes:
-    num_classes: classes to score, C; or those of each head, by its name, for
-      a network with several heads (section 5 of CVPR 2015, SIFT Flow). The
+    num_classes: classes to score, C. For a network with several heads
+      (section 5 of CVPR 2015, SIFT Flow): those of each head, by its name; the
       first head is the main one.
-    backbone: backbone, one of `backbones()`.
+    backbone: one of `backbones()`.
     stride: of the score map: 32, 16 or 8.
     padding: "same"; "caffe" or "torchvision" for the geometry of the networks
-      that weights are from, see `blocks.Padding`.
-    inputs: what is done to the pixels; None for what the backbone's published
-      weights ask for. Images have as many channels as this has.
-    skip_scales: what the features of the skips are multiplied by before their
-      score layers; `AT_ONCE_SCALES` to train stride 8 at once.
+      that weights are from, see `layers.Padding`.
+    inputs: normalization of the input; None for that of the backbone's
+      published weights. Images have as many channels as this has.
+    skip_scales: factors on the features of the skips, before their score
+      layers; `AT_ONCE_SCALES` to train stride 8 at once.
     head_width: channels of fc6 and fc7; the backbone's own if None.
     dropout_rate: of fc6 and fc7 (elsewhere: of the last features), in
       training.
@@ -154,9 +152,9 @@ class FCN(nn.Module):
   ) -> types.ScoreMap | dict[str, types.ScoreMap]:
     """Scores images.
 
-    With `valid_sizes`, what lies below and to the right of an image is not
-    seen: its pixels have the scores that they have without it, and batch
-    statistics are those of the images. Only dropout differs, whose masks are
+    With `valid_sizes`, the network does not see what lies below and to the
+    right of an image: its pixels have the scores of the image alone, and batch
+    statistics are those of the images. Only dropout differs: its masks are
     drawn for the whole arrays.
 
     Args:
@@ -165,18 +163,16 @@ class FCN(nn.Module):
       train: whether dropout (needs the key "dropout") and batch statistics
         (updates the collection "batch_stats") are those of training.
       valid_sizes: [N, 2] int32, height and width of each image inside its
-        array, as in `Batch`; less than 1 is 1, more than H and W are H and W.
-        None if the images fill their arrays.
+        array, as in `Batch`, clipped to 1..H and 1..W. None if the images fill
+        their arrays.
 
     Returns:
       Score map with scores [N, h, w, C] float32, or one for each head by its
-      name. Its image size is H and W; pixels outside an image have scores
-      without meaning.
+      name. Its image size is H and W; scores outside an image mean nothing.
 
     Raises:
       ValueError: if the images or valid_sizes have another shape, or the images
-        are too small for the backbone, which only those of other paddings than
-        "same" can be.
+        are too small for the backbone, unless `padding` is "same".
     """
     valid_sizes = checks.images(images, valid_sizes, self.num_channels)
     _check_sides(self.chain().score, images.shape[1:3])
@@ -237,8 +233,7 @@ class FCN(nn.Module):
         num_cells = upsampling.num_fused_cells(
           coarse, skip, num_cells, _num_cells(layer_list, valid_sizes)
         )
-        # Not those of the coarse scores and the skip, continued each: their
-        # sum is continued, and the sum may have fewer cells than both.
+        # The sum is continued, not its terms: it may have fewer cells.
         fused = upsampling.fill_outside(fused, num_cells)
     return fused
 

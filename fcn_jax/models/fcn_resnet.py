@@ -1,8 +1,8 @@
 """FCNs on dilated ResNets, as published by torchvision.
 
-What many people call "FCN" today: `fcn_resnet50` and `fcn_resnet101`. Not from
-the FCN papers, whose forms (strides 32, 16 and 8, with skips) `fcn.FCN` has on
-the same backbones.
+What many people call "FCN" today: `fcn_resnet50` and `fcn_resnet101`. They are
+not from the FCN papers; `fcn.FCN` has the papers' networks (strides 32, 16 and
+8, with skips) on the same backbones.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ from fcn_jax.models.backbones import resnet
 class FCNResNet(nn.Module):
   """torchvision's FCN: a dilated ResNet with a head of a 3x3 convolution.
 
-  Scores have stride 8. torchvision resizes them to the image, bilinearly, so
-  that cells are spread evenly over it: less than 8 pixels apart where an image
-  has other sides than multiples of 8. Such images are resized in the network,
-  and their score map has stride 1: all logits exist then, even if few are
-  sampled. So are those with `valid_sizes`. For others, such as crops in
-  training, it has stride 8. All have torchvision's logits.
+  Scores have stride 8, and torchvision resizes them to the image, bilinearly.
+  In an image whose sides are no multiples of 8, cells then lie less than 8
+  pixels apart. The network itself resizes the scores of such images, and of
+  images with `valid_sizes`: their score map has stride 1, so all logits exist,
+  even if few are sampled. For others, such as crops in training, the score map
+  has stride 8. All have torchvision's logits.
 
   Attributes:
     num_classes: classes to score, C.
@@ -36,14 +36,15 @@ class FCNResNet(nn.Module):
     auxiliary: whether there is a second head, "aux", on layer3, for a loss
       that helps training; the main one is "out".
     auxiliary_weight: of the loss of the auxiliary head, in training.
-    inputs: what is done to the pixels; None for torchvision's.
-    head_divisor: channels of a head's input to those of its 3x3 convolution.
+    inputs: normalization of the input; None for torchvision's.
+    head_divisor: ratio of the channels of a head's input to those of its 3x3
+      convolution.
     resized: whether scores are resized to images of any size as torchvision
-      does; False leaves cells 8 pixels apart, which tiles of a picture need.
+      does; False leaves cells 8 pixels apart, as tiles of a picture need.
     dropout_rate: before the last convolution of a head, in training.
     normalization: after each convolution.
-    dtype: of the computation; scores are float32 all the same.
-    param_dtype: of the parameters.
+    dtype: see `fcn.FCN`.
+    param_dtype: see `fcn.FCN`.
   """
 
   num_classes: int
@@ -103,8 +104,8 @@ class FCNResNet(nn.Module):
     """The network's layer lists, for `geometry`.
 
     Cells are centred on pixels 0, 8, 16 ..., but torchvision interpolates as if
-    they were at 3.5, 11.5 ...: so a pixel may see a cell beyond those between
-    which it lies. The layer "resized" stands for that.
+    they were at 3.5, 11.5 ..., so a pixel may see one cell more than those
+    around it. The layer "resized" stands for that.
     """
     backbone_layers = resnet.layer_list(self._architecture)
     head = geometry.Layer("classifier", 3, padding=1)
@@ -119,21 +120,9 @@ class FCNResNet(nn.Module):
     train: bool,
     valid_sizes: jax.Array | None = None,
   ) -> types.ScoreMap | dict[str, types.ScoreMap]:
-    """Scores images.
+    """Scores images of any size, see `fcn.FCN`.
 
-    Args:
-      images: [N, H, W, 3] uint8 or float, RGB in 0..255; any size.
-      train: whether dropout (needs the key "dropout") and batch statistics
-        (updates the collection "batch_stats") are those of training.
-      valid_sizes: [N, 2] int32, height and width of each image inside its
-        array, see `fcn.FCN`; None if the images fill their arrays.
-
-    Returns:
-      Score map with scores [N, h, w, C] float32; with an auxiliary head, one
-      for each head by its name.
-
-    Raises:
-      ValueError: if the images or valid_sizes have another shape.
+    With an auxiliary head, the result is a score map for each head by its name.
     """
     valid_sizes = checks.images(images, valid_sizes, self.num_channels)
     settings = layers.Settings(

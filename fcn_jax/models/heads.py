@@ -1,7 +1,7 @@
-"""Networks with several heads: which score map is meant.
+"""Picks score maps from the outputs of networks with several heads.
 
-A network with one head gives a `ScoreMap`, one with several gives a dict of
-them. Where one is wanted, it is that of the main head, the first one.
+A network with one head returns a `ScoreMap`, one with several a dict of them.
+The main head is the first one.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from fcn_jax import types
 
 
 def main_head(model: Any) -> str:
-  """Name of the first head of a network, empty if it is the only one."""
+  """Name of the first head of a network; empty if it is the only one."""
   return next(iter(model.heads))
 
 
@@ -36,7 +36,7 @@ def num_classes(model: Any, head: str | None = None) -> int:
 def by_name(
   score_maps: types.ScoreMap | Mapping[str, types.ScoreMap],
 ) -> Mapping[str, types.ScoreMap]:
-  """What a network gives, as a dict; the name of an only head is empty."""
+  """A network's output as a dict; the name of an only head is empty."""
   if isinstance(score_maps, types.ScoreMap):
     return {"": score_maps}
   return score_maps

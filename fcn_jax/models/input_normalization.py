@@ -1,8 +1,8 @@
 """What networks do to the pixels of an image before their first layer.
 
-Images are RGB in 0..255 everywhere. Published weights want other numbers and
-other orders of channels; these belong to the network, so that weights and
-pixels cannot be mixed up.
+Images are RGB in 0..255 everywhere. Published weights expect other ranges and
+other orders of channels. These belong to the network, so that they always fit
+the weights.
 """
 
 import dataclasses
@@ -14,10 +14,9 @@ class InputNormalization:
 
   Attributes:
     mean: of each channel of the images, in 0..255.
-    scale: multiplied after that, for each channel.
-    order: channels of the images in the order in which the first layer's
-      kernel has them in files of weights. Caffe's are BGR, and a kernel is
-      turned to RGB when it is read.
+    scale: of each channel.
+    order: the image channels in the order of the first layer's kernel in files
+      of weights. Caffe's are BGR; kernels are turned to RGB when they are read.
   """
 
   mean: tuple[float, ...]
@@ -25,7 +24,7 @@ class InputNormalization:
   order: tuple[int, ...]
 
   def __post_init__(self):
-    """Checks that there is one of each for each channel."""
+    """Checks that all are for the same channels."""
     num = len(self.mean)
     if len(self.scale) != num or sorted(self.order) != list(range(num)):
       raise ValueError(

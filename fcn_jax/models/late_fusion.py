@@ -1,4 +1,4 @@
-"""Networks for several pictures of one scene, fused at their scores."""
+"""Networks for several modalities of one scene, fused at their scores."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,20 +19,20 @@ class LateFusion(nn.Module):
   """The mean of the scores of several FCNs, one for each modality.
 
   CVPR 2015, section 5 (NYUDv2): one network sees the colours, another the
-  depths as HHA. Parameters are those of the networks, under the names of the
-  modalities, so that each can be trained by itself first.
+  depths as HHA. The parameters of each network are under the name of its
+  modality, so it can be trained by itself first.
 
   Attributes:
     num_classes: classes to score, C.
-    modalities: what is done to the pixels of each modality, by name. Their
-      channels lie side by side in the images, in this order.
-    backbone: see `fcn.FCN`, as for the following.
+    modalities: input normalization of each modality, by name. Their channels
+      lie side by side in the images, in this order.
+    backbone: see `fcn.FCN`, as for all that follow.
     stride: of the score map.
     padding: "same", or "caffe" for the released net.
-    head_width: channels of fc6 and fc7; the backbone's own if None.
+    head_width: channels of fc6 and fc7.
     dropout_rate: of fc6 and fc7, in training.
-    normalization: between convolution and ReLU; None for the backbone's own.
-    dtype: of the computation; scores are float32 all the same.
+    normalization: between convolution and ReLU.
+    dtype: of the computation.
     param_dtype: of the parameters.
   """
 
@@ -55,7 +55,7 @@ class LateFusion(nn.Module):
     if not self.modalities:
       raise ValueError("modalities are empty; give at least one.")
     checks.num_classes(self.heads)
-    # Checks the attributes that they share.
+    # Making a network checks the attributes that all share.
     network = self._network(self.modalities[0][1])
     object.__setattr__(self, "normalization", network.normalization)
 
@@ -102,19 +102,7 @@ class LateFusion(nn.Module):
     train: bool,
     valid_sizes: jax.Array | None = None,
   ) -> types.ScoreMap:
-    """Scores images.
-
-    Args:
-      images: [N, H, W, C] uint8 or float, the channels of all modalities.
-      train: see `fcn.FCN`.
-      valid_sizes: see `fcn.FCN`.
-
-    Returns:
-      Score map with scores [N, h, w, C] float32.
-
-    Raises:
-      ValueError: if the images or valid_sizes have another shape.
-    """
+    """Scores images with the channels of all modalities, see `fcn.FCN`."""
     checks.images(images, valid_sizes, self.num_channels)
     first, maps = 0, []
     for name, modality_inputs in self.modalities:

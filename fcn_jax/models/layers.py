@@ -1,8 +1,8 @@
-"""The layers of which backbones are made.
+"""The layers that backbones are made of.
 
-They do not see what lies outside an image that fills a part of its array: of
-each map, the cells beyond those that the image has alone are zero, which is
-what the next layer would pad with.
+An image may fill only a part of its array. Layers do not see the rest: in each
+map, the cells beyond those that the image has alone are zero, just as if the
+next layer had padded the image.
 """
 
 import dataclasses
@@ -16,11 +16,12 @@ from fcn_jax import geometry
 from fcn_jax import valid_region
 from fcn_jax.models import convolution
 from fcn_jax.models import input_normalization
+from fcn_jax.models import pooling
 
 # "same" pads every layer by half its kernel. "caffe" is the geometry of the
 # released nets: 100 pixels at the first layer, none at fc6. "torchvision" is
-# that of torchvision's networks, where poolings round down; what follows the
-# convolutions is padded by half its kernel.
+# that of torchvision's networks: poolings round down, and layers after the
+# convolutions are padded by half their kernels.
 Padding = Literal["same", "caffe", "torchvision"]
 Normalization = Literal["none", "batch", "group"]
 
@@ -44,7 +45,7 @@ class Settings:
 
   Attributes:
     padding: its geometry.
-    inputs: what is done to the pixels.
+    inputs: normalization of the input.
     head_width: channels of fc6 and fc7; the architecture's own if None, and
       without effect on those that have no such layers.
     dropout_rate: of fc6 and fc7 (elsewhere: of the last features), in
@@ -106,7 +107,7 @@ class Layers:
       width: channels of the outputs.
       groups: groups of channels that do not see each other.
       relu: whether there is a ReLU. Without one the cells outside are not
-        zero: see `add`.
+        zero; `add` makes them so.
     """
     values = nn.Conv(
       width,
@@ -136,12 +137,11 @@ class Layers:
       "param_dtype": self.settings.param_dtype,
       "name": name,
     }
-    # Statistics are those of the cells inside.
+    # Only cells inside the images count in the statistics.
     mask = None
     if maps.valid_sizes is not None:
-      mask = valid_region.inside(maps.valid_sizes, maps.values.shape[1:3])[
-        ..., None
-      ]
+      shape = maps.values.shape[1:3]
+      mask = valid_region.inside(maps.valid_sizes, shape)[..., None]
     if self.settings.normalization == "batch":
       return nn.BatchNorm(
         use_running_average=not self.train,
@@ -171,10 +171,10 @@ def add(maps: Maps, shortcut: Maps) -> Maps:
 def max_pool(maps: Maps, layer: geometry.Layer) -> Maps:
   """Maximum of windows of features that are not negative.
 
-  In a window that is partly outside an image, zeros are as good as no cells
-  after a ReLU, which also stops the gradient where a zero is the maximum.
+  After a ReLU, the zeros outside an image do not change a maximum, and where a
+  zero is the maximum the ReLU stops the gradient.
   """
-  values = convolution.max_pool(
+  values = pooling.max_pool(
     maps.values,
     layer.kernel,
     layer.stride,
@@ -185,16 +185,16 @@ def max_pool(maps: Maps, layer: geometry.Layer) -> Maps:
 
 
 def average_pool(maps: Maps, layer: geometry.Layer) -> Maps:
-  """Mean of the cells of windows of stride 1 that are inside the image."""
+  """Mean over windows of stride 1, of the cells inside the image."""
   counted = jnp.ones((1, *maps.values.shape[1:3], 1), maps.values.dtype)
   if maps.valid_sizes is not None:
     inside = valid_region.inside(maps.valid_sizes, maps.values.shape[1:3])
     counted = inside[..., None].astype(maps.values.dtype)
   total, number = (
-    convolution.window_sums(values, layer.kernel, padding=layer.padding)
+    pooling.window_sums(values, layer.kernel, padding=layer.padding)
     for values in (maps.values, counted)
   )
-  # Windows wholly outside are made zero: their number is not to be divided by.
+  # Windows wholly outside have no cells; they are set to zero below.
   values = total / jnp.maximum(number, 1)
   return zero_outside(Maps(values, _num_outputs(layer, maps.valid_sizes)))
 

@@ -1,7 +1,8 @@
 """The fifteen networks that the authors of the FCN papers released, for Caffe.
 
-Made here with the geometry and the pixels of their weights, which are at the
-authors' server: `SERVER` and the name of the file. `weights.load` reads them.
+They have the geometry and the input normalization of their weights, which are
+on the authors' server: `SERVER` and the name of the file. `pretrained.load`
+reads them.
 """
 
 import dataclasses
@@ -23,13 +24,13 @@ class Released:
   Attributes:
     network: makes it.
     data_set: that it was trained on.
-    starts_from: classifiers ("vgg16" or "caffenet", of ILSVRC) or released
-      nets whose parameters it began with. Two for late fusion.
+    starts_from: classifiers of ILSVRC ("vgg16" or "caffenet") or released nets
+      that its parameters came from; two for late fusion.
     learning_rate: constant.
     file: name of its weights; None if these were not released.
     mean_iu: published scores in percent, by split.
     momentum: of gradient descent.
-    batch: images a step, whose gradients are averaged.
+    batch: images whose gradients are averaged in a step.
     normalize: of the loss, see `losses`.
   """
 

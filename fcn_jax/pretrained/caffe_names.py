@@ -1,7 +1,7 @@
 """Names of Caffe's layers for the networks of this package.
 
-They are those of the networks that were published for Caffe: the released FCNs
-(the authors' repository), VGG (Simonyan and Zisserman), CaffeNet and GoogLeNet
+They are those of the networks published for Caffe: the released FCNs (the
+authors' repository), VGG (Simonyan and Zisserman), CaffeNet and GoogLeNet
 (models/bvlc_* of Caffe).
 """
 
@@ -42,7 +42,7 @@ _GOOGLENET_STEM = {
 
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads a .caffemodel; see `caffe_files.read`.
+  """Reads a .caffemodel; see `caffemodel.read`.
 
   Returns:
     Each blob by the name of its layer and its number there: "conv1_1/0" is a
@@ -62,12 +62,12 @@ def entries(
 
   Args:
     model: the network.
-    source: names in a file. Where a layer has several names, it is the one
-      that the file has; else that of the released nets.
+    source: names in a file. Of several names of a layer, the file's own is
+      taken, or else that of the released nets.
 
   Raises:
-    ValueError: if the network is not one that Caffe has names for, or does
-      other things to its pixels than Caffe's networks do.
+    ValueError: if Caffe has no names for the network, or the network's input
+      normalization is not one of Caffe's.
   """
   inputs = _inputs(model)
   init = functools.partial(model.init, train=False)
@@ -81,7 +81,7 @@ def entries(
     order = inputs[suffix].order
     names = _names(model.backbone, layer)
     if layer == first and len(order) == 4:
-      # Early fusion: the released net, or one for colours to begin from.
+      # Early fusion: the released net, or one for colours to start from.
       names = (f"{layer}_bgrd", *names)
     candidates = [f"{name}{suffix}/{_BLOBS[kind]}" for name in names]
     theirs = next((c for c in candidates if c in source), candidates[0])
@@ -95,7 +95,7 @@ def check_fixed(
   source: Mapping[str, np.ndarray],
   model: models.Network,
 ) -> tuple[str, ...]:
-  """Checks layers that are not trained, and are not parameters here.
+  """Checks layers that are not trained, and so are no parameters here.
 
   Args:
     path: the file, for messages.
@@ -106,8 +106,8 @@ def check_fixed(
     The names of these arrays.
 
   Raises:
-    ValueError: if upsampling is not bilinear, or skips are scaled by other
-      numbers than the network's `skip_scales`.
+    ValueError: if upsampling is not bilinear, or the scales of skips are not
+      the network's `skip_scales`.
   """
   fixed = []
   for name, array in source.items():
@@ -134,7 +134,7 @@ def _check_scales(path, source, model):
     if name in source:
       fixed.append(name)
     elif not any(entry.startswith(f"score_{skip}") for entry in source):
-      # A net without this skip, of which nothing can be said.
+      # A net without this skip: nothing to check.
       continue
     theirs = np.asarray(source.get(name, 1.0))
     if not np.allclose(theirs, ours, rtol=1e-5, atol=0):
@@ -157,7 +157,7 @@ def _is_bilinear(kernel):
   tent = 1 - np.abs(np.arange(size) - centre) / factor
   for channel, row in enumerate(kernel):
     expected = np.zeros_like(row)
-    # With one group a channel, there is but the channel itself.
+    # With one group for each channel, the row has only the channel itself.
     expected[channel % len(row)] = np.outer(tent, tent)
     if not np.allclose(row, expected, atol=1e-5):
       return False
@@ -165,7 +165,7 @@ def _is_bilinear(kernel):
 
 
 def _inputs(model):
-  """What is done to the pixels, by modality; checks that it is as in Caffe."""
+  """Input normalizations by modality, checked to be Caffe's."""
   if isinstance(model, models.FCNResNet) or model.backbone not in BACKBONES:
     raise ValueError(
       f"backbone {model.backbone} has not been published for Caffe: give a "
@@ -174,7 +174,7 @@ def _inputs(model):
     )
   if model.normalization != "none":
     raise ValueError(
-      f"the network has {model.normalization} normalisation, and those of "
+      f"the network has {model.normalization} normalization, and those of "
       'Caffe have none: make it with normalization="none".'
     )
   if isinstance(model, models.LateFusion):
@@ -185,9 +185,9 @@ def _inputs(model):
     if set(one.scale) != {1.0}:
       raise ValueError(
         f"the network multiplies its pixels by {one.scale}, and weights of "
-        "Caffe want them in 0..255, less the mean: make it with "
-        "inputs=fcn.models.pixels.CAFFE, or what else the weights were "
-        "trained with."
+        "Caffe expect them in 0..255, less the mean: make it with "
+        "inputs=fcn.models.input_normalization.CAFFE, or with the "
+        "normalization that the weights were trained with."
       )
   return inputs
 

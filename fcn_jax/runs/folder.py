@@ -224,6 +224,10 @@ def read_config(
 def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:
   """A value read from JSON, as the type of its option has it."""
   if dataclasses.is_dataclass(kind):
+    if not isinstance(value, dict):
+      raise ValueError(
+        f"{file} is damaged ({value!r} is no group of options): repair it."
+      )
     hints = typing.get_type_hints(kind)
     # A later version may have options more; those left out have defaults.
     unknown = sorted(value.keys() - hints.keys())
@@ -232,7 +236,11 @@ def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:
         f"{file} has options that this version does not know: "
         f"{', '.join(unknown)}. Use the version that made it."
       )
-    return kind(**{n: _typed(v, hints[n], file) for n, v in value.items()})
+    options = {n: _typed(v, hints[n], file) for n, v in value.items()}
+    try:
+      return kind(**options)
+    except TypeError as error:
+      raise ValueError(f"{file} is damaged ({error}): repair it.") from error
   is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
   kinds = typing.get_args(kind) if is_union else (kind,)
   if isinstance(value, str) and pathlib.Path in kinds:

@@ -17,7 +17,7 @@ import tqdm
 
 from fcn_jax import data
 from fcn_jax import models
-from fcn_jax import train
+from fcn_jax import train as train_lib
 from fcn_jax import types
 from fcn_jax import visualize
 from fcn_jax.runs import batches as batches_lib
@@ -30,8 +30,8 @@ from fcn_jax.runs import signals as signals_lib
 from fcn_jax.runs import validation
 
 TrainStep = Callable[
-  [train.TrainState, types.Batch, jax.Array],
-  tuple[train.TrainState, train.StepMetrics],
+  [train_lib.TrainState, types.Batch, jax.Array],
+  tuple[train_lib.TrainState, train_lib.StepMetrics],
 ]
 
 
@@ -62,7 +62,7 @@ class Parts:
   validation: data.Dataset
   metadata: dict[str, Any]
   batch_sharding: jax.sharding.Sharding
-  at_steps: Mapping[int, Callable[[train.TrainState], None]]
+  at_steps: Mapping[int, Callable[[train_lib.TrainState], None]]
 
 
 @dataclasses.dataclass
@@ -137,8 +137,8 @@ class Loop:
     self._tick = 0.0
 
   def train(
-    self, state: train.TrainState, *, mean_iu: float | None
-  ) -> train.TrainState:
+    self, state: train_lib.TrainState, *, mean_iu: float | None
+  ) -> train_lib.TrainState:
     """Trains to the last step.
 
     Args:
@@ -184,7 +184,7 @@ class Loop:
     return state
 
   def _after(
-    self, number: int, state: train.TrainState, *, is_scored: bool = False
+    self, number: int, state: train_lib.TrainState, *, is_scored: bool = False
   ) -> None:
     """Validates, or calls what waits for a step, where one is due."""
     if number and self._validates(number) and not is_scored:
@@ -207,7 +207,7 @@ class Loop:
       self._checkpoints.wait()
       raise signals_lib.Interrupted(self._signals.received, number)
 
-  def _record(self, number: int, metrics: train.StepMetrics) -> None:
+  def _record(self, number: int, metrics: train_lib.StepMetrics) -> None:
     """Counts a step, stops if it is not finite, and writes when it is time."""
     metrics = jax.device_get(metrics)
     now = time.perf_counter()
@@ -230,7 +230,7 @@ class Loop:
       self._write_record(number)
       progress.window = Window()
 
-  def _on_nonfinite(self, number: int, metrics: train.StepMetrics) -> None:
+  def _on_nonfinite(self, number: int, metrics: train_lib.StepMetrics) -> None:
     self._progress.skipped_in_a_row += 1
     self._progress.window.num_skipped += 1
     names = ", ".join(self._parts.batches.names(number - 1))
@@ -284,7 +284,7 @@ class Loop:
     self._shown.update(values)
     self._bar.set_postfix(self._shown)
 
-  def _save(self, number: int, state: train.TrainState) -> None:
+  def _save(self, number: int, state: train_lib.TrainState) -> None:
     self._board.flush()
     metadata = {
       **self._parts.metadata,
@@ -296,7 +296,7 @@ class Loop:
     except ValueError as error:
       raise NonFiniteError(str(error)) from error
 
-  def _validate(self, number: int, state: train.TrainState) -> None:
+  def _validate(self, number: int, state: train_lib.TrainState) -> None:
     """Scores the network and writes what people look at."""
     begin = time.perf_counter()
     parts, dataset = self._parts, self._parts.validation

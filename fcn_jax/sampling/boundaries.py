@@ -1,4 +1,4 @@
-"""Samplers that look where in the image a pixel is."""
+"""Samplers of pixels near boundaries, and importance sampling."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import label_boundaries
 from fcn_jax import types
 from fcn_jax.sampling import capacity
 from fcn_jax.sampling import uniform
@@ -34,10 +35,7 @@ def boundary_probabilities(
 ) -> jax.Array:
   """Probabilities of keeping pixels: one near boundaries, one elsewhere.
 
-  A pixel is near a boundary if the square of pixels around it that reaches
-  `distance` pixels to each side has more than one label. Void is a label of
-  its own here, since data sets mark outlines with it; what is beyond the image
-  is nothing.
+  See `label_boundaries.near`: void counts as a label of its own.
 
   Args:
     labels: [N, H, W] int32.
@@ -52,12 +50,8 @@ def boundary_probabilities(
     ValueError: if a rate is out of range or `distance` is not positive.
   """
   _check_rates(rate, rate_elsewhere)
-  uniform.check_integer("distance", distance)
-  chex.assert_rank(labels, 3)
-  limits = jnp.iinfo(labels.dtype)
-  highest = _over_squares(labels, jax.lax.max, limits.min, distance)
-  lowest = _over_squares(labels, jax.lax.min, limits.max, distance)
-  probabilities = jnp.where(highest != lowest, rate, rate_elsewhere)
+  near = label_boundaries.near(labels, distance=distance)
+  probabilities = jnp.where(near, rate, rate_elsewhere)
   return probabilities.astype(jnp.float32) * uniform.valid_pixels(labels)
 
 
@@ -72,22 +66,18 @@ def near_boundary(
 ) -> jax.Array:
   """Keeps pixels near boundaries with one probability, others with another.
 
-  The expected weight of a pixel is its probability, which is that of
-  `boundary_probabilities`. The sum of the sampled loss is therefore no
-  estimate of the whole; `importance` makes one of the same draws.
+  The expected weight of a pixel is its probability, so the sum of the sampled
+  loss does not estimate the whole; with the same draws, `importance` does.
 
   Args:
     key: random key.
     labels: [N, H, W] int32.
-    rate: probability in (0, 1] near a boundary.
-    rate_elsewhere: probability in [0, 1] of all other valid pixels.
-    distance: in pixels, the larger of that in rows and that in columns.
+    rate: see `boundary_probabilities`, as for the following.
+    rate_elsewhere: probability of all other valid pixels.
+    distance: of pixels near a boundary.
 
   Returns:
     [N, H, W] float32 weights, 0 where void or dropped, else 1.
-
-  Raises:
-    ValueError: if a rate is out of range or `distance` is not positive.
   """
   probabilities = boundary_probabilities(
     labels, rate=rate, rate_elsewhere=rate_elsewhere, distance=distance
@@ -113,19 +103,19 @@ def importance(
 ) -> jax.Array:
   """Keeps pixels with given probabilities and corrects for them by weights.
 
-  A pixel that is kept with probability q has weight 1 / q then, so that the
-  expected weight of each valid pixel is 1 and the expected sum of the sampled
-  loss is the whole sum (Horvitz and Thompson, Journal of the American
-  Statistical Association, 1952). This holds only if no valid pixel has q = 0;
-  one that has is never kept, and no weight can make up for it.
+  A pixel kept with probability q has weight 1 / q, so that the expected weight
+  of each valid pixel is 1, and the expected sum of the sampled loss the whole
+  sum (Horvitz and Thompson, Journal of the American Statistical Association,
+  1952). This needs q > 0 at all valid pixels: no weight makes up for a pixel
+  that is never kept.
 
   Args:
     key: random key.
     labels: [N, H, W] int32.
     probabilities: function of the labels to q, [N, H, W] float32 in 0..1, such
       as `boundary_probabilities` or `class_probabilities` with the options
-      bound by `functools.partial`. Small q make large weights, and the
-      gradient noisy.
+      bound by `functools.partial`. Small q make large weights and a noisy
+      gradient.
 
   Returns:
     [N, H, W] float32 weights, 0 where void or dropped, else 1 / q; NaN where q
@@ -138,24 +128,6 @@ def importance(
   chosen = jnp.where(void, 0.0, jnp.minimum(chosen, 1.0))
   kept = uniform.independent(key, chosen)
   return kept / jnp.where(chosen > 0, chosen, 1.0)
-
-
-def _over_squares(
-  labels: jax.Array,
-  combine: Callable[[jax.Array, jax.Array], jax.Array],
-  beyond: int,
-  distance: int,
-) -> jax.Array:
-  """Combines the labels in the square around each pixel, rows then columns."""
-  start = labels.dtype.type(beyond)
-  for axis in (1, 2):
-    window, padding = [1, 1, 1], [(0, 0), (0, 0), (0, 0)]
-    window[axis] = 2 * distance + 1
-    padding[axis] = (distance, distance)
-    labels = jax.lax.reduce_window(
-      labels, start, combine, window, (1, 1, 1), padding
-    )
-  return labels
 
 
 def _check_rates(rate: float, rate_elsewhere: float) -> None:

@@ -1,8 +1,8 @@
 """How many pixels a sampler keeps at most, for arrays of fixed size.
 
 Under `jax.jit` the list of sampled pixels needs a length that does not depend
-on the draw. A sampler says how long is enough by `bounded_by`; where the count
-is random, a list of that length is too short less than once in 1e9 steps.
+on the draw. `bounded_by` attaches a sufficient length to a sampler; where the
+count is random, such a list is too short less than once in 1e9 steps.
 """
 
 import functools
@@ -15,13 +15,12 @@ OVERFLOW_PROBABILITY = 1e-9
 
 
 def bounded_by(max_count: Callable[..., int]) -> Callable[[Any], Any]:
-  """Says of a sampler how many pixels of an image it keeps at most.
+  """Declares how many pixels of an image a sampler keeps at most.
 
   Args:
-    max_count: function of the shape (N, H, W) of the labels and, by keyword,
-      of the sampler's options, to the number of pixels; it takes the options
-      that it does not need as `**options`. Use `tail_bound` where the number
-      is random.
+    max_count: from the shape (N, H, W) of the labels and, by keyword, the
+      sampler's options to the number of pixels. Use `tail_bound` where the
+      number is random.
 
   Returns:
     A decorator of samplers.
@@ -40,27 +39,37 @@ def of_sampler(
   """The number of pixels that is enough for each image of a batch.
 
   Args:
-    sampler: as `train.make_train_step` takes it: a function, or a
-      `functools.partial` of one with its options bound by keyword.
+    sampler: a function, or a `functools.partial` of one with its options bound
+      by keyword.
     shape: N, H and W of the labels.
 
   Returns:
-    The bound; None if nothing is known of the sampler.
+    The bound; None if the sampler has none.
   """
-  options = {}
-  while isinstance(sampler, functools.partial):
-    if sampler.args:
-      return None
-    options = {**sampler.keywords, **options}
-    sampler = sampler.func
-  max_count = getattr(sampler, "max_count", None)
+  max_count, options = _max_count(sampler)
   if max_count is None:
     return None
   return min(shape[1] * shape[2], max_count(shape, **options))
 
 
+def is_known(sampler: Callable[..., Any]) -> bool:
+  """Whether `of_sampler` has a bound for a sampler."""
+  return _max_count(sampler)[0] is not None
+
+
+def _max_count(sampler):
+  """The `max_count` of a sampler, or None, and the options bound to it."""
+  options = {}
+  while isinstance(sampler, functools.partial):
+    if sampler.args:
+      return None, {}
+    options = {**sampler.keywords, **options}
+    sampler = sampler.func
+  return getattr(sampler, "max_count", None), options
+
+
 def tail_bound(mean: float, *, num_draws: int, num_images: int) -> int:
-  """A count that independent draws exceed in no image of a step, almost surely.
+  """A count that independent draws almost surely never exceed in a step.
 
   Chernoff's bound for the sum X of n independent Bernoulli variables, with
   equal or different probabilities, and mean m:

@@ -1,5 +1,10 @@
 """Pictures of labels, of predictions, of scores and of training.
 
+- `colorize`, `overlay` and `errors` paint labels; void has `VOID_COLOR`.
+- `predictions` and `labelled_overlay` draw pictures with a legend.
+- `confusion_matrix` (as an array: `confusion_matrix_image`), `loss_curves` (of
+  `Curves`) and `training_curves` draw numbers.
+
 Figures are drawn without pyplot, so nothing here opens a window, keeps a
 figure alive or changes the settings of a notebook.
 """

@@ -17,8 +17,8 @@ def confusion_matrix(
 ) -> None:
   """Draws a confusion matrix.
 
-  Each row shows where the pixels of a true class went, in percent of them;
-  beside its name stands its share of all pixels.
+  Each row shows in percent how the pixels of a true class were classified;
+  beside the name of the class is its share of all pixels.
 
   Args:
     path: PNG file to write.
@@ -26,7 +26,7 @@ def confusion_matrix(
     class_names: C names.
   """
   picture = PIL.Image.fromarray(confusion_matrix_image(confusion, class_names))
-  # A tenth of the colours there are; with all of them the file is large.
+  # With all of its colours the file would be large.
   picture.quantize(128, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
 
 
@@ -46,7 +46,7 @@ def _draw(
   confusion = np.asarray(confusion, np.float64)
   num_classes = len(class_names)
   numbered = num_classes <= _MAX_NUMBERED
-  # Inches of a class, and with it the size of the letters in points.
+  # Inches for a class, which decide the size of the letters in points.
   cell = 0.36 if numbered else max(0.09, 0.36 * _MAX_NUMBERED / num_classes)
   letters = min(9.0, 65 * cell)
   true = confusion.sum(axis=1)
@@ -59,15 +59,15 @@ def _draw(
     (side + 2.8, side + 1.6), layout="compressed", dpi=100
   )
   axes = figure.subplots()
-  # Classes without a true pixel, whose row is not defined, are grey.
+  # Rows of classes without a true pixel are not defined, and grey.
   axes.set_facecolor("lightgrey")
   picture = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
   bar = figure.colorbar(picture, shrink=0.8, pad=0.02)
   bar.set_label("pixels of the true class (%)")
-  places = np.arange(num_classes)
-  axes.set_xticks(places, class_names, rotation=90, fontsize=letters)
+  ticks = np.arange(num_classes)
+  axes.set_xticks(ticks, class_names, rotation=90, fontsize=letters)
   axes.set_yticks(
-    places,
+    ticks,
     [
       f"{name} ({_in_percent(share)})"
       for name, share in zip(class_names, shares, strict=True)
@@ -78,7 +78,7 @@ def _draw(
   axes.set_ylabel("true class (share of all pixels)")
   if numbered:
     for (row, column), value in np.ndenumerate(percent):
-      # What would be a 0 is left out, so that the confusions stand out.
+      # Zeros are left out, so that confusions stand out.
       if value >= 0.5:
         axes.text(
           column,

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Curves(NamedTuple):
-  """Training losses of one arm of an experiment.
+  """Training losses of one variant in an experiment.
 
   Attributes:
     iterations: [K] steps taken.
@@ -26,21 +26,21 @@ class Curves(NamedTuple):
 
 
 def loss_curves(
-  path: pathlib.Path, arms: Mapping[str, Curves], title: str
+  path: pathlib.Path, variants: Mapping[str, Curves], title: str
 ) -> None:
   """Draws the paper's Figure 5: loss against iterations, images and seconds.
 
-  Lines are means over seeds and bands reach from the smallest to the largest
-  loss; against wall time, the seconds are means over seeds too.
+  Lines are means over seeds, of the seconds as well; bands reach from the
+  smallest to the largest loss.
 
   Args:
     path: PNG file to write.
-    arms: curves by the name of the arm.
+    variants: curves by the name of the variant.
     title: what was trained on what.
   """
   figure = matplotlib.figure.Figure((12, 4), layout="constrained")
   axes = figure.subplots(1, 3, sharey=True)
-  for name, curves in arms.items():
+  for name, curves in variants.items():
     mean = curves.losses.mean(axis=0)
     for axis, x in zip(
       axes,
@@ -63,8 +63,8 @@ def loss_curves(
     axis.set_xlim(left=0)
     axis.grid(alpha=0.3)
   axes[0].set_ylabel("training loss (nats a pixel)")
-  axes[0].legend(title="arm")
-  num_seeds = max(len(curves.losses) for curves in arms.values())
+  axes[0].legend(title="variant")
+  num_seeds = max(len(curves.losses) for curves in variants.values())
   seeds = f"bands: range over {num_seeds} seeds" if num_seeds > 1 else "1 seed"
   figure.suptitle(f"{title} ({seeds})")
   figure.savefig(path, dpi=90)
@@ -81,10 +81,10 @@ def training_curves(
 
   Args:
     path: PNG file to write.
-    training: rows with "step", "loss" (nats a pixel), "learning_rate" and
-      "gradient_norm". Of rows of one step the last counts, as a run that
-      resumes repeats steps; None is a number that was not finite.
-    evaluations: rows with "step", "mean_iu" and "pixel_accuracy", likewise.
+    training: records with "step", "loss" (nats a pixel), "learning_rate" and
+      "gradient_norm". The last record of a step counts, as a run that resumes
+      repeats steps; None is a number that was not finite.
+    evaluations: records with "step", "mean_iu" and "pixel_accuracy", likewise.
     title: what was trained on what.
   """
   figure = matplotlib.figure.Figure((11, 6.5), layout="constrained")
@@ -111,7 +111,7 @@ def training_curves(
   figure.savefig(path, dpi=90)
 
 
-# Of more points than this a curve shows means, too.
+# A curve of more points than this shows means, too.
 _MAX_POINTS = 100
 
 
@@ -139,7 +139,7 @@ def _draw_noisy(
 def _draw_scores(
   axes: matplotlib.axes.Axes, evaluations: Sequence[Mapping[str, Any]]
 ) -> None:
-  """Draws the scores, and marks the best step, as checkpoints count it."""
+  """Draws the scores, and marks the step that checkpoints call the best."""
   axes.set_ylabel("validation score (%)")
   axes.set_ylim(0, 100)
   if not evaluations:
@@ -168,7 +168,7 @@ def _draw_scores(
   axes.legend()
 
 
-def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+def _column(records: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
   """One value of each step, in their order; NaN where it is None."""
-  last = {row["step"]: row[name] for row in rows}
+  last = {record["step"]: record[name] for record in records}
   return np.array([last[step] for step in sorted(last)], np.float64)

@@ -47,7 +47,7 @@ def overlay(
 
 
 def errors(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-  """Paints where a prediction is wrong.
+  """Marks where a prediction is wrong.
 
   Args:
     labels: [...] integers, the truth, classes 0..C-1 or `IGNORE_LABEL`.

@@ -35,7 +35,7 @@ def predictions(
       labels [H, W], which are painted in class colours.
     class_names: C names.
     palette: [C, 3] uint8, RGB.
-    row_titles: to stand above the rows; none if empty.
+    row_titles: written above the rows; none if empty.
     column_width: in inches of 72 pixels.
   """
   first = next(iter(columns.values()))
@@ -45,7 +45,7 @@ def predictions(
     *zip(class_names, palette, strict=True),
     ("void", painting.VOID_COLOR),
   )
-  # As many as there is room for, but six are enough.
+  # As many as fit, but at most six.
   entries_a_line = min(
     len(entries), 6, max(1, round(column_width * len(columns) / 1.1))
   )
@@ -62,7 +62,7 @@ def predictions(
     num_rows, len(columns), squeeze=False, height_ratios=aspects
   )
   for column, (title, pictures) in enumerate(columns.items()):
-    # A row's title is below the columns' ones.
+    # The title of a row is below those of the columns.
     below = "\n" if len(row_titles) else ""
     axes[0, column].set_title(title + below, fontsize=9)
     for row, picture in enumerate(pictures):
@@ -126,7 +126,7 @@ def _legend(
   palette: np.ndarray,
   width: int,
 ) -> PIL.Image.Image:
-  """The classes that occur, the largest first; at least `width` pixels wide."""
+  """The legend of the classes that occur, at least `width` pixels wide."""
   size = min(28, max(12, width // 50))
   font = PIL.ImageFont.load_default(size)
   entries = []
@@ -135,7 +135,7 @@ def _legend(
       is_void = label == types.IGNORE_LABEL
       name = "void" if is_void else class_names[label]
       share = f"{name} {100 * counts[label] / counts.sum():.1f} %"
-      # Void is not painted in the overlay, either.
+      # The overlay does not paint void either.
       entries.append((share, None if is_void else tuple(palette[label])))
   longest = max(math.ceil(font.getlength(text)) for text, _ in entries)
   line, entry = round(1.5 * size), longest + 2 * size + size // 2

@@ -1,12 +1,12 @@
 import json
 import os
 
-import check_data
-import check_data_report as report
 import numpy as np
 import pytest
 from PIL import Image
 
+from fcn_jax.cli import check_data
+from fcn_jax.cli import check_data_report as report
 from tests.helpers import planted
 
 

@@ -1,16 +1,15 @@
-"""convert_weights.py: files in, work folders out, and back."""
+"""fcn-jax convert: files in, work folders out, and back."""
 
-import convert_weights
 import jax
 import numpy as np
-import predict
 import pytest
 import safetensors.numpy
-import train
-import trained
 from PIL import Image
 
 import fcn_jax as fcn
+from fcn_jax.cli import convert as convert_command
+from fcn_jax.cli import predict
+from fcn_jax.cli import train
 from tests.helpers import narrow
 from tests.helpers import torch_files
 
@@ -44,7 +43,7 @@ def torchvision_file(tmp_path, model):
 
 
 def convert(*arguments):
-  convert_weights.main(["import", *map(str, arguments)])
+  convert_command.main(["import", *map(str, arguments)])
 
 
 def assert_equal(found, expected):
@@ -53,7 +52,7 @@ def assert_equal(found, expected):
 
 def error_of(capsys, *arguments):
   with pytest.raises(SystemExit) as stop:
-    convert_weights.main([*map(str, arguments)])
+    convert_command.main([*map(str, arguments)])
   assert stop.value.code == 1
   error = capsys.readouterr().err.strip()
   assert error.startswith("error: ") and "\n" not in error
@@ -68,7 +67,7 @@ def test_a_released_net_is_found_out_and_becomes_a_run(tmp_path, capsys, name):
   convert(file, "--workdir", tmp_path / "run")
   printed = capsys.readouterr().out
   assert name in printed and "copied" in printed
-  network = trained.load(tmp_path / "run", "best")
+  network = fcn.runs.load(tmp_path / "run", "best")
   assert network.model == fcn.models.released.make(name)
   assert_equal(network.variables, variables)
   assert network.class_names[0] == "background"
@@ -81,7 +80,7 @@ def test_each_head_of_a_released_net_can_be_taken(tmp_path, capsys):
   for head, num_classes in (("semantic", 33), ("geometric", 3)):
     convert(file, "--workdir", tmp_path / head, "--head", head)
     assert head in capsys.readouterr().out
-    network = trained.load(tmp_path / head, "best")
+    network = fcn.runs.load(tmp_path / head, "best")
     assert network.model.num_classes == num_classes
     for layer in ("score_fr", "score_pool4"):
       assert_equal(
@@ -95,8 +94,8 @@ def test_torchvisions_fcn_is_predicted_with(tmp_path, capsys, auxiliary):
   model = fcn.models.FCNResNet(21, auxiliary=auxiliary)
   file, variables = torchvision_file(tmp_path, model)
   convert(file, "--workdir", tmp_path / "run")
-  assert "predict.py" in capsys.readouterr().out
-  network = trained.load(tmp_path / "run", "best")
+  assert "fcn-jax predict" in capsys.readouterr().out
+  network = fcn.runs.load(tmp_path / "run", "best")
   assert network.model == model
   assert_equal(network.variables, variables)
   image = np.random.default_rng(0).integers(0, 256, (65, 97, 3), np.uint8)
@@ -124,7 +123,7 @@ def test_a_classifier_begins_training(tmp_path, capsys):
   options = [
     "shapes",
     "--dataset=shapes/tiny",
-    "--network=fcn_resnet",
+    "--architecture=fcn_resnet",
     "--backbone=resnet50",
     "--auxiliary",
     f"--prepared-dir={tmp_path / 'data'}",
@@ -139,7 +138,7 @@ def test_a_classifier_begins_training(tmp_path, capsys):
     "--validation-batch=4",
   ]
   train.main([*options, f"--workdir={tmp_path / 'run'}"])
-  network = trained.load(tmp_path / "run", "best")
+  network = fcn.runs.load(tmp_path / "run", "best")
   # The backbone is the classifier's, after a step that hardly changes it.
   np.testing.assert_allclose(
     network.variables["params"]["layer3_0_conv2"]["kernel"],
@@ -149,7 +148,7 @@ def test_a_classifier_begins_training(tmp_path, capsys):
   with pytest.raises(SystemExit):
     train.main([*options, f"--workdir={tmp_path / 'other'}", "--inputs=caffe"])
   assert "--inputs" in capsys.readouterr().err
-  backbone = ["--network=fcn", "--no-auxiliary", "--backbone=vgg16"]
+  backbone = ["--architecture=fcn", "--no-auxiliary", "--backbone=vgg16"]
   with pytest.raises(SystemExit):
     train.main([*options, f"--workdir={tmp_path / 'other'}", *backbone])
   assert "backbone resnet50" in capsys.readouterr().err
@@ -169,7 +168,7 @@ def test_a_trained_network_goes_back_to_torchvision(tmp_path, capsys):
   convert(file, "--workdir", tmp_path / "run")
   out = tmp_path / "back.safetensors"
   arguments = ["export", f"--workdir={tmp_path / 'run'}", f"--out={out}"]
-  convert_weights.main(arguments)
+  convert_command.main(arguments)
   assert "RGB in 0..1" in capsys.readouterr().out
   expected = fcn.pretrained.read_state_dict(file)
   assert_equal(safetensors.numpy.load_file(out), dict(expected))
@@ -224,7 +223,7 @@ def test_a_classifier_is_not_taken_for_one_of_fewer_layers(tmp_path, capsys):
   file = classifier_file(tmp_path, "vgg19")
   convert(file, "--workdir", tmp_path / "run")
   assert "caffe-vgg19" in capsys.readouterr().out.splitlines()[0]
-  model = trained.load(tmp_path / "run", "best").model
+  model = fcn.runs.load(tmp_path / "run", "best").model
   assert model.backbone == "vgg19"
 
 
@@ -277,7 +276,7 @@ def test_other_classes_are_found_out(tmp_path):
   model = fcn.models.FCNResNet(7)
   file, variables = torchvision_file(tmp_path, model)
   convert(file, "--workdir", tmp_path / "run")
-  network = trained.load(tmp_path / "run", "latest")
+  network = fcn.runs.load(tmp_path / "run", "latest")
   assert network.class_names == tuple(f"class {i}" for i in range(7))
   assert_equal(network.variables, variables)
 
@@ -288,7 +287,7 @@ def test_a_network_that_torchvision_has_not_is_exported_by_its_own_names(
   file, variables = released_file(tmp_path, "voc-fcn-alexnet")
   convert(file, "--workdir", tmp_path / "run")
   out = tmp_path / "back.safetensors"
-  convert_weights.main(
+  convert_command.main(
     ["export", f"--workdir={tmp_path / 'run'}", f"--out={out}"]
   )
   assert "names of this package" in capsys.readouterr().out

@@ -1,19 +1,18 @@
-"""evaluate.py, on a random network and generated pictures."""
+"""fcn-jax evaluate, on a random network and generated pictures."""
 
 import csv
 import json
 import shutil
 
-import evaluate
-import evaluate_report
 import numpy as np
 import pytest
 import scipy.ndimage
 import sklearn.metrics
-import trained
 from PIL import Image
 
 import fcn_jax as fcn
+from fcn_jax.cli import evaluate
+from fcn_jax.cli import evaluate_report
 from tests.helpers import random_runs
 
 VOID = fcn.types.IGNORE_LABEL
@@ -55,7 +54,7 @@ def folder(workdir):
 @pytest.fixture(scope="module")
 def predictions(workdir, dataset):
   """What the network predicts at the native size, another way."""
-  network = trained.load(workdir, "best")
+  network = fcn.runs.load(workdir, "best")
   found = []
   for example in dataset.source:
     probabilities = fcn.inference.probabilities(

@@ -1,9 +1,8 @@
-import export
 import numpy as np
 import pytest
-import trained
 
 import fcn_jax as fcn
+from fcn_jax.cli import export
 from tests.helpers import random_runs
 
 NAMES = ("ground", "water", "tree")
@@ -31,7 +30,7 @@ def run(workdir, out, *options):
 def test_the_file_predicts_as_the_run_s_network(workdir, tmp_path, capsys):
   out = tmp_path / "network.zip"
   run(workdir, out)
-  network = trained.load(workdir, "best")
+  network = fcn.runs.load(workdir, "best")
   exported = fcn.inference.load_exported(out)
   found = exported.predict(PICTURE[None])
   expected = fcn.inference.predict(

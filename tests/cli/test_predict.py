@@ -2,13 +2,12 @@ import dataclasses
 import os
 
 import numpy as np
-import predict
-import predict_files
 import pytest
-import trained
 from PIL import Image
 
 import fcn_jax as fcn
+from fcn_jax.cli import predict
+from fcn_jax.cli import predict_files
 from tests.helpers import random_runs
 
 NAMES = ("ground", "water", "tree")
@@ -29,12 +28,12 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network(workdir):
-  return trained.load(workdir, "best")
+  return fcn.runs.load(workdir, "best")
 
 
 @pytest.fixture
 def run(workdir, tmp_path, monkeypatch):
-  """Runs the script in a folder, and returns that of its results."""
+  """Runs the command in a folder, and returns that of its results."""
   monkeypatch.chdir(tmp_path)
   out = tmp_path / "out"
 
@@ -152,9 +151,9 @@ def test_probabilities_are_read_without_pickle(run, network, tmp_path):
 def test_a_network_trained_on_smaller_pictures_sees_them_smaller(
   run, network, tmp_path, monkeypatch
 ):
-  config = dataclasses.replace(network.config, resize=0.5)
+  config = network.config.replace(resize=0.5)
   smaller = dataclasses.replace(network, config=config)
-  monkeypatch.setattr(trained, "load", lambda *_: smaller)
+  monkeypatch.setattr(fcn.runs, "load", lambda *_: smaller)
   image = picture(91, 121)
   out = run(save(tmp_path / "a.png", image))
   expected = fcn.inference.probabilities(
@@ -270,7 +269,7 @@ def test_a_failure_leaves_nothing_half_done(run, tmp_path, monkeypatch):
 
 def test_a_full_disk_is_found_before(run, tmp_path, monkeypatch, capsys):
   path = save(tmp_path / "a.png", picture(30, 40))
-  monkeypatch.setattr(predict.command_line, "free_bytes", lambda _: 2000)
+  monkeypatch.setattr(predict.environment, "free_bytes", lambda _: 2000)
   with pytest.raises(SystemExit):
     run(path)
   assert "make room" in capsys.readouterr().err

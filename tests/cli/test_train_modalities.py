@@ -1,26 +1,25 @@
-"""train.py and evaluate.py on depth, HHA and labels of two kinds."""
+"""fcn-jax train and evaluate on depth, HHA and labels of two kinds."""
 
-import dataclasses
 import json
 import shutil
 
-import evaluate
-import export
 import jax
 import numpy as np
-import predict
 import pytest
-import recipe
-import run_folder
 import scipy.io
-import train
-import train_presets
-import trained
 from PIL import Image
 
 import fcn_jax as fcn
+from fcn_jax.cli import evaluate
+from fcn_jax.cli import export
+from fcn_jax.cli import predict
+from fcn_jax.cli import presets
+from fcn_jax.cli import train
 from fcn_jax.data.datasets import nyudv2
 from fcn_jax.data.datasets import sift_flow
+from fcn_jax.runs import build
+from fcn_jax.runs import folder as folder_lib
+from fcn_jax.runs import initial_state
 from tests.helpers import random_runs
 
 SIZE = (40, 56)
@@ -147,14 +146,13 @@ def late_fusion(tmp_path_factory, nyud, color_run, hha_run):
 
 
 def _assert_scored(workdir, options, num_pixels):
-  """Scores a run twice, by train.py's loop and by evaluate.py."""
+  """Scores a run twice: as its loop did, and by fcn-jax evaluate."""
   evaluate.main([f"--workdir={workdir}", *options])
   [folder] = workdir.glob("evaluation-*")
   summary = json.loads((folder / "summary.json").read_text())
   assert np.sum(summary["confusion"]) == num_pixels
-  rows = fcn.runs.records.read_json_lines(workdir / run_folder.METRICS_FILE)
-  [row] = [row for row in rows if row["kind"] == "evaluation"]
-  assert summary["mean_iu"] == pytest.approx(row["mean_iu"])
+  _, [record] = folder_lib.read_records(workdir)
+  assert summary["mean_iu"] == pytest.approx(record["mean_iu"])
   shutil.rmtree(folder)
 
 
@@ -168,7 +166,7 @@ def _num_labelled(data_dir, dataset, split):
 def test_both_heads_are_trained_and_the_main_one_is_scored(
   two_headed, siftflow
 ):
-  network = trained.load(two_headed, "best")
+  network = fcn.runs.load(two_headed, "best")
   assert network.model.heads == {"semantic": 33, "geometric": 3}
   assert network.class_names == sift_flow.CLASS_NAMES
   for head, count in network.model.heads.items():
@@ -180,17 +178,17 @@ def test_both_heads_are_trained_and_the_main_one_is_scored(
 
 
 def test_the_next_stride_begins_with_both_heads(two_headed):
-  _, preset = train_presets.PRESETS["siftflow_fcn16s"]
-  config = dataclasses.replace(
-    preset,
+  _, preset = presets.PRESETS["siftflow_fcn16s"]
+  config = preset.replace(
     backbone="vgg_small",
     padding="same",
     head_width=8,
     init=two_headed,
   )
-  model = recipe.make_model(config, 33)
-  state, _ = train.initial_state(config, model, recipe.make_optimizer(config))
-  donor = trained.load(two_headed, "best").variables["params"]
+  model = build.model(config, 33)
+  optimizer = build.optimizer(config.optimizer)
+  state, _ = initial_state.make(config, model, optimizer)
+  donor = fcn.runs.load(two_headed, "best").variables["params"]
   for head in ("semantic", "geometric"):
     np.testing.assert_array_equal(
       state.params[f"score_fr_{head}"]["kernel"],
@@ -208,29 +206,31 @@ def test_early_fusion_begins_with_a_net_for_colours_and_goes_on(
     "nyud_fcn32s_color_d", workdir, nyud, f"--init={color_run}", *crops
   )
   train.main(command)
-  network = trained.load(workdir, "latest")
+  network = fcn.runs.load(workdir, "latest")
   kernel = network.variables["params"]["conv1_1"]["kernel"]
-  old = trained.load(color_run, "best").variables["params"]["conv1_1"]["kernel"]
+  old = fcn.runs.load(color_run, "best").variables["params"]["conv1_1"][
+    "kernel"
+  ]
   # Two steps at a rate of 1e-10 change little.
   np.testing.assert_allclose(kernel[:, :, :3], old, rtol=0.01, atol=1e-3)
   np.testing.assert_allclose(
     kernel[:, :, 3], old.mean(axis=2), rtol=0.01, atol=1e-3
   )
   train.main([*command, "--steps=3"])
-  assert trained.load(workdir, "latest").step == 3
+  assert fcn.runs.load(workdir, "latest").step == 3
 
 
 def test_late_fusion_begins_with_two_runs_and_is_scored(
   late_fusion, nyud, color_run, hha_run
 ):
-  network = trained.load(late_fusion, "best")
+  network = fcn.runs.load(late_fusion, "best")
   for name, run in (("color", color_run), ("hha", hha_run)):
     jax.tree.map(
       lambda new, old: np.testing.assert_allclose(
         new, old, rtol=0.01, atol=1e-3
       ),
       network.variables["params"][name],
-      trained.load(run, "best").variables["params"],
+      fcn.runs.load(run, "best").variables["params"],
     )
   labelled = _num_labelled(nyud, "nyudv2", "validation")
   _assert_scored(late_fusion, [], labelled)
@@ -245,40 +245,11 @@ def test_networks_that_see_more_than_colours_are_refused_by_name(
     predict.main(
       [str(tmp_path / "a.png"), f"--workdir={late_fusion}", f"--out={out}"]
     )
-  assert "sees color_hha, and this script reads" in capsys.readouterr().err
+  assert "sees color_hha, and this command reads" in capsys.readouterr().err
   with pytest.raises(SystemExit):
     export.main([f"--workdir={late_fusion}", f"--out={out}.zip"])
-  assert "sees color_hha, and this script reads" in capsys.readouterr().err
+  assert "sees color_hha, and this command reads" in capsys.readouterr().err
   assert not out.exists()
-
-
-@pytest.mark.parametrize(
-  ("preset", "changes", "message"),
-  [
-    ("nyud_fcn32s_color_d", {"inputs": None}, "inputs is None.*4 channels"),
-    ("nyud_fcn32s_color", {"inputs": "nyud_color_depth"}, "for 3 channels"),
-    ("nyud_fcn32s_color_hha", {"inputs": "nyud_hha"}, "left out with"),
-    ("nyud_fcn32s_color_hha", {"init_hha": None}, "init_hha is None"),
-    ("nyud_fcn32s_color_hha", {"init": None}, "init_hha is runs"),
-    ("nyud_fcn32s_hha", {"hue": 0.1}, "hue change colours only"),
-    ("nyud_fcn32s_color_d", {"blur_probability": 0.1}, "change colours only"),
-    (
-      "siftflow_fcn32s",
-      {"sampler": "class_weighted"},
-      "second_labels is geometric",
-    ),
-    (
-      "nyud_fcn32s_color_hha",
-      {"second_labels": "geometric"},
-      "second_labels is geometric",
-    ),
-  ],
-)
-def test_options_that_do_not_go_together_are_refused(preset, changes, message):
-  _, config = train_presets.PRESETS[preset]
-  recipe.check_options(config)
-  with pytest.raises(ValueError, match=message):
-    recipe.check_options(dataclasses.replace(config, **changes))
 
 
 def test_data_without_the_modality_are_refused(tmp_path, capsys):
@@ -286,25 +257,3 @@ def test_data_without_the_modality_are_refused(tmp_path, capsys):
   with pytest.raises(SystemExit):
     train.main([*command, "--dataset=camvid", "--init=None"])
   assert "camvid has no feature hha" in capsys.readouterr().err
-
-
-def test_presets_are_the_networks_and_recipes_that_were_released():
-  names = [
-    *("nyud_fcn32s_color", "nyud_fcn32s_hha"),
-    *("nyud_fcn32s_color_d", "nyud_fcn32s_color_hha"),
-    *("siftflow_fcn32s", "siftflow_fcn16s", "siftflow_fcn8s"),
-  ]
-  for name in names:
-    _, config = train_presets.PRESETS[name]
-    released = fcn.models.released.NETWORKS[name.replace("_", "-")]
-    num_classes = 33 if config.dataset == "sift_flow" else 40
-    assert recipe.make_model(config, num_classes) == released.network()
-    assert config.learning_rate == released.learning_rate
-    assert config.momentum == released.momentum
-    assert config.normalize == released.normalize
-    assert config.batch_size == released.batch
-    inits = [path for path in (config.init, config.init_hha) if path]
-    starts = [path.name.split("_imagenet")[0] for path in inits]
-    assert [start.replace("_", "-") for start in starts] == [
-      *released.starts_from
-    ]

@@ -1,16 +1,15 @@
-"""Work folders of runs whose network is random, for scripts that use one."""
+"""Work folders of runs whose network is random, for commands that use one."""
 
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import recipe
-import run_folder
-import train_presets
-import trained
 
-import fcn_jax as fcn
+from fcn_jax import runs
+from fcn_jax.runs import build
+from fcn_jax.runs import folder
+from fcn_jax.runs import trained_model
 
 
 def save(
@@ -22,7 +21,7 @@ def save(
   step: int = 1,
   **options,
 ) -> pathlib.Path:
-  """Makes a work folder with one checkpoint, as train.py does.
+  """Makes a work folder with one checkpoint, as `runs.train` does.
 
   Args:
     workdir: to be made.
@@ -30,12 +29,14 @@ def save(
     names: of the classes.
     palette: [C, 3] uint8.
     step: of the checkpoint.
-    **options: of train.py.
+    **options: of `runs.Train`, from any group.
   """
-  config = train_presets.Train(workdir=workdir, head_width=8, **options)
-  run_folder.claim(config)
-  model = recipe.make_model(config, len(names))
-  template = trained.state_template(model, recipe.make_optimizer(config))
+  config = runs.Train(run=runs.config.Run(workdir))
+  config = config.replace(head_width=8, **options)
+  folder.claim(config)
+  model = build.model(config, len(names))
+  optimizer = build.optimizer(config.optimizer)
+  template = trained_model.state_template(model, optimizer)
   rng = np.random.default_rng(6)
 
   def draw(path, leaf):
@@ -56,8 +57,8 @@ def save(
   mean = jnp.mean(score_map.scores, axis=(0, 1, 2))
   state["params"]["score_fr"]["bias"] -= mean
   classes = {"names": names, "palette": palette.tolist()}
-  folder = workdir / run_folder.CHECKPOINTS
-  with fcn.runs.checkpoints.Checkpoints(folder) as checkpoints:
+  steps = workdir / folder.CHECKPOINTS
+  with runs.checkpoints.Checkpoints(steps) as checkpoints:
     checkpoints.save(step, state, metadata={"classes": classes})
     checkpoints.score(step, 0.5)
   return workdir

@@ -91,7 +91,7 @@ def loss_of(score_map, truth):
 
 
 def step_of(model, **options):
-  return fcn.train.make_train_step(model, SGD, **options)
+  return fcn.train.make_train_step(model, SGD, fcn.losses.make(**options))
 
 
 def copy(state):

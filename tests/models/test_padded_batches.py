@@ -185,23 +185,16 @@ def test_logits_losses_and_gradients_are_those_of_the_images_alone(
   )
   if stride != 8:
     return
-  strips = jit(
-    functools.partial(fcn.losses.dense_cross_entropy, normalize="sum")
-  )
-  np.testing.assert_allclose(
-    strips(score_map, batch.labels, weights), expected, rtol=1e-5
-  )
-
-  @jit
-  def sampled(score_map, labels, weights):
-    sample = fcn.sampling.compact(weights, capacity=3000)
-    return sample.num_dropped, fcn.losses.sampled_cross_entropy(
-      score_map, labels, sample, normalize="sum"
+  for form in ("strips", "pixels"):
+    loss = fcn.losses.make(
+      sampler=lambda key, labels: weights,
+      normalize="sum",
+      form=form,
+      capacity=3000,
     )
-
-  num_dropped, loss = sampled(score_map, batch.labels, weights)
-  assert num_dropped == 0
-  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    terms = jit(functools.partial(loss, None))(score_map, batch.labels)
+    assert terms.num_dropped == 0
+    np.testing.assert_allclose(terms.loss, expected, rtol=1e-5)
 
 
 def test_group_normalization_is_that_of_the_images_alone():
@@ -239,10 +232,8 @@ def test_a_trained_batch_normalization_is_that_of_the_images_alone():
         train=True,
         mutable=["batch_stats"],
       )
-      loss = fcn.losses.dense_cross_entropy(
-        score_map, batch.labels, weights, normalize="kept"
-      )
-      return loss, statistics
+      loss = fcn.losses.make(sampler=lambda key, labels: weights, form="strips")
+      return loss(None, score_map, batch.labels).loss, statistics
 
     return jax.value_and_grad(loss_of, has_aux=True)(variables["params"])
 
@@ -356,29 +347,9 @@ def test_sizes_of_another_shape_are_refused():
       model.init(KEY, batch.images, train=False, valid_sizes=sizes)
 
 
-@pytest.mark.parametrize("normalization", ["none", "batch", "group"])
-def test_without_sizes_nothing_is_replaced(normalization, monkeypatch):
-  model, (batch, _, _) = net(normalization=normalization), example()
-  trace = functools.partial(
-    jax.eval_shape,
-    functools.partial(model.init, train=False),
-    KEY,
-    batch.images,
-  )
-
-  def fail(*_, **__):
-    raise AssertionError
-
-  for name in ("inside", "fill_outside"):
-    monkeypatch.setattr(fcn.valid_region, name, fail)
-  trace()
-  with pytest.raises(AssertionError):
-    trace(valid_sizes=batch.valid_sizes)
-
-
 @pytest.fixture
 def training():
-  """A model, its step's options, and a state whose scores are not zero."""
+  """A train step, and a state whose scores are not zero."""
   model = net(stride=32)
   optimizer = fcn.optimizers.caffe_sgd(0.01, momentum=0.9, weight_decay=0.0)
   variables = random_variables(model)
@@ -389,11 +360,7 @@ def training():
     opt_state=optimizer.init(variables["params"]),
   )
   step = functools.partial(
-    fcn.train.train_step,
-    model,
-    optimizer,
-    sampler=fcn.sampling.whole_image,
-    normalize="kept",
+    fcn.train.train_step, model, optimizer, fcn.losses.make()
   )
   return step, state
 

@@ -9,6 +9,7 @@ from fcn_jax import losses
 from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax.models import convolution
+from fcn_jax.models import pooling
 
 torch = pytest.importorskip(
   "torch", reason="PyTorch is not installed: make parity"
@@ -111,7 +112,7 @@ def test_pooling_rounds_up_as_torch_does_in_ceil_mode(size):
     channels_first(inputs), 2, 2, ceil_mode=True
   )
   np.testing.assert_array_equal(
-    convolution.max_pool(jnp.asarray(inputs), 2, 2, ceil_mode=True),
+    pooling.max_pool(jnp.asarray(inputs), 2, 2, ceil_mode=True),
     expected.numpy().transpose(0, 2, 3, 1),
   )
 

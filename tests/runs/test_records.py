@@ -13,27 +13,27 @@ from tensorboard.backend.event_processing import event_accumulator
 from fcn_jax.runs import records
 
 
-def test_rows_come_back_as_they_were_written(tmp_path):
+def test_records_come_back_as_they_were_written(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  rows = [{"step": 1, "loss": 0.5, "arm": "50 % é"}, {"list": [1, [2.5]]}]
-  for row in rows:
-    records.append_json_line(path, row)
-  assert records.read_json_lines(path) == rows
+  written = [{"step": 1, "loss": 0.5, "of": "50 % é"}, {"list": [1, [2.5]]}]
+  for record in written:
+    records.append_json_line(path, record)
+  assert records.read_json_lines(path) == written
   assert len(path.read_text(encoding="utf-8").splitlines()) == 2
 
 
-def test_a_file_that_is_not_there_has_no_rows(tmp_path):
+def test_a_file_that_is_not_there_has_no_records(tmp_path):
   assert records.read_json_lines(tmp_path / "metrics.jsonl") == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), np.float64("nan"), np.inf])
 def test_what_json_has_no_number_for_is_null(tmp_path, value):
   path = tmp_path / "metrics.jsonl"
-  row = {"loss": value, "iu": [0.5, value], "nested": {"x": (value,)}}
+  record = {"loss": value, "iu": [0.5, value], "nested": {"x": (value,)}}
   expected = {"loss": None, "iu": [0.5, None], "nested": {"x": [None]}}
-  records.append_json_line(path, row)
+  records.append_json_line(path, record)
   assert records.read_json_lines(path) == [expected]
-  records.write_json(tmp_path / "summary.json", row)
+  records.write_json(tmp_path / "summary.json", record)
   assert json.loads((tmp_path / "summary.json").read_text()) == expected
 
 
@@ -80,6 +80,26 @@ def test_a_json_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   records.write_json(path, {"a": 3})
   assert json.loads(path.read_text()) == {"a": 3}
   assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_records_of_repeated_steps_count_once():
+  def record(step, loss):
+    return {"kind": "train", "step": step, "loss": loss}
+
+  found = records.effective(
+    [
+      {"kind": "start", "step": 0},
+      *(record(step, 1) for step in (1, 2, 3)),
+      {"kind": "start", "step": 2},
+      *(record(step, 2) for step in (3, 4)),
+    ]
+  )
+  assert [(one["step"], one["loss"]) for one in found] == [
+    (1, 1),
+    (2, 1),
+    (3, 2),
+    (4, 2),
+  ]
 
 
 def read_events(folder):
@@ -173,9 +193,9 @@ def test_tensorboard_files_need_neither_tensorflow_nor_an_import_of_pytorch(
   code = "\n".join(
     [
       "import pathlib, sys",
-      "from fcn_jax import writers",
+      "from fcn_jax.runs import records",
       "assert 'torch' not in sys.modules",
-      "with writers.TensorBoard(pathlib.Path(sys.argv[1])) as board:",
+      "with records.TensorBoard(pathlib.Path(sys.argv[1])) as board:",
       "  board.scalars(1, {'loss': 1.0})",
       "assert 'tensorflow' not in sys.modules",
     ]

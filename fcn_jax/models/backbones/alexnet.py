@@ -9,7 +9,6 @@ Krizhevsky (2014), with neither.
 import dataclasses
 
 import flax.linen as nn
-import jax
 
 from fcn_jax import geometry
 from fcn_jax.models import input_normalization
@@ -18,16 +17,12 @@ from fcn_jax.models import layers
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What tells one AlexNet from another.
+  """What distinguishes one AlexNet from another, see `backbones`.
 
   Attributes:
     widths: channels of conv1 to conv5.
     groups: of conv1 to conv5.
     local_response_norm: whether pool1 and pool2 are followed by one.
-    inputs: what is done to the pixels, by default.
-    head_width: channels of fc6 and fc7, by default.
-    normalization: between convolution and ReLU, by default.
-    skips: of which layers finer scores are made, coarse to fine.
   """
 
   widths: tuple[int, int, int, int, int]
@@ -64,7 +59,7 @@ def layer_list(
 
   Args:
     architecture: one of `ARCHITECTURES`; all have the same layers.
-    padding: see `blocks.Padding`.
+    padding: see `layers.Padding`.
   """
   first = {"same": 5, "caffe": 100, "torchvision": 2}[padding]
   # fc6 has an even kernel: with one more or one fewer output than inputs.
@@ -94,35 +89,14 @@ def layer_list(
 
 
 class Backbone(nn.Module):
-  """An AlexNet backbone.
-
-  Attributes:
-    architecture: one of `ARCHITECTURES`.
-    settings: all else.
-  """
+  """An AlexNet backbone, see `backbones`."""
 
   architecture: Architecture
   settings: layers.Settings
 
   @nn.compact
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool,
-    valid_sizes: jax.Array | None = None,
-  ) -> dict[str, jax.Array]:
-    """Computes the features; see `vgg.Backbone`.
-
-    Args:
-      images: [N, H, W, C] uint8 or float, in 0..255.
-      train: whether dropout and batch statistics are those of training.
-      valid_sizes: [N, 2] int32, height and width of each image inside its
-        array.
-
-    Returns:
-      The output of each pooling layer and of fc7 by name, [N, h, w, channels].
-    """
+  def __call__(self, images, *, train, valid_sizes=None):
+    """Features of each pooling layer and of fc7, see `backbones`."""
     architecture = self.architecture
     head_width = self.settings.head_width or architecture.head_width
     make = layers.Layers(self.settings, train)

@@ -10,7 +10,6 @@ paper has 5, and a last max-pooling of 2x2.
 import dataclasses
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from fcn_jax import geometry
@@ -34,15 +33,12 @@ INCEPTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What tells one GoogLeNet from another.
+  """What distinguishes one GoogLeNet from another, see `backbones`.
 
   Attributes:
     largest_kernel: side of the kernels of the branch called 5x5.
     pool4_kernel: side of the windows of the last max-pooling.
     local_response_norm: whether pool1 and conv2 are followed by one.
-    inputs: what is done to the pixels, by default.
-    normalization: between convolution and ReLU, by default.
-    skips: of which layers finer scores are made, coarse to fine.
     width: factor on the channels of all layers.
   """
 
@@ -82,7 +78,7 @@ def layer_list(
 
   Args:
     architecture: one of `ARCHITECTURES`.
-    padding: see `blocks.Padding`.
+    padding: see `layers.Padding`.
 
   Returns:
     From the image to pool5, the last average pooling. Layers named as the
@@ -124,35 +120,14 @@ def layer_list(
 
 
 class Backbone(nn.Module):
-  """A GoogLeNet backbone.
-
-  Attributes:
-    architecture: one of `ARCHITECTURES`.
-    settings: all else.
-  """
+  """A GoogLeNet backbone, see `backbones`."""
 
   architecture: Architecture
   settings: layers.Settings
 
   @nn.compact
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool,
-    valid_sizes: jax.Array | None = None,
-  ) -> dict[str, jax.Array]:
-    """Computes the features; see `vgg.Backbone`.
-
-    Args:
-      images: [N, H, W, C] uint8 or float, in 0..255.
-      train: whether dropout and batch statistics are those of training.
-      valid_sizes: [N, 2] int32, height and width of each image inside its
-        array.
-
-    Returns:
-      The output of each module and of pool5 by name, [N, h, w, channels].
-    """
+  def __call__(self, images, *, train, valid_sizes=None):
+    """Features of each module and of pool5, see `backbones`."""
     architecture = self.architecture
     make = layers.Layers(
       self.settings,

@@ -6,7 +6,6 @@ He et al. (2016), with the stride of a block in its 3x3 convolution.
 import dataclasses
 
 import flax.linen as nn
-import jax
 
 from fcn_jax import geometry
 from fcn_jax.models import input_normalization
@@ -18,14 +17,11 @@ EXPANSION = 4
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What tells one ResNet from another.
+  """What distinguishes one ResNet from another, see `backbones`.
 
   Attributes:
     depths: blocks of layer1 to layer4.
     widths: channels of the 3x3 convolutions of layer1 to layer4.
-    inputs: what is done to the pixels, by default.
-    normalization: between convolution and ReLU, by default.
-    skips: of which layers finer scores are made, coarse to fine.
     dilated: whether layer3 and layer4 are dilated instead of strided, so that
       the stride is 8 in all of them.
   """
@@ -96,35 +92,14 @@ def _bottleneck(name, stride, dilation):
 
 
 class Backbone(nn.Module):
-  """A ResNet backbone.
-
-  Attributes:
-    architecture: one of `ARCHITECTURES`.
-    settings: all else.
-  """
+  """A ResNet backbone, see `backbones`."""
 
   architecture: Architecture
   settings: layers.Settings
 
   @nn.compact
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool,
-    valid_sizes: jax.Array | None = None,
-  ) -> dict[str, jax.Array]:
-    """Computes the features; see `vgg.Backbone`.
-
-    Args:
-      images: [N, H, W, C] uint8 or float, in 0..255.
-      train: whether dropout and batch statistics are those of training.
-      valid_sizes: [N, 2] int32, height and width of each image inside its
-        array.
-
-    Returns:
-      The output of layer1 to layer4 by name, [N, h, w, channels].
-    """
+  def __call__(self, images, *, train, valid_sizes=None):
+    """Features of layer1 to layer4, see `backbones`."""
     architecture = self.architecture
     make = layers.Layers(
       self.settings,

@@ -7,7 +7,6 @@ the FCN papers: fc6 and fc7 are convolutions.
 import dataclasses
 
 import flax.linen as nn
-import jax
 
 from fcn_jax import geometry
 from fcn_jax.models import input_normalization
@@ -16,17 +15,13 @@ from fcn_jax.models import layers
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What tells one VGG from another.
+  """What distinguishes one VGG from another, see `backbones`.
 
   Attributes:
     depths: convolutions of each block; a 2x2 max-pooling follows each.
     widths: channels of each block.
-    head_width: channels of fc6 and fc7, by default.
     fc6_kernel: side of fc6's kernel.
-    inputs: what is done to the pixels, by default.
-    normalization: between convolution and ReLU, by default.
     normalize_head: whether fc6 and fc7 are normalised as well.
-    skips: of which layers finer scores are made, coarse to fine.
   """
 
   depths: tuple[int, ...]
@@ -80,7 +75,7 @@ def layer_list(
 
   Args:
     architecture: one of `ARCHITECTURES`.
-    padding: see `blocks.Padding`.
+    padding: see `layers.Padding`.
   """
   caffe = padding == "caffe"
   rounds_up = padding != "torchvision"
@@ -98,37 +93,14 @@ def layer_list(
 
 
 class Backbone(nn.Module):
-  """A VGG backbone.
-
-  Attributes:
-    architecture: one of `ARCHITECTURES`.
-    settings: all else.
-  """
+  """A VGG backbone, see `backbones`."""
 
   architecture: Architecture
   settings: layers.Settings
 
   @nn.compact
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool,
-    valid_sizes: jax.Array | None = None,
-  ) -> dict[str, jax.Array]:
-    """Computes the features.
-
-    Args:
-      images: [N, H, W, C] uint8 or float, in 0..255.
-      train: whether dropout and batch statistics are those of training.
-      valid_sizes: [N, 2] int32, height and width of each image inside its
-        array; None if all are H and W.
-
-    Returns:
-      The output of each pooling layer and of fc7 by name, [N, h, w, channels].
-      With valid_sizes, those of an image are its first rows and columns, as
-      many as it has alone, and zeros follow.
-    """
+  def __call__(self, images, *, train, valid_sizes=None):
+    """Features of each pooling layer and of fc7, see `backbones`."""
     widths = {
       f"conv{block}": width
       for block, width in enumerate(self.architecture.widths, start=1)

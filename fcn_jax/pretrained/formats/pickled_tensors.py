@@ -1,11 +1,11 @@
-"""Tensors out of the pickles that torch.save writes, which are never run.
+"""Tensors from the pickles that torch.save writes, without running them.
 
-A pickle is a program for a small machine with a stack, and Python's machine
-calls whatever the program names. The machine below has only the instructions
-of which dicts of tensors consist, as `pickletools` decodes them, and calls
-nothing: a tensor becomes a note of where its elements are. What names anything
-else is refused. Dicts have strings and integers as keys, as hashing nested
-tuples may take for ever.
+A pickle is a program for a small stack machine, and Python's machine calls
+whatever the program names. The machine below knows only the instructions for
+dicts of tensors, as `pickletools` decodes them, and calls nothing: a tensor
+becomes a note of where its elements are. A pickle that names anything else is
+refused. Keys of dicts are strings and integers, as hashing nested tuples may
+take forever.
 """
 
 import pickletools
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-# The types of elements; torch has more, which no network here has.
+# The types of elements that networks here have; torch knows more.
 _DTYPES = {
   "torch.DoubleStorage": np.dtype("<f8"),
   "torch.FloatStorage": np.dtype("<f4"),
@@ -42,15 +42,15 @@ _STRINGS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "SHORT_BINSTRING"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
-# Of a tuple: NumPy's arrays have no more axes, and looking through one tuple of
-# very many items, or multiplying them, again and again may take for ever.
+# Limit of the items of a tuple. NumPy's arrays have no more axes, and handling
+# one huge tuple again and again may take forever.
 _MOST_ITEMS = 64
-# Of an integer that is a key: the hashes of larger ones may be chosen alike.
+# Limit of integers that are keys: larger ones may be chosen to have one hash.
 _LARGEST_KEY = 2**60
 
 
 class Refused(ValueError):
-  """The file holds, or asks for, something else than tensors."""
+  """The file holds, or asks for, anything but tensors."""
 
 
 class Storage(NamedTuple):
@@ -100,15 +100,15 @@ def load(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
   """Reads one pickle of dicts, lists, tuples, numbers, strings and tensors.
 
   Args:
-    stream: the pickle begins at its position, and what follows is left.
+    stream: read from its position to the end of the pickle.
 
   Returns:
     The object, with `Tensor` and `Parameter` in place of tensors, and the
     storages by key. An OrderedDict becomes a dict, without its attributes.
 
   Raises:
-    Refused: there is more in it than these.
-    ValueError: this is no pickle, or a damaged one.
+    Refused: if there is more in it than these.
+    ValueError: if this is no pickle, or a damaged one.
   """
   try:
     return _run(stream)
@@ -136,30 +136,19 @@ def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
       case name if name in _TUPLES:
         start = len(stack) - _TUPLES[name]
         stack[start:] = [tuple(_from(stack, start))]
-      case "EMPTY_DICT":
-        stack.append({})
-      case "EMPTY_LIST":
-        stack.append([])
+      case "EMPTY_DICT" | "EMPTY_LIST" as name:
+        stack.append({} if name == "EMPTY_DICT" else [])
       case "MARK":
         outer.append(stack)
         stack = []
       case "TUPLE" | "APPENDS" | "SETITEMS" as name:
         items, stack = stack, outer.pop()
-        if name == "TUPLE":
-          if len(items) > _MOST_ITEMS:
-            raise Refused(_more_than_tensors(f"a tuple of {len(items)} items"))
-          stack.append(tuple(items))
-        elif name == "APPENDS":
-          _append(stack[-1], items)
-        else:
-          pairs = zip(items[::2], items[1::2], strict=True)
-          _set(stack[-1], pairs)
-      case "APPEND":
-        item = stack.pop()
-        _append(stack[-1], [item])
-      case "SETITEM":
-        value, key = stack.pop(), stack.pop()
-        _set(stack[-1], [(key, value)])
+        _collect(stack, name, items)
+      case "APPEND" | "SETITEM" as name:
+        start = -1 if name == "APPEND" else -2
+        items = _from(stack, len(stack) + start)
+        del stack[start:]
+        _collect(stack, name + "S", items)
       case "BINPUT" | "LONG_BINPUT":
         memo[argument] = stack[-1]
       case "MEMOIZE":
@@ -184,6 +173,18 @@ def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
       case name:
         raise Refused(_more_than_tensors(f"{name} {_short(argument)}"))
   raise AssertionError("genops ends with STOP, or with an error")
+
+
+def _collect(stack: list[Any], name: str, items: list[Any]) -> None:
+  """Puts items into a new tuple, or into the container below them."""
+  if name == "TUPLE":
+    if len(items) > _MOST_ITEMS:
+      raise Refused(_more_than_tensors(f"a tuple of {len(items)} items"))
+    stack.append(tuple(items))
+  elif name == "APPENDS":
+    _append(stack[-1], items)
+  else:
+    _set(stack[-1], zip(items[::2], items[1::2], strict=True))
 
 
 def _from(stack: list[Any], start: int) -> list[Any]:
@@ -241,7 +242,7 @@ def _made(called: Any, arguments: Any) -> dict | Tensor | Parameter:
     case (list(pairs),) if name == _DICT:
       made = {}
       _set(made, pairs)
-      # Each pair is looked at once, however often the list is named.
+      # Each pair is handled once, however often the list is named.
       pairs.clear()
       return made
     case (Storage(), int(), tuple(shape), tuple(strides), *rest) if (
@@ -260,7 +261,7 @@ def _made(called: Any, arguments: Any) -> dict | Tensor | Parameter:
 
 
 def _build(target: Any, state: Any) -> None:
-  """Takes the tensor out of a state; the rest of it is for training."""
+  """Takes the tensor out of a state; the rest is for training."""
   if type(target) is Parameter:
     match state:
       # Tensor, then what torch sets with it; three items have no tensor.

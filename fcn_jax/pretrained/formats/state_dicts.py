@@ -1,11 +1,11 @@
 """State dicts of PyTorch as dicts of arrays, without PyTorch.
 
-Three kinds of file are read, told apart by how they begin: what torch.save
+Three kinds of file are read, recognised by their first bytes: what torch.save
 writes since version 1.6 (a zip file with a pickle and one entry for each
 storage), what it wrote before (pickles, then the storages one after another;
-most of torchvision's published files are such), and safetensors. Pickles are
-not run, see `pickled_tensors`. Files are mapped into memory, and arrays are
-views of them: what is not used is not read.
+most of torchvision's published files), and safetensors. Pickles are not run,
+see `pickled_tensors`. Files are mapped into memory and arrays are views of
+them, so only what is used is read.
 """
 
 import mmap
@@ -44,8 +44,8 @@ _SAFETENSORS_DTYPES = {
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads the tensors of a file.
 
-  A state dict may be the file, or be in it under "model", "state_dict" or
-  "model_state_dict". "module." is taken away where all names begin with it.
+  The state dict may be the whole file, or be in it under "model", "state_dict"
+  or "model_state_dict". The prefix "module." is removed if all names have it.
 
   Args:
     path: a .pth, .pt or .safetensors file, under any name.
@@ -53,11 +53,11 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   Returns:
     Arrays by name, read-only, with the shapes and dtypes of the file; only
     float16 and bfloat16 become float32. The others are views of the file, of
-    any strides and alignment, so it must not be changed as long as they live.
+    any strides and alignment: do not change the file while they are in use.
 
   Raises:
-    ValueError: there is no such file, it is damaged or of another kind, or
-      there is something else than tensors in it.
+    ValueError: if there is no such file, it is damaged or of another kind, or
+      holds anything but tensors.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -79,11 +79,11 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes arrays to a .safetensors file, whole or not at all.
 
   Args:
-    path: where no file is yet; its name ends with .safetensors.
+    path: of a new file; its name ends with .safetensors.
     arrays: by name, of any strides.
 
   Raises:
-    ValueError: the file is there, or its name ends otherwise.
+    ValueError: if the file exists, or its name ends otherwise.
   """
   path = pathlib.Path(path)
   if path.suffix != ".safetensors":
@@ -92,14 +92,14 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   partial = path.with_name(path.name + ".partial")
   _check_free(partial)
   try:
-    # The library lets nobody else read the file, whatever is usual here.
+    # The library would make the file unreadable for others.
     partial.touch()
     permissions = partial.stat().st_mode
-    # It writes the memory of arrays as it lies.
+    # It writes arrays as they lie in memory.
     safetensors_numpy.save_file(
       {name: np.asarray(array, order="C") for name, array in arrays.items()},
       partial,
-      # Readers of Hugging Face ask for it.
+      # Hugging Face's readers need it.
       metadata={"format": "pt"},
     )
     partial.chmod(permissions)
@@ -130,7 +130,7 @@ def _read(path: pathlib.Path, content: mmap.mmap) -> dict[str, np.ndarray]:
       "this is a web page and not the file. Open the address in a browser to"
       " see what it says, and download the file itself"
     )
-  # After the length of its header.
+  # safetensors: its header follows the length of the header.
   if start[8:9] == b"{":
     return _read_safetensors(path, content)
   raise ValueError(
@@ -173,30 +173,32 @@ def _read_safetensors(
 ) -> dict[str, np.ndarray]:
   """Views of the file; the library would make copies.
 
-  The library reads the header, and refuses files in which tensors do not
-  follow each other without a gap, from the end of the header to the end of
-  the file. So their order and their sizes say where they are.
+  The library reads the header, and refuses files whose tensors do not fill the
+  file without gaps after the header. So order and sizes tell where they are.
   """
   arrays = {}
+  start = 8 + int.from_bytes(content[:8], "little")
   try:
     with safetensors.safe_open(path, framework="np") as file:
-      start = 8 + int.from_bytes(content[:8], "little")
-      for name in file.offset_keys():
-        tensor = file.get_slice(name)
-        kind, shape = tensor.get_dtype(), tuple(tensor.get_shape())
-        if kind not in _SAFETENSORS_DTYPES:
-          raise ValueError(
-            f"{ascii(name)[:80]} is of type {kind}, which cannot be read."
-            f" Save it as one of {', '.join(_SAFETENSORS_DTYPES)}"
-          )
-        dtype = _SAFETENSORS_DTYPES[kind]
-        arrays[name] = pytorch.widened(np.ndarray(shape, dtype, content, start))
-        start += arrays[name].size * dtype.itemsize
+      tensors = [(name, file.get_slice(name)) for name in file.offset_keys()]
+      shapes = [
+        (name, tensor.get_dtype(), tuple(tensor.get_shape()))
+        for name, tensor in tensors
+      ]
   except safetensors.SafetensorError as error:
     raise ValueError(
       f"this is no safetensors file, or a part of one ({error})."
       f" {pytorch.AGAIN}"
     ) from error
+  for name, kind, shape in shapes:
+    if kind not in _SAFETENSORS_DTYPES:
+      raise ValueError(
+        f"{ascii(name)[:80]} is of type {kind}, which cannot be read."
+        f" Save it as one of {', '.join(_SAFETENSORS_DTYPES)}"
+      )
+    dtype = _SAFETENSORS_DTYPES[kind]
+    arrays[name] = pytorch.widened(np.ndarray(shape, dtype, content, start))
+    start += arrays[name].size * dtype.itemsize
   return arrays
 
 

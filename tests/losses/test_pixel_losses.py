@@ -143,25 +143,6 @@ def test_only_expected_makes_the_sampled_loss_unbiased(rate):
   assert abs(mean_over_all_masks(normalize="kept") - whole) > 1e-3 * whole
 
 
-def test_an_unknown_normalization_is_an_error_that_names_the_choices():
-  with pytest.raises(ValueError, match="'mean'; choose one of sum, valid"):
-    losses.masked_cross_entropy(*example(), normalize="mean")
-
-
-@pytest.mark.parametrize(
-  "normalize, rate",
-  [("expected", None), ("kept", 0.5), ("sum", 1.0), ("valid", 0.5)],
-)
-def test_a_missing_or_superfluous_rate_is_an_error(normalize, rate):
-  with pytest.raises(ValueError, match=f"rate is {rate}"):
-    losses.masked_cross_entropy(*example(), normalize=normalize, rate=rate)
-
-
-def test_a_rate_outside_0_to_1_is_an_error():
-  with pytest.raises(ValueError, match="sampling rate is 2"):
-    losses.masked_cross_entropy(*example(), normalize="expected", rate=2.0)
-
-
 def test_labels_of_another_size_are_refused():
   logits, labels, weights = example()
   with pytest.raises(AssertionError):
@@ -172,13 +153,3 @@ def test_labels_of_another_size_are_refused():
 def test_a_label_outside_the_classes_is_not_trained_in_silence(label):
   loss = losses.pixel_cross_entropy(jnp.zeros((1, 3)), jnp.array([label]))
   assert jnp.isnan(loss).all()
-
-
-def test_weights_on_void_are_not_counted_as_kept():
-  labels = jnp.array([[[0, types.IGNORE_LABEL, types.IGNORE_LABEL]]])
-  weights = jnp.ones((1, 1, 3))
-  assert losses.num_kept(labels, weights) == 1
-  loss = losses.masked_cross_entropy(
-    jnp.zeros((1, 1, 3, 2)), labels, weights, normalize="kept"
-  )
-  np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)

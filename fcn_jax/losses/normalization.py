@@ -1,0 +1,88 @@
+"""What the weighted sum of the pixel losses is divided by."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from fcn_jax import sampling
+from fcn_jax import types
+
+Normalization = Literal["sum", "valid", "kept", "expected"]
+
+
+def check(normalize: Normalization, *, rate: float | None) -> None:
+  """Checks the options of `normalizer`.
+
+  Raises:
+    ValueError: if `normalize` is unknown, or `rate` missing, superfluous or
+      out of range.
+  """
+  if normalize not in get_args(Normalization):
+    raise ValueError(
+      f"normalize is {normalize!r}; choose one of "
+      f"{', '.join(get_args(Normalization))}."
+    )
+  if (rate is not None) != (normalize == "expected"):
+    raise ValueError(
+      f"rate is {rate} with normalize={normalize!r}: give the sampling rate "
+      'with normalize="expected", and only there.'
+    )
+  if rate is not None:
+    sampling.check_rate(rate)
+
+
+def normalizer(
+  normalize: Normalization,
+  num_kept: jax.Array,
+  num_valid: jax.Array,
+  rate: float | None = None,
+) -> jax.Array:
+  """What a weighted sum of pixel losses is divided by.
+
+  Args:
+    normalize: "sum": 1, for the plain sum of the released Caffe nets. "valid":
+      the number of pixels that are not void. "kept": the number of pixels
+      with a weight other than 0 that are not void, for weights of 0 and 1.
+      "expected": `rate` times the number of valid pixels. Unlike "kept" it
+      does not depend on the draw, so the loss is an unbiased estimate of the
+      whole-image mean.
+    num_kept: [] int32, see `num_kept`.
+    num_valid: [] int32, see `num_valid`.
+    rate: expected weight of a valid pixel, in (0, 1], for "expected" only.
+
+  Returns:
+    Scalar float32, 0 if there is no such pixel.
+
+  Raises:
+    ValueError: see `check`.
+  """
+  check(normalize, rate=rate)
+  if normalize == "sum":
+    return jnp.ones((), jnp.float32)
+  if normalize == "kept":
+    return num_kept.astype(jnp.float32)
+  num_valid = num_valid.astype(jnp.float32)
+  return num_valid if normalize == "valid" else rate * num_valid
+
+
+def num_kept(labels: jax.Array, weights: jax.Array) -> jax.Array:
+  """Number of pixels in the loss, [] int32: kept and not void.
+
+  Args:
+    labels: [...] int32.
+    weights: [...] float32.
+  """
+  kept = (weights != 0) & (labels != types.IGNORE_LABEL)
+  return jnp.sum(kept, dtype=jnp.int32)
+
+
+def num_valid(labels: jax.Array) -> jax.Array:
+  """Number of pixels that are not void, [] int32, of labels [...] int32."""
+  return jnp.sum(labels != types.IGNORE_LABEL, dtype=jnp.int32)
+
+
+def divide(total: jax.Array, count: jax.Array) -> jax.Array:
+  """Divides; gives 0 with zero gradient where the count is 0."""
+  count = count.astype(total.dtype)
+  return jnp.where(count > 0, total / jnp.where(count > 0, count, 1), 0)

@@ -1,0 +1,207 @@
+"""The loss of a score map under a sampler, in whichever form is fastest."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from fcn_jax import sampling
+from fcn_jax import types
+from fcn_jax import upsampling
+from fcn_jax.losses import listed_pixels
+from fcn_jax.losses import normalization
+from fcn_jax.losses import pixel_losses
+from fcn_jax.losses import strips
+
+LossForm = Literal["auto", "logits", "strips", "pixels"]
+
+# When "pixels" is the fastest form: a listed pixel costs as much as a few
+# pixels in strips, and then some, whatever the number of classes. Both
+# constants are from two CPU cores; see experiments/benchmarks/loss_head.py.
+_LISTED_SHARE = 0.6
+_LISTED_CLASSES = 20
+
+
+class LossTerms(NamedTuple):
+  """A loss, and the sum and the counts that it comes from.
+
+  Attributes:
+    loss: [] float32, the normalised loss; 0, with zero gradient, if no pixel
+      is kept.
+    loss_sum: [] float32, weighted sum of the pixel losses, in nats.
+    num_kept: [] int32, pixels in the loss, see `num_kept`.
+    num_valid: [] int32, pixels that are not void.
+    num_dropped: [] int32, sampled pixels that are not in the loss because
+      their list had no room for them.
+  """
+
+  loss: jax.Array
+  loss_sum: jax.Array
+  num_kept: jax.Array
+  num_valid: jax.Array
+  num_dropped: jax.Array
+
+
+# (key, score_map, labels [N, H, W]) -> terms.
+Loss = Callable[[jax.Array, types.ScoreMap, jax.Array], LossTerms]
+
+
+def make(
+  *,
+  sampler: sampling.Sampler = sampling.whole_image,
+  normalize: normalization.Normalization = "kept",
+  rate: float | None = None,
+  form: LossForm = "auto",
+  capacity: int | None = None,
+) -> Loss:
+  """Makes the loss of a score map at the pixels that a sampler keeps.
+
+  Its value is that of `masked_cross_entropy`. In the forms "strips" and
+  "pixels" the gradient is computed together with the value and has no further
+  derivative; weights have no gradient.
+
+  Args:
+    sampler: which pixels enter the loss, see `sampling`.
+    normalize: see `normalizer`.
+    rate: expected weight of a pixel, for `normalize="expected"` only.
+    form: how the loss is computed; all forms give the same numbers. "logits":
+      from the logits of all pixels. "strips": strip by strip, without them.
+      "pixels": at the sampled pixels only. "auto": "pixels" if the sampler
+      keeps few enough pixels for that to be the fastest, else "strips".
+    capacity: the most pixels of an image that the form "pixels" has room for;
+      those beyond are left out and counted in `LossTerms.num_dropped`. None
+      asks the sampler, see `sampling.capacity`: its bound is too small less
+      than once in 1e9 steps.
+
+  Returns:
+    A function of a random key, a score map and labels [N, H, W] to the terms.
+
+  Raises:
+    ValueError: if `form` or `normalize` is unknown, `rate` missing,
+      superfluous or out of range, `capacity` less than 1, or missing where the
+      form is "pixels" and the sampler does not say how many pixels it keeps.
+  """
+  normalization.check(normalize, rate=rate)
+  _check_form(form, capacity, sampler)
+
+  def loss(
+    key: jax.Array, score_map: types.ScoreMap, labels: jax.Array
+  ) -> LossTerms:
+    num_images = len(score_map.scores)
+    chex.assert_shape(labels, (num_images, *score_map.image_size))
+    weights = _draw(sampler, key, score_map, labels)
+    length = _list_length(form, capacity, sampler, score_map)
+    if length is not None:
+      sums = _sum_listed(score_map, labels, weights, length)
+    else:
+      sum_all = _sum_logits if form == "logits" else _sum_strips
+      sums = sum_all(score_map, labels, weights)
+    num_valid = normalization.num_valid(labels)
+    count = normalization.normalizer(normalize, sums.num_kept, num_valid, rate)
+    return LossTerms(
+      loss=normalization.divide(sums.loss_sum, count),
+      loss_sum=sums.loss_sum,
+      num_kept=sums.num_kept,
+      num_valid=num_valid,
+      num_dropped=sums.num_dropped,
+    )
+
+  return loss
+
+
+def loss_map(score_map: types.ScoreMap, labels: jax.Array) -> jax.Array:
+  """The loss of every pixel, without gradient, as hard examples need it.
+
+  Args:
+    score_map: scores [N, h, w, C].
+    labels: [N, H, W] int32.
+
+  Returns:
+    [N, H, W] losses in nats, 0 where void.
+  """
+  return strips.map_strips(
+    functools.partial(pixel_losses.pixel_cross_entropy, axis=1),
+    jax.lax.stop_gradient(score_map),
+    (labels,),
+  )
+
+
+class _Sums(NamedTuple):
+  loss_sum: jax.Array
+  num_kept: jax.Array
+  num_dropped: jax.Array
+
+
+def _sum_logits(score_map, labels, weights):
+  logits = upsampling.to_pixels(score_map)
+  losses = pixel_losses.weighted_losses(logits, labels, weights)
+  return _sums_of_all(jnp.sum(losses), labels, weights)
+
+
+def _sum_strips(score_map, labels, weights):
+  chex.assert_equal_shape((labels, weights))
+  function = functools.partial(pixel_losses.weighted_losses, axis=1)
+  loss_sum = strips.sum_strips(function, score_map, (labels, weights))
+  return _sums_of_all(loss_sum, labels, weights)
+
+
+def _sums_of_all(loss_sum, labels, weights):
+  num_kept = normalization.num_kept(labels, weights)
+  return _Sums(loss_sum, num_kept, jnp.zeros((), jnp.int32))
+
+
+def _sum_listed(score_map, labels, weights, capacity):
+  sample = sampling.compact(weights, capacity=capacity)
+  flat = labels.reshape(len(labels), -1)
+  listed_labels = jnp.take_along_axis(flat, sample.indices, axis=1)
+  loss_sum = listed_pixels.sum_listed(
+    pixel_losses.weighted_losses,
+    score_map,
+    sample.indices,
+    jnp.max(sample.num_used),
+    (listed_labels, sample.weights),
+  )
+  num_kept = normalization.num_kept(listed_labels, sample.weights)
+  return _Sums(loss_sum, num_kept, sample.num_dropped)
+
+
+def _draw(sampler, key, score_map, labels):
+  """Weights [N, H, W]; the losses are computed only if the sampler asks."""
+  if sampling.asks_for_losses(sampler):
+    losses = loss_map(score_map, labels)
+    return sampler(key, labels, pixel_losses=losses)
+  return sampler(key, labels)
+
+
+def _check_form(form, capacity, sampler):
+  if form not in get_args(LossForm):
+    raise ValueError(
+      f"form is {form!r}; choose one of {', '.join(get_args(LossForm))}."
+    )
+  if capacity is not None and capacity < 1:
+    raise ValueError(f"capacity is {capacity}; it is at least 1 pixel.")
+  is_known = capacity is not None or sampling.capacity.is_known(sampler)
+  if form == "pixels" and not is_known:
+    raise ValueError(
+      'form is "pixels", but the sampler does not say how many pixels of '
+      "an image it keeps: give the capacity."
+    )
+
+
+def _list_length(form, capacity, sampler, score_map):
+  """Length of the list of sampled pixels; None if they are not listed."""
+  if form in ("logits", "strips"):
+    return None
+  if capacity is None:
+    shape = (len(score_map.scores), *score_map.image_size)
+    capacity = sampling.capacity.of_sampler(sampler, shape)
+  if form == "pixels" or capacity is None:
+    return capacity
+  num_pixels = math.prod(score_map.image_size)
+  num_classes = score_map.scores.shape[-1]
+  cost = (num_classes + _LISTED_CLASSES) / (_LISTED_SHARE * num_classes)
+  return capacity if capacity * cost < num_pixels else None

@@ -1,0 +1,310 @@
+"""The forms of the loss are one loss, that of `masked_cross_entropy`."""
+
+import dataclasses
+import functools
+import math
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fcn_jax import losses
+from fcn_jax import sampling
+from fcn_jax import types
+from fcn_jax import upsampling
+from tests.helpers import score_maps
+
+
+def masked(score_map, labels, weights, **options):
+  logits = upsampling.to_pixels(score_map)
+  return losses.masked_cross_entropy(logits, labels, weights, **options)
+
+
+def compute(form, score_map, labels, weights, capacity=10**6, **options):
+  """The loss in one of the forms, under given weights."""
+  loss = losses.make(
+    sampler=lambda key, labels: weights,
+    form=form,
+    capacity=capacity,
+    **options,
+  )
+  return loss(None, score_map, labels).loss
+
+
+def strips(*arrays, **options):
+  return compute("strips", *arrays, **options)
+
+
+def pixels(*arrays, **options):
+  return compute("pixels", *arrays, **options)
+
+
+def value_and_gradient(form, score_map, labels, weights, **options):
+  loss_of = functools.partial(form, **options)
+  compute = jax.jit(jax.value_and_grad(loss_of))
+  value, gradient = compute(score_map, labels, weights)
+  return value, gradient.scores
+
+
+def assert_forms_are_equal(score_map, labels, weights, rtol=1e-5, **options):
+  expected = value_and_gradient(masked, score_map, labels, weights, **options)
+  scale = np.abs(expected[1]).max()
+  for form in (strips, pixels):
+    value, gradient = value_and_gradient(
+      form, score_map, labels, weights, **options
+    )
+    np.testing.assert_allclose(value, expected[0], rtol=rtol)
+    np.testing.assert_allclose(gradient, expected[1], atol=rtol * scale)
+  return expected
+
+
+@pytest.mark.parametrize("stride, offset, edge", score_maps.GRIDS)
+def test_the_forms_are_equal_for_all_strides_offsets_and_edges(
+  stride, offset, edge
+):
+  score_map = score_maps.make_map(stride=stride, offset=offset, edge=edge)
+  labels = score_maps.make_labels(score_map)
+  _, gradient = assert_forms_are_equal(
+    score_map, labels, score_maps.make_weights(labels), normalize="sum"
+  )
+  assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("image_size", [(1, 1), (3, 50), (64, 40)])
+def test_the_forms_are_equal_where_the_last_cells_are_cut(image_size):
+  score_map = score_maps.make_map(image_size=image_size)
+  labels = score_maps.make_labels(score_map)
+  assert_forms_are_equal(
+    score_map, labels, score_maps.make_weights(labels), normalize="valid"
+  )
+
+
+@pytest.mark.parametrize(
+  "normalize, rate",
+  [("sum", None), ("valid", None), ("kept", None), ("expected", 0.3)],
+)
+def test_the_forms_are_equal_under_every_normalization(normalize, rate):
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  assert_forms_are_equal(
+    score_map,
+    labels,
+    score_maps.make_weights(labels),
+    normalize=normalize,
+    rate=rate,
+  )
+
+
+def test_the_forms_are_equal_to_1e_12_in_float64():
+  with jax.enable_x64(True):
+    score_map = score_maps.make_map(dtype=np.float64)
+    labels = score_maps.make_labels(score_map)
+    weights = score_maps.make_weights(labels)
+    value, _ = assert_forms_are_equal(
+      score_map, labels, weights, rtol=1e-12, normalize="sum"
+    )
+    assert value.dtype == jnp.float64
+
+
+@pytest.mark.parametrize("num_pixels_in_chunk", [1, 64])
+def test_the_size_of_the_chunks_has_no_influence(
+  num_pixels_in_chunk, monkeypatch
+):
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  num_images, *_, num_classes = score_map.scores.shape
+  monkeypatch.setattr(
+    losses.listed_pixels,
+    "_CHUNK_BYTES_CPU",
+    num_pixels_in_chunk * 16 * num_images * num_classes,
+  )
+  assert_forms_are_equal(
+    score_map, labels, score_maps.make_weights(labels), normalize="sum"
+  )
+
+
+def test_two_heads_are_the_sum_of_their_losses():
+  heads = {
+    "semantic": score_maps.make_map(),
+    "geometric": score_maps.make_map(num_classes=3),
+  }
+  labels = {
+    name: score_maps.make_labels(head, 5) for name, head in heads.items()
+  }
+  weights = score_maps.make_weights(labels["semantic"])
+
+  def total(form):
+    return value_and_gradient_of_heads(
+      lambda maps: sum(
+        form(maps[name], labels[name], weights, normalize="valid")
+        for name in sorted(maps)
+      ),
+      heads,
+    )
+
+  expected = total(masked)
+  for form in (strips, pixels):
+    found = total(form)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def value_and_gradient_of_heads(loss_of, heads):
+  value, gradient = jax.jit(jax.value_and_grad(loss_of))(heads)
+  return value, {name: head.scores for name, head in gradient.items()}
+
+
+@pytest.mark.parametrize("form", [strips, pixels])
+def test_nothing_kept_is_loss_0_with_gradient_0(form):
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  value, gradient = value_and_gradient(
+    form, score_map, labels, jnp.zeros(labels.shape), normalize="kept"
+  )
+  assert value == 0
+  np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("form", [strips, pixels])
+def test_weights_on_void_have_no_influence(form):
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  weights = jnp.ones(labels.shape)
+  expected = value_and_gradient(
+    masked, score_map, labels, weights, normalize="kept"
+  )
+  found = value_and_gradient(form, score_map, labels, weights, normalize="kept")
+  chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("form", [strips, pixels])
+def test_a_sampled_label_outside_the_classes_makes_the_loss_nan(form):
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map).at[1, 5, 5].set(77)
+  weights = jnp.ones(labels.shape)
+  value, _ = value_and_gradient(
+    form, score_map, labels, weights, normalize="kept"
+  )
+  assert jnp.isnan(value)
+
+
+def test_pixels_without_room_are_left_out_of_the_sum_and_of_the_mean():
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  weights = score_maps.make_weights(labels)
+  sample = sampling.compact(weights, capacity=50)
+  assert sample.num_dropped > 0
+  kept = np.zeros((len(labels), labels[0].size), np.float32)
+  np.put_along_axis(kept, np.asarray(sample.indices), sample.weights, axis=1)
+  kept = jnp.asarray(kept.reshape(labels.shape))
+  assert 0 < np.count_nonzero(kept) < np.count_nonzero(weights)
+  for normalize in ("sum", "kept"):
+    expected = masked(score_map, labels, kept, normalize=normalize)
+    found = pixels(score_map, labels, weights, capacity=50, normalize=normalize)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_losses_for_hard_examples_are_detached():
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  gradient = jax.grad(
+    lambda scores: jnp.sum(
+      losses.loss_map(dataclasses.replace(score_map, scores=scores), labels)
+    )
+  )(score_map.scores)
+  np.testing.assert_array_equal(gradient, 0)
+
+
+def largest_array(form, score_map, labels, weights):
+  """Elements of the largest array in the compiled value and gradient."""
+
+  def loss_of(scores, labels, weights):
+    moved = dataclasses.replace(score_map, scores=scores)
+    return form(moved, labels, weights, normalize="kept")
+
+  compiled = (
+    jax.jit(jax.value_and_grad(loss_of))
+    .lower(score_map.scores, labels, weights)
+    .compile()
+  )
+  shapes = re.findall(r"[a-z]+\d+\[([\d,]+)\]", compiled.as_text())
+  return max(math.prod(map(int, shape.split(","))) for shape in set(shapes))
+
+
+def test_no_array_of_all_logits_is_in_the_compiled_program(monkeypatch):
+  # As on pictures that are large beside a chunk.
+  monkeypatch.setattr(losses.listed_pixels, "_CHUNK_BYTES_CPU", 2**18)
+  score_map = score_maps.make_map(image_size=(160, 192), num_classes=40)
+  labels = score_maps.make_labels(score_map)
+  weights = score_maps.make_weights(labels, rate=0.1)
+  num_logits = labels.size * 40
+  assert largest_array(masked, score_map, labels, weights) >= num_logits
+  few = functools.partial(pixels, capacity=4000)
+  for form in (strips, few):
+    largest = largest_array(form, score_map, labels, weights)
+    assert largest <= num_logits / 8
+
+
+def test_one_trace_serves_all_samples_of_a_shape():
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  traced = chex.assert_max_traces(pixels, n=1)
+  compute = jax.jit(functools.partial(traced, capacity=900, normalize="kept"))
+  for seed in range(3):
+    compute(score_map, labels, score_maps.make_weights(labels, seed=seed))
+
+
+def test_batches_spread_over_devices_have_the_same_loss_and_gradient():
+  score_map = score_maps.make_map(num_images=4)
+  labels = score_maps.make_labels(score_map)
+  weights = score_maps.make_weights(labels)
+  mesh = jax.make_mesh(
+    (4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,)
+  )
+  sharding = jax.sharding.NamedSharding(
+    mesh, jax.sharding.PartitionSpec("batch")
+  )
+  for form in (strips, pixels):
+    expected = value_and_gradient(
+      form, score_map, labels, weights, normalize="kept"
+    )
+    found = value_and_gradient(
+      form, *jax.device_put((score_map, labels, weights), sharding),
+      normalize="kept",
+    )  # fmt: skip
+    chex.assert_trees_all_close(
+      jax.device_get(found), jax.device_get(expected), rtol=1e-5, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("form", ["logits", "strips", "pixels"])
+def test_the_terms_are_the_sum_and_the_counts_of_the_loss(form):
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  weights = score_maps.make_weights(labels)
+  loss = losses.make(
+    sampler=lambda key, labels: weights,
+    normalize="valid",
+    form=form,
+    capacity=1000,
+  )
+  terms = jax.jit(loss)(jax.random.key(0), score_map, labels)
+  total = masked(score_map, labels, weights, normalize="sum")
+  np.testing.assert_allclose(terms.loss_sum, total, rtol=1e-5)
+  assert terms.num_kept == np.count_nonzero(weights)
+  assert terms.num_valid == np.sum(np.asarray(labels) != types.IGNORE_LABEL)
+  assert terms.num_dropped == 0
+  np.testing.assert_allclose(
+    terms.loss, terms.loss_sum / terms.num_valid, rtol=1e-6
+  )
+
+
+def test_options_of_the_form_are_checked_when_the_loss_is_made():
+  with pytest.raises(ValueError, match="'dense'; choose one of auto, logits"):
+    losses.make(form="dense")
+  with pytest.raises(ValueError, match="capacity is 0"):
+    losses.make(capacity=0)
+  with pytest.raises(ValueError, match="does not say how many .* capacity"):
+    losses.make(form="pixels")

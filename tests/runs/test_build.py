@@ -1,0 +1,189 @@
+"""From options to network, optimizer and loss."""
+
+import pathlib
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fcn_jax import data
+from fcn_jax import models
+from fcn_jax import optimizers
+from fcn_jax import runs
+from fcn_jax import types
+from fcn_jax.runs import build
+from fcn_jax.runs import config
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+BASE = runs.Train(run=config.Run(pathlib.Path("runs/base")))
+# They keep what they keep; there is no rate to choose.
+WITHOUT_RATE = ("whole_image", "one_per_block", "class_weighted")
+
+
+@pytest.fixture(scope="module")
+def dataset(prepared_dir):
+  return data.load("shapes/tiny", split="train", prepared_dir=prepared_dir)
+
+
+@pytest.fixture(scope="module")
+def labels(dataset):
+  """Labels [4, 64, 64], void at the top."""
+  result = np.stack([dataset.source[i].label[:64, :64] for i in range(4)])
+  result[:, :8] = types.IGNORE_LABEL
+  return jnp.asarray(result)
+
+
+def terms_of(loss, labels, scores=None):
+  """The terms of a loss at random scores, one a pixel."""
+  if scores is None:
+    scores = jax.random.normal(jax.random.key(1), (*labels.shape, 6))
+  score_map = types.ScoreMap(scores, 1, 0.0, labels.shape[1:], "clamp")
+  return loss(jax.random.key(0), score_map, labels)
+
+
+def terms_and_pixels(loss, labels):
+  """The terms of a loss, and which pixels have a gradient."""
+
+  @jax.jit
+  def gradient_of(scores):
+    def loss_sum(scores):
+      terms = terms_of(loss, labels, scores)
+      return terms.loss_sum, terms
+
+    return jax.grad(loss_sum, has_aux=True)(scores)
+
+  scores = jax.random.normal(jax.random.key(1), (*labels.shape, 6))
+  # A score a pixel: the gradient of each is that of its own loss.
+  gradient, terms = gradient_of(scores)
+  return jax.device_get(terms), np.any(gradient, axis=-1)
+
+
+@pytest.mark.parametrize("name", get_args(config.Sampler))
+def test_every_sampler_can_be_chosen_and_leaves_out_void(dataset, labels, name):
+  rate = 1.0 if name in WITHOUT_RATE else 0.25
+  options = BASE.replace(
+    sampler=name, rate=rate, batch_size=4, crop_size=(64, 64)
+  )
+  options.check()
+  terms, pixels = terms_and_pixels(build.loss(options, dataset), labels)
+  assert pixels.shape == labels.shape
+  assert not pixels[:, :8].any()
+  assert terms.num_kept == pixels.sum()
+  kept = np.mean(pixels[:, 8:])
+  if rate < 1:
+    assert 0.02 < kept < 0.5
+  assert kept > 0
+  np.testing.assert_allclose(
+    terms.loss, terms.loss_sum / terms.num_kept, rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize(
+  ("options", "count"),
+  [
+    ({"normalize": "sum"}, lambda terms: 1),
+    ({"normalize": "valid"}, lambda terms: terms.num_valid),
+    ({"normalize": "expected"}, lambda terms: 0.25 * terms.num_valid),
+    (
+      {"sampler": "one_per_block", "rate": 1.0, "normalize": "expected"},
+      lambda terms: terms.num_valid / 64,
+    ),
+    (
+      {
+        "sampler": "one_per_block",
+        "rate": 1.0,
+        "cell": 4,
+        "normalize": "expected",
+      },
+      lambda terms: terms.num_valid / 16,
+    ),
+  ],
+)
+def test_the_loss_is_divided_as_the_options_say(
+  dataset, labels, options, count
+):
+  options = {"sampler": "bernoulli", "rate": 0.25} | options
+  loss = build.loss(BASE.replace(**options), dataset)
+  terms = jax.device_get(jax.jit(lambda labels: terms_of(loss, labels))(labels))
+  np.testing.assert_allclose(
+    terms.loss, terms.loss_sum / count(terms), rtol=1e-6
+  )
+
+
+def test_the_mean_weight_of_a_pixel_is_1_when_classes_are_weighed(dataset):
+  frequencies = data.class_frequencies(dataset)
+  weights = build.class_weights(frequencies)
+  assert np.sum(frequencies.shares * weights) == pytest.approx(1)
+  # In the ratios of median frequency balancing.
+  assert weights * frequencies.shares_where_present == pytest.approx(
+    np.full(6, weights[0] * frequencies.shares_where_present[0])
+  )
+
+
+def test_accumulated_gradients_make_one_update_of_their_clipped_mean():
+  optimizer = build.optimizer(
+    config.Optimizer(
+      optimizer="sgd",
+      momentum=0.0,
+      weight_decay=0.0,
+      schedule="constant",
+      warmup_steps=0,
+      learning_rate=0.5,
+      clip_norm=1.0,
+      accumulate=2,
+      ema_decay=0.0,
+    )
+  )
+  params = {"kernel": jnp.zeros((1, 2))}
+  state = optimizer.init(params)
+  for gradient in ([[6.0, 0.0]], [[0.0, 8.0]]):
+    updates, state = optimizer.update(
+      {"kernel": jnp.array(gradient)}, state, params
+    )
+    params = optax.apply_updates(params, updates)
+  # The mean is (3, 4), of norm 5.
+  np.testing.assert_allclose(params["kernel"], [[-0.3, -0.4]], rtol=1e-6)
+  average = optimizers.ema_of(state)
+  np.testing.assert_allclose(average["kernel"], params["kernel"], rtol=1e-6)
+
+
+def test_the_learning_rate_rises_and_then_falls_or_stays():
+  options = config.Optimizer(
+    steps=40, warmup_steps=8, accumulate=2, learning_rate=0.1, power=1.0
+  )
+  schedule = build.schedule(options)
+  assert schedule(0) == 0 and schedule(2) == pytest.approx(0.05)
+  assert schedule(4) == pytest.approx(0.1)
+  assert schedule(12) == pytest.approx(0.05)
+  assert schedule(20) == pytest.approx(0, abs=1e-9)
+  options = config.Optimizer(schedule="constant", warmup_steps=8)
+  assert build.schedule(options)(4) == pytest.approx(options.learning_rate / 2)
+  assert build.schedule(options)(900) == pytest.approx(options.learning_rate)
+
+
+def test_the_network_is_as_the_options_say():
+  options = BASE.replace(
+    backbone="vgg16", stride=16, padding="caffe", inputs="caffe", head_width=8
+  )
+  model = build.model(options, 21)
+  assert model == models.FCN(
+    21,
+    backbone="vgg16",
+    stride=16,
+    padding="caffe",
+    inputs=models.input_normalization.CAFFE,
+    head_width=8,
+    dropout_rate=0.1,
+    normalization="batch",
+  )
+  options = BASE.replace(architecture="fcn_resnet", backbone="resnet50")
+  assert isinstance(build.model(options, 21), models.FCNResNet)
+  options = BASE.replace(modalities="color_hha")
+  assert isinstance(build.model(options, 40), models.LateFusion)
+  options = BASE.replace(second_labels="geometric")
+  model = build.model(options, 33)
+  assert model.heads == {"semantic": 33, "geometric": 3}

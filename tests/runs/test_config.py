@@ -1,0 +1,176 @@
+"""Options of runs: their groups, and what is refused."""
+
+import collections
+import dataclasses
+import pathlib
+
+import pytest
+
+from fcn_jax import data
+from fcn_jax import runs
+from fcn_jax.cli import presets
+from fcn_jax.runs import config
+
+BASE = runs.Train(run=config.Run(pathlib.Path("runs/base")))
+
+
+def test_every_option_has_a_name_of_its_own():
+  counts = collections.Counter(
+    name
+    for group in config.groups_of(BASE).values()
+    for name in config.names(group)
+  )
+  assert [name for name, count in counts.items() if count > 1] == []
+  assert config.flat(BASE).keys() == counts.keys()
+
+
+def test_the_groups_are_those_that_help_shows():
+  assert config.groups_of(BASE).keys() == {
+    *("data", "augmentation", "network", "loss", "optimizer", "run")
+  }
+
+
+def test_options_are_replaced_in_whichever_group_they_are():
+  changed = BASE.replace(
+    dataset="folder", flip=False, stride=16, rate=0.5, steps=7, seed=3
+  )
+  assert changed.data == dataclasses.replace(BASE.data, dataset="folder")
+  assert not changed.augmentation.flip
+  assert changed.network.stride == 16
+  assert changed.loss.rate == 0.5
+  assert changed.optimizer.steps == 7
+  assert changed.run == dataclasses.replace(BASE.run, seed=3)
+  assert changed.replace(**config.flat(BASE)) == BASE
+  # The first is as it was.
+  assert (BASE.network.stride, BASE.run.seed) == (8, 0)
+
+
+def test_a_whole_group_is_replaced_by_its_name():
+  whole = data.Augmentation()
+  assert BASE.replace(augmentation=whole).augmentation == whole
+
+
+def test_an_unknown_option_is_an_error():
+  with pytest.raises(TypeError, match="learning_rat"):
+    BASE.replace(learning_rat=0.1)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    # Of the data.
+    ({"batch_size": 0}, "batch_size is 0; it must be >= 1"),
+    ({"num_threads": 0}, "num_threads is 0; it must be >= 1"),
+    ({"num_workers": -1}, "num_workers is -1; it must be at least 0"),
+    ({"resize": 0.0}, "resize is 0.0; it must be above 0"),
+    # Of the augmentation.
+    ({"crop_size": (0, 8)}, r"crop_size must be at least 1x1, not \(0, 8\)"),
+    ({"scale_range": (2.0, 1.0)}, r"0 < smallest <= largest, not \(2.0, 1.0"),
+    ({"min_labelled": 1.5}, "min_labelled must be in 0..1, not 1.5"),
+    ({"crop_size": None, "min_labelled": 0.5}, "min_labelled chooses crops"),
+    ({"hue": 0.9}, "hue must be .* 0.9"),
+    ({"blur_probability": 2.0}, "probability must be .* 2.0"),
+    ({"num_sizes": 0}, "num_sizes must be at least 1, not 0"),
+    # Of the network.
+    ({"dropout_rate": 1.0}, "dropout_rate is 1.0; it must be in 0..1, below 1"),
+    ({"auxiliary": True}, "auxiliary is True; it must be left out"),
+    (
+      {"architecture": "fcn_resnet", "stride": 16},
+      "stride is 16; it must be 8 with architecture fcn_resnet",
+    ),
+    (
+      {"architecture": "fcn_resnet", "padding": "caffe"},
+      "padding is caffe; it must be left out with architecture fcn_resnet",
+    ),
+    (
+      {"architecture": "fcn_resnet", "head_width": 8},
+      "head_width is 8; it must be at least 1, or left out",
+    ),
+    ({"head_width": 0}, "head_width is 0; it must be at least 1"),
+    ({"stride": 16, "at_once": True}, "at_once is True; .* at stride 16"),
+    # Of the loss.
+    ({"rate": 0.5}, "rate is 0.5; it must be 1 with the sampler whole_image"),
+    ({"sampler": "bernoulli", "rate": 0.0}, "rate is 0.0; .* above 0"),
+    ({"cell": 0}, "cell is 0; it must be at least 1"),
+    ({"rate_elsewhere": 2.0}, "rate_elsewhere is 2.0; it must be in 0..1"),
+    ({"boundary_distance": 0}, "boundary_distance is 0; it must be >= 1"),
+    (
+      {"sampler": "hardest", "rate": 0.5, "normalize": "expected"},
+      "normalize is expected; it must be another for hardest",
+    ),
+    (
+      {"sampler": "hardest", "rate": 0.5, "crop_size": None},
+      "hardest keeps a number of pixels",
+    ),
+    # Of the optimizer.
+    ({"steps": 0}, "steps is 0; it must be >= 1"),
+    ({"accumulate": 0}, "accumulate is 0; it must be >= 1"),
+    ({"steps": 30, "accumulate": 31}, "accumulate is 31; .* most the 30 steps"),
+    ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
+    ({"weight_decay": -1.0}, "weight_decay is -1.0; it must be at least 0"),
+    ({"momentum": 1.0}, "momentum is 1.0; it must be in 0..1, below 1"),
+    ({"power": 0.0}, "power is 0.0; it must be above 0"),
+    ({"clip_norm": 0.0}, "clip_norm is 0.0; it must be above 0"),
+    ({"ema_decay": 1.0}, "ema_decay is 1.0; it must be in 0..1, below 1"),
+    ({"steps": 20}, "warmup_steps is 20; .* less than the 20 steps"),
+    # Of the run.
+    ({"log_every": 0}, "log_every is 0; it must be >= 1"),
+    ({"validate_every": 0}, "validate_every is 0; it must be >= 1"),
+    ({"save_every": 0}, "save_every is 0; it must be >= 1"),
+    ({"validation_batch": 0}, "validation_batch is 0; it must be >= 1"),
+    ({"num_pictures": 0}, "num_pictures is 0; it must be >= 1"),
+    ({"max_skipped": -1}, "max_skipped is -1; it must be at least 0"),
+    ({"num_devices": 0}, "num_devices is 0; it must be at least 1"),
+    # Of several groups.
+    (
+      {"architecture": "fcn_resnet", "modalities": "color_hha"},
+      "modalities is color_hha; it must be another with architecture",
+    ),
+    (
+      {"architecture": "fcn_resnet", "second_labels": "geometric"},
+      "second_labels is geometric; it must be left out",
+    ),
+    ({"modalities": "hha"}, "inputs is None; it must be nyud_hha with"),
+    (
+      {"modalities": "color_hha", "at_once": True},
+      "at_once is True; it must be left out with the modalities color_hha",
+    ),
+  ],
+)
+def test_an_option_out_of_range_is_refused_by_name(options, message):
+  BASE.check()
+  with pytest.raises(ValueError, match=message):
+    BASE.replace(**options).check()
+
+
+@pytest.mark.parametrize(
+  ("preset", "changes", "message"),
+  [
+    ("nyud_fcn32s_color_d", {"inputs": None}, "inputs is None.*4 channels"),
+    ("nyud_fcn32s_color", {"inputs": "nyud_color_depth"}, "for 3 channels"),
+    ("nyud_fcn32s_color_hha", {"inputs": "nyud_hha"}, "left out with"),
+    ("nyud_fcn32s_color_hha", {"init_hha": None}, "init_hha is None"),
+    ("nyud_fcn32s_color_hha", {"init": None}, "init_hha is runs"),
+    ("nyud_fcn32s_hha", {"hue": 0.1}, "hue change colours only"),
+    ("nyud_fcn32s_color_d", {"blur_probability": 0.1}, "change colours only"),
+    (
+      "siftflow_fcn32s",
+      {"sampler": "class_weighted"},
+      "second_labels is geometric",
+    ),
+    (
+      "nyud_fcn32s_color_hha",
+      {"second_labels": "geometric"},
+      "second_labels is geometric",
+    ),
+  ],
+)
+def test_options_that_do_not_go_together_are_refused(preset, changes, message):
+  _, good = presets.PRESETS[preset]
+  good.check()
+  with pytest.raises(ValueError, match=message):
+    good.replace(**changes).check()
+
+
+def test_accumulated_steps_make_fewer_updates():
+  assert config.Optimizer(steps=10, accumulate=3).num_updates == 3

@@ -1,0 +1,220 @@
+"""A run from its options to its report, and how it goes on."""
+
+import hashlib
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing import event_accumulator
+
+from fcn_jax import data
+from fcn_jax import runs
+from fcn_jax.runs import checkpoints
+from fcn_jax.runs import folder
+from fcn_jax.runs import records
+from fcn_jax.runs import training
+from tests.helpers import tiny_runs
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+STEPS = tiny_runs.STEPS
+
+
+# A run that is left alone.
+
+
+def test_a_run_writes_all_it_promises(finished_run):
+  names = {path.name for path in finished_run.iterdir()}
+  assert names == {*folder.CONTENTS}
+  assert sorted(tiny_runs.losses_of(finished_run)) == list(range(1, STEPS + 1))
+  _, evaluations = folder.read_records(finished_run)
+  assert [one["step"] for one in evaluations] == [3, STEPS]
+  with Image.open(finished_run / "curves.png") as picture:
+    assert min(picture.size) > 400
+  summary = json.loads((finished_run / "summary.json").read_text())
+  assert summary["last"]["step"] == STEPS
+  assert summary["versions"]["jax"] == jax.__version__
+  assert "| star |" in (finished_run / "table.md").read_text()
+  [start] = records.read_json_lines(finished_run / "starts.jsonl")
+  as_json = json.loads((finished_run / "config.json").read_text())
+  assert start["options"] == as_json
+  assert start["device"] == "4 x cpu"
+
+
+def test_tensorboard_shows_the_records(finished_run, prepared_dir):
+  board = event_accumulator.EventAccumulator(str(finished_run / "tensorboard"))
+  board.Reload()
+  losses = {e.step: e.value for e in board.Scalars("train/loss")}
+  expected = tiny_runs.losses_of(finished_run)
+  assert losses == pytest.approx(expected, rel=1e-6)
+  scores = {e.step: e.value for e in board.Scalars("validation/mean_iu")}
+  _, evaluations = folder.read_records(finished_run)
+  expected = {one["step"]: one["mean_iu"] for one in evaluations}
+  assert scores == pytest.approx(expected)
+  images = board.Tags()["images"]
+  assert "validation/confusion_matrix" in images
+  source = data.load(
+    "shapes/tiny", split="validation", prepared_dir=prepared_dir
+  ).source
+  height, width = source[0].label.shape
+  # Image, truth and prediction side by side.
+  picture = board.Images("validation/picture_0")[-1]
+  assert (picture.width, picture.height) == (3 * width, height)
+
+
+def test_a_finished_run_that_is_started_again_only_reports(
+  run_copy, prepared_dir
+):
+  before = tiny_runs.state_of(run_copy)
+  table = runs.train(tiny_runs.config(run_copy, prepared_dir))
+  assert "| star |" in table
+  tiny_runs.assert_same_bits(tiny_runs.state_of(run_copy), before)
+  assert sorted(tiny_runs.losses_of(run_copy)) == list(range(1, STEPS + 1))
+
+
+# Going on.
+
+
+def test_a_damaged_step_is_repeated_from_the_one_before(
+  run_copy, finished_run, prepared_dir
+):
+  newest = run_copy / "checkpoints" / f"{STEPS:08d}"
+  file = max(newest.rglob("*"), key=lambda path: path.stat().st_size)
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 1
+  file.write_bytes(content)
+  with pytest.warns(UserWarning, match="set aside"):
+    runs.train(tiny_runs.config(run_copy, prepared_dir))
+  assert tiny_runs.losses_of(run_copy) == tiny_runs.losses_of(finished_run)
+  tiny_runs.assert_same_bits(
+    tiny_runs.state_of(run_copy), tiny_runs.state_of(finished_run)
+  )
+  assert (run_copy / "checkpoints" / f"damaged-{newest.name}").is_dir()
+
+
+def test_more_steps_on_another_number_of_devices(
+  run_copy, finished_run, prepared_dir
+):
+  runs.train(tiny_runs.config(run_copy, prepared_dir, steps=8, num_devices=1))
+  losses = tiny_runs.losses_of(run_copy)
+  assert sorted(losses) == list(range(1, 9))
+  assert tiny_runs.losses_of(finished_run).items() <= losses.items()
+  assert int(tiny_runs.state_of(run_copy)["step"]) == 8
+  assert folder.num_starts(run_copy) == 2
+
+
+def test_a_run_on_patches_goes_on_with_the_same_patches(tmp_path, prepared_dir):
+  seen = []
+
+  def cut(key, batch):
+    top = int(jax.random.randint(key, (), 0, 32))
+    seen.append(top)
+    return batch._replace(
+      images=batch.images[:, top : top + 32],
+      labels=batch.labels[:, top : top + 32],
+      valid_sizes=None,
+    )
+
+  parts, _, _ = training.make_parts(
+    tiny_runs.config(tmp_path, prepared_dir), cut=cut
+  )
+  batches = parts.batches.starting_at(0)
+  whole = [next(batches) for _ in range(3)]
+  assert whole[0].images.shape == (4, 32, 64, 3)
+  batches.close()
+  later = parts.batches.starting_at(2)
+  np.testing.assert_array_equal(next(later).images, whole[2].images)
+  later.close()
+  assert seen[2] == seen[-1] and len({*seen}) == 3
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"learning_rate": 1.0}, r"other options: learning_rate \(0.003 there, 1."),
+    ({"steps": 4}, "of 6 steps; steps may grow"),
+    ({"seed": 1}, "--overwrite to delete"),
+    ({"num_devices": 3}, "3 devices cannot share a batch of 4"),
+    ({"num_devices": 9}, "num_devices is 9, but there are 4"),
+    ({"rate": 0.5}, "rate is 0.5; it must be 1 with the sampler whole_image"),
+    ({"ema_decay": 1.0}, "ema_decay is 1.0; it must be"),
+    (
+      {"crop_size": None, "sampler": "hardest"},
+      "hardest keeps a number of pixels",
+    ),
+    # Before the run is deleted.
+    ({"hue": 0.9, "overwrite": True}, "hue"),
+    (
+      {"crop_size": None, "min_labelled": 0.5, "overwrite": True},
+      "min_labelled chooses crops",
+    ),
+    ({"validation_split": "test", "overwrite": True}, "no split 'test'"),
+    ({"batch_size": 400, "overwrite": True}, "400 images a step, but the"),
+  ],
+)
+def test_what_cannot_go_on_is_refused_and_changes_nothing(
+  run_copy, prepared_dir, options, message
+):
+  before = tiny_runs.files_in(run_copy)
+  with pytest.raises(ValueError, match=message):
+    training.prepare(tiny_runs.config(run_copy, prepared_dir, **options))
+  assert tiny_runs.files_in(run_copy) == before
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"init": "/nowhere"}, "the run to begin with, /nowhere, cannot be used"),
+    ({"validation_split": "test"}, "no split 'test'"),
+    ({"batch_size": 12345}, "12345 images a step, but the data set has"),
+    ({"dataset": "folder"}, "folder"),
+  ],
+)
+def test_what_cannot_begin_leaves_nothing(
+  tmp_path, prepared_dir, options, message
+):
+  workdir = tmp_path / "run"
+  with pytest.raises(ValueError, match=message):
+    training.prepare(tiny_runs.config(workdir, prepared_dir, **options))
+  assert not workdir.exists()
+
+
+def test_other_data_are_refused(run_copy, prepared_dir):
+  shutil.rmtree(run_copy / "checkpoints" / f"{STEPS:08d}")
+  # The step before, as one of other data would be.
+  manifest = run_copy / "checkpoints" / f"{STEPS - 2:08d}" / "manifest.json"
+  content = json.loads(manifest.read_text())
+  content["metadata"]["data"]["train"] = "other"
+  manifest.write_text(json.dumps(content))
+  digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+  manifest.with_name("manifest.sha256").write_text(f"{digest}  manifest.json\n")
+  with pytest.raises(ValueError, match="the data are not those that the run"):
+    training.prepare(tiny_runs.config(run_copy, prepared_dir))
+
+
+def test_a_folder_in_which_another_program_trains_is_refused(
+  run_copy, prepared_dir, monkeypatch
+):
+  def locked(*_, **__):
+    raise ValueError("Another program is writing")
+
+  monkeypatch.setattr(checkpoints, "Checkpoints", locked)
+  config = tiny_runs.config(run_copy, prepared_dir, overwrite=True)
+  with pytest.raises(ValueError, match="Another program is writing"):
+    training.prepare(config)
+  assert {path.name for path in run_copy.iterdir()} == {*folder.CONTENTS}
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_found_before(
+  tmp_path, prepared_dir, monkeypatch
+):
+  monkeypatch.setattr(training.environment, "free_bytes", lambda _: 2000)
+  with pytest.raises(ValueError, match="make room, or give another --workdir"):
+    training.prepare(tiny_runs.config(tmp_path / "run", prepared_dir))
+  assert not (tmp_path / "run").exists()
