@@ -17,7 +17,7 @@ class Result(NamedTuple):
   """What one run found.
 
   Attributes:
-    training: its records of training.
+    training: the records of its training.
     scores: on the evaluation split after the last step, with `class_iu` by
       class name.
     batch_size: images a step.
@@ -114,9 +114,9 @@ def where() -> dict[str, Any]:
 
 
 def note(study: study_lib.Study, summary: dict[str, Any]) -> str:
-  """How tables are to be read, and where the figures are from."""
+  """How to read the tables, and where the figures are from."""
   return (
-    f"Mean over {study.num_seeds} seed(s), with the range where there are "
+    f"Mean over {study.num_seeds} seed(s), with the range if there are "
     f"several; scores on {summary['evaluation_images']} images. Device: "
     f"{summary['device']} ({summary['cores']} cores), jax {summary['jax']}."
   )
