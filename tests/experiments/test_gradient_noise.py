@@ -9,6 +9,7 @@ import pytest
 
 import fcn_jax as fcn
 from experiments.common import study as study_lib
+from experiments.gradient_noise import estimates
 from experiments.gradient_noise import measuring
 from experiments.gradient_noise import report
 from experiments.gradient_noise import study
@@ -100,7 +101,7 @@ def test_the_noise_is_split_into_that_of_masks_and_that_of_images():
   signal = rng.normal(0, 2.0, (1, num_directions, 1))
   of_images = rng.normal(0, 1.0, (1, num_directions, num_images))
   of_masks = rng.normal(0, 3.0, (num_masks, num_directions, num_images))
-  found = measuring.noise_of_sums(7.0 * (signal + of_images + of_masks), 7.0)
+  found = estimates.noise_of_sums(7.0 * (signal + of_images + of_masks), 7.0)
   np.testing.assert_allclose(found["masks"], 9.0, rtol=0.05)
   np.testing.assert_allclose(found["images"], 1.0, rtol=0.1)
   np.testing.assert_allclose(found["signal"], np.mean(signal**2), rtol=0.05)
@@ -113,13 +114,13 @@ def test_without_a_signal_or_a_pixel_there_is_no_noise_but_nan():
   rng = np.random.default_rng(0)
   sums = rng.normal(0, 1.0, (4, 300, 6))
   sums -= sums.mean(axis=-1, keepdims=True)
-  found = measuring.noise_of_sums(sums, 1.0)
+  found = estimates.noise_of_sums(sums, 1.0)
   assert found["signal"] < 0 and np.isnan(found["noise"])
-  known = measuring.noise_of_sums(sums, 1.0, signal=0.5)
+  known = estimates.noise_of_sums(sums, 1.0, signal=0.5)
   np.testing.assert_allclose(
     known["noise"], (known["masks"] + known["images"]) / 0.5
   )
-  empty = measuring.noise_of_sums(np.zeros((4, 3, 6)), 0)
+  empty = estimates.noise_of_sums(np.zeros((4, 3, 6)), 0)
   assert all(np.isnan(value) for value in empty.values())
 
 
@@ -128,7 +129,7 @@ def test_the_correlation_is_that_of_a_loop_over_pairs():
   projections = rng.normal(size=(2, 3, 5, 6))
   valid = rng.random((3, 5, 6)) < 0.7
   projections = np.where(valid, projections, 0.0)
-  found = measuring.correlation_by_distance(projections, valid, 4)
+  found = estimates.correlation_by_distance(projections, valid, 4)
   mean = projections[:, valid].mean(axis=1)
   sums, counts = np.zeros(9), np.zeros(9)
   for image in range(3):

@@ -4,16 +4,16 @@
     python -m experiments.benchmarks.input_pipeline --data-dir CAMVID_FOLDER
 
 All read the same files, JPEG pictures with PNG masks, and do the same to them:
-a random scale, a crop (padded with void), a flip, changes of brightness,
-contrast, saturation and hue by factors of the same distributions, and batches.
-The DataLoader is timed twice: with the transforms as people write them for
-PyTorch, on Pillow's images in torchvision's manner, and with those of fcn_jax.
+a random scale, a crop (padded with void), a flip, random changes of brightness,
+contrast, saturation and hue from the same distributions, and batches. The
+DataLoader is timed twice: with transforms as people write them for PyTorch, on
+Pillow's images in torchvision's manner, and with those of fcn_jax.
 
-First each stage is timed on its own, in one thread; then all together. The
-contestants take turns in one process (and its workers), so that whatever else
-the machine does meets all alike; the figures to look at are the ratios. PyTorch
-and TensorFlow are timed where they are installed: `make parity` installs
-PyTorch, `pip install tensorflow-cpu` the other.
+The benchmark times each stage on its own, in one thread, and then all together.
+The contestants take turns in one process (and its workers), so that other work
+of the machine slows all down alike: look at the ratios. PyTorch and TensorFlow
+are timed if they are installed: `make parity` installs PyTorch, `pip install
+tensorflow-cpu` the other.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ class Options:
   num_batches: int = 10
   """Batches timed in a round."""
   rounds: int = 15
-  """Rounds, of which the median counts."""
+  """Rounds; the median counts."""
 
 
 def time_stages(
