@@ -1,9 +1,15 @@
 """Settings of Sphinx, which `make docs` runs."""
 
 import collections
+import dataclasses
+import inspect
 import re
 
+import chex
+from sphinx.util import typing as sphinx_typing
+
 import fcn_jax
+from fcn_jax.runs import config
 
 project = "fcn_jax"
 copyright = "The authors of fcn_jax. Apache License 2.0"
@@ -35,6 +41,8 @@ python_use_unqualified_type_names = True
 
 # The fields of a named tuple, whose docstrings only say that they are fields.
 _FIELD = type(collections.namedtuple("_Example", "field").field)
+# What Sphinx makes of this name.
+_ARRAY_TREE = sphinx_typing.stringify_annotation(chex.ArrayTree, "smart")
 # Headings of sections in docstrings, such as "Args:".
 _SECTION = re.compile(r"[A-Z][a-z]+:$")
 # A name, and a letter of its ending.
@@ -60,6 +68,19 @@ def as_restructured_text(app, what, name, obj, options, lines):
     lines[index] = re.sub(r"\|(\w+)\|", r"\|\1\|", line)
 
 
+def shorten(app, what, name, obj, options, signature, returns):
+  """Gives long types their name, and leaves out options that are listed."""
+  del app, what, name, options
+  if dataclasses.is_dataclass(obj) and obj.__module__ == config.__name__:
+    names = inspect.signature(obj).parameters
+    is_listed = not issubclass(obj, config.Groups)
+    return f"({'...' if is_listed else ', '.join(names)})", None
+  return tuple(
+    text and text.replace(_ARRAY_TREE, "chex.ArrayTree")
+    for text in (signature, returns)
+  )
+
+
 def skip_fields(app, what, name, obj, skip, options):
   """Leaves out the fields of named tuples: their class describes them."""
   del app, what, name, options
@@ -70,4 +91,5 @@ def setup(app):
   """Adds the hooks."""
   # Before napoleon, which has the priority 500.
   app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
+  app.connect("autodoc-process-signature", shorten)
   app.connect("autodoc-skip-member", skip_fields)
