@@ -17,6 +17,7 @@ from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import folder
 from fcn_jax.runs import records
+from fcn_jax.runs import training
 from tests.helpers import studies
 
 
@@ -267,6 +268,28 @@ def test_a_measurement_that_was_lost_is_named(
   assert measured == []
 
 
+def test_a_step_is_measured_only_if_that_is_missing(
+  tmp_path, prepared_dir, measured, monkeypatch
+):
+  config = make_ended(tmp_path / "run", prepared_dir)
+  study.noise_file(config, 2).unlink()
+  before = study.noise_file(config, 1).stat().st_mtime_ns
+
+  def reach_both(prepared):
+    for step, call in prepared.items():
+      call(fcn.train.TrainState(jnp.array(step), {}, {}, ()))
+
+  monkeypatch.setattr(
+    training, "prepare", lambda run_config, *, at_steps: at_steps
+  )
+  monkeypatch.setattr(training, "run", reach_both)
+  study.train_and_measure(config, [], 6)
+  assert measured == [2]
+  assert study.noise_file(config, 1).stat().st_mtime_ns == before
+  assert study.noise_file(config, 2).exists()
+
+
+@pytest.mark.slow
 def test_an_interrupted_study_measures_only_what_is_missing(
   tmp_path, prepared_dir, measured, monkeypatch
 ):
