@@ -1,19 +1,31 @@
+"""The package as a whole: its rooms, its public names, its conventions."""
+
+import ast
+import functools
+import graphlib
 import importlib.metadata
 import inspect
 import pathlib
 import pkgutil
 import subprocess
 import sys
+import types
 
 import pytest
 
 import fcn_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
-MODULES = [
-  pkgutil.resolve_name(info.name)
+MODULES = {
+  info.name: pkgutil.resolve_name(info.name)
   for info in pkgutil.walk_packages(fcn_jax.__path__, "fcn_jax.")
-]
+  if info.name != "fcn_jax.__main__"
+}
+ROOMS = {
+  name: module
+  for name, module in {"fcn_jax": fcn_jax, **MODULES}.items()
+  if hasattr(module, "__path__")
+}
 
 
 def public_members(module):
@@ -29,27 +41,208 @@ def public_members(module):
 
 MEMBERS = [
   pytest.param(member, id=f"{module.__name__}.{name}")
-  for module in MODULES
+  for module in MODULES.values()
   for name, member in public_members(module)
 ]
 
 
+# As a package.
+
+
+def test_the_version_is_that_of_the_installed_package():
+  assert fcn_jax.__version__ == importlib.metadata.version("fcn_jax")
+
+
+@pytest.mark.slow
 def test_nothing_imports_tensorflow():
   code = "\n".join(
     [
       "import sys",
-      "import fcn_jax, fcn_jax.data, fcn_jax.visualize, fcn_jax.runs",
+      "import fcn_jax, fcn_jax.cli.main",
+      "from fcn_jax.cli import check_data, convert, evaluate, export",
+      "from fcn_jax.cli import predict, train",
       "assert 'tensorflow' not in sys.modules",
     ]
   )
   subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_installed_package_has_a_version():
-  assert importlib.metadata.version("fcn_jax")
+def test_no_file_reaches_outside_the_repository():
+  outside = "../" + "shared"
+  listed = subprocess.run(
+    ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  if listed.returncode:
+    pytest.skip("not a git checkout")
+  found = [
+    name
+    for name in listed.stdout.splitlines()
+    if (ROOT / name).is_file()
+    and outside.encode() in (ROOT / name).read_bytes()
+  ]
+  assert found == [".ci/run"] or found == []
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+# Rooms, and which may import which.
+
+# From below to above: a room imports only what stands in lower rows.
+ROWS = (
+  ("types",),
+  ("geometry", "label_boundaries", "valid_region"),
+  ("metrics", "optimizers", "patches", "sampling", "visualize"),
+  ("interpolation",),
+  ("upsampling",),
+  ("data", "losses", "models"),
+  ("inference", "pretrained", "train"),
+  ("runs",),
+  # The package itself, `import fcn_jax`.
+  ("",),
+  ("cli",),
+  ("__main__",),
+)
+HEIGHTS = {room: height for height, row in enumerate(ROWS) for room in row}
+
+
+@functools.cache
+def files():
+  """All files of the package, by the names of their modules."""
+  folder = pathlib.Path(fcn_jax.__file__).parent
+  result = {}
+  for path in folder.rglob("*.py"):
+    parts = path.relative_to(folder.parent).with_suffix("").parts
+    if parts[-1] == "__init__":
+      parts = parts[:-1]
+    result[".".join(parts)] = path
+  return result
+
+
+@functools.cache
+def imports():
+  """Modules of the package by the module that imports them, wherever it does.
+
+  `from fcn_jax import data` imports fcn_jax.data, and `from fcn_jax.data import
+  load` imports fcn_jax.data.
+  """
+  paths = files()
+  result = {name: set() for name in paths}
+  for name, path in paths.items():
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+      if isinstance(node, ast.Import):
+        result[name] |= {one.name for one in node.names} & paths.keys()
+      elif isinstance(node, ast.ImportFrom):
+        assert not node.level, f"{name} has a relative import"
+        for one in node.names:
+          full = f"{node.module}.{one.name}"
+          result[name] |= {
+            full if full in paths else node.module
+          } & paths.keys()
+  return result
+
+
+def room_of(module):
+  """The first room of a module: "data" of fcn_jax.data.files.decoding."""
+  return (module.split(".") + [""])[1]
+
+
+def test_every_room_has_its_place():
+  assert {room_of(module) for module in files()} == HEIGHTS.keys()
+
+
+def test_no_import_runs_upwards():
+  upwards = [
+    f"{module} imports {imported}"
+    for module, those in imports().items()
+    for imported in those
+    if room_of(module) != room_of(imported)
+    and HEIGHTS[room_of(imported)] >= HEIGHTS[room_of(module)]
+  ]
+  assert upwards == []
+
+
+def test_no_import_runs_in_a_circle():
+  # Raises an error that names the circle.
+  graphlib.TopologicalSorter(imports()).prepare()
+
+
+def test_no_room_inside_a_room_imports_in_a_circle():
+  """Such as data.files, data.pipeline and back."""
+
+  def place(module):
+    parts = module.split(".")
+    inner = ".".join(parts[:3])
+    return inner if inner in ROOMS and len(parts) >= 3 else module
+
+  graph = {}
+  for module, those in imports().items():
+    graph.setdefault(place(module), set()).update(
+      place(one) for one in those if place(one) != place(module)
+    )
+  graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_only_the_program_imports_the_command_line():
+  importers = {
+    module
+    for module, those in imports().items()
+    if any(room_of(one) == "cli" for one in those)
+  }
+  assert {m for m in importers if room_of(m) != "cli"} == {"fcn_jax.__main__"}
+
+
+def test_runs_import_modules_and_not_the_package():
+  below = [m for m in files() if HEIGHTS[room_of(m)] < HEIGHTS[""]]
+  assert not [m for m in below if "fcn_jax" in imports()[m]]
+
+
+# What a room says is public.
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_what_a_room_lists_is_there_and_nothing_else_is_public(name):
+  room = ROOMS[name]
+  if room_of(name) == "cli":
+    # A program: nothing to import.
+    assert not hasattr(room, "__all__")
+    return
+  listed = room.__all__
+  assert list(listed) == sorted({*listed}, key=listed.index), "listed twice"
+  missing = [one for one in listed if not hasattr(room, one)]
+  assert missing == []
+  # What the room's __init__ imports or defines itself.
+  tree = ast.parse(pathlib.Path(room.__file__).read_text(encoding="utf-8"))
+  own = set()
+  for node in tree.body:
+    if isinstance(node, ast.ImportFrom):
+      own |= {one.asname or one.name for one in node.names}
+    elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+      own.add(node.name)
+  public = {one for one in own if not one.startswith("_")}
+  internal = {
+    one
+    for one in public - {*listed}
+    if not (
+      isinstance(getattr(room, one), types.ModuleType)
+      and getattr(room, one).__name__.startswith("fcn_jax")
+    )
+  }
+  assert internal == set()
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_says_what_each_public_name_is_for(name):
+  room = ROOMS[name]
+  for one in getattr(room, "__all__", ()):
+    assert one in room.__doc__ or name == "fcn_jax", one
+
+
+# Conventions.
+
+
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
 def test_every_module_says_what_it_is_for(module):
   assert inspect.getdoc(module)
 
@@ -82,23 +275,3 @@ def test_names_of_arguments_follow_the_conventions(member):
       if member.__name__ in ("check_rate", "normalizer"):
         continue
       assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
-
-
-def test_no_file_reaches_outside_the_repository():
-  outside = "../" + "shared"
-  listed = subprocess.run(
-    ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  if listed.returncode:
-    pytest.skip("not a git checkout")
-  found = [
-    name
-    for name in listed.stdout.splitlines()
-    if (ROOT / name).is_file()
-    and outside.encode() in (ROOT / name).read_bytes()
-  ]
-  assert found == [".ci/run"] or found == []

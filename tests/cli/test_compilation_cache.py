@@ -19,16 +19,14 @@ def no_cache():
   jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_without_a_folder_it_is_one_of_the_user(
-  no_cache, tmp_path, monkeypatch
-):
+def test_without_a_folder_it_is_the_users(no_cache, tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   compilation_cache.enable()
   expected = str(tmp_path / "cache" / "fcn_jax" / "compiled")
   assert jax.config.jax_compilation_cache_dir == expected
 
 
-def test_the_users_folder_is_in_the_home_directory(
+def test_the_folder_of_a_user_is_in_the_home_directory(
   no_cache, tmp_path, monkeypatch
 ):
   monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -68,4 +66,4 @@ def test_jaxs_own_variable_is_honoured(tmp_path):
   )
   assert result.stdout.strip() == str(tmp_path / "mine")
   assert list((tmp_path / "mine").iterdir())
-  assert not (tmp_path / "other").exists()
+  assert not (tmp_path / "other" / "fcn_jax").exists()
