@@ -7,6 +7,10 @@ VENV ?= .venv
 ARGS ?=
 # How many processes share the tests.
 WORKERS ?= 2
+# The newest supported Python that runs: on the PATH, else one of pyenv's.
+NEWEST ?= $(shell for python in python3.13 \
+	$(HOME)/.pyenv/versions/3.13.*/bin/python3 python3.12 python3; do \
+	$$python -c 'import sys; print(sys.executable)' 2> /dev/null && break; done)
 
 BIN := $(VENV)/bin
 # -qq: errors only. Without --no-compile the modules of every package are
@@ -16,22 +20,34 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
 # setuptools is among the pinned requirements, so nothing else is fetched.
 EDITABLE := --no-build-isolation --editable
 
-.PHONY: help demo test parity lint docs doctest requirements clean
+.PHONY: help install demo test check slow lint docs doctest parity newest \
+	requirements clean
 
 help: ## list the targets (the default)
 	@echo "Usage: make <target> [PYTHON=python3.12] [VENV=.venv] [ARGS=...]"
 	@awk -F ':.*## ' '/^[^#\t]*:.*## / { printf "  %-14s%s\n", $$1, $$2 }' \
 		$(firstword $(MAKEFILE_LIST))
 
+install: $(VENV)/.installed ## make the environment: .venv
+
 demo: $(VENV)/.installed ## train and compare on made-up pictures: runs/demo
-	$(BIN)/python experiments/loss_sampling.py demo --workdir runs/demo $(ARGS)
+	$(BIN)/python -m experiments.loss_sampling demo $(ARGS)
 
 # Tests that cannot run here skip themselves, and the summary says why.
-test: $(VENV)/.installed ## run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+test: $(VENV)/.installed ## run the tests, in under five minutes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+		-m 'not slow and not parity' $(ARGS)
+
+check: lint docs test slow parity newest ## everything that CI runs
+
+slow: $(VENV)/.installed ## run the tests that take long
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(ARGS)
 
 parity: $(VENV)/.parity ## install PyTorch and OpenCV, compare with them
-	$(BIN)/python -m pytest -m parity $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m parity $(ARGS)
+
+newest: $(VENV)-newest/.installed ## a few tests, newest Python and JAX here
+	$(VENV)-newest/bin/python -m pytest -m newest $(ARGS)
 
 lint: $(VENV)/.installed ## check the code's style
 	$(BIN)/ruff check .
@@ -60,6 +76,18 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 	@touch $@
 	@echo "The environment $(VENV) is ready."
 
+# The newest Python that is found, and the newest versions that setup.cfg
+# allows: what people get who install the package today.
+$(VENV)-newest/.installed: setup.cfg
+	@echo "Making the environment $(VENV)-newest with" \
+		"$$($(NEWEST) --version): a minute or two, once."
+	@$(NEWEST) -m venv $(VENV)-newest
+	@$(VENV)-newest/bin/python -m pip install -qq --no-compile \
+		--disable-pip-version-check 'setuptools>=77.0.3' --editable '.[test]'
+	@$(VENV)-newest/bin/python -c 'import jax, platform; \
+		print("Python", platform.python_version(), "jax", jax.__version__)'
+	@touch $@
+
 $(VENV)/.parity: $(VENV)/.installed
 	@echo "Installing PyTorch and OpenCV into $(VENV): a minute or more, once."
 	@$(INSTALL) --constraint requirements.txt $(EDITABLE) '.[parity]'
@@ -79,6 +107,6 @@ requirements: ## choose the pinned versions anew (with Python 3.11)
 	rm -rf $(VENV)-pins
 
 clean: ## remove the environment and the caches; runs/ and data stay
-	rm -rf $(VENV) build dist docs/_build *.egg-info .hypothesis \
+	rm -rf $(VENV) $(VENV)-newest build dist docs/_build *.egg-info .hypothesis \
 		.pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

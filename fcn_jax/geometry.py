@@ -1,26 +1,24 @@
 """Where the outputs of a stack of layers lie in the image.
 
-Everything here is exact integer and rational arithmetic on layer lists; there
-are no arrays. All layers are square, so one axis says it all.
+All of this is exact integer and rational arithmetic on layer lists, without
+arrays. All layers are square, so one axis is enough.
 
 Output i of a convolution or pooling with kernel k, stride s and padding p is
 centred on input coordinate i * s + (k - 1) / 2 - p. A transposed convolution
 is the inverse map. Composing these affine maps over a stack gives the `Grid`
 of its outputs: image coordinate = offset + stride * index. Two blobs can be
-added once one is cropped so that their grids coincide; that is all there is
-to the crop offsets (19; 5 and 27; 9 and 31; 18) of the released Caffe nets,
-and `crop_offset` derives them.
+added if one is cropped so that their grids coincide. `crop_offset` derives the
+crop offsets of the released Caffe nets (19; 5 and 27; 9 and 31; 18) from that.
 
 Why those nets pad the image by 100 pixels: fc6 is a 7x7 convolution without
 padding at stride 32, so it loses three cells, 96 pixels, at every border. The
 upsampled scores would not reach the border of the image, and an image of less
-than 193 pixels would have no score at all. Padding the first layer restores
-both. `smallest_padding` finds how much is needed: 81 pixels if all images
-have more than 32 pixels a side, 97 if even one of a single pixel is to have a
-score; 100 is the next round number. The price is computation on a border of
-zeros, which is why this package pads every layer by half its kernel instead
-(`padding="same"`) unless released weights ask for the old geometry
-(`padding="caffe"`).
+than 193 pixels would have no score at all. Padding the first layer solves both.
+`smallest_padding` finds how much is needed: 81 pixels if all images have more
+than 32 pixels a side, 97 for images of any size; 100 is the next round number.
+The price is computation on a border of zeros. This package therefore pads every
+layer by half its kernel (`padding="same"`), unless released weights need the
+old geometry (`padding="caffe"`).
 """
 
 import dataclasses
@@ -59,9 +57,9 @@ class Layer:
     return self.dilation * (self.kernel - 1) + 1
 
   def num_outputs(self, num_inputs):
-    """Outputs for so many inputs, unchecked; see `output_size`.
+    """Outputs for a number of inputs or an array of them, unchecked.
 
-    Only arithmetic, so it serves an array of whole numbers as well as one.
+    See `output_size` for one that is checked.
     """
     if self.transposed:
       return (num_inputs - 1) * self.stride + self.extent - 2 * self.padding
@@ -119,7 +117,7 @@ def receptive_field(layers: Sequence[Layer]) -> int:
   """Side in pixels of the square of the image that one output sees.
 
   Raises:
-    ValueError: for a transposed convolution, whose outputs differ in it.
+    ValueError: for a transposed convolution, whose outputs see different sizes.
   """
   size, stride = 1, 1
   for layer in layers:
@@ -177,9 +175,9 @@ def crop_offset(
 class Chain:
   """The layer lists of a fully convolutional net with Caffe's crops.
 
-  In these nets skips are cropped to the upsampled scores, which must lie
-  inside them. The crops do not exist with `padding="same"`, where it is the
-  other way round (`upsampling.add_skip` serves both).
+  In these nets skips are cropped to the upsampled scores, which must lie inside
+  them. With `padding="same"` it is the other way round, and there are no such
+  crops; `upsampling.add_skip` handles both.
 
   Attributes:
     score: image to the coarsest class scores.
@@ -231,9 +229,9 @@ def _check_crop(name: str, size: int, needed: int) -> None:
 def pixels_seen(chain: Chain, first: int, last: int) -> tuple[int, int]:
   """Pixels of the image on which the logits of some pixels depend.
 
-  Logits lie on lines between the two nearest cells of the finest scores, these
-  on lines between the two nearest of the next coarser ones, and so on; each
-  cell sees its receptive field.
+  Logits are interpolated between the two nearest cells of the finest scores,
+  these between the two nearest of the next coarser ones, and so on; each cell
+  sees its receptive field.
 
   Args:
     chain: the net.
@@ -241,8 +239,8 @@ def pixels_seen(chain: Chain, first: int, last: int) -> tuple[int, int]:
     last: coordinate of the last one.
 
   Returns:
-    The first and the last coordinate that is seen. They may lie outside the
-    image, of which nothing is assumed.
+    The first and the last coordinate that is seen; they may lie outside the
+    image.
   """
   low, high = Fraction(first), Fraction(last)
   seen = []
@@ -274,7 +272,7 @@ def fcn_chain(
     stride: stride of the fused scores, the backbone's divided by a power of
       two.
     skips: names of the layers whose outputs have half the backbone's stride, a
-      quarter of it and so on; as many are used as `stride` asks for.
+      quarter of it and so on; only those that `stride` needs are used.
     final: the last transposed convolution; `bilinear_upsampling(stride)` if
       None. The released AlexNet has a kernel of 63 at stride 32.
 

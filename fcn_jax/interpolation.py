@@ -24,15 +24,15 @@ def interpolate_axis(
   """Interpolates linearly along one axis onto a grid `factor` times as fine.
 
   Between two neighbouring cells lie `factor` outputs, at the same fractions
-  everywhere. So the result is two scaled copies of the input, shifted by one
-  cell, added: no gather forward, no scatter backward.
+  everywhere. So the result is the sum of two scaled inputs, one shifted by a
+  cell: no gather in the forward pass, no scatter in the backward pass.
 
   Args:
     values: array with coarse cells along `axis`.
     axis: the axis to interpolate.
     factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    size: number of outputs; output j lies at position j.
+    offset: position of cell 0.
+    size: number of outputs.
     edge: what lies beyond the outermost cells, "zero" or "clamp".
 
   Returns:
@@ -58,40 +58,19 @@ def interpolate_axis(
 
 
 def covering_cells(factor: int, offset: float, size: int) -> tuple[int, int]:
-  """Cells between which outputs 0..size-1 lie: the first and the last one.
-
-  Args:
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    size: number of outputs.
-  """
+  """The first and the last cell that outputs 0..size-1 lie between."""
   first = math.floor(-offset / factor)
-  # In whole numbers, as an exported program does not know its size yet.
+  # In integers, as an exported program does not know its size yet.
   return first, (size - 1 - math.ceil(offset)) // factor + 1
 
 
 def first_output(factor: int, offset: float, cell: int) -> int:
-  """The first output that does not lie before a cell.
-
-  Args:
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    cell: number of the cell.
-  """
+  """The first output that does not lie before a cell."""
   return math.ceil(offset + cell * factor)
 
 
 def fractions_between(factor: int, offset: float, dtype) -> jax.Array:
-  """How far the outputs between two cells lie on the way from one to the next.
-
-  Args:
-    factor: outputs a cell.
-    offset: position of the centre of cell 0, counted in outputs.
-    dtype: of the result.
-
-  Returns:
-    [factor] in [0, 1): 0 at the first of the two cells.
-  """
+  """Fractions [factor] in [0, 1) of outputs between a cell and the next."""
   start = math.ceil(offset) - offset
   return (jnp.arange(factor, dtype=dtype) + start) / factor
 

@@ -1,8 +1,7 @@
-"""The four scores of the papers, from one confusion matrix of a data set.
+"""The four scores of the papers, from the confusion matrix of a data set.
 
-Section 4 of both papers. The matrix is summed over the whole data set before
-any score is formed: a mean of the scores of single images or batches is
-another, wrong, number.
+Section 4 of both papers. Sum the matrix over the whole data set before you take
+scores: a mean of the scores of images or batches is another, wrong, number.
 """
 
 from typing import NamedTuple
@@ -23,8 +22,8 @@ class Scores(NamedTuple):
     mean_accuracy: mean over classes of the share of a class's pixels found.
     mean_iu: mean over classes of intersection over union.
     frequency_weighted_iu: the same weighted by the classes' pixel counts.
-    class_iu: [C] intersection over union; NaN for a class that has neither a
-      true nor a predicted pixel, which the means leave out.
+    class_iu: [C] intersection over union; NaN, and left out of the means, for a
+      class that has neither a true nor a predicted pixel.
   """
 
   pixel_accuracy: float
@@ -52,7 +51,7 @@ def confusion_matrix(
   chex.assert_equal_shape((labels, predictions))
   labels = labels.astype(jnp.int32)
   cells = labels * num_classes + predictions
-  # One cell more than the matrix has takes the pixels without a class.
+  # One more cell than the matrix has takes the pixels without a class.
   known = (labels >= 0) & (labels < num_classes)
   cells = jnp.where(known, cells, num_classes**2)
   counts = jnp.bincount(cells.reshape(-1), length=num_classes**2 + 1)
@@ -62,15 +61,14 @@ def confusion_matrix(
 def boundary_band(labels: jax.Array, *, width: int) -> jax.Array:
   """The valid pixels near boundaries, to score those alone.
 
-  The trimap of Kohli, Ladicky and Torr (IJCV, 2009): scores of the pixels in a
-  band around the boundaries show how well outlines are found, which the scores
-  of all pixels hardly do. A pixel is in the band if another label is at most
-  `width` pixels away, in rows and in columns. Void counts as a label here,
-  since data sets draw outlines with it, and is not in the band; so in PASCAL
-  VOC the band lies along void, as in DeepLab (Chen et al., 2015), and in data
-  sets without such outlines along the changes of class. Where void also marks
-  whole objects, the band is around them, too. The border of the image is no
-  boundary.
+  The trimap of Kohli, Ladicky and Torr (IJCV, 2009): scores in a band around
+  the boundaries show how well outlines are found, which the scores of all
+  pixels hardly do. A pixel is in the band if another label is at most `width`
+  pixels away, in rows and in columns. Void counts as a label here, since data
+  sets draw outlines with it, but is not in the band: in PASCAL VOC the band
+  lies along void, as in DeepLab (Chen et al., 2015), in data sets without such
+  outlines along the changes of class, and elsewhere also around void objects.
+  The border of the image is no boundary.
 
   Score a band by making all else void:
 

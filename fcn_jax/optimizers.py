@@ -2,13 +2,13 @@
 
 Caffe's stochastic gradient descent differs from the usual one in three ways:
 the learning rate is inside the momentum (v = m v + lr (g + wd w); w -= v),
-weight decay is added to the gradient before it, and biases learn at twice the
+weight decay is added to the gradient before that, and biases learn at twice the
 rate and are not decayed. The interpolation kernels, frozen in the released
-nets, are no parameters here at all.
+nets, are not parameters here.
 
-The recipes for the sum over pixels (`normalize="sum"`), at the learning rates
-of the released VGG16 nets: 1e-10 for stride 32, 1e-12 for 16, 1e-14 for 8. A
-sum loss at 1e-10 on 500x375 pixels equals a mean loss at about 1.9e-5.
+These recipes are for the sum over pixels (`normalize="sum"`), at the learning
+rates of the released VGG16 nets: 1e-10 for stride 32, 1e-12 for 16, 1e-14 for
+8. A sum at 1e-10 on 500x375 pixels equals a mean at about 1.9e-5.
 """
 
 from typing import NamedTuple
@@ -31,8 +31,8 @@ def caffe_sgd(
 ) -> optax.GradientTransformation:
   """Stochastic gradient descent by Caffe's rules, see above.
 
-  Every parameter but the kernels (arrays of two or more axes) counts as a
-  bias, the scale and shift of a normalisation too.
+  Kernels are arrays of two or more axes; all other parameters, also the scale
+  and shift of a normalization, count as biases.
 
   Args:
     learning_rate: of the kernels; a number or a schedule of the step.
@@ -54,8 +54,7 @@ def accumulation(
 ) -> optax.GradientTransformation:
   """PAMI's gradient accumulation: momentum 0.9, mean over `batch` steps.
 
-  The step itself then sees one image at a time; parameters change at every
-  `batch`-th step.
+  Each step sees one image; parameters change at every `batch`-th step.
   """
   recipe = caffe_sgd(learning_rate, momentum=0.9)
   return optax.MultiSteps(recipe, batch).gradient_transformation()
@@ -141,13 +140,13 @@ def with_ema(
 ) -> optax.GradientTransformation:
   """Keeps an exponential moving average of the parameters beside them.
 
-  Training goes on as without it; predict with the average, which
-  `ema_of` finds. The decay of update t is min(decay, (1 + t) / (10 + t)),
-  so that the initial parameters are soon forgotten.
+  It does not change training; predict with the average, which `ema_of` finds.
+  The decay of update t is min(decay, (1 + t) / (10 + t)), so that the initial
+  parameters are soon forgotten.
 
   Args:
-    optimizer: makes the updates. Where gradients are accumulated, put this
-      inside, so that only real updates count.
+    optimizer: makes the updates. Put `with_ema` inside an accumulation of
+      gradients, so that only real updates count.
     decay: share of the average that stays, per update; below 1.
 
   Raises:

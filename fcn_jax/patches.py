@@ -48,19 +48,7 @@ def extract_patch(
 def extract_patches(
   images: jax.Array, corners: jax.Array, size: tuple[int, int]
 ) -> jax.Array:
-  """Crops the same number of patches from each image: `extract_patch`, vmapped.
-
-  Args:
-    images: [N, H, W, C], or labels [N, H, W].
-    corners: [N, K, 2] int32.
-    size: height and width in pixels, static.
-
-  Returns:
-    [N, K, height, width, C], without C for labels, dtype of `images`.
-
-  Raises:
-    ValueError: if the patch is larger than the images.
-  """
+  """Crops [N, K, height, width, ...] at corners [N, K, 2]: `extract_patch`."""
   crop = functools.partial(extract_patch, size=size)
   return jax.vmap(jax.vmap(crop, in_axes=(None, 0)))(images, corners)
 
@@ -160,11 +148,10 @@ def balanced_corners(
   Args:
     key: random key.
     labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
-    num_patches: patches from each image, K.
+    num_patches: see `random_corners`.
     size: height and width of a patch; its centre is pixel `size // 2`.
     num_classes: C.
-    valid_sizes: [N, 2] int32, height and width of each image inside its array,
-      where labels outside are void; None if the images fill their arrays.
+    valid_sizes: see `random_corners`; labels outside are void.
 
   Returns:
     [N, K, 2] int32.
@@ -175,9 +162,9 @@ def balanced_corners(
   num_images, height, width = labels.shape
   check_size((height, width), size)
   class_key, pixel_key, corner_key = jax.random.split(key, 3)
-  # Sorted by class, the pixels of one class stand together.
+  # Sort the pixels by class.
   flat = labels.reshape(num_images, -1)
-  # Behind all classes, however many there are.
+  # Void comes after all classes.
   flat = jnp.where(flat == types.IGNORE_LABEL, num_classes, flat)
   order = jnp.argsort(flat, axis=1)
   bounds = jax.vmap(jnp.searchsorted, in_axes=(0, None))(
@@ -189,9 +176,9 @@ def balanced_corners(
   present = jnp.where(counts > 0, 0.0, -jnp.inf)
   classes = jax.random.categorical(class_key, present[:, None], shape=shape)
   count = jnp.take_along_axis(counts, classes, axis=1)
-  place = jax.random.randint(pixel_key, shape, 0, jnp.maximum(count, 1))
-  place += jnp.take_along_axis(bounds, classes, axis=1)
-  rows, columns = jnp.divmod(jnp.take_along_axis(order, place, axis=1), width)
+  drawn = jax.random.randint(pixel_key, shape, 0, jnp.maximum(count, 1))
+  drawn += jnp.take_along_axis(bounds, classes, axis=1)
+  rows, columns = jnp.divmod(jnp.take_along_axis(order, drawn, axis=1), width)
   last = _last_corners((height, width), size, valid_sizes)
   corners = jnp.stack(
     [
@@ -289,22 +276,7 @@ def balanced_patches(
   size: tuple[int, int],
   num_classes: int,
 ) -> types.Batch:
-  """Turns a batch of images into a batch of class-balanced patches.
-
-  Args:
-    key: random key.
-    batch: images [N, H, W, 3] and labels [N, H, W].
-    num_patches: patches from each image, K.
-    size: height and width of a patch.
-    num_classes: C.
-
-  Returns:
-    A batch of N * K patches, those of one image together; see
-    `balanced_corners`.
-
-  Raises:
-    ValueError: if the patch is larger than the images.
-  """
+  """As `sample_patches`, with the corners of `balanced_corners`."""
   corners = balanced_corners(
     key,
     batch.labels,
@@ -338,7 +310,7 @@ def cut(
 
   valid_sizes = None
   if batch.valid_sizes is not None:
-    # As `extract_patch` moves them.
+    # As `extract_patch` clamps them.
     image_size = batch.labels.shape[1:]
     last = _last_corners(image_size, size, None)[None]
     rest = batch.valid_sizes[:, None] - jnp.clip(corners, 0, last)

@@ -1,4 +1,4 @@
-"""The train step: images and labels to a new state, in one compiled call."""
+"""The train step: from images and labels to a new state, in one call."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-  """What one step tells, as sums and counts to divide on the host.
+  """Metrics of one step, as sums and counts to divide on the host.
 
   With several heads, sums and counts are those of the main one.
 
@@ -70,8 +70,8 @@ def create_state(
     model: the network.
     optimizer: an optax chain.
   """
-  # Shapes of parameters do not depend on the image. In a smaller one some
-  # networks have no cell left.
+  # Shapes of parameters do not depend on the image, but a smaller one would
+  # leave some networks no cell.
   images = jnp.zeros((1, 224, 224, model.num_channels), jnp.uint8)
   return state_from(model.init(key, images, train=False), optimizer)
 
@@ -83,11 +83,11 @@ def state_from(
   """The state before the first step, with parameters from elsewhere.
 
   Args:
-    variables: of the model, `{"params": ..., ...}`, such as `pretrained.load`
-      gives. They are copied: a step, which is given the state, leaves them.
+    variables: of the model, `{"params": ..., ...}`, as from `pretrained.load`.
+      They are copied, since a step donates its state.
     optimizer: an optax chain.
   """
-  # Without this JAX may hand on the arrays themselves.
+  # Without this JAX may return the arrays themselves.
   model_state = dict(jax.tree.map(jnp.copy, variables))
   params = model_state.pop("params")
   return TrainState(
@@ -236,5 +236,5 @@ def _check_heads(model, labels):
 
 
 def variables(state: TrainState) -> chex.ArrayTree:
-  """The variables of the model, as `model.apply` wants them."""
+  """The variables of the model, as `model.apply` takes them."""
   return {"params": state.params, **state.model_state}

@@ -1,4 +1,4 @@
-"""The few data structures that modules hand to each other."""
+"""The few data structures that modules share."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
-# The label of pixels without truth, as in PASCAL VOC and in Caffe's nets.
+# The label of void pixels, as in PASCAL VOC and in Caffe's nets.
 IGNORE_LABEL = 255
 
 EdgeRule = Literal["zero", "clamp"]
@@ -20,9 +20,9 @@ class Batch(NamedTuple):
       networks that have others.
     labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`. For a network
       whose heads have different classes: those of each head, by its name.
-    valid_sizes: [N, 2] int32, height and width of each image where it is
-      padded, below and to the right, to the size of the batch; None where the
-      images fill their batch, or where padding may count as part of them.
+    valid_sizes: [N, 2] int32, height and width of each image before it was
+      padded below and to the right; None if the images fill the batch, or if
+      padding may count as part of them.
   """
 
   images: jax.Array

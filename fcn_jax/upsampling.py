@@ -1,10 +1,10 @@
 """From a coarse score map to class scores of pixels.
 
 The papers upsample with transposed convolutions whose kernels are fixed to
-bilinear interpolation (section 3.3). As there is nothing to learn in them,
-they are a pure function here, outside the network: at image coordinate x a
-score is the sum over cells i of tent(x / stride - offset / stride - i) times
-the score of cell i, where tent(u) = max(0, 1 - |u|).
+bilinear interpolation (section 3.3). They have nothing to learn, so here they
+are a pure function outside the network: the score at image coordinate x is the
+sum over cells i of tent(x / stride - offset / stride - i) times the score of
+cell i, where tent(u) = max(0, 1 - |u|).
 """
 
 import dataclasses
@@ -61,10 +61,10 @@ def at_pixels(score_map: types.ScoreMap, indices: jax.Array) -> jax.Array:
 
 
 def covering_map(score_map: types.ScoreMap) -> jax.Array:
-  """The cells between which all pixels lie, [N, h', w', C].
+  """The cells that pixels need, [N, h', w', C].
 
-  Cells outside the map are there by its edge rule, those that no pixel needs
-  are not.
+  Cells outside the map follow its edge rule; cells that no pixel needs are left
+  out.
   """
   cells = score_map.scores
   for axis, size in zip((1, 2), score_map.image_size, strict=True):
@@ -87,11 +87,11 @@ def neighbours(
     indices: [N, K] int32, pixels as row * W + column.
 
   Returns:
-    [N, K, 4] int32 cells of `covering_map`, counted row by row, and what they
-    contribute to the pixel, [N, K, 4], in the dtype of the scores.
+    [N, K, 4] int32 cells of `covering_map`, counted row by row, and their
+    shares in the pixel, [N, K, 4], in the dtype of the scores.
   """
   stride, offset = score_map.stride, score_map.offset
-  # Offsets are multiples of one half: twice of everything is exact.
+  # Offsets are multiples of one half, so twice of everything is an integer.
   chex.assert_equal(2 * offset, round(2 * offset))
   width = score_map.image_size[1]
   cells, fractions = [], []
@@ -131,9 +131,9 @@ def mix_neighbours(scores: jax.Array, fractions: jax.Array) -> jax.Array:
 
 
 def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
-  """Adds finer scores to coarser ones, interpolated on the finer grid.
+  """Adds finer scores to coarser ones that are interpolated on the finer grid.
 
-  Equal to the crop and sum of the released nets: the result has the cells of
+  Equal to the crop and sum of the released nets: the result has those cells of
   the skip that the upsampled coarse cells reach.
 
   Args:
@@ -141,7 +141,7 @@ def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
     skip: scores [N, h', w', C] of a stride that divides the coarse one.
 
   Returns:
-    Score map on the grid of `skip`, maybe without some of its outer cells.
+    Score map on the grid of `skip`, perhaps without some of its outer cells.
   """
   chex.assert_equal(coarse.image_size, skip.image_size)
   chex.assert_is_divisible(coarse.stride, skip.stride)
@@ -182,8 +182,8 @@ def num_fused_cells(
     num_skip: [N, 2] int32, the same of `skip`.
 
   Returns:
-    [N, 2] int32: rows and columns that the sum would have for each image
-    alone. They are the first ones of the sum.
+    [N, 2] int32: rows and columns that the sum has for each image alone, the
+    first ones of the sum.
   """
   factor, offset, start = _skip_grid(coarse, skip)
   reach = math.ceil(offset) + num_coarse * factor
@@ -191,11 +191,11 @@ def num_fused_cells(
 
 
 def _skip_grid(coarse, skip):
-  """Where coarse cells lie on a skip's grid: factor, offset, first cell."""
+  """Position of coarse cells on a skip's grid: factor, offset, first cell."""
   factor = coarse.stride // skip.stride
   offset = (coarse.offset - skip.offset) / skip.stride
-  # A tent of half-width `factor` around each coarse cell. Cell n - 1 has its
-  # centre at offset + (n - 1) * factor, so n cells reach to where cell n is.
+  # Each coarse cell has a tent of half-width `factor`, and its centre is at
+  # offset + index * factor. So n cells reach to the centre of cell n.
   return factor, offset, max(0, math.floor(offset - factor) + 1)
 
 
@@ -204,8 +204,8 @@ def fill_outside(
 ) -> types.ScoreMap:
   """Continues a map's images by its edge rule, up to the ends of the map.
 
-  As an image that fills a part of its map then has the same surroundings as
-  one that fills all, it is interpolated alike.
+  An image that fills a part of its map is then interpolated like one that fills
+  all of it.
 
   Args:
     score_map: scores [N, h, w, C].
@@ -229,9 +229,9 @@ def resize(
 ) -> jax.Array:
   """Resizes score maps to their images, bilinearly, as PyTorch does.
 
-  The map of an image of H rows has ceil(H / stride) rows, which are spread
-  evenly over the image (`align_corners=False`): they lie less than `stride`
-  pixels apart where H is no multiple of it.
+  The map of an image of H rows has ceil(H / stride) rows, spread evenly over
+  the image (`align_corners=False`): less than `stride` pixels apart unless H is
+  a multiple of it.
 
   Args:
     scores: [N, h, w, C].
@@ -256,7 +256,7 @@ def resize(
     jnp.broadcast_to(matrix, (scores.shape[0], *matrix.shape[1:]))
     for matrix in (rows, columns)
   )
-  # GPUs and TPUs would round the scores to fewer digits.
+  # By default GPUs and TPUs would round the scores to fewer digits.
   return jnp.einsum(
     "nHh,nhwc,nWw->nHWc",
     rows,
@@ -267,11 +267,11 @@ def resize(
 
 
 def _resizing_matrix(num_cells, num_pixels, valid_sizes, stride):
-  """What each cell contributes to each pixel: [N, pixels, cells]."""
+  """Share of each cell in each pixel: [N, pixels, cells]."""
   valid_sizes = valid_sizes.astype(jnp.float32)[:, None]
   used = jnp.ceil(valid_sizes / stride)
   pixels = jnp.arange(num_pixels, dtype=jnp.float32)[None]
-  place = (pixels + 0.5) * used / valid_sizes - 0.5
-  place = jnp.clip(place, 0, used - 1)[..., None]
+  position = (pixels + 0.5) * used / valid_sizes - 0.5
+  position = jnp.clip(position, 0, used - 1)[..., None]
   cells = jnp.arange(num_cells, dtype=jnp.float32).reshape(1, 1, -1)
-  return jnp.maximum(0, 1 - jnp.abs(place - cells))
+  return jnp.maximum(0, 1 - jnp.abs(position - cells))

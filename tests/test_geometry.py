@@ -151,7 +151,7 @@ def test_blobs_that_no_crop_aligns_are_an_error(upsampling):
 
 
 @pytest.mark.parametrize("stride", [1, 12, 64])
-def test_a_stride_that_the_trunk_lacks_is_an_error(stride):
+def test_a_stride_that_the_backbone_lacks_is_an_error(stride):
   with pytest.raises(ValueError, match="stride"):
     geometry.fcn_chain(vgg16(), stride)
 

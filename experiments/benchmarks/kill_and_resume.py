@@ -1,11 +1,11 @@
-"""Kills a run of train.py again and again, and compares it with one left alone.
+"""Kills a run again and again, and compares it with one that was left alone.
 
     python -m experiments.benchmarks.kill_and_resume --kills 10
 
-Trains a small network on generated shapes twice: once to the end, and once
-while it is killed at random moments (SIGKILL, or SIGTERM with --signal
-SIGTERM) and started again by the same command. Prints when it was killed and
-from which step it went on, and whether all losses and all arrays of the last
+Trains a small network on generated shapes twice: once to the end, and once with
+kills at random moments (SIGKILL, or SIGTERM with --signal SIGTERM), each
+followed by the same command again. Prints when the run was killed and from
+which step it went on, and whether all losses and all arrays of the last
 checkpoint are identical to the bit. Exits with 1 if they are not.
 """
 

@@ -6,13 +6,13 @@
 The loss begins at the coarse score map. "logits" interpolates it at every
 pixel, as everyone does, and multiplies by the mask; "strips" never holds more
 than a strip of logits; "pixels" interpolates at the sampled pixels only. All
-give the same loss and gradient. Value and gradient are timed, drawing the mask
-and listing its pixels included. The forms take turns in one process; the
-figures to look at are the ratios. Memory is what the compiled program needs
-besides its arguments and results.
+give the same loss and gradient. The time is that of value and gradient, with
+drawing the mask and listing its pixels. The forms take turns in one process:
+look at the ratios. Memory is what the compiled program needs besides its
+arguments and results.
 
-The second part times whole train steps of FCN-8s, with all logits and with
-what `make_train_step` chooses by itself.
+The second part times whole train steps of FCN-8s, with all logits and with the
+form that `losses.make` chooses by itself.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Options:
   train_rates: tuple[float, ...] = (1.0, 0.25, 0.05)
   """Sampling rates of the train steps."""
   rounds: int = 5
-  """Timings of each, of which the median counts."""
+  """How often each is timed; the median counts."""
   figure: pathlib.Path | None = None
   """PNG file to draw the times and the memory to."""
 
@@ -158,28 +158,9 @@ def time_train_steps(options: Options) -> list[dict[str, Any]]:
       jnp.asarray(generator.integers(0, 256, (*shape, 3)), jnp.uint8),
       jnp.asarray(generator.integers(0, 21, shape), jnp.int32),
     )
-    key = jax.random.key(0)
-    # One state for all: large networks do not fit several times.
-    state = fcn.train.create_state(key, model, optimizer)
+    steps = TrainSteps(model, optimizer, batch)
     for rate in tqdm.tqdm(options.train_rates, desc=backbone, disable=None):
-      functions, megabytes = {}, {}
-      for form in ("logits", "auto"):
-        sampler = fcn.sampling.whole_image
-        if rate < 1:
-          sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
-        step = fcn.train.make_train_step(
-          model, optimizer, fcn.losses.make(sampler=sampler, form=form)
-        )
-        compiled = step.lower(state, batch, key).compile()
-        memory = compiled.memory_analysis()
-        megabytes[form] = memory.temp_size_in_bytes / 1e6
-
-        def run(compiled=compiled, batch=batch, key=key):
-          nonlocal state
-          state, metrics = compiled(state, batch, key)
-          return metrics
-
-        functions[form] = run
+      functions, megabytes = steps.of_forms(rate)
       rows.append(
         {
           "case": f"{backbone}, {batch_size} of {size}x{size}",
@@ -189,6 +170,39 @@ def time_train_steps(options: Options) -> list[dict[str, Any]]:
         }
       )
   return rows
+
+
+class TrainSteps:
+  """Train steps that take turns with one state.
+
+  There is one for all: large networks do not fit several times.
+  """
+
+  def __init__(self, model, optimizer, batch):
+    self._model, self._optimizer, self._batch = model, optimizer, batch
+    self._key = jax.random.key(0)
+    self._state = fcn.train.create_state(self._key, model, optimizer)
+
+  def of_forms(
+    self, rate: float
+  ) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
+    """For each form of the loss, what runs a step, and its megabytes."""
+    sampler = fcn.sampling.whole_image
+    if rate < 1:
+      sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
+    functions, megabytes = {}, {}
+    for form in ("logits", "auto"):
+      loss = fcn.losses.make(sampler=sampler, form=form)
+      step = fcn.train.make_train_step(self._model, self._optimizer, loss)
+      compiled = step.lower(self._state, self._batch, self._key).compile()
+      memory = compiled.memory_analysis()
+      megabytes[form] = memory.temp_size_in_bytes / 1e6
+      functions[form] = functools.partial(self._run, compiled)
+    return functions, megabytes
+
+  def _run(self, compiled):
+    self._state, metrics = compiled(self._state, self._batch, self._key)
+    return metrics
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -2,11 +2,11 @@
 
     python -m experiments.benchmarks.networks
 
-Parameters, receptive fields and strides are those of the networks as they are
-made here, with 21 classes where no others were published; times are of one
-picture, from bytes to the coarse scores, compiled, with random parameters. Each
-network takes turns with FCN-32s on VGG16, so that whatever else the machine
-does meets both alike: look at the ratios.
+Parameters, receptive fields and strides are those of the networks as this
+package makes them, with 21 classes where no others were published. Times are
+those of one picture, from bytes to the coarse scores, compiled, with random
+parameters. Each network takes turns with FCN-32s on VGG16, so that other work
+of the machine slows both down alike: look at the ratios.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Options:
   width: int = 500
   """Columns of the picture."""
   rounds: int = 5
-  """Timings of each network, of which the median counts."""
+  """How often each network is timed; the median counts."""
   only: str = ""
   """Only networks whose names contain this."""
 
@@ -45,8 +45,8 @@ class Row:
   Attributes:
     name: by which it is known.
     make: makes it.
-    weights: of whom, and the name of the file.
-    score: published, in percent, and of what.
+    weights: who published them, and the name of the file.
+    score: the published one in percent, and what it is.
   """
 
   name: str

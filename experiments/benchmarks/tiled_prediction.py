@@ -1,16 +1,15 @@
-"""Prediction tile by tile: is it that of the whole picture, and what it takes.
+"""Prediction tile by tile: is it that of the whole picture, and at what cost?
 
     python -m experiments.benchmarks.tiled_prediction
     python -m experiments.benchmarks.tiled_prediction --backbone vgg16 \\
       --strides 8 --paddings same --tile-size 768
 
-A picture of 6000x8000 pixels is predicted in a process of its own, from a file
-on the disk to one on the disk, and that process's largest memory and its time
-are printed. Then, for each stride and padding, how far the logits and classes
-of a picture of 1024x1536 pixels are from those of the network on all of it at
-once, and, to see that the comparison can fail, how far with too small a margin.
-The networks have random parameters, of score
-layers and batch statistics as well.
+A process of its own predicts a picture of 6000x8000 pixels, from a file on the
+disk to a file on the disk; its largest memory and its time are printed. Then,
+for each stride and padding, a picture of 1024x1536 pixels is predicted by tiles
+and all at once, and it is printed how far logits and classes differ. The same
+with too small a margin shows that the comparison can fail. The networks have
+random parameters, also in score layers and batch statistics.
 """
 
 import dataclasses
@@ -53,7 +52,8 @@ class Options:
   large: tuple[int, int] = (6000, 8000)
   """Height and width of the picture whose memory and time are measured."""
   only_large: bool = False
-  """Only that picture, in this process: what the other process is given."""
+  """Measure only that picture, in this process. The other process is told to
+  do so."""
 
 
 def picture(height: int, width: int) -> np.ndarray:

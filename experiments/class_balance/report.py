@@ -101,7 +101,7 @@ def _table(config: Any, summary: dict[str, Any]) -> str:
 
 
 def _note(config: Any, summary: dict[str, Any]) -> str:
-  """What the variants have in common, and what not."""
+  """What the variants share, and where they differ."""
   height, width = config.augmentation.crop_size
   pixels = config.data.batch_size * height * width
   patch_height, patch_width = config.patch_size
@@ -109,17 +109,17 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
   weights = [values["weight"] for values in summary["classes"].values()]
   return (
     f"FCN-{config.network.stride}s, {config.network.backbone}, "
-    f"{config.optimizer.steps} steps of the same {config.data.batch_size} images of {height}x{width} in all "
-    f"variants. Of their {pixels:,} pixels, plain and class weights have all "
-    "in the loss; "
+    f"{config.optimizer.steps} steps of the same {config.data.batch_size} "
+    f"images of {height}x{width} in all variants. Of their {pixels:,} pixels, "
+    "plain and class weights have all in the loss; "
     f"the others {config.data.batch_size * count:,}: "
     f"{config.patches_per_image} patch(es) of {patch_height}x{patch_width} of "
     "each image, which may overlap; each pixel with probability "
     f"{count / (height * width):.3g}; the hardest {count:,} of each image; or "
     "an equal part of each class in the batch, all pixels of classes that have "
-    "fewer. Void pixels are left out, which the numbers measured show. The "
+    "fewer. Void pixels are left out, as the measured numbers show. The "
     "loss is the mean over the pixels in it; class weights are by median "
-    "frequency, scaled such that the mean weight of a training pixel is 1 "
+    "frequency, scaled so that the mean weight of a training pixel is 1 "
     f"({min(weights):.2g} to {max(weights):.2g}). Classes are ordered by their "
     f"share of the training split. {results.note(config, summary)}"
   )
@@ -158,7 +158,7 @@ def _draw(config: Any, summary: dict[str, Any]) -> None:
   axes.set_ylim(bottom=0)
   axes.grid(axis="y", alpha=0.3)
   axes.set_axisbelow(True)
-  # Above the bars, of which the common classes' reach the top.
+  # Above the axes: the bars of common classes reach the top.
   figure.legend(loc="outside upper center", ncols=3, fontsize=8)
   axes.set_title(
     f"{config.title}, {config.optimizer.steps} steps",

@@ -3,8 +3,8 @@
     python -m experiments.class_balance shapes
     python -m experiments.class_balance camvid --data-dir CAMVID
 
-An FCN-8s in six variants, with the same steps of the same images. They differ
-in the pixels whose loss counts (sections 3.4 and 4 of the papers):
+Trains an FCN-8s in six variants, with the same steps on the same images. They
+differ in the pixels that enter the loss (sections 3.4 and 4 of the papers):
 
   plain             all pixels
   p=...             pixels at random, each with this probability
@@ -13,12 +13,12 @@ in the pixels whose loss counts (sections 3.4 and 4 of the papers):
   hard pixels       those of each image with the largest losses
   balanced patches  patches around pixels of each class that is in the image
 
-The loss is a mean over the pixels that are kept. Plain and class weights keep
-all pixels. The others aim at as many as the patches have, a share p of the
-images. Balanced pixels are fewer if rare classes have too few; void never
-counts. Compare p=... with plain for what sampling changes, and the others with
-p=... for what their choice changes. The table has the pixels that were in the
-loss.
+The loss is the mean over the kept pixels. Plain and class weights keep all
+pixels. The others aim at as many pixels as the patches have, a share p of the
+images. Balanced pixels are fewer if rare classes have too few; void pixels
+never count. Compare p=... with plain to see what sampling changes, and the
+others with p=... to see what their choice of pixels changes. The table says how
+many pixels were in the loss.
 
 Writes to the work folder: config.json, variants/ (a run each), summary.json,
 table.md and class_balance.png. Wall time counts loading, augmentation, cutting

@@ -1,5 +1,7 @@
 """What the runs of a study found, as numbers, table cells and curves."""
 
+import json
+import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ class Result(NamedTuple):
   """What one run found.
 
   Attributes:
-    training: its records of training.
+    training: the records of its training.
     scores: on the evaluation split after the last step, with `class_iu` by
       class name.
     batch_size: images a step.
@@ -51,6 +53,19 @@ def _read(config):
     },
   }
   return Result(training, scores, config.data.batch_size)
+
+
+def read_figures(path: pathlib.Path) -> Any:
+  """Reads figures that `records.write_json` wrote; null is NaN again."""
+
+  def restored(value):
+    if isinstance(value, dict):
+      return {name: restored(item) for name, item in value.items()}
+    if isinstance(value, list):
+      return [restored(item) for item in value]
+    return float("nan") if value is None else value
+
+  return restored(json.loads(path.read_text(encoding="utf-8")))
 
 
 def summarize(seeds: Sequence[Result]) -> dict[str, Any]:
@@ -99,9 +114,9 @@ def where() -> dict[str, Any]:
 
 
 def note(study: study_lib.Study, summary: dict[str, Any]) -> str:
-  """How tables are to be read, and where the figures are from."""
+  """How to read the tables, and where the figures are from."""
   return (
-    f"Mean over {study.num_seeds} seed(s), with the range where there are "
+    f"Mean over {study.num_seeds} seed(s), with the range if there are "
     f"several; scores on {summary['evaluation_images']} images. Device: "
     f"{summary['device']} ({summary['cores']} cores), jax {summary['jax']}."
   )

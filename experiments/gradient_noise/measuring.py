@@ -13,6 +13,7 @@ import numpy as np
 import tqdm
 
 import fcn_jax as fcn
+from experiments.gradient_noise import estimates
 
 # Samplers under which the expected loss is not that of whole images.
 OWN_OBJECTIVE = ("class-balanced", "hardest")
@@ -113,72 +114,6 @@ def random_directions(key: jax.Array, params: Any, count: int) -> Any:
   )
 
 
-def noise_of_sums(
-  sums: np.ndarray, scale: float, signal: float | None = None
-) -> dict[str, float]:
-  """Splits the noise of an image's sampled gradient into its sources.
-
-  Args:
-    sums: [M, R, N] weighted sums of projections, over masks, directions and
-      images.
-    scale: what the sums are divided by, such as the mean number of pixels.
-    signal: the squared norm of the mean gradient, where it is known from
-      elsewhere; else it is estimated.
-
-  Returns:
-    `masks` and `images`, the variances due to the mask and to the choice of
-    the image, and `signal`, the squared norm of the mean gradient, all
-    estimated without bias; and `noise`, (masks + images) / signal, NaN if
-    there are too few images and masks to see a signal.
-  """
-  num_masks, _, num_images = sums.shape
-  if scale == 0:  # No mask kept a pixel.
-    return dict.fromkeys(("masks", "images", "signal", "noise"), float("nan"))
-  values = np.asarray(sums, np.float64) / scale
-  masks = values.var(axis=0, ddof=1).mean()
-  of_images = values.mean(axis=0)
-  spread = of_images.var(axis=-1, ddof=1).mean()
-  images = spread - masks / num_masks
-  if signal is None:
-    signal = np.mean(of_images.mean(axis=-1) ** 2) - spread / num_images
-  noise = (masks + images) / signal if signal > 0 else float("nan")
-  return {"masks": masks, "images": images, "signal": signal, "noise": noise}
-
-
-def correlation_by_distance(
-  projections: np.ndarray, valid: np.ndarray, max_distance: int
-) -> np.ndarray:
-  """Correlation of the gradients of two pixels, by their distance.
-
-  Args:
-    projections: [R, N, H, W].
-    valid: [N, H, W] bool, pixels that are not void.
-    max_distance: in pixels.
-
-  Returns:
-    [max_distance + 1]; at d the mean over pairs of valid pixels of an image
-    that are d pixels apart, to the nearest pixel.
-  """
-  mean = projections[:, valid].mean(axis=1)
-  centred = np.where(valid, projections - mean[:, None, None, None], 0.0)
-  height, width = valid.shape[1:]
-  shape = (2 * height, 2 * width)
-
-  def autocorrelation(values):
-    return np.fft.irfft2(np.abs(np.fft.rfft2(values, shape)) ** 2, shape)
-
-  products = np.zeros(shape)
-  for direction in centred:
-    products += autocorrelation(direction).sum(axis=0)
-  pairs = len(projections) * autocorrelation(valid).sum(axis=0)
-  rows, columns = (np.abs(np.fft.fftfreq(n, 1 / n)) for n in shape)
-  distance = np.rint(np.hypot(rows[:, None], columns)).astype(int).ravel()
-  sums = np.bincount(distance, products.ravel())[: max_distance + 1]
-  counts = np.bincount(distance, pairs.ravel())[: max_distance + 1]
-  covariance = sums / np.maximum(np.rint(counts), 1)
-  return covariance / covariance[0]
-
-
 def measure(
   config: Any,
   model: fcn.models.Network,
@@ -187,7 +122,19 @@ def measure(
   samplers: Mapping[str, Sequence[fcn.sampling.Sampler]],
   progress: tqdm.tqdm,
 ) -> dict[str, Any]:
-  """Everything about the noise of the gradient at one state."""
+  """Measures the noise of the gradient at one state.
+
+  Args:
+    config: the options of the study.
+    model: the network.
+    state: its parameters and batch statistics.
+    batches: images whose gradients are measured.
+    samplers: by name, one for each share of the pixels.
+    progress: updated after each batch and each sampler.
+
+  Returns:
+    The figures for the report.
+  """
   direction_key, mask_key = jax.random.split(
     jax.random.key(config.run.seed + 1)
   )
@@ -211,39 +158,37 @@ def measure(
   whole = np.einsum("rnhw->rn", all_maps)
   pixel_variance = all_maps[:, valid].var(axis=1).mean()
   # Two equal masks: the mask adds no variance.
-  whole_noise = noise_of_sums(np.stack([whole, whole]), mean_valid)
+  whole_noise = estimates.noise_of_sums(np.stack([whole, whole]), mean_valid)
   result = {
     "whole": whole_noise,
     "pixels": mean_valid,
     "independent_pixels": pixel_variance / whole_noise["images"],
-    "correlation": correlation_by_distance(
+    "correlation": estimates.correlation_by_distance(
       all_maps, valid, max_distance=min(config.augmentation.crop_size) // 2
     ).tolist(),
     "loss": float(np.concatenate(losses)[valid].mean()),
     "samplers": {},
+    "rates": {},
   }
+
+  def sums_of(sampler):
+    return sample_sums(
+      sampler, mask_key, maps, losses, batches, config.num_masks
+    )
+
   for name, by_share in samplers.items():
     result["samplers"][name] = []
+    # The mean gradient of the others is that of whole images.
+    signal = None if name in OWN_OBJECTIVE else whole_noise["signal"]
     for sampler in by_share:
-      sums, weight, count = sample_sums(
-        sampler, mask_key, maps, losses, batches, config.num_masks
-      )
-      # The mean gradient of the others is that of whole images.
-      own = name in OWN_OBJECTIVE
-      signal = None if own else whole_noise["signal"]
-      found = noise_of_sums(sums, weight, signal)
+      sums, weight, count = sums_of(sampler)
+      found = estimates.noise_of_sums(sums, weight, signal)
       result["samplers"][name].append({"share": count / mean_valid, **found})
       progress.update()
-  result["rates"] = {
-    str(rate): noise_of_sums(
-      sample_sums(
-        functools.partial(fcn.sampling.bernoulli, rate=rate),
-        mask_key, maps, losses, batches, config.num_masks,
-      )[0],
-      rate * mean_valid,
-    )
-    for rate in config.rates
-  }  # fmt: skip
+  for rate in config.rates:
+    sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
+    found = estimates.noise_of_sums(sums_of(sampler)[0], rate * mean_valid)
+    result["rates"][str(rate)] = found
   return result
 
 

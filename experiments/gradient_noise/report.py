@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 
@@ -143,56 +144,16 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
   figure = matplotlib.figure.Figure((13, 4.2), layout="constrained")
   noise, correlation, rates = figure.subplots(1, 3)
   *_, (steps, last) = summary["measured"].items()
-  for name, by_rate in last["samplers"].items():
-    noise.plot(
-      [one["share"] for one in by_rate],
-      [one["noise"] for one in by_rate],
-      marker="o",
-      markersize=3,
-      label=name,
-    )
-  noise.axhline(
-    last["whole"]["noise"], color="black", linestyle=":", label="whole image"
-  )
-  noise.set(
-    xscale="log",
-    yscale="log",
-    xlim=(0.01, 1),
-    xlabel="share of the pixels in the loss",
-    ylabel="noise of one image (trace of covariance / signal)",
-    title=f"Samplers, after {steps} steps",
-  )
-  noise.set_xticks(
-    [0.01, 0.03, 0.1, 0.3, 1], ["1%", "3%", "10%", "30%", "100%"]
-  )
-  noise.minorticks_off()
-  noise.legend(fontsize=7)
-  for steps, noise_at in summary["measured"].items():
-    values = np.array(noise_at["correlation"])
-    correlation.plot(values, label=f"{steps} steps")
-    compared = noise_at["rates_compared"]
-    p = [one["rate"] for one in compared]
-    for key, meaning, style in (
-      ("images", "many images", ":"),
-      ("terms", "many loss terms", "--"),
-      ("time", "much time", "-"),
-    ):
-      rates.plot(
-        p,
-        [one[key] for one in compared],
-        style,
-        color=correlation.lines[-1].get_color(),
-        marker="o",
-        markersize=3,
-        label=f"as {meaning}, {steps} steps",
-      )
+  _draw_noise(noise, last, f"Samplers, after {steps} steps")
+  for number, (steps, noise_at) in enumerate(summary["measured"].items()):
+    correlation.plot(np.array(noise_at["correlation"]), label=f"{steps} steps")
+    _draw_rates(rates, noise_at, f"{steps} steps", color=f"C{number}")
   correlation.axhline(0, color="black", linewidth=0.5)
   correlation.set(
     xlabel="distance (pixels)",
     ylabel="correlation of pixel gradients",
     title="Spatial correlation",
   )
-  correlation.legend(fontsize=7)
   rates.set(
     xscale="log",
     yscale="log",
@@ -200,8 +161,59 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
     ylabel="variance of the gradient, relative to p = 1",
     title="What a rate brings",
   )
-  rates.legend(fontsize=7)
   for axes in (noise, correlation, rates):
+    axes.legend(fontsize=7)
     axes.grid(alpha=0.3)
   figure.suptitle(title)
   figure.savefig(path, dpi=85)
+
+
+def _draw_noise(
+  axes: matplotlib.axes.Axes, noise_at: dict[str, Any], title: str
+) -> None:
+  """Draws the noise of each sampler by the share of the pixels."""
+  for name, by_rate in noise_at["samplers"].items():
+    axes.plot(
+      [one["share"] for one in by_rate],
+      [one["noise"] for one in by_rate],
+      marker="o",
+      markersize=3,
+      label=name,
+    )
+  axes.axhline(
+    noise_at["whole"]["noise"],
+    color="black",
+    linestyle=":",
+    label="whole image",
+  )
+  axes.set(
+    xscale="log",
+    yscale="log",
+    xlim=(0.01, 1),
+    xlabel="share of the pixels in the loss",
+    ylabel="noise of one image (trace of covariance / signal)",
+    title=title,
+  )
+  axes.set_xticks([0.01, 0.03, 0.1, 0.3, 1], ["1%", "3%", "10%", "30%", "100%"])
+  axes.minorticks_off()
+
+
+def _draw_rates(
+  axes: matplotlib.axes.Axes, noise_at: dict[str, Any], when: str, *, color: str
+) -> None:
+  """Draws the variance at each rate, relative to that of whole images."""
+  compared = noise_at["rates_compared"]
+  for key, meaning, style in (
+    ("images", "many images", ":"),
+    ("terms", "many loss terms", "--"),
+    ("time", "much time", "-"),
+  ):
+    axes.plot(
+      [one["rate"] for one in compared],
+      [one[key] for one in compared],
+      style,
+      color=color,
+      marker="o",
+      markersize=3,
+      label=f"as {meaning}, {when}",
+    )

@@ -4,31 +4,32 @@
     python -m experiments.gradient_noise camvid --data-dir CAMVID
 
 The papers conjecture (section 3.4) that sampling counters the spatial
-correlation of a batch, and found no faster convergence. Here the noise is
-measured. A network is trained on whole images and stopped at some steps. At
-each, the gradients of all pixels' losses are projected onto random directions
-v of the parameter space: <g_i, v>, for all pixels of an image in one pass,
-whose products have the products of the gradients as their mean over
-directions. The sums over pixels below are exact; what is estimated is the mean
-over directions, images and masks. (The squared norm of the mean gradient has a
-relative standard error of about sqrt(2 / num_directions), and more where the
-noise is larger than num_images; that factor is common to all whose signal it
-is.)
+correlation of a batch, but found no faster convergence. This study measures the
+noise. It trains a network on whole images. After some steps it projects the
+gradient g_i of each pixel's loss onto random directions v of the parameter
+space: <g_i, v>, for all pixels of an image in one pass. The mean of
+<g_i, v> <g_j, v> over the directions is <g_i, g_j>. Sums over pixels are exact;
+means over directions, images and masks are estimates. (The squared norm of the
+mean gradient has a relative standard error of about sqrt(2 / num_directions),
+and more if the noise is larger than num_images. All noise that is divided by
+one signal shares its error.)
 
-- the noise of a sampled gradient for each sampler and share of pixels kept:
-  the trace of the covariance of one image's gradient, over images and masks,
-  divided by the squared norm of the mean gradient. It is the number of images
-  in a batch at which noise and signal are equal (the simple noise scale of
-  McCandlish et al. 2018, arXiv:1812.06162);
-- the correlation of the gradients of two pixels by their distance;
+The study finds:
+
+- the noise of a sampled gradient, for each sampler and share of the pixels: the
+  trace of the covariance of one image's gradient, over images and masks,
+  divided by the squared norm of the mean gradient. In a batch of so many
+  images, noise and signal are equal (the simple noise scale of McCandlish et
+  al. 2018, arXiv:1812.06162);
+- the correlation of the gradients of two pixels, by their distance;
 - the effective number of independent pixels in an image: the variance of one
   random pixel's gradient over that of an image's mean gradient;
-- with the measured time of a step: the noise at equal numbers of images, of
-  loss terms, and at equal time, and the rate p with the least noise for its
+- with the measured time of a step: the noise with as many images, with as many
+  loss terms, and in as much time; and the rate p with the least noise for its
   time.
 
 All pixel losses are those of evaluation mode (fixed batch statistics), so that
-the gradient of a pixel depends on its own image alone; they are summed and
+the gradient of a pixel depends on its own image alone. They are summed and
 divided by the expected number of kept pixels of an image, not by the number
 drawn.
 
@@ -37,7 +38,6 @@ found at each step), timing.json, summary.json, table.md and gradient_noise.png.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -74,13 +74,13 @@ class GradientNoise(study_lib.Study):
   num_masks: int = 24
   """Masks drawn for each sampler and share."""
   measure_at: tuple[int, ...] = (20, 200)
-  """Steps of training, rising, after which the noise is measured."""
+  """Steps of training after which the noise is measured, in rising order."""
   shares: tuple[float, ...] = (1 / 4, 1 / 16, 1 / 64)
-  """Shares of the pixels that samplers keep, about."""
+  """Approximate shares of the pixels that samplers keep."""
   rates: tuple[float, ...] = (1.0, 0.5, 0.25, 0.05)
-  """Rates p of which the time of a step is measured; 1 among them."""
+  """Rates p at which a step is timed; 1 must be among them."""
   rounds: int = 7
-  """Timings of a step, of which the median counts."""
+  """How often each step is timed; the median counts."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
@@ -107,8 +107,8 @@ class GradientNoise(study_lib.Study):
       ),
       rates=(1.0 in self.rates, "a list with 1 in it, to compare with"),
       shares=(
-        min(self.shares) * math.prod(crop_size) >= 1,
-        "large enough for a pixel of an image",
+        min(self.shares, default=0) * math.prod(crop_size) >= 1,
+        "shares that are large enough for a pixel of an image",
       ),
     )
 
@@ -223,12 +223,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     optimizer = build.optimizer(config.optimizer)
     seconds = measuring.time_steps(config, model, optimizer, measured[0])
     records.write_json(timing_file, seconds)
-  read = lambda path: json.loads(path.read_text(encoding="utf-8"))  # noqa: E731
   summary = {
     "measured": {
-      str(step): read(noise_file(config, step)) for step in config.measure_at
+      str(step): results.read_figures(noise_file(config, step))
+      for step in config.measure_at
     },
-    "seconds_an_image": read(timing_file),
+    "seconds_an_image": results.read_figures(timing_file),
     **results.where(),
   }
   print(report.write(config.run.workdir, summary, config.title))

@@ -66,7 +66,7 @@ def write(
 def _constant_prediction(
   config: study_lib.Study, evaluation: data.Dataset
 ) -> dict[str, Any]:
-  """The scores of the commonest class everywhere."""
+  """The scores of predicting the commonest class everywhere."""
   num_classes = evaluation.num_classes
   counts = np.zeros(256, np.int64)
   for index in range(len(evaluation.source)):
@@ -116,7 +116,7 @@ def _columns(
   variants: Sequence[study_lib.Variant],
   evaluation: data.Dataset,
 ) -> dict[str, list[np.ndarray]]:
-  """The pictures of predictions.png by column, seed 0 of each variant."""
+  """The columns of predictions.png; of each variant, those of seed 0."""
   examples = [
     validation.resized(config.data, evaluation.source[index])
     for index in batches.shown(config, evaluation)

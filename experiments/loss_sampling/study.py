@@ -3,11 +3,11 @@
     python -m experiments.loss_sampling demo
     python -m experiments.loss_sampling camvid_small --data-dir CAMVID
 
-A variant for each sampling rate p keeps every cell of the output with
-probability p and sees batch_size / p images a step. So the expected number of
-loss terms is the same in all variants. One more variant trains on explicit
-random patches, as many pixels of them as the variant of whole images sees. All
-variants have the same network, optimizer and number of steps.
+For each sampling rate p, one variant keeps every cell of the output with
+probability p and sees batch_size / p images a step: the expected number of loss
+terms is the same in all variants. One more variant trains on explicit random
+patches, with as many pixels a step as the variant of whole images. All variants
+have the same network, optimizer and number of steps.
 
 Writes to the work folder: config.json, variants/ (a run each), summary.json,
 table.md, figure5.png (training loss against iterations, images and wall time)
@@ -38,14 +38,14 @@ class LossSampling(study_lib.Study):
   """Loss sampling against whole images and explicit patches."""
 
   rates: tuple[float, ...] = (1.0, 0.5, 0.25)
-  """Sampling rates p, a variant each, with batch_size / p images a step. Rate 1
-  trains on whole images."""
+  """Sampling rates p, one variant each, with batch_size / p images a step. Rate
+  1 trains on whole images."""
   cell: int | None = None
   """Side in pixels of the cells that are kept or dropped together. Default: the
   stride of the score map."""
   patch_size: tuple[int, int] | None = (48, 48)
-  """Height and width of the patches of the explicit-patchwise variant, which
-  sees as many pixels a step as that of whole images. None leaves it out."""
+  """Height and width of the patches of the explicit-patchwise variant. It sees
+  as many pixels a step as the variant of whole images. None leaves it out."""
   patches_per_image: int = 1
   """Random patches cut from each image in the explicit-patchwise variant."""
 
@@ -118,7 +118,7 @@ def plan(config: LossSampling) -> list[study_lib.Variant]:
     images = round(base / rate)
     if abs(images * rate - base) > 1e-6:
       raise ValueError(
-        f"batch_size / rate = {base} / {rate} is no whole number of images: "
+        f"batch_size / rate = {base} / {rate} is not a whole number of images: "
         "choose another rate or batch_size."
       )
     variants.append(_variant(f"p={rate:g}", images, rate, config))

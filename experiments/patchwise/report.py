@@ -154,9 +154,8 @@ def _break_even_table(config: Any, summary: dict[str, Any]) -> list[str]:
   )
   note = (
     f"FCN-32s, {config.network.backbone}, the {geometry['side']}x"
-    f"{geometry['side']} outputs of a picture of {config.picture_size}x"
-    f"{config.picture_size} pixels that see nothing but the picture, against "
-    "patches of "
+    f"{geometry['side']} outputs that see nothing but the picture, of "
+    f"{config.picture_size}x{config.picture_size} pixels, against patches of "
     f"{geometry['patch_size']}x{geometry['patch_size']} (receptive field "
     f"{geometry['receptive_field']}), up to {config.patch_batch} at once. Both "
     "ways give the same scores and gradients (relative difference at most "
@@ -200,23 +199,21 @@ def _training_table(config: Any, summary: dict[str, Any]) -> list[str]:
   rows, columns = config.augmentation.crop_size
   pixels, cell = counts[0] * rows * columns, config.network.stride
   note = (
-    f"{config.optimizer.steps} steps of {pixels:,} pixels in the loss, of "
-    f"which void ones are left out: {counts[0]} images of {rows}x{columns}; "
-    f"{counts[1]} images, of which each cell of {cell}x{cell} pixels is kept "
-    f"with probability {config.rate:g}; or {config.patches_per_image} patches of "
-    f"{height}x{width} from each of "
-    f"{counts[2]} images: anywhere, from a grid of a third of their size "
-    "without replacement, or around pixels of all classes alike. Training "
-    "losses are those of a variant's own pixels: compare variants by their "
-    "scores. "
+    f"{config.optimizer.steps} steps with {pixels:,} pixels in the loss, less "
+    f"the void ones: {counts[0]} images of {rows}x{columns}; "
+    f"{counts[1]} images, with each cell of {cell}x{cell} pixels kept with "
+    f"probability {config.rate:g}; or {config.patches_per_image} patches "
+    f"of {height}x{width} from each of {counts[2]} images: anywhere, "
+    "from a grid of a third of their size without replacement, or around "
+    "pixels of all classes alike. Training losses are those of a variant's own "
+    "pixels: compare variants by their scores. "
   )
   # The backbone that is trained is the one that was timed.
   receptive_field = summary["outputs"]["receptive_field"]
   if min(height, width) < receptive_field:
     note += (
       "The patches are smaller than the network's receptive field of "
-      f"{receptive_field} pixels: where the image would go on, they see "
-      "padding. "
+      f"{receptive_field} pixels: beyond their edges the network sees padding. "
     )
   note += results.note(config, summary)
   return [*lines, "", note, ""]

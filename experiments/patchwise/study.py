@@ -3,22 +3,22 @@
     python -m experiments.patchwise shapes
     python -m experiments.patchwise camvid --data-dir CAMVID
 
-Timing. The same outputs of the same FCN-32s on the same picture are computed
-twice: by patches, one receptive field for each output, and by one pass over the
-picture; forward, and forward with the gradient of the summed cross-entropy. The
-outputs are those whose receptive fields lie inside the picture (10x10 by
-default, as in CVPR 2015, section 3.1), so both ways give the same scores and
-gradients. Patchwise training breaks even where the pass takes as long as the
-patches: at a lower rate, sampling the loss is slower than computing the kept
-patches one by one. Section 3.4 puts this rate below 0.2. The network pads every
-layer, also on patches. A network for single outputs would not, which favours
-the pass a little.
+Timing. The study computes the same outputs of the same FCN-32s on the same
+picture twice: by patches, one receptive field for each output, and by one pass
+over the picture; first forward only, then with the gradient of the summed
+cross-entropy. It takes the outputs whose receptive fields lie inside the
+picture (10x10 by default, as in CVPR 2015, section 3.1), so both ways give the
+same scores and gradients. They break even where the pass takes as long as the
+patches. At a lower rate, sampling the loss is slower than computing the kept
+patches one by one; section 3.4 puts this rate below 0.2. The network pads every
+layer, also on patches. A network for single outputs would not; this favours the
+pass a little.
 
-Training. An FCN-8s in five variants, with the same number of steps and of
-pixels in the loss of a step: whole images; more images, of which cells of the
-score map are kept at random; and random, grid and class-balanced patches of few
-images. As in practice, patches may be smaller than the receptive field: the
-network then sees padding where the image would go on.
+Training. The study trains an FCN-8s in five variants, with the same number of
+steps and about as many pixels in the loss of a step: on whole images; on more
+images, with the cells of the score map kept at random; and on random, grid and
+class-balanced patches of few images. As in practice, patches may be smaller
+than the receptive field: the network then sees padding beyond the patch.
 
 Writes to the work folder: config.json, variants/ (a run each), timing.json,
 summary.json, table.md, patchwise_time.png and patchwise_training.png. Wall time
@@ -29,12 +29,12 @@ evaluation.
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Sequence
 
 import jax
 
+from experiments.common import results
 from experiments.common import study as study_lib
 from experiments.patchwise import report
 from experiments.patchwise import timing
@@ -57,24 +57,25 @@ class Patchwise(study_lib.Study):
   """Patches against whole images: time, memory and scores."""
 
   picture_size: int = 512
-  """Side of the picture of the timing; random pixels."""
+  """Side of the picture that is timed; its pixels are random."""
   num_outputs: tuple[int, ...] = (1, 2, 4, 10, 20, 50, 100)
-  """Numbers of outputs to time, rising. The last one, at most all outputs whose
-  receptive fields lie inside the picture, gives the time of a patch."""
+  """Numbers of outputs to time, in rising order. The last one gives the time of
+  a patch. It is at most the number of outputs whose receptive fields lie inside
+  the picture."""
   patch_batch: int = 10
-  """Patches that go through the network together in the timing. Larger numbers
-  of outputs must be multiples of it."""
+  """Patches that go through the network together when they are timed. Larger
+  numbers of outputs must be multiples of it."""
   rounds: int = 3
-  """Timings of each, of which the median counts."""
+  """How often each is timed; the median counts."""
   patch_size: tuple[int, int] = (32, 32)
   """Height and width of the patches to train on."""
   patches_per_image: int = 20
-  """Patches from each of the batch_size images in the variants of patches. The
-  pixels of their patches are as many as are in the loss in all variants: they
+  """Patches from each of the batch_size images in the variants of patches. All
+  variants have as many pixels in the loss as these patches have together, which
   must be those of a whole number of images of crop_size."""
   rate: float = 0.25
-  """Sampling rate p of the variant of loss sampling, which sees 1 / p times as
-  many images as that of whole images."""
+  """Sampling rate p of the variant of loss sampling. It sees 1 / p times as
+  many images as the variant of whole images."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
@@ -172,14 +173,14 @@ def count_images(config: Patchwise) -> tuple[int, int]:
     raise ValueError(
       f"batch_size = {images} with patches_per_image = "
       f"{config.patches_per_image} of patch_size = {config.patch_size} are "
-      f"{pixels} pixels a step, which is no whole number of images of "
+      f"{pixels} pixels a step, which is not a whole number of images of "
       f"crop_size = {crop_size}: choose others."
     )
   sampled = round(whole / config.rate)
   if abs(sampled * config.rate - whole) > 1e-6:
     raise ValueError(
-      f"{whole} images / rate = {whole} / {config.rate} is no whole number of "
-      "images: choose another rate."
+      f"{whole} images / rate = {whole} / {config.rate} is not a whole number "
+      "of images: choose another rate."
     )
   return whole, sampled
 
@@ -266,5 +267,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     records.write_json(timing_file, found)
   study_lib.train(config, variants)
-  found = json.loads(timing_file.read_text(encoding="utf-8"))
+  found = results.read_figures(timing_file)
   print(report.write(config, found, outputs, variants, evaluation))

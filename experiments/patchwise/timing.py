@@ -52,7 +52,7 @@ def locate_outputs(model: fcn.models.Network, picture_size: int) -> Outputs:
   if picture_size < patch_size:
     raise ValueError(
       f"picture_size is {picture_size}; {model.backbone} sees {field} pixels, "
-      f"for which patches of {patch_size} are cut: it must be that at least."
+      f"so patches have {patch_size} pixels a side: give at least that."
     )
   side = (picture_size - patch_size) // stride + 1
   return Outputs(side, stride, first, patch_size, field)
@@ -91,7 +91,7 @@ WORK = {
 
 
 class Contestant:
-  """One way to compute some outputs, with the times it took.
+  """One way to compute some outputs, and the times that it took.
 
   Attributes:
     seconds: of each run so far.
@@ -192,10 +192,9 @@ def measure(config: Any, num_classes: int) -> dict[str, Any]:
     contestants = make_contestants(config, num_classes)
     for name, (one_pass, patches) in contestants.items():
       progress.set_description(name)
-      for _ in range(config.rounds):
-        for some_patches in patches:
-          by_patches, by_pass = some_patches.run(), one_pass.run()
-          progress.update()
+      for some_patches in config.rounds * patches:
+        by_patches, by_pass = some_patches.run(), one_pass.run()
+        progress.update()
       result[name] = {
         "one_pass": one_pass.figures(),
         "patches": [some_patches.figures() for some_patches in patches],
@@ -214,7 +213,7 @@ def relative_difference(tree: Any, reference: Any) -> float:
 def temporary_bytes(function: Any, *arguments: Any) -> int:
   """Memory that a jitted function needs besides arguments and results.
 
-  Compiles the function for these arguments; calls with such do not again.
+  Compiles the function for these arguments.
   """
   compiled = function.lower(*arguments).compile()
   return compiled.memory_analysis().temp_size_in_bytes

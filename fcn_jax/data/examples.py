@@ -1,8 +1,8 @@
-"""What a data set gives: examples, and what their labels mean."""
+"""Data sets: examples, and what their labels mean."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,8 @@ class Example(NamedTuple):
     label: [H, W] int32, classes 0..C-1 or `types.IGNORE_LABEL`; [H, W, L] of
       several kinds after `combining`.
     name: of the example in its data set, for messages and figures.
-    extras: further features that were asked for, by name: [H, W] or [H, W, 3]
-      uint8, or [H, W] uint16.
+    extras: the further features that `load` was asked for, by name: [H, W] or
+      [H, W, 3] uint8, or [H, W] uint16.
   """
 
   image: np.ndarray
@@ -33,7 +33,7 @@ class Dataset:
     source: the examples, by number; reading from several threads is safe.
     class_names: of the classes 0..C-1.
     palette: [C, 3] uint8, RGB of each class in figures.
-    fingerprint: of all splits: equal for equal names and contents of files.
+    fingerprint: of all splits; equal if names and contents of files are.
   """
 
   source: Sequence[Example]
@@ -43,8 +43,27 @@ class Dataset:
 
   @property
   def num_classes(self) -> int:
-    """Number of classes, background included and void not."""
+    """Number of classes, with background and without void."""
     return len(self.class_names)
+
+
+class Mapped(Sequence[Example]):
+  """A source that makes an example of an item of a sequence when it is read."""
+
+  def __init__(
+    self, items: Sequence[Any], make_example: Callable[[Any], Example]
+  ):
+    self._items = items
+    self._make_example = make_example
+
+  def __len__(self) -> int:
+    return len(self._items)
+
+  def __getitem__(self, index: int) -> Example:
+    # At other indices, TFDS and ArrayRecord would read something else.
+    if not 0 <= index < len(self):
+      raise IndexError(f"no example {index}; there are {len(self)}")
+    return self._make_example(self._items[index])
 
 
 def check_split(name: str, split: str, known: Sequence[str]) -> None:
@@ -52,8 +71,8 @@ def check_split(name: str, split: str, known: Sequence[str]) -> None:
 
   Args:
     name: of the data set.
-    split: one of its splits, or several that differ, joined by "+".
-    known: the splits that it has.
+    split: one of its splits, or several different ones, joined by "+".
+    known: its splits.
   """
   parts = split.split("+")
   if len(set(parts)) < len(parts) or not set(parts) <= set(known):

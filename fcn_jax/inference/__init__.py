@@ -16,13 +16,13 @@ from fcn_jax.inference import exported
 from fcn_jax.inference import exporting
 from fcn_jax.inference import tiling
 from fcn_jax.inference import tiling_plan
-from fcn_jax.inference.averaging import probabilities
 from fcn_jax.inference.exported import load as load_exported
 from fcn_jax.inference.exporting import export
 from fcn_jax.inference.prediction import predict
 from fcn_jax.inference.tiling import disagreement
 from fcn_jax.inference.tiling import exact_margin
 from fcn_jax.inference.tiling import predict_tiled
+from fcn_jax.inference.tiling import probabilities
 
 __all__ = [
   "disagreement",

@@ -96,6 +96,50 @@ def predict_tiled(
   return out
 
 
+def probabilities(
+  model: models.Network,
+  variables: chex.ArrayTree,
+  image: np.ndarray,
+  *,
+  scales: Sequence[float] = (1.0,),
+  flip: bool = False,
+  tile_size: int = TILE_SIZE,
+) -> np.ndarray:
+  """Probabilities of the classes at every pixel of a picture.
+
+  They are averaged over views: the picture rescaled, mirrored, or both. A
+  network that was trained on pictures of half their size is used at their own
+  size with `scales=(0.5,)`.
+
+  Args:
+    model: the network.
+    variables: its parameters (and batch statistics), `{"params": ...}`.
+    image: [H, W, 3] uint8, RGB.
+    scales: see `predict_tiled`.
+    flip: see `predict_tiled`.
+    tile_size: see `predict_tiled`.
+
+  Returns:
+    [H, W, C] float32.
+
+  Raises:
+    ValueError: see `predict_tiled`.
+  """
+  found = np.empty(
+    (*image.shape[:2], models.heads.num_classes(model)), np.float32
+  )
+  predict_tiled(
+    model,
+    variables,
+    image,
+    tile_size=tile_size,
+    scales=scales,
+    flip=flip,
+    probabilities_out=found,
+  )
+  return found
+
+
 def exact_margin(model: models.Network) -> int:
   """The most pixels that a network sees around a tile."""
   surroundings = tiles.Surroundings.of(model, None)

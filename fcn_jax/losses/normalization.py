@@ -11,7 +11,7 @@ from fcn_jax import types
 Normalization = Literal["sum", "valid", "kept", "expected"]
 
 
-def check(normalize: Normalization, rate: float | None) -> None:
+def check(normalize: Normalization, *, rate: float | None) -> None:
   """Checks the options of `normalizer`.
 
   Raises:
@@ -57,7 +57,7 @@ def normalizer(
   Raises:
     ValueError: see `check`.
   """
-  check(normalize, rate)
+  check(normalize, rate=rate)
   if normalize == "sum":
     return jnp.ones((), jnp.float32)
   if normalize == "kept":

@@ -85,7 +85,7 @@ def make(
       superfluous or out of range, `capacity` less than 1, or missing where the
       form is "pixels" and the sampler does not say how many pixels it keeps.
   """
-  normalization.check(normalize, rate)
+  normalization.check(normalize, rate=rate)
   _check_form(form, capacity, sampler)
 
   def loss(

@@ -1,4 +1,12 @@
-"""Parameters from elsewhere: files of other libraries, and other networks."""
+"""Parameters from files of other libraries, and from other networks.
+
+- `load` reads a file of weights for Caffe or PyTorch into a network; `compare`
+  only reports what fits. `Report` says what became of each array.
+- `transplant` starts a network with the parameters of another; `take_head`
+  takes one head of several.
+- `read_caffemodel`, `read_state_dict`, `write_state_dict` and `is_caffe` are
+  for files themselves; `torchvision_names` translates to torchvision's names.
+"""
 
 from fcn_jax.pretrained import torchvision_names
 from fcn_jax.pretrained.caffe_names import read as read_caffemodel

@@ -1,4 +1,4 @@
-"""Which arrays of a file are which of a network, and how they are laid out."""
+"""Which array of a file is which of a network, and their layouts."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ class Entry(NamedTuple):
   Attributes:
     ours: its path in the variables, such as `params/fc6/kernel`.
     theirs: its name in the file.
-    order: of a first layer's kernel, the channels of images in the order in
-      which the file has them (`InputNormalization.order`); None elsewhere.
+    order: for a first layer's kernel, the image channels in the order of the
+      file (`InputNormalization.order`); None elsewhere.
   """
 
   ours: str

@@ -30,26 +30,25 @@ def load(
 ) -> tuple[chex.ArrayTree, transplanting.Report]:
   """Loads weights that were published for Caffe or torchvision.
 
-  What the file is, is found out: a .caffemodel (of either format), or a state
+  The kind of file is recognised: a .caffemodel (of either format), or a state
   dict of PyTorch (.pth, .pt or .safetensors). No code in a file is run.
 
   Args:
     path: the file.
-    model: the network, made for these weights: its backbone, heads, `inputs`
-      and `padding` as the weights' own, see `released` and the README.
-    partial: whether arrays of the network that the file has not, or in
-      another shape, may keep their initial values: for a classifier as the
-      beginning of an FCN, or for other classes. Score layers with more classes
-      keep the old ones first; a first layer with more channels gets the mean
-      of the old ones.
+    model: the network, with the backbone, heads, `inputs` and `padding` of
+      these weights, see `released`.
+    partial: whether arrays that the file lacks, or has in another shape, may
+      keep their initial values: to start an FCN from a classifier, or for other
+      classes. Score layers with more classes get the old ones first; new
+      channels of a first layer get the mean of the old ones.
 
   Returns:
     The variables, `{"params": ..., ...}`, and what became of each array.
 
   Raises:
-    ValueError: if the file is not there, damaged, or of no known kind; holds
-      anything but arrays; is of another network; or does not have all arrays
-      of this one while `partial` is false. The message says which.
+    ValueError: if the file is missing, damaged, or of no known kind; holds
+      anything but arrays; is of another network; or lacks arrays of this one
+      and `partial` is false. The message says which.
   """
   path = pathlib.Path(path)
   template = _template(model)
@@ -57,7 +56,7 @@ def load(
   _check(about, model, report, partial)
   missing = (*report.kept, *report.reshaped)
   initial = _initial(model, missing) if missing else {}
-  # One after the other, so that there is one large copy at a time.
+  # One by one, so that there is only one large copy at a time.
   arrays = [
     _device_array(found[name], shape) if name in found else initial[name]
     for name, shape in transplanting.named(template)
@@ -68,26 +67,26 @@ def load(
 def compare(
   path: str | pathlib.Path, model: models.Network
 ) -> transplanting.Report:
-  """What `load` would report of a file and a network; nothing is copied.
+  """What `load` would report of a file and a network, without copying.
 
   Args:
     path: the file.
     model: the network.
 
   Raises:
-    ValueError: if the file is not there, damaged, of no known kind, or holds
+    ValueError: if the file is missing, damaged, of no known kind, or holds
       anything but arrays; or has no names for such a network.
   """
   return _match(pathlib.Path(path), model, _template(model))[1]
 
 
 class _About(NamedTuple):
-  """What messages say of a file.
+  """What messages say about a file.
 
   Attributes:
-    origin: its path and what it is.
-    shapes: of arrays that differ from the network's: in the file, and as the
-      network asks for them there.
+    origin: its path and kind.
+    shapes: of arrays that differ from the network's: both shapes, in the order
+      of axes of the file.
   """
 
   origin: str
@@ -150,9 +149,9 @@ def _times(shape):
 
 
 def _fit(entry, array, shape):
-  """The group of an array in the report, and the array as the network has it.
+  """The group of an array in the report, and the array for the network.
 
-  It is None if the network cannot have it.
+  The array is None if it does not fit.
   """
   laid_out = entries.to_ours(array, shape, entry.order)
   if laid_out is not None and laid_out.shape != shape:
@@ -168,8 +167,8 @@ def _fit(entry, array, shape):
 def _device_array(array, like):
   """A contiguous copy on the device.
 
-  Made in memory that JAX shares on a CPU, so that a large kernel is not in
-  memory a third time, and never that of the file.
+  Made in memory that JAX shares on a CPU: a large kernel is not copied twice,
+  and JAX never holds the memory of the file.
   """
   num_bytes = array.size * like.dtype.itemsize
   memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
@@ -222,7 +221,7 @@ def _check(about, model, report, partial):
     raise ValueError(
       f"{about.origin} does not fit {network}. {'; '.join(faults)}. Make the "
       "network for these weights, or load them in part (partial=True): what "
-      "the file has not keeps its initial values."
+      "the file lacks keeps its initial values."
     )
 
 

@@ -1,12 +1,6 @@
-"""The names that torchvision gives to the arrays of its networks.
+"""The names of the arrays of torchvision's networks; state dicts both ways."""
 
-A name says at which place of which container a layer is. Layers that
-torchvision does not have (scores of skips, several heads) keep the names of
-this package, so that the way back loses nothing.
-"""
-
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import chex
 import numpy as np
@@ -14,6 +8,7 @@ import numpy as np
 from fcn_jax import models
 from fcn_jax.models import input_normalization
 from fcn_jax.pretrained import entries as entries_lib
+from fcn_jax.pretrained import torchvision_layers
 from fcn_jax.pretrained import transplanting
 
 _VGGS = ("vgg11", "vgg13", "vgg16", "vgg19")
@@ -27,7 +22,7 @@ CLASSIFIERS = {
   "resnet101": "resnet101",
 }
 
-# How many batches running averages are of, which nothing here depends on.
+# How many batches the running averages are of; not used here.
 _COUNTER = "num_batches_tracked"
 _PYTORCH_KINDS = {
   "kernel": "weight",
@@ -38,35 +33,6 @@ _PYTORCH_KINDS = {
 }
 # Where torchvision's FCNs have the backbone.
 _BACKBONE = "backbone."
-# fc6, fc7 and the scores in the classifiers of VGGs and of AlexNet, where
-# dropout comes after and before a dense layer.
-_VGG_CLASSIFIER = ("classifier.0", "classifier.3", "classifier.6")
-_ALEXNET_CLASSIFIER = ("classifier.1", "classifier.4", "classifier.6")
-_GOOGLENET_STEM = {"conv1": "conv1", "conv2_reduce": "conv2", "conv2": "conv3"}
-_GOOGLENET_BRANCHES = {
-  "1x1": "branch1",
-  "3x3_reduce": "branch2.0",
-  "3x3": "branch2.1",
-  "5x5_reduce": "branch3.0",
-  "5x5": "branch3.1",
-  "pool_proj": "branch4.1",
-}
-
-
-class _Layer(NamedTuple):
-  """A convolution or dense layer, and the batch normalisation after it.
-
-  Attributes:
-    ours: its name in this package.
-    theirs: its name in torchvision.
-    norm: name of the normalisation in torchvision; None if there is none.
-    has_bias: whether the layer itself has one.
-  """
-
-  ours: str
-  theirs: str
-  norm: str | None = None
-  has_bias: bool = True
 
 
 def entries(
@@ -76,16 +42,16 @@ def entries(
 
   Args:
     model: the network.
-    source: the state dict. That of a ResNet classifier may begin a
-      `models.FCNResNet`, and that of torchvision's FCN an `models.FCN`; what
-      the one has and the other has not is listed all the same.
+    source: the state dict. That of a ResNet classifier also fits an
+      `models.FCNResNet`, and that of torchvision's FCN an `models.FCN`; arrays
+      that only one of them has are listed too.
 
   Returns:
     One entry for each array of the network, parameters and batch statistics.
 
   Raises:
     ValueError: if torchvision has no such network, or its weights are for
-      other pixels than the network sees.
+      another input normalization than the network's.
   """
   table = _entries(model, source)
   name, expected = "TORCHVISION", input_normalization.TORCHVISION
@@ -98,15 +64,15 @@ def entries(
   )
   if seen != expected:
     raise ValueError(
-      f"torchvision's weights of {model.backbone} are for other pixels than "
-      f"this network sees, which has inputs={model.inputs}. Make it with "
+      f"torchvision's weights of {model.backbone} need another input "
+      f"normalization than this network's inputs={model.inputs}. Make it with "
       f"inputs=fcn.models.input_normalization.{name}."
     )
   return table
 
 
 def is_ignored(name: str) -> bool:
-  """Whether an array of a state dict is of no use here: counts of batches."""
+  """Whether an array of a state dict is not used here: counts of batches."""
   return name.endswith(f".{_COUNTER}")
 
 
@@ -118,8 +84,8 @@ def guess(source: Mapping[str, np.ndarray]) -> str | None:
 
   Returns:
     One of `CLASSIFIERS`, or "fcn_resnet50" or "fcn_resnet101", which have an
-    auxiliary head if "aux_classifier.4.weight" is in the source. None if it is
-    of none of these.
+    auxiliary head if "aux_classifier.4.weight" is in the source. None for any
+    other network.
   """
   prefix = _prefix(source, "")
   heads = ("classifier.", "aux_classifier.", "aux1.", "aux2.", "fc.", "score_")
@@ -129,8 +95,12 @@ def guess(source: Mapping[str, np.ndarray]) -> str | None:
     if not name.startswith(heads) and not is_ignored(name)
   }
   for name, backbone in CLASSIFIERS.items():
-    layers = _backbone(backbone)
-    if found != {entry.theirs for layer in layers for entry in _arrays(layer)}:
+    layers = torchvision_layers.backbone(backbone)
+    if found != {
+      entry.theirs
+      for layer in layers
+      for entry in torchvision_layers.arrays(layer)
+    }:
       continue
     if "resnet" in name and not _is_resnet(source, prefix):
       return None
@@ -147,8 +117,8 @@ def state_dict(
   """The arrays of a network as torchvision's network has them.
 
   torchvision's GoogLeNet must be made with `aux_logits=False`, and an FCN of
-  this package has more layers if it has skips or several heads. What is done to
-  the pixels is not part of a state dict: PyTorch must give the network
+  this package has more layers if it has skips or several heads. A state dict
+  does not have the input normalization: in PyTorch, give the network
   (image - mean) * scale of `model.inputs`, RGB in 0..255.
 
   Args:
@@ -203,19 +173,22 @@ def plain_state_dict(variables: chex.ArrayTree) -> dict[str, np.ndarray]:
 
 
 def _entries(model, source):
-  """As `entries`, whatever the network does to the pixels."""
+  """As `entries`, whatever the input normalization."""
   _check_published(model)
   if isinstance(model, models.FCNResNet):
-    prefix, heads = _prefix(source, _BACKBONE), _fcn_heads(model)
+    prefix, heads = (
+      _prefix(source, _BACKBONE),
+      torchvision_layers.fcn_heads(model),
+    )
   else:
-    prefix, heads = _prefix(source, ""), _scores(model)
-  first, *others = _backbone(model.backbone)
-  table = list(_arrays(first, prefix))
+    prefix, heads = _prefix(source, ""), torchvision_layers.scores(model)
+  first, *others = torchvision_layers.backbone(model.backbone)
+  table = list(torchvision_layers.arrays(first, prefix))
   table[0] = table[0]._replace(order=model.inputs.order)
   for layer in others:
-    table += _arrays(layer, prefix)
+    table += torchvision_layers.arrays(layer, prefix)
   for layer in heads:
-    table += _arrays(layer)
+    table += torchvision_layers.arrays(layer)
   return table
 
 
@@ -233,7 +206,7 @@ def _check_published(model):
       f"torchvision publishes no {model.backbone}; it has "
       f"{', '.join(CLASSIFIERS.values())}. {remedy}"
     )
-  own = _architecture(model.backbone).normalization
+  own = torchvision_layers.architecture(model.backbone).normalization
   if model.normalization != own:
     raise ValueError(
       f"torchvision publishes no {model.backbone} with normalization="
@@ -242,16 +215,12 @@ def _check_published(model):
     )
 
 
-def _architecture(backbone):
-  return models.fcn.backbones()[backbone].ARCHITECTURES[backbone]
-
-
 def _fields(inputs):
   return inputs.mean, inputs.scale, inputs.order
 
 
 def _prefix(source, default):
-  """What the names of the backbone begin with in a state dict."""
+  """The prefix of the backbone's names in a state dict."""
   if not source:
     return default
   is_fcn = any(name.startswith(_BACKBONE) for name in source)
@@ -259,115 +228,10 @@ def _prefix(source, default):
 
 
 def _is_resnet(source, prefix):
-  """Whether it is not a wider one or one in groups, of the same names."""
+  """Whether it is no wider ResNet and no ResNeXt, which have the same names."""
   outputs, inputs = source[f"{prefix}layer1.0.conv2.weight"].shape[:2]
   (expanded,) = source[f"{prefix}layer1.0.bn3.weight"].shape
   return (
     inputs == outputs
     and expanded == models.backbones.resnet.EXPANSION * outputs
   )
-
-
-def _arrays(layer: _Layer, prefix: str = "") -> Iterator[entries_lib.Entry]:
-  """The arrays of one layer, its kernel first."""
-  ours, theirs = layer.ours, prefix + layer.theirs
-  yield entries_lib.Entry(f"params/{ours}/kernel", f"{theirs}.weight")
-  if layer.has_bias:
-    yield entries_lib.Entry(f"params/{ours}/bias", f"{theirs}.bias")
-  if layer.norm is None:
-    return
-  norm = prefix + layer.norm
-  yield entries_lib.Entry(f"params/{ours}_norm/scale", f"{norm}.weight")
-  yield entries_lib.Entry(f"params/{ours}_norm/bias", f"{norm}.bias")
-  yield entries_lib.Entry(
-    f"batch_stats/{ours}_norm/mean", f"{norm}.running_mean"
-  )
-  yield entries_lib.Entry(f"batch_stats/{ours}_norm/var", f"{norm}.running_var")
-
-
-def _backbone(backbone: str) -> list[_Layer]:
-  """The layers of a backbone, without fc6 and fc7."""
-  architecture = _architecture(backbone)
-  if isinstance(architecture, models.backbones.googlenet.Architecture):
-    return list(_googlenet())
-  if isinstance(architecture, models.backbones.resnet.Architecture):
-    return list(_resnet(architecture.depths))
-  file = models.fcn.backbones()[backbone]
-  normalized = architecture.normalization == "batch"
-  return list(
-    _features(
-      file.layer_list(architecture, "torchvision"), normalized=normalized
-    )
-  )
-
-
-def _features(layers, *, normalized):
-  """Convolutions of VGGs and of AlexNet: places in a list of all layers."""
-  place = 0
-  for layer in layers:
-    if layer.name.startswith("pool"):
-      place += 1
-    elif layer.name.startswith("conv"):
-      norm = f"features.{place + 1}" if normalized else None
-      yield _Layer(layer.name, f"features.{place}", norm)
-      # Before the ReLU there may be a normalisation.
-      place += 3 if normalized else 2
-
-
-def _googlenet():
-  for ours, theirs in _GOOGLENET_STEM.items():
-    yield _Layer(ours, f"{theirs}.conv", f"{theirs}.bn", has_bias=False)
-  for module in models.backbones.googlenet.INCEPTIONS:
-    for ours, theirs in _GOOGLENET_BRANCHES.items():
-      branch = f"{module.replace('_', '')}.{theirs}"
-      yield _Layer(
-        f"{module}_{ours}", f"{branch}.conv", f"{branch}.bn", has_bias=False
-      )
-
-
-def _resnet(depths):
-  yield _Layer("conv1", "conv1", "bn1", has_bias=False)
-  for number, depth in enumerate(depths, start=1):
-    for i in range(depth):
-      ours, theirs = f"layer{number}_{i}", f"layer{number}.{i}"
-      for k in (1, 2, 3):
-        yield _Layer(
-          f"{ours}_conv{k}",
-          f"{theirs}.conv{k}",
-          f"{theirs}.bn{k}",
-          has_bias=False,
-        )
-      if not i:
-        shortcut = f"{theirs}.downsample"
-        yield _Layer(
-          f"{ours}_downsample",
-          f"{shortcut}.0",
-          f"{shortcut}.1",
-          has_bias=False,
-        )
-
-
-def _scores(model: models.FCN) -> Iterator[_Layer]:
-  """What an FCN has after its backbone: fc6 and fc7, and the score layers."""
-  file = models.fcn.backbones()[model.backbone]
-  classifier = {
-    models.backbones.vgg: _VGG_CLASSIFIER,
-    models.backbones.alexnet: _ALEXNET_CLASSIFIER,
-  }.get(file, ("fc",))
-  *hidden, last = classifier
-  for ours, theirs in zip(("fc6", "fc7"), hidden, strict=False):
-    yield _Layer(ours, theirs)
-  names = [layers[-1].name for layers in model.chain().skips]
-  for head in model.heads:
-    suffix = f"_{head}" if head else ""
-    yield _Layer(f"score_fr{suffix}", f"score_fr{suffix}" if head else last)
-    for name in names:
-      yield _Layer(f"score_{name}{suffix}", f"score_{name}{suffix}")
-
-
-def _fcn_heads(model: models.FCNResNet) -> Iterator[_Layer]:
-  """The heads of torchvision's FCN."""
-  for name in ("classifier", "aux_classifier"):
-    if name == "classifier" or model.auxiliary:
-      yield _Layer(f"{name}_conv", f"{name}.0", f"{name}.1", has_bias=False)
-      yield _Layer(f"score_{name}", f"{name}.4")

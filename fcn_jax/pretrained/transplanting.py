@@ -1,10 +1,10 @@
-"""Net surgery: the parameters of one network as the beginning of another.
+"""Net surgery: starts one network with the parameters of another.
 
-The papers begin with classifiers, whose dense layers become convolutions
-(CVPR 2015, section 3.1), and train in stages (section 4.2): FCN-16s begins with
-the parameters of FCN-32s, and FCN-8s with those of FCN-16s; what a net has
-besides begins as if it were new. Networks of this package give the same name
-to the same layer, so that names tell what belongs together.
+The papers start with classifiers, whose dense layers become convolutions
+(CVPR 2015, section 3.1), and train in stages (section 4.2): FCN-16s starts with
+the parameters of FCN-32s, and FCN-8s with those of FCN-16s; layers that only
+the new net has are initialised. In this package, the same layer has the same
+name in all networks, so names tell what belongs together.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ import numpy as np
 
 Flattening = Literal["channels_first", "channels_last"]
 
-# Of the backbones.
+# First layers of the backbones.
 FIRST_LAYERS = ("conv1", "conv1_1")
 
 
@@ -26,14 +26,14 @@ class Report(NamedTuple):
   Attributes:
     copied: from the source.
     converted: from the source, from a dense layer to a convolution.
-    extended: from the source, and more: the old classes first, or channels
-      beside those of the source.
-    kept: of the target, as the source has none of that name.
-    reshaped: of the target, as the source's has another shape (a head for
+    extended: from the source, with more classes after the old ones, or more
+      channels.
+    kept: the target's own, as the source has none of that name.
+    reshaped: the target's own, as the source's has another shape (a head for
       other classes).
-    fixed: of the source only, and not needed: layers that are not trained and
-      have the values that this package gives them.
-    unused: of the source only.
+    fixed: only in the source, and not needed: layers that are not trained and
+      have the values that this package uses.
+    unused: only in the source.
   """
 
   copied: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Report(NamedTuple):
 def dense_to_convolution(
   kernel: np.ndarray, size: tuple[int, int], *, flattening: Flattening
 ) -> np.ndarray:
-  """The kernel of the convolution that a dense layer is.
+  """Turns the kernel of a dense layer into that of a convolution.
 
   A dense layer on a flattened map is a convolution whose kernel is as large as
   the map (CVPR 2015, section 3.1): the same numbers, in another order.
@@ -80,7 +80,7 @@ def dense_to_convolution(
     [rows, columns, channels, outputs].
 
   Raises:
-    ValueError: if the kernel is not of a map of that size.
+    ValueError: if the kernel does not fit a map of that size.
   """
   rows, columns = size
   num_channels, rest = divmod(kernel.shape[0], rows * columns)
@@ -100,9 +100,9 @@ def grow(
 ) -> chex.Array | None:
   """A score layer for more classes, or a first layer for more channels.
 
-  New classes are scored by zero, as those of new score layers, and come after
-  the old ones. Kernels of new channels are the mean of the old ones, as those
-  of the depth in the papers' early fusion (NYUDv2).
+  New classes come after the old ones, with zeros as in new score layers.
+  Kernels of new channels are the mean of the old ones, as for the depth in the
+  papers' early fusion (NYUDv2).
 
   Args:
     name: of the array, such as `params/score_fr/bias`.
@@ -110,8 +110,8 @@ def grow(
     shape: of the result.
 
   Returns:
-    The array in the new shape; None if it is of another layer, or the shape
-    differs in anything else.
+    The array in the new shape; None for other layers and for other differences
+    in shape.
   """
   *_, layer, kind = name.split("/")
   if layer.startswith("score_"):
@@ -134,16 +134,16 @@ def transplant(
 ) -> tuple[chex.ArrayTree, Report]:
   """Puts the arrays of one network into another where name and shape agree.
 
-  Score layers with more classes keep the old ones first; first layers with
-  more channels get the mean of the old ones, see `grow`.
+  Score layers with more classes and first layers with more channels are
+  extended, see `grow`.
 
   Args:
     source: variables of a trained network, `{"params": ..., ...}`.
     target: variables of the network to train, in its initial state.
 
   Returns:
-    The target's variables, with arrays of the source and the target's dtypes;
-    and what became of each.
+    The target's variables with arrays of the source, in the target's dtypes,
+    and what became of each array.
 
   Raises:
     ValueError: if nothing could be copied.

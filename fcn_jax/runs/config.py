@@ -323,12 +323,12 @@ class Groups:
   """The groups that runs and studies share."""
 
   data: Data = Data()
+  run: Run
   network: Network = Network()
   optimizer: Optimizer = Optimizer()
   augmentation: augmentation_lib.Augmentation = augmentation_lib.Augmentation(
     crop_size=(96, 96), scale_range=(0.75, 1.33)
   )
-  run: Run
 
   def replace(self, **options: Any) -> Self:
     """Returns a copy with other values, by the names of the options."""

@@ -203,29 +203,40 @@ def restore(
   with _checkpointer() as checkpointer:
     for name, tree in template.items():
       records = manifest["arrays"].get(name, {})
-      arrays = {
-        key: np.zeros(record["shape"], record["dtype"])
-        for key, record in records.items()
-        if not math.prod(record["shape"])
-      }
-      if len(arrays) < len(records):
-        try:
-          arrays |= checkpointer.restore(folder / name)
-        # Of any type. The files are verified, so the step is not to blame.
-        except Exception as error:
-          raise ValueError(
-            f"{folder} is as it was written, but Orbax cannot read it "
-            f"({error}): use the version of orbax-checkpoint that wrote it."
-          ) from error
-      for key, record in records.items():
-        if _array_record(arrays[key]) != record:
-          raise DamagedError(
-            f"{folder} is damaged: {key} is not the array that was saved."
-          )
+      arrays = _read_arrays(checkpointer, folder / name, records)
       state[name] = jax.tree.unflatten(
         jax.tree.structure(tree), [arrays[key] for key in _named(name, tree)]
       )
   return state
+
+
+def _read_arrays(
+  checkpointer: ocp.Checkpointer,
+  path: pathlib.Path,
+  records: Mapping[str, Any],
+) -> HostArrays:
+  """The arrays of one name of the state, each checked against its record."""
+  # Orbax writes no array without elements.
+  arrays = {
+    key: np.zeros(record["shape"], record["dtype"])
+    for key, record in records.items()
+    if not math.prod(record["shape"])
+  }
+  if len(arrays) < len(records):
+    try:
+      arrays |= checkpointer.restore(path)
+    # Of any type. The files are verified, so the step is not to blame.
+    except Exception as error:
+      raise ValueError(
+        f"{path.parent} is as it was written, but Orbax cannot read it "
+        f"({error}): use the version of orbax-checkpoint that wrote it."
+      ) from error
+  for key, record in records.items():
+    if _array_record(arrays[key]) != record:
+      raise DamagedError(
+        f"{path.parent} is damaged: {key} is not the array that was saved."
+      )
+  return arrays
 
 
 def sync(path: pathlib.Path) -> None:

@@ -8,12 +8,22 @@ the terms of its loss. A sampler here is a pure function
 
 from a random key and labels [N, H, W] (int32, `IGNORE_LABEL` = void) to
 weights [N, H, W] float32. A weight of zero leaves the pixel out; void pixels
-always have weight zero. Bind the options with `functools.partial` to hand a
-sampler to `train.make_train_step`.
+always have weight zero. Bind the options with `functools.partial` to give a
+sampler to `losses.make`.
 
-Where weights are not just 0 and 1, the kept pixels are not what to divide the
-loss by (`losses.normalizer`): take "valid" with `importance`, and "expected"
+Where weights are not just 0 and 1, do not divide the loss by the number of kept
+pixels (`losses.normalizer`): take "valid" with `importance`, and "expected"
 with the rate 1 / block^2 with `one_per_block`.
+
+- All valid pixels alike: `whole_image`, `bernoulli`, `fixed_count`,
+  `fixed_count_in_batch`, `one_per_block`.
+- By class: `class_balanced`, `class_weighted`, with `inverse_frequency_weights`
+  and `median_frequency_weights`.
+- By place: `near_boundary`. By loss: `hardest`, `harder_than`.
+- With given probabilities, corrected by weights: `importance`, of
+  `class_probabilities` or `boundary_probabilities`.
+- `capacity` is how many pixels a sampler keeps at most; `compact` lists them
+  (`PixelSample`). `Sampler` is the type of all.
 """
 
 from fcn_jax.sampling import capacity

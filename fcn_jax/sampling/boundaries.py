@@ -1,4 +1,4 @@
-"""Samplers that look where in the image a pixel is."""
+"""Samplers of pixels near boundaries, and importance sampling."""
 
 from collections.abc import Callable
 
@@ -66,22 +66,18 @@ def near_boundary(
 ) -> jax.Array:
   """Keeps pixels near boundaries with one probability, others with another.
 
-  The expected weight of a pixel is its probability, which is that of
-  `boundary_probabilities`. The sum of the sampled loss is therefore no
-  estimate of the whole; `importance` makes one of the same draws.
+  The expected weight of a pixel is its probability, so the sum of the sampled
+  loss does not estimate the whole; with the same draws, `importance` does.
 
   Args:
     key: random key.
     labels: [N, H, W] int32.
-    rate: probability in (0, 1] near a boundary.
-    rate_elsewhere: probability in [0, 1] of all other valid pixels.
-    distance: in pixels, the larger of that in rows and that in columns.
+    rate: see `boundary_probabilities`, as for the following.
+    rate_elsewhere: probability of all other valid pixels.
+    distance: of pixels near a boundary.
 
   Returns:
     [N, H, W] float32 weights, 0 where void or dropped, else 1.
-
-  Raises:
-    ValueError: if a rate is out of range or `distance` is not positive.
   """
   probabilities = boundary_probabilities(
     labels, rate=rate, rate_elsewhere=rate_elsewhere, distance=distance
@@ -107,19 +103,19 @@ def importance(
 ) -> jax.Array:
   """Keeps pixels with given probabilities and corrects for them by weights.
 
-  A pixel that is kept with probability q has weight 1 / q then, so that the
-  expected weight of each valid pixel is 1 and the expected sum of the sampled
-  loss is the whole sum (Horvitz and Thompson, Journal of the American
-  Statistical Association, 1952). This holds only if no valid pixel has q = 0;
-  one that has is never kept, and no weight can make up for it.
+  A pixel kept with probability q has weight 1 / q, so that the expected weight
+  of each valid pixel is 1, and the expected sum of the sampled loss the whole
+  sum (Horvitz and Thompson, Journal of the American Statistical Association,
+  1952). This needs q > 0 at all valid pixels: no weight makes up for a pixel
+  that is never kept.
 
   Args:
     key: random key.
     labels: [N, H, W] int32.
     probabilities: function of the labels to q, [N, H, W] float32 in 0..1, such
       as `boundary_probabilities` or `class_probabilities` with the options
-      bound by `functools.partial`. Small q make large weights, and the
-      gradient noisy.
+      bound by `functools.partial`. Small q make large weights and a noisy
+      gradient.
 
   Returns:
     [N, H, W] float32 weights, 0 where void or dropped, else 1 / q; NaN where q

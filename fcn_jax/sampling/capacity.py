@@ -1,8 +1,8 @@
 """How many pixels a sampler keeps at most, for arrays of fixed size.
 
 Under `jax.jit` the list of sampled pixels needs a length that does not depend
-on the draw. A sampler says how long is enough by `bounded_by`; where the count
-is random, a list of that length is too short less than once in 1e9 steps.
+on the draw. `bounded_by` attaches a sufficient length to a sampler; where the
+count is random, such a list is too short less than once in 1e9 steps.
 """
 
 import functools
@@ -15,13 +15,12 @@ OVERFLOW_PROBABILITY = 1e-9
 
 
 def bounded_by(max_count: Callable[..., int]) -> Callable[[Any], Any]:
-  """Says of a sampler how many pixels of an image it keeps at most.
+  """Declares how many pixels of an image a sampler keeps at most.
 
   Args:
-    max_count: function of the shape (N, H, W) of the labels and, by keyword,
-      of the sampler's options, to the number of pixels; it takes the options
-      that it does not need as `**options`. Use `tail_bound` where the number
-      is random.
+    max_count: from the shape (N, H, W) of the labels and, by keyword, the
+      sampler's options to the number of pixels. Use `tail_bound` where the
+      number is random.
 
   Returns:
     A decorator of samplers.
@@ -45,7 +44,7 @@ def of_sampler(
     shape: N, H and W of the labels.
 
   Returns:
-    The bound; None if nothing is known of the sampler.
+    The bound; None if the sampler has none.
   """
   max_count, options = _max_count(sampler)
   if max_count is None:
@@ -59,7 +58,7 @@ def is_known(sampler: Callable[..., Any]) -> bool:
 
 
 def _max_count(sampler):
-  """What `bounded_by` said of a sampler, or None, and its bound options."""
+  """The `max_count` of a sampler, or None, and the options bound to it."""
   options = {}
   while isinstance(sampler, functools.partial):
     if sampler.args:
@@ -70,7 +69,7 @@ def _max_count(sampler):
 
 
 def tail_bound(mean: float, *, num_draws: int, num_images: int) -> int:
-  """A count that independent draws exceed in no image of a step, almost surely.
+  """A count that independent draws almost surely never exceed in a step.
 
   Chernoff's bound for the sum X of n independent Bernoulli variables, with
   equal or different probabilities, and mean m:

@@ -1,4 +1,4 @@
-"""Classes that are rare: sampling them more, or weighing them more.
+"""Samplers for rare classes: sampling them more, or weighing them more.
 
 Section 3.4 of both papers: patchwise sampling can correct class imbalance;
 fully convolutional training does the same by weighting or sampling the loss.
@@ -47,9 +47,9 @@ def _balanced_bound(
   frequencies: Sequence[float] | None = None,
 ) -> int:
   uniform.check_integer("count", count)
-  # Probabilities that are formed from the batch's own counts sum to `count`
-  # at most. From given frequencies they can sum to more, the most where an
-  # image is all of the rarest class and the rest of the batch void.
+  # Probabilities from the batch's own counts sum to `count` at most. From given
+  # frequencies they can sum to more, the most where one image is all of the
+  # rarest class and the rest of the batch is void.
   mean = float(count)
   if frequencies is not None:
     shares = _checked_shares(frequencies, num_classes)
@@ -67,23 +67,23 @@ def class_probabilities(
   num_classes: int,
   frequencies: Sequence[float] | None = None,
 ) -> jax.Array:
-  """Probabilities of keeping pixels under which all classes are kept alike.
+  """Probabilities that keep equally many pixels of each class.
 
   A pixel of class c is kept with probability min(1, count / (K n_c)), where K
-  is the number of classes present and n_c the number of pixels of class c, so
-  that of each class min(n_c, count / K) pixels are expected.
+  is the number of classes present and n_c the number of pixels of class c:
+  min(n_c, count / K) pixels of each class are expected.
 
   Args:
     labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
-    count: expected number of pixels kept of the batch, if no class has fewer
-      than its part; else it is less.
+    count: expected number of kept pixels in the batch; fewer if a class has
+      less than its part.
     num_classes: C.
     frequencies: [C] how common the classes are in the training set (shares or
       counts: only ratios matter). Then n_c is the share of class c times the
-      valid pixels of the batch, and K is C: a pixel's probability does not
-      depend on what else is in its batch, except for void, and equal numbers
-      are expected of each class over the training set, not in every batch.
-      Without it, n_c and K are counted in the batch.
+      valid pixels of the batch, and K is C: except for void, a pixel's
+      probability does not depend on the rest of its batch, and the classes are
+      equal over the training set, not in every batch. None counts n_c and K in
+      the batch.
 
   Returns:
     [N, H, W] float32 in 0..1; 0 where void, NaN where a label is neither void
@@ -106,8 +106,8 @@ def class_probabilities(
     num_valid = jnp.sum(uniform.valid_pixels(labels))
     class_sizes = num_valid * jnp.asarray(shares, jnp.float32)
     num_present = jnp.float32(num_classes)
-  # The maximum is against division by 0, for classes without a pixel; where
-  # it replaces a smaller number the probability is 1 either way.
+  # The maximum avoids a division by 0 for classes without a pixel; where it
+  # replaces another small number, the probability is 1 either way.
   expected = count / jnp.maximum(num_present * class_sizes, 1.0)
   return _of_class(jnp.minimum(expected, 1.0), labels)
 
@@ -125,25 +125,18 @@ def class_balanced(
 
   Pixels are drawn independently with `class_probabilities`, which are their
   expected weights: the expected sum of the sampled loss is the sum over
-  classes of the class's mean loss times min(n_c, count / K), in the terms
-  used there.
+  classes of the class's mean loss times min(n_c, count / K).
 
   Args:
     key: random key.
     labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
-    count: expected number of pixels kept of the batch, if no class has fewer
-      than its part.
+    count: see `class_probabilities`, as for the following.
     num_classes: C.
-    frequencies: [C] how common the classes are in the training set; None:
-      they are counted in the batch.
+    frequencies: [C], or None.
 
   Returns:
     [N, H, W] float32 weights, 0 where void or dropped, else 1; NaN where a
     label is neither void nor a class.
-
-  Raises:
-    ValueError: if `count` is not positive, or `frequencies` are not C positive
-      numbers.
   """
   probabilities = class_probabilities(
     labels, count=count, num_classes=num_classes, frequencies=frequencies
@@ -159,8 +152,7 @@ def class_weighted(
 ) -> jax.Array:
   """Keeps every pixel, with the weight of its class.
 
-  The alternative to `class_balanced` without chance: every pixel's weight is
-  its expectation.
+  The deterministic alternative to `class_balanced`.
 
   Args:
     key: unused; here because all samplers have it.
@@ -226,7 +218,7 @@ def median_frequency_weights(frequencies: Sequence[float]) -> np.ndarray:
 def _of_class(table: jax.Array, labels: jax.Array) -> jax.Array:
   """The entry of [C] `table` for each pixel's class; 0 where void.
 
-  NaN where a label is no class; plain indexing would take that of another.
+  NaN where a label is no class; plain indexing would take another class's.
   """
   void = labels == types.IGNORE_LABEL
   # A negative index would count from the end.
@@ -250,7 +242,7 @@ def _checked_shares(
       raise ValueError(
         f"the frequency of class {index} is {frequency}, not a positive "
         "number. Merge a class without pixels with another, or leave it out "
-        "and number the others anew."
+        "and renumber the others."
       )
   return frequencies / frequencies.sum()
 

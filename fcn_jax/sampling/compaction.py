@@ -1,4 +1,4 @@
-"""From weights of all pixels to a list of the sampled ones."""
+"""Lists of the sampled pixels, from weights of all pixels."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ class PixelSample(NamedTuple):
   """The sampled pixels of a batch, in lists of fixed length.
 
   Attributes:
-    indices: [N, K] int32, pixels as row * W + column. Those of an image come
-      first, in rising order; the rest of the list is 0.
+    indices: [N, K] int32, pixels as row * W + column, in rising order; the
+      rest of the list is 0.
     weights: [N, K] float32, 0 in the rest of the list.
     num_used: [N] int32, how many pixels of each image are in the list.
     num_dropped: [] int32, how many pixels of the batch had no room.
@@ -30,8 +30,8 @@ def compact(weights: jax.Array, *, capacity: int) -> PixelSample:
   Args:
     weights: [N, H, W] float32 from a sampler.
     capacity: length of the lists, K. An image with more sampled pixels loses
-      the last of them (those at its bottom), and `num_dropped` says how many;
-      `capacity.of_sampler` gives a length with which that does not happen.
+      the last of them (those at its bottom), which `num_dropped` counts;
+      `capacity.of_sampler` gives a length that avoids this.
 
   Returns:
     The sample; a capacity above H * W is H * W.
@@ -49,21 +49,21 @@ def compact(weights: jax.Array, *, capacity: int) -> PixelSample:
   flat = weights.reshape(num_images, -1)
   capacity = min(capacity, flat.shape[1])
 
-  # A word of 32 bits says which of 32 neighbouring pixels are sampled, so
-  # that all but the last step works on a 32nd of the pixels.
+  # A word of 32 bits marks the sampled ones of 32 neighbouring pixels, so all
+  # but the last step works on a 32nd of the data.
   words = _pack(flat != 0)
   counts = jax.lax.population_count(words).astype(jnp.int32)
   ends = jnp.cumsum(counts, axis=1)
   begins = ends - counts
   word_of = _spread(jnp.where(counts > 0, begins, capacity), capacity)
 
-  place = jnp.broadcast_to(
+  position = jnp.broadcast_to(
     jnp.arange(capacity, dtype=jnp.int32), (num_images, capacity)
   )
-  rank = place - jnp.take_along_axis(begins, word_of, axis=1)
+  rank = position - jnp.take_along_axis(begins, word_of, axis=1)
   bit = _select_bit(jnp.take_along_axis(words, word_of, axis=1), rank)
   num_sampled = ends[:, -1]
-  used = place < num_sampled[:, None]
+  used = position < num_sampled[:, None]
   indices = jnp.where(used, 32 * word_of + bit, 0)
   return PixelSample(
     indices=indices,
@@ -77,17 +77,17 @@ def _pack(bits: jax.Array) -> jax.Array:
   """Packs [N, M] bool into [N, ceil(M / 32)] uint32, lowest bit first."""
   bits = jnp.pad(bits, [(0, 0), (0, -bits.shape[1] % 32)])
   bits = bits.reshape(len(bits), -1, 32).astype(jnp.uint32)
-  places = jnp.arange(32, dtype=jnp.uint32)[None, None]
-  return jnp.sum(bits << places, axis=-1, dtype=jnp.uint32)
+  shifts = jnp.arange(32, dtype=jnp.uint32)[None, None]
+  return jnp.sum(bits << shifts, axis=-1, dtype=jnp.uint32)
 
 
 def _spread(begins: jax.Array, size: int) -> jax.Array:
-  """For each of `size` places [N, size], the last word that begins before.
+  """For each of `size` list entries [N, size], the word that it comes from.
 
   Args:
-    begins: [N, words] int32, place at which each word begins; `size` or more
-      for those to leave out.
-    size: number of places.
+    begins: [N, words] int32, first list entry of each word; `size` or more for
+      words to leave out.
+    size: length of the list.
   """
   words = jnp.arange(begins.shape[1], dtype=jnp.int32)
   mark = jax.vmap(

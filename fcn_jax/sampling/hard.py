@@ -2,9 +2,9 @@
 
 Online hard example mining (Shrivastava, Gupta and Girshick, CVPR 2016), for
 pixels: Wu, Shen and van den Hengel call it online bootstrapping
-(arXiv:1604.04339 and arXiv:1605.06885). These samplers take one argument more,
-`pixel_losses`, which the train step gives to samplers with a parameter of that
-name. They are not random, and what they keep is no estimate of the whole loss.
+(arXiv:1604.04339 and arXiv:1605.06885). These samplers have one more parameter,
+`pixel_losses`, which `losses.make` fills. They are not random, and what they
+keep does not estimate the whole loss.
 """
 
 import chex
@@ -31,8 +31,8 @@ def hardest(
   Args:
     key: unused; pixels of equal loss are taken from the top left.
     labels: [N, H, W] int32.
-    pixel_losses: [N, H, W] float; NaN counts as the largest, so that it is
-      seen. No gradient goes through it.
+    pixel_losses: [N, H, W] float, without gradient; NaN counts as the largest,
+      so that it is not hidden.
     count: pixels to keep of each image; all, if it has fewer valid ones.
 
   Returns:
@@ -55,7 +55,7 @@ def harder_than(
   threshold: float,
   min_count: int,
 ) -> jax.Array:
-  """Keeps all valid pixels whose loss is above a threshold, and not too few.
+  """Keeps all valid pixels with a loss above a threshold, and not too few.
 
   Wu, Shen and van den Hengel, arXiv:1604.04339, drop pixels whose true class
   has a probability of p or more; that is a threshold of -log(p).
@@ -63,11 +63,10 @@ def harder_than(
   Args:
     key: unused; pixels of equal loss are taken from the top left.
     labels: [N, H, W] int32.
-    pixel_losses: [N, H, W] float, in nats; NaN counts as the largest, so that
-      it is seen. No gradient goes through it.
+    pixel_losses: as in `hardest`, in nats.
     threshold: in nats.
-    min_count: of each image at least so many of the hardest valid pixels are
-      kept, or all.
+    min_count: the least number of the hardest valid pixels to keep of each
+      image, if it has as many.
 
   Returns:
     [N, H, W] float32 weights, 0 where void or dropped, else 1.
@@ -98,9 +97,9 @@ def _with_largest(
   """Marks `count` valid pixels of each image; [N, H, W] bool."""
   chex.assert_rank(labels, 3)
   chex.assert_equal_shape((labels, losses))
-  # The bits of a float are ordered like the number it is, once the sign bit
-  # is set where it was not, and all bits are turned round where it was. No
-  # number but NaN becomes 0, which is left to void pixels.
+  # To order the bits of floats like the numbers, set the sign bit of positive
+  # ones and invert all bits of negative ones. Only NaN can become 0, which is
+  # reserved for void pixels.
   bits = jax.lax.bitcast_convert_type(losses, jnp.uint32)
   sign = jnp.uint32(1 << 31)
   values = jnp.where(bits < sign, bits | sign, ~bits)

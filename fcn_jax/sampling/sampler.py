@@ -1,4 +1,4 @@
-"""What a sampler is: the contract of all functions of this folder."""
+"""The type of samplers, and what they ask for."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Samplers that take all pixels with truth alike."""
+"""Samplers that treat all pixels with a label alike."""
 
 import functools
 import numbers
@@ -12,7 +12,7 @@ from fcn_jax.sampling import capacity
 
 
 def valid_pixels(labels: jax.Array) -> jax.Array:
-  """Marks pixels with a truth.
+  """Marks pixels that are not void.
 
   Args:
     labels: [N, H, W] int32.
@@ -27,7 +27,7 @@ def whole_image(key: jax.Array | None, labels: jax.Array) -> jax.Array:
   """Keeps every pixel that is not void: whole-image training.
 
   Args:
-    key: unused; here because all samplers have it.
+    key: unused, as all samplers have one.
     labels: [N, H, W] int32.
 
   Returns:
@@ -49,8 +49,8 @@ def _bernoulli_bound(
   return most * cell**2
 
 
-# Up to this rate it is faster to draw the gaps between the kept cells: on a CPU
-# 2 instead of 12 ms at a rate of 0.05 and 4 x 512 x 512 pixels.
+# Up to this rate it is faster to draw the gaps between the kept cells: 2 not 12
+# ms on a CPU at a rate of 0.05 and 4 x 512 x 512 pixels.
 _GAPS_RATE = 0.25
 
 
@@ -59,20 +59,20 @@ def _kept_after_gaps(
 ) -> jax.Array:
   """Independent draws at a low rate, [num_rows, length] bool.
 
-  The gaps between successes of independent trials are geometric, so a random
-  number is needed for each success only, not for each trial. Less than once in
-  1e9 calls the gaps end before a row does.
+  The gaps between successes of independent trials are geometric, so only
+  successes need random numbers, not all trials. Less than once in 1e9 calls the
+  gaps end before a row does.
   """
   count = capacity.tail_bound(
     rate * length, num_draws=length, num_images=num_rows
   )
   gaps = jax.random.geometric(key, rate, (num_rows, count + 1), jnp.int32)
-  # A gap beyond the row ends it, however long, and sums must not overflow.
-  places = jnp.cumsum(jnp.minimum(gaps, length + 1), axis=1) - 1
+  # A gap beyond the row ends it; clipped, sums of gaps do not overflow.
+  positions = jnp.cumsum(jnp.minimum(gaps, length + 1), axis=1) - 1
   mark = jax.vmap(
-    lambda place: jnp.zeros(length, bool).at[place].set(True, mode="drop")
+    lambda kept: jnp.zeros(length, bool).at[kept].set(True, mode="drop")
   )
-  return mark(places)
+  return mark(positions)
 
 
 @capacity.bounded_by(_bernoulli_bound)
@@ -120,9 +120,9 @@ def bernoulli(
 def fixed_count(key: jax.Array, labels: jax.Array, *, count: int) -> jax.Array:
   """Keeps `count` pixels of each image, drawn without replacement.
 
-  The number of terms is the same at each step, where `bernoulli` has it vary.
-  In an image of n valid pixels each of them has expected weight
-  min(count / n, 1): images with much void weigh as much as others.
+  The number of terms is the same at each step; with `bernoulli` it varies. In
+  an image of n valid pixels each of them has expected weight min(count / n, 1):
+  images with much void weigh as much as others.
 
   Args:
     key: random key.
@@ -147,21 +147,10 @@ def fixed_count_in_batch(
 ) -> jax.Array:
   """Keeps `count` pixels of the batch, drawn without replacement.
 
-  Of n valid pixels in the batch each has expected weight min(count / n, 1),
-  whichever image it is in, so that the expected sum of the sampled loss is
-  that factor times the whole one. On several devices all of them take part in
-  finding the pixels; `fixed_count` needs no communication.
-
-  Args:
-    key: random key.
-    labels: [N, H, W] int32.
-    count: pixels to keep of the batch; all, if it has fewer valid ones.
-
-  Returns:
-    [N, H, W] float32 weights, 0 where void or dropped, else 1.
-
-  Raises:
-    ValueError: if `count` is not positive.
+  As `fixed_count`, but for the whole batch: each of its n valid pixels has
+  expected weight min(count / n, 1), so the expected sum of the sampled loss is
+  that factor times the whole one. Several devices must communicate to find the
+  pixels, which `fixed_count` avoids.
   """
   check_integer("count", count)
   chex.assert_rank(labels, 3)
@@ -183,8 +172,8 @@ def one_per_block(
   The kept pixel has the weight (valid pixels of its block) / block^2 and
   stands for these. Each valid pixel has expected weight 1 / block^2, as with
   `bernoulli` at that rate, but the pixels are spread evenly: neighbours, whose
-  losses are alike, are seldom kept together. (Against the spatial correlation
-  in a batch, section 3.4 of the papers.)
+  losses are similar, are seldom kept together. (Section 3.4 of the papers:
+  spatial correlation in a batch.)
 
   Args:
     key: random key.
@@ -202,7 +191,7 @@ def one_per_block(
   chex.assert_rank(labels, 3)
   batch, height, width = labels.shape
   rows, columns = _num_squares(height, block), _num_squares(width, block)
-  # What blocks have beyond the image is void.
+  # Blocks are void beyond the image.
   labels = jnp.pad(
     labels,
     ((0, 0), (0, rows * block - height), (0, columns * block - width)),
@@ -232,7 +221,7 @@ def independent(key: jax.Array, probabilities: jax.Array) -> jax.Array:
 
   Returns:
     [N, H, W] float32: 1 with that probability, else 0; NaN where it is NaN, so
-    that a wrong label is seen in the loss and not dropped from it.
+    that a wrong label shows in the loss.
   """
   kept = jax.random.bernoulli(key, probabilities).astype(jnp.float32)
   return jnp.where(jnp.isnan(probabilities), probabilities, kept)
@@ -243,10 +232,10 @@ def independent(key: jax.Array, probabilities: jax.Array) -> jax.Array:
 def largest(values: jax.Array, *, count: int) -> jax.Array:
   """Marks the largest values of each row.
 
-  The smallest value that is kept is found bit by bit, by counting the values
-  that are not below it: 32 passes, whatever `count` is. For images of 512 x 512
-  on a CPU this is as fast as `jax.lax.top_k` of 4,000 values and three times as
-  fast as that of 30,000; sorting is slower than both.
+  Finds the smallest kept value bit by bit, by counting the values that are not
+  below it: 32 passes, whatever `count` is. For images of 512 x 512 on a CPU
+  this is as fast as `jax.lax.top_k` of 4,000 values and three times as fast as
+  that of 30,000; sorting is slower than both.
 
   Args:
     values: [R, M] uint32; 0 is never marked.
@@ -296,8 +285,8 @@ def _num_squares(length: int, side: int) -> int:
 
 def _draw_from_rows(key: jax.Array, labels: jax.Array, count: int) -> jax.Array:
   """Weight 1 for `count` of the valid pixels of each row of [R, M] labels."""
-  # The pixels with the largest of random numbers are a draw without
-  # replacement; 0 is left to void pixels.
+  # The pixels with the largest random numbers are a draw without replacement;
+  # 0 is reserved for void pixels.
   values = jnp.maximum(jax.random.bits(key, labels.shape, jnp.uint32), 1)
   values = jnp.where(labels != types.IGNORE_LABEL, values, 0)
   return largest(values, count=count).astype(jnp.float32)

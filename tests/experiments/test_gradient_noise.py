@@ -1,8 +1,6 @@
 import functools
 import json
 
-import gradient_noise
-import gradient_noise_report
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +8,42 @@ import PIL.Image
 import pytest
 
 import fcn_jax as fcn
+from experiments.common import study as study_lib
+from experiments.gradient_noise import estimates
+from experiments.gradient_noise import measuring
+from experiments.gradient_noise import report
+from experiments.gradient_noise import study
+from fcn_jax.runs import batches
+from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import folder
+from fcn_jax.runs import records
+from fcn_jax.runs import training
+from tests.helpers import studies
+
+
+def options(workdir, prepared_dir, *more):
+  return [
+    "shapes",
+    "--dataset=shapes/tiny",
+    *("--crop-size", "32", "32"),
+    "--head-width=16",
+    "--steps=3",
+    *("--measure-at", "1", "2"),
+    "--warmup-steps=1",
+    "--batch-size=2",
+    "--num-images=4",
+    "--num-directions=2",
+    "--num-masks=2",
+    "--shares=0.25",
+    *("--rates", "1", "0.25"),
+    "--rounds=1",
+    f"--workdir={workdir}",
+    f"--prepared-dir={prepared_dir}",
+    *more,
+  ]
+
+
+# What is measured.
 
 
 def test_projections_are_products_of_pixel_gradients_and_directions():
@@ -27,8 +61,8 @@ def test_projections_are_products_of_pixel_gradients_and_directions():
     dict(shapes)["params"],
   )
   variables = {"params": params}
-  directions = gradient_noise.random_directions(key, params, 2)
-  losses, found = gradient_noise.project_gradients(
+  directions = measuring.random_directions(key, params, 2)
+  losses, found = measuring.project_gradients(
     model, variables, fcn.types.Batch(images, labels), directions
   )
   assert found.shape == (2, 1, 16, 16)
@@ -68,9 +102,7 @@ def test_the_noise_is_split_into_that_of_masks_and_that_of_images():
   signal = rng.normal(0, 2.0, (1, num_directions, 1))
   of_images = rng.normal(0, 1.0, (1, num_directions, num_images))
   of_masks = rng.normal(0, 3.0, (num_masks, num_directions, num_images))
-  found = gradient_noise.noise_of_sums(
-    7.0 * (signal + of_images + of_masks), 7.0
-  )
+  found = estimates.noise_of_sums(7.0 * (signal + of_images + of_masks), 7.0)
   np.testing.assert_allclose(found["masks"], 9.0, rtol=0.05)
   np.testing.assert_allclose(found["images"], 1.0, rtol=0.1)
   np.testing.assert_allclose(found["signal"], np.mean(signal**2), rtol=0.05)
@@ -83,13 +115,13 @@ def test_without_a_signal_or_a_pixel_there_is_no_noise_but_nan():
   rng = np.random.default_rng(0)
   sums = rng.normal(0, 1.0, (4, 300, 6))
   sums -= sums.mean(axis=-1, keepdims=True)
-  found = gradient_noise.noise_of_sums(sums, 1.0)
+  found = estimates.noise_of_sums(sums, 1.0)
   assert found["signal"] < 0 and np.isnan(found["noise"])
-  known = gradient_noise.noise_of_sums(sums, 1.0, signal=0.5)
+  known = estimates.noise_of_sums(sums, 1.0, signal=0.5)
   np.testing.assert_allclose(
     known["noise"], (known["masks"] + known["images"]) / 0.5
   )
-  empty = gradient_noise.noise_of_sums(np.zeros((4, 3, 6)), 0)
+  empty = estimates.noise_of_sums(np.zeros((4, 3, 6)), 0)
   assert all(np.isnan(value) for value in empty.values())
 
 
@@ -98,7 +130,7 @@ def test_the_correlation_is_that_of_a_loop_over_pairs():
   projections = rng.normal(size=(2, 3, 5, 6))
   valid = rng.random((3, 5, 6)) < 0.7
   projections = np.where(valid, projections, 0.0)
-  found = gradient_noise.correlation_by_distance(projections, valid, 4)
+  found = estimates.correlation_by_distance(projections, valid, 4)
   mean = projections[:, valid].mean(axis=1)
   sums, counts = np.zeros(9), np.zeros(9)
   for image in range(3):
@@ -116,68 +148,257 @@ def test_the_correlation_is_that_of_a_loop_over_pairs():
 
 
 def test_rates_are_compared_at_equal_images_terms_and_time():
-  checkpoint = {
+  noise_at = {
     "rates": {
       "1.0": {"masks": 0.0},
       "0.25": {"masks": 1.0},
     },
     "whole": {"images": 4.0},
   }
-  rows = gradient_noise_report.rates_table(
-    checkpoint, {"1.0": 0.2, "0.25": 0.1}
-  )
-  assert rows[0] == {
+  found = report.rates_table(noise_at, {"1.0": 0.2, "0.25": 0.1})
+  assert found[0] == {
     "rate": 1.0, "seconds": 0.2, "images": 1.0, "terms": 1.0, "time": 1.0
   }  # fmt: skip
   np.testing.assert_allclose(
-    [rows[1][key] for key in ("images", "terms", "time")],
+    [found[1][key] for key in ("images", "terms", "time")],
     [1.25, 1.25 / 4, 1.25 / 2],
   )
 
 
-def test_the_script_measures_and_draws(tmp_path, capsys):
+def test_the_images_measured_are_not_those_of_the_first_steps(prepared_dir):
+  config = studies.parse(study, options("run", prepared_dir))
+  dataset = batches.load_split(config.data, "train")
+  measured = study.measured_batches(config, dataset)
+  assert [batch.labels.shape for batch in measured] == [(2, 32, 32)] * 2
+  trained_on = batches.training_batches(config, dataset).starting_at(0)
+  first = next(trained_on)
+  trained_on.close()
+  assert np.any(first.images != measured[0].images)
+  again = study.measured_batches(config, dataset)
+  for one, other in zip(measured, again, strict=True):
+    np.testing.assert_array_equal(one.images, other.images)
+
+
+# The study, with measurements that were made up.
+
+
+def made_up_noise(samplers):
+  noise = {"masks": 1.0, "images": 4.0, "signal": 0.5, "noise": 10.0}
+  lost = {**noise, "signal": -1.0, "noise": float("nan")}
+  return {
+    "whole": noise,
+    "pixels": 900.0,
+    "independent_pixels": 12.5,
+    "correlation": [1.0] + [0.5] * 16,
+    "loss": 1.25,
+    "samplers": {
+      name: [{"share": 0.25, **(lost if name == "hardest" else noise)}]
+      for name in samplers
+    },
+    "rates": {"1.0": {"masks": 0.0}, "0.25": {"masks": 1.0}},
+  }
+
+
+@pytest.fixture
+def measured(monkeypatch):
+  """Makes up what is measured; the steps at which it was."""
+  steps = []
+
+  def measure(config, model, state, images, samplers, progress):
+    del config, model, images, progress
+    steps.append(int(state.step))
+    return made_up_noise(samplers)
+
+  monkeypatch.setattr(measuring, "measure", measure)
+  seconds = {"1.0": 0.2, "0.25": 0.1}
+  monkeypatch.setattr(measuring, "time_steps", lambda *_: seconds)
+  return steps
+
+
+def make_ended(workdir, prepared_dir):
+  """A study of which only the report is missing."""
+  config = studies.parse(study, options(workdir, prepared_dir))
+  study_lib.claim(config, experiment=study.NAME, contents=report.CONTENTS)
+  studies.end_runs(config, [study.VARIANT])
+  (workdir / "noise").mkdir()
+  for step in config.measure_at:
+    records.write_json(
+      study.noise_file(config, step), made_up_noise(["pixels", "hardest"])
+    )
+  records.write_json(workdir / "timing.json", {"1.0": 0.2, "0.25": 0.1})
+  return config
+
+
+def test_the_report_agrees_with_what_was_measured(
+  tmp_path, prepared_dir, measured, capsys, untouched
+):
   workdir = tmp_path / "run"
-  options = [
-    "shapes", "--dataset", "shapes/tiny",
-    "--prepared-dir", str(tmp_path / "data"),
-    "--workdir", str(workdir), "--crop-size", "32", "32",
-    "--checkpoints", "2", "--warmup-steps", "1", "--batch-size", "2",
-    "--num-images", "4", "--num-directions", "2", "--num-masks", "2",
-    "--shares", "0.25", "--rates", "1", "0.25", "--rounds", "1",
-  ]  # fmt: skip
-  # AdamW's schedule mixes integers with floats.
-  with jax.numpy_dtype_promotion("standard"):
-    gradient_noise.main(options)
-  printed = capsys.readouterr().out
-  assert "Suggested: p =" in printed and "| class-balanced |" in printed
-  assert (workdir / "table.md").read_text(encoding="utf-8") in printed
+  make_ended(workdir, prepared_dir)
+  untouched(workdir / "variants")
+  untouched(workdir / "noise")
+  study.main(options(workdir, prepared_dir))
+  # What is there is not measured or trained again, nor touched.
+  assert measured == []
+  untouched(workdir / "variants")
+  untouched(workdir / "noise")
+  table = (workdir / "table.md").read_text(encoding="utf-8")
+  assert table in capsys.readouterr().out
+  for step in (1, 2):
+    assert f"After {step} steps (loss 1.25 nats a pixel)" in table
+  # As much time at p = 0.25: 5 / 4 of the variance, 1 / 2 of the time.
+  assert "Suggested: p = 0.25, a batch of about 12 images" in table
+  rows = studies.table_rows(table)
+  assert rows["pixels"] == ["10.0 (25.0%)"]
+  assert rows["hardest"] == ["no signal (25.0%)"]
+  assert rows["0.25"] == ["100.0", "1.250", "0.312", "0.625"]
+  assert rows["correlation"] == ["0.50"] * 5
   summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
-  checkpoint = summary["checkpoints"]["2"]
-  assert checkpoint["correlation"][0] == 1.0
-  assert 0.1 < checkpoint["samplers"]["pixels"][0]["share"] < 0.4
-  assert set(summary["seconds_an_image"]) == {"1.0", "0.25"}
-  with PIL.Image.open(workdir / "gradient_noise.png") as picture:
-    assert min(picture.size) > 300
-  with pytest.raises(SystemExit):
-    gradient_noise.main(options)
-  assert "already holds a run. Delete it with" in capsys.readouterr().err
+  assert set(summary["measured"]) == {"1", "2"}
+  assert summary["measured"]["2"]["suggested_rate"] == 0.25
+  assert summary["seconds_an_image"] == {"1.0": 0.2, "0.25": 0.1}
+
+
+def test_a_measurement_that_was_lost_is_named(
+  tmp_path, prepared_dir, measured, refused
+):
+  config = make_ended(tmp_path / "run", prepared_dir)
+  study.noise_file(config, 1).unlink()
+  error = refused(study.main, options(config.run.workdir, prepared_dir))
+  assert "step1.json is not there" in error and "--overwrite" in error
+  assert measured == []
+
+
+def test_a_step_is_measured_only_if_that_is_missing(
+  tmp_path, prepared_dir, measured, monkeypatch
+):
+  config = make_ended(tmp_path / "run", prepared_dir)
+  study.noise_file(config, 2).unlink()
+  before = study.noise_file(config, 1).stat().st_mtime_ns
+
+  def reach_both(prepared):
+    for step, call in prepared.items():
+      call(fcn.train.TrainState(jnp.array(step), {}, {}, ()))
+
+  monkeypatch.setattr(
+    training, "prepare", lambda run_config, *, at_steps: at_steps
+  )
+  monkeypatch.setattr(training, "run", reach_both)
+  study.train_and_measure(config, [], 6)
+  assert measured == [2]
+  assert study.noise_file(config, 1).stat().st_mtime_ns == before
+  assert study.noise_file(config, 2).exists()
+
+
+@pytest.mark.slow
+def test_an_interrupted_study_measures_only_what_is_missing(
+  tmp_path, prepared_dir, measured, monkeypatch
+):
+  workdir, made_up = tmp_path / "run", measuring.measure
+
+  def interrupted_at_2(*arguments):
+    found = made_up(*arguments)
+    if measured[-1] == 2:
+      raise KeyboardInterrupt
+    return found
+
+  monkeypatch.setattr(measuring, "measure", interrupted_at_2)
+  # The optimizer's schedule mixes integers with floats.
+  with jax.numpy_dtype_promotion("standard"):
+    with pytest.raises(SystemExit, match="the same command goes on"):
+      study.main(options(workdir, prepared_dir))
+    assert measured == [1, 2]
+    assert [path.name for path in (workdir / "noise").iterdir()] == [
+      "step1.json"
+    ]
+    monkeypatch.setattr(measuring, "measure", made_up)
+    study.main(options(workdir, prepared_dir))
+    # Step 2 was saved before it was measured.
+    assert measured == [1, 2, 2]
+    study.main(options(workdir, prepared_dir))
+  assert measured == [1, 2, 2]
+  starts = records.read_json_lines(
+    workdir / "variants" / "whole_images-seed0" / "starts.jsonl"
+  )
+  assert [start["from_step"] for start in starts] == [0, 2]
+
+
+# Options.
 
 
 @pytest.mark.parametrize(
-  "options, message",
+  ("more", "message"),
   [
-    (["--checkpoints", "5", "5"], "positive and rising"),
-    (["--rates", "0.5"], "with 1 in it"),
-    (["--num-images", "5"], "a multiple of batch_size = 4"),
-    (["--num-masks", "1"], "at least 2"),
-    (["--shares", "0"], "sampling rate is 0"),
+    (("--measure-at", "5", "5"), "positive and rising"),
+    (("--measure-at", "2", "1"), "positive and rising"),
+    (("--measure-at", "0"), "positive and rising"),
+    (("--measure-at",), "positive and rising"),
+    (("--measure-at", "202"), "up to the 201 steps"),
+    (("--rates", "0.5"), "with 1 in it"),
+    (("--num-images", "5"), "a multiple of batch_size = 4"),
+    (("--num-masks", "1"), "at least 2"),
+    (("--num-directions", "0"), "num_directions is 0"),
+    (("--num-seeds", "2"), "num_seeds is 2"),
+    (("--shares", "0"), "sampling rate is 0"),
+    (("--shares", "0.00001"), "large enough for a pixel"),
+    (("--shares",), "shares is ()"),
   ],
 )
 def test_options_out_of_range_are_errors_before_anything_is_written(
-  options, message, tmp_path, capsys
+  more, message, tmp_path, refused
 ):
   workdir = tmp_path / "run"
-  with pytest.raises(SystemExit):
-    gradient_noise.main(["shapes", "--workdir", str(workdir), *options])
-  assert message in capsys.readouterr().err
+  arguments = ["shapes", "--workdir", str(workdir), *more]
+  assert message in refused(study.main, arguments)
   assert not workdir.exists()
+
+
+def test_other_options_are_refused_with_their_names(
+  tmp_path, prepared_dir, refused, untouched
+):
+  config = make_ended(tmp_path / "run", prepared_dir)
+  untouched(config.run.workdir)
+  arguments = options(config.run.workdir, prepared_dir, "--measure-at", "2")
+  assert "measure_at ((1, 2) there, (2,) now)" in refused(study.main, arguments)
+  untouched(config.run.workdir)
+
+
+@pytest.mark.parametrize("preset", sorted(study.PRESETS))
+def test_presets_are_without_contradictions(preset):
+  _, config = study.PRESETS[preset]
+  config.check()
+  study_lib.run_config(config, study.VARIANT, 0).check()
+  # The learning rate is 0 at the last step.
+  assert config.measure_at[-1] < config.optimizer.steps
+
+
+def test_help_explains_every_option(capsys):
+  with pytest.raises(SystemExit) as stopped:
+    study.main(["shapes", "--help"])
+  assert stopped.value.code == 0
+  text = capsys.readouterr().out
+  for name in config_lib.flat(study.PRESETS["shapes"][1]):
+    assert f"--{name.replace('_', '-')}" in text
+
+
+# Measured, as users do it.
+
+
+@pytest.mark.slow
+def test_a_study_measures_and_draws(tmp_path, prepared_dir):
+  workdir = tmp_path / "run"
+  arguments = options(workdir, prepared_dir, "--measure-at", "2")
+  printed = studies.run(study, arguments).stdout
+  assert "Suggested: p =" in printed and "| class-balanced |" in printed
+  assert (workdir / "table.md").read_text(encoding="utf-8") in printed
+  assert {path.name for path in workdir.iterdir()} == {
+    folder.CONFIG_FILE,
+    study_lib.VARIANTS,
+    *report.CONTENTS,
+  }
+  summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
+  noise_at = summary["measured"]["2"]
+  assert noise_at["correlation"][0] == 1.0
+  assert 0.1 < noise_at["samplers"]["pixels"][0]["share"] < 0.4
+  assert set(summary["seconds_an_image"]) == {"1.0", "0.25"}
+  with PIL.Image.open(workdir / "gradient_noise.png") as picture:
+    assert min(picture.size) > 300

@@ -90,6 +90,14 @@ def test_a_class_that_is_not_there_has_no_iu_and_not_that_of_0(config):
   assert there["scores"][0]["class_iu"]["star"] is None
 
 
+def test_figures_are_read_as_they_were_written(tmp_path):
+  figures = {"a": [{"noise": float("nan"), "share": 0.25}], "b": "cpu"}
+  records.write_json(tmp_path / "figures.json", figures)
+  found = results.read_figures(tmp_path / "figures.json")
+  assert np.isnan(found["a"][0].pop("noise"))
+  assert found == {"a": [{"share": 0.25}], "b": "cpu"}
+
+
 def test_curves_are_those_of_the_records(config):
   losses = [{4: 3.0, 10: 2.0}, {4: 5.0, 10: 1.0}]
   curves = results.curves(end_runs(config, random_confusions(), losses))

@@ -4,43 +4,45 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
-import fcn_jax as fcn
+from fcn_jax import models
+from fcn_jax.models import input_normalization
 from fcn_jax.pretrained import caffe_names
 from fcn_jax.pretrained import entries
 from fcn_jax.pretrained import transplanting
-from tests.helpers import caffe_files as written
+from tests.helpers import caffe_files
+
+VGG_WIDTHS = (8, 8, 12, 16, 16)
+ALEXNET_WIDTHS = (8, 12, 16, 12, 12)
+HEAD_WIDTH = 24
+GOOGLENET_WIDTH = 1 / 8
+RESNET_WIDTHS = (4, 8, 12, 16)
 
 
-def backbones(monkeypatch) -> None:
-  """Makes VGG16, VGG19, CaffeNet and ResNet-50 narrow while a test runs."""
-  models = fcn.models
-  for file, name, changes in (
-    (
-      models.backbones.vgg,
-      "vgg16",
-      {"widths": (4, 4, 6, 6, 8), "head_width": 16},
-    ),
-    (
-      models.backbones.vgg,
-      "vgg19",
-      {"widths": (4, 4, 6, 6, 8), "head_width": 16},
-    ),
-    (
-      models.backbones.alexnet,
-      "caffenet",
-      {"widths": (4, 8, 8, 8, 8), "head_width": 16},
-    ),
-    (
-      models.backbones.resnet,
-      "resnet50",
-      {"widths": (4, 4, 8, 8), "depths": (1, 1, 2, 1)},
-    ),
-  ):
-    architecture = file.ARCHITECTURES[name]
-    monkeypatch.setitem(
-      file.ARCHITECTURES, name, dataclasses.replace(architecture, **changes)
-    )
+def backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+  """Makes all published backbones narrow, under their own names."""
+  changes = {
+    models.backbones.vgg: {"widths": VGG_WIDTHS, "head_width": HEAD_WIDTH},
+    models.backbones.alexnet: {
+      "widths": ALEXNET_WIDTHS,
+      "head_width": HEAD_WIDTH,
+    },
+    models.backbones.googlenet: {"width": GOOGLENET_WIDTH},
+    models.backbones.resnet: {"widths": RESNET_WIDTHS},
+  }
+  for file, change in changes.items():
+    for name, architecture in file.ARCHITECTURES.items():
+      if name != "vgg_small":
+        narrow = dataclasses.replace(architecture, **change)
+        monkeypatch.setitem(file.ARCHITECTURES, name, narrow)
+
+
+def inputs(backbone: str) -> input_normalization.InputNormalization:
+  """The input normalization of torchvision's weights of a backbone."""
+  if backbone == "googlenet_bn":
+    return input_normalization.INCEPTION
+  return input_normalization.TORCHVISION
 
 
 def random_variables(model, seed=0):
@@ -78,7 +80,7 @@ def write_caffemodel(path, model, variables, *, dense=(), **options):
     if layer in dense and array.ndim == 4:
       array = array.reshape(len(array), -1)
     layers.setdefault(layer, {})[int(number)] = array
-  written.write(
+  caffe_files.write(
     path,
     {
       name: (

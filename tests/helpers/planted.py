@@ -81,7 +81,7 @@ def plant(root, content_of_bomb):
   array = np.array(Image.open(label))
   array[3, 4] = 7
   save(label, array)
-  expect(label, "values 7, which are no class.* known are 0, 255")
+  expect(label, "values 7, which are neither a class .* known are 0, 255")
 
   image, label = add("no_mask")
   label.unlink()

@@ -1,6 +1,5 @@
 """Tiles of a picture have the classes that the whole picture has there."""
 
-import dataclasses
 import functools
 
 import jax
@@ -9,17 +8,12 @@ import numpy as np
 import pytest
 
 import fcn_jax as fcn
+from tests.helpers import tiny_networks
 
 inference = fcn.inference
+picture = tiny_networks.picture
 NUM_CLASSES = 4
 TILE_SIZE = 320
-# As many layers as show all that a VGG has.
-TINY = dataclasses.replace(
-  fcn.models.backbones.vgg.ARCHITECTURES["vgg_small"],
-  widths=(8, 8, 8, 8, 8),
-  depths=(1, 1, 1, 1, 1),
-  head_width=8,
-)
 every_net = pytest.mark.parametrize(
   "padding, stride",
   [(p, s) for p in ("same", "caffe") for s in (32, 16, 8)],
@@ -28,26 +22,12 @@ every_net = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def quick_to_compile(monkeypatch):
-  monkeypatch.setitem(fcn.models.backbones.vgg.ARCHITECTURES, "tiny", TINY)
-  monkeypatch.setattr(
-    fcn.models.convolution,
-    "conv_general_dilated",
-    jax.lax.conv_general_dilated,
-  )
+  tiny_networks.add_tiny(monkeypatch)
 
 
 def net(**options):
   options = {"backbone": "tiny", "normalization": "batch"} | options
   return fcn.models.FCN(NUM_CLASSES, **options)
-
-
-def picture(height, width, seed=0):
-  """Noise, brighter in some places than in others."""
-  rng = np.random.default_rng(seed)
-  coarse = rng.integers(0, 256, (height // 40 + 1, width // 40 + 1, 3))
-  coarse = coarse.repeat(40, axis=0).repeat(40, axis=1)[:height, :width]
-  noise = rng.integers(0, 256, (height, width, 3))
-  return ((coarse + noise) // 2).astype(np.uint8)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -172,7 +152,7 @@ def test_the_exact_margin_is_no_larger_than_alignment_to_the_stride_asks_for():
 def trained():
   """A network, its variables, a picture, and its logits."""
   with pytest.MonkeyPatch.context() as monkeypatch:
-    monkeypatch.setitem(fcn.models.backbones.vgg.ARCHITECTURES, "tiny", TINY)
+    tiny_networks.add_tiny(monkeypatch)
     model, image = net(), picture(345, 451)
     variables = random_variables(model, image)
     yield model, variables, image, logits_of(model, variables, image)

@@ -297,7 +297,7 @@ def test_the_terms_are_the_sum_and_the_counts_of_the_loss(form):
   assert terms.num_valid == np.sum(np.asarray(labels) != types.IGNORE_LABEL)
   assert terms.num_dropped == 0
   np.testing.assert_allclose(
-    terms.loss, terms.loss_sum / terms.num_valid, rtol=1e-6
+    terms.loss, terms.loss_sum / float(terms.num_valid), rtol=1e-6
   )
 
 

@@ -1,13 +1,11 @@
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fcn_jax.models import convolution
-from fcn_jax.models import pooling
 
 
 def xla(inputs, kernel, padding):
@@ -48,11 +46,6 @@ def value_and_gradients(inputs, kernel, padding, *forms):
 
 def strips(inputs, kernel, padding):
   return convolution.convolution_by_strips(inputs, kernel, padding)
-
-
-max_pool_2x2 = functools.partial(
-  pooling.max_pool, kernel=2, stride=2, ceil_mode=True
-)
 
 
 def relative_error(found, expected):
@@ -144,21 +137,3 @@ def test_options_mean_what_they_mean_to_xla(options):
   found = convolution.conv_general_dilated(inputs, kernel, **options)
   expected = jax.lax.conv_general_dilated(inputs, kernel, **options)
   np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("size", [(4, 6), (5, 6), (4, 7), (5, 7), (1, 1)])
-def test_max_pool_is_flax_max_pool_rounded_up(size):
-  rng = np.random.default_rng(0)
-  inputs = jnp.asarray(rng.normal(-3, 1, (2, *size, 3)), jnp.float32)
-  flax_pool = functools.partial(
-    nn.max_pool, window_shape=(2, 2), strides=(2, 2), padding="SAME"
-  )
-  expected = flax_pool(inputs)
-  found = max_pool_2x2(inputs)
-  assert found.shape == (2, -(-size[0] // 2), -(-size[1] // 2), 3)
-  np.testing.assert_array_equal(found, expected)
-  cotangent = jnp.asarray(rng.normal(size=found.shape), jnp.float32)
-  gradient, flax_gradient = (
-    jax.vjp(pool, inputs)[1](cotangent)[0] for pool in (max_pool_2x2, flax_pool)
-  )
-  np.testing.assert_allclose(gradient, flax_gradient, atol=1e-6)

@@ -227,32 +227,39 @@ def test_groups_are_convolved_as_xla_does(kernel, stride):
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def test_no_convolution_in_groups_is_left_to_xla_on_a_cpu():
-  convolve = functools.partial(
-    convolution.conv_general_dilated,
-    window_strides=(1, 1),
-    padding=((1, 1), (1, 1)),
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    feature_group_count=2,
+class GroupNormalized(nn.Module):
+  """A convolution with group normalization, without ReLU."""
+
+  @nn.compact
+  def __call__(self, inputs):
+    settings = layers.Settings(
+      padding="same",
+      inputs=fcn.models.input_normalization.CAFFE,
+      head_width=None,
+      dropout_rate=0.0,
+      normalization="group",
+      dtype=jnp.float32,
+      param_dtype=jnp.float32,
+    )
+    make = layers.Layers(settings, train=False)
+    layer = geometry.Layer("conv", 1)
+    maps = layers.Maps(inputs, None)
+    return make.conv(maps, layer, 16, relu=False).values
+
+
+def test_group_normalization_is_of_8_channels_with_the_epsilon_of_flax():
+  # So small that the epsilon counts.
+  inputs = 1e-3 * np.random.default_rng(0).normal(size=(2, 5, 4, 16))
+  module = GroupNormalized()
+  variables = module.init(jax.random.key(0), inputs.astype(np.float32))
+  variables["params"]["conv"]["kernel"] = np.eye(16, dtype=np.float32)[
+    None, None
+  ]
+  found = module.apply(variables, inputs.astype(np.float32))
+  groups = inputs.reshape(2, 5, 4, 2, 8)
+  mean, variance = (
+    reduce(groups, axis=(1, 2, 4), keepdims=True)
+    for reduce in (np.mean, np.var)
   )
-  program = str(
-    jax.make_jaxpr(convolve)(jnp.zeros((1, 8, 8, 6)), jnp.zeros((3, 3, 3, 4)))
-  )
-  assert "feature_group_count=1" in program
-  assert "feature_group_count=2" not in program
-
-
-def test_the_variance_of_groups_has_flax_own_epsilon(monkeypatch):
-  """Networks that were trained with it have these numbers."""
-  seen = {}
-  norm = nn.GroupNorm
-
-  def record(**options):
-    seen.update(options)
-    return norm(**options)
-
-  monkeypatch.setattr(layers.nn, "GroupNorm", record)
-  model = fcn.models.FCN(3, backbone="vgg_small", normalization="group")
-  images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
-  jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
-  assert "epsilon" not in seen and norm().epsilon == 1e-6
+  expected = ((groups - mean) / np.sqrt(variance + 1e-6)).reshape(inputs.shape)
+  np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -7,16 +7,14 @@ is none of XLA's optimisation, and convolutions are XLA's own.
 import dataclasses
 import functools
 import math
-import typing
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import options
 import pytest
-import train_presets
 
 import fcn_jax as fcn
+from tests.helpers import tiny_networks
 
 KEY = jax.random.key(0)
 NUM_CLASSES = 4
@@ -107,7 +105,7 @@ def test_parameters_and_receptive_fields_are_those_of_the_papers(
     ("resnet101", 2048, 44_549_160),
   ],
 )
-def test_trunks_have_as_many_parameters_as_torchvisions_classifiers(
+def test_backbones_have_as_many_parameters_as_torchvisions_classifiers(
   backbone, num_features, expected
 ):
   # Numbers of torchvision's documentation, whose networks score 1000 classes.
@@ -401,15 +399,6 @@ def test_a_trained_resnet_does_not_see_padding(narrow):
   assert_close(gradient, gradient_alone, 1e-3)
 
 
-def picture(height, width, seed=0):
-  """Noise, brighter in some places than in others."""
-  rng = np.random.default_rng(seed)
-  coarse = rng.integers(0, 256, (height // 40 + 1, width // 40 + 1, 3))
-  coarse = coarse.repeat(40, axis=0).repeat(40, axis=1)[:height, :width]
-  noise = rng.integers(0, 256, (height, width, 3))
-  return ((coarse + noise) // 2).astype(np.uint8)
-
-
 def centred(model, image):
   """Variables with which each class is the likeliest somewhere."""
   variables = random_variables(model)
@@ -440,7 +429,7 @@ def logits_of(model, variables, image):
 def test_tiles_have_the_classes_of_the_whole_picture(
   narrow, make, options, size, tile_size
 ):
-  model, image = make(**options), picture(*size)
+  model, image = make(**options), tiny_networks.picture(*size)
   variables = centred(model, image)
   tiles = []
 
@@ -484,7 +473,7 @@ def export(path, model, variables):
 def test_an_exported_network_has_the_classes_of_the_network_itself(
   narrow, tmp_path, make, options
 ):
-  model, image = make(**options), picture(133, 97)
+  model, image = make(**options), tiny_networks.picture(133, 97)
   variables = centred(model, image)
   loaded = export(tmp_path / "network.zip", model, variables)
   for size in ((133, 97), (64, 70)):
@@ -536,12 +525,3 @@ def test_the_last_pixels_of_a_picture_see_its_last_cell(narrow):
   for backbone in ("vgg16", "alexnet", "resnet50", "googlenet"):
     model = FCN(backbone=backbone, stride=32)
     assert not fcn.inference.tiles.Surroundings.of(model, None).beyond
-
-
-def test_scripts_know_all_backbones_and_pixels():
-  assert set(typing.get_args(options.Backbone)) == {*models.fcn.backbones()}
-  for name in typing.get_args(train_presets.Inputs):
-    assert isinstance(
-      getattr(models.input_normalization, name.upper()),
-      models.input_normalization.InputNormalization,
-    )

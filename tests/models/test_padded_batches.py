@@ -347,29 +347,9 @@ def test_sizes_of_another_shape_are_refused():
       model.init(KEY, batch.images, train=False, valid_sizes=sizes)
 
 
-@pytest.mark.parametrize("normalization", ["none", "batch", "group"])
-def test_without_sizes_nothing_is_replaced(normalization, monkeypatch):
-  model, (batch, _, _) = net(normalization=normalization), example()
-  trace = functools.partial(
-    jax.eval_shape,
-    functools.partial(model.init, train=False),
-    KEY,
-    batch.images,
-  )
-
-  def fail(*_, **__):
-    raise AssertionError
-
-  for name in ("inside", "fill_outside"):
-    monkeypatch.setattr(fcn.valid_region, name, fail)
-  trace()
-  with pytest.raises(AssertionError):
-    trace(valid_sizes=batch.valid_sizes)
-
-
 @pytest.fixture
 def training():
-  """A model, its step's options, and a state whose scores are not zero."""
+  """A train step, and a state whose scores are not zero."""
   model = net(stride=32)
   optimizer = fcn.optimizers.caffe_sgd(0.01, momentum=0.9, weight_decay=0.0)
   variables = random_variables(model)
@@ -380,11 +360,7 @@ def training():
     opt_state=optimizer.init(variables["params"]),
   )
   step = functools.partial(
-    fcn.train.train_step,
-    model,
-    optimizer,
-    sampler=fcn.sampling.whole_image,
-    normalize="kept",
+    fcn.train.train_step, model, optimizer, fcn.losses.make()
   )
   return step, state
 

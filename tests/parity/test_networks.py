@@ -26,7 +26,7 @@ from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax.pretrained import loading
 from fcn_jax.pretrained import torchvision_names
-from tests.helpers import narrow_networks
+from tests.helpers import narrow
 
 torch = pytest.importorskip(
   "torch", reason="PyTorch is not installed: make parity"
@@ -64,7 +64,7 @@ def settings():
   threads = torch.get_num_threads()
   torch.set_num_threads(2)
   with pytest.MonkeyPatch.context() as monkeypatch:
-    narrow_networks.make_narrow(monkeypatch)
+    narrow.backbones(monkeypatch)
     yield
   torch.set_num_threads(threads)
 
@@ -72,28 +72,26 @@ def settings():
 def make_network(name):
   if name == "alexnet":
     return torch_networks.AlexNet(
-      narrow_networks.ALEXNET_WIDTHS, narrow_networks.HEAD_WIDTH, NUM_CLASSES
+      narrow.ALEXNET_WIDTHS, narrow.HEAD_WIDTH, NUM_CLASSES
     )
   if name == "googlenet":
-    return torch_networks.GoogLeNet(
-      narrow_networks.GOOGLENET_WIDTH, NUM_CLASSES
-    )
+    return torch_networks.GoogLeNet(narrow.GOOGLENET_WIDTH, NUM_CLASSES)
   if name in FCNS:
     return torch_networks.FCN(
       torch_networks.RESNET_DEPTHS[name.removeprefix("fcn_")],
-      narrow_networks.RESNET_WIDTHS,
+      narrow.RESNET_WIDTHS,
       NUM_CLASSES,
     )
   if name.startswith("resnet"):
     return torch_networks.ResNet(
       torch_networks.RESNET_DEPTHS[name],
-      narrow_networks.RESNET_WIDTHS,
+      narrow.RESNET_WIDTHS,
       NUM_CLASSES,
     )
   return torch_networks.VGG(
     torch_networks.VGG_DEPTHS[name.removesuffix("_bn")],
-    narrow_networks.VGG_WIDTHS,
-    narrow_networks.HEAD_WIDTH,
+    narrow.VGG_WIDTHS,
+    narrow.HEAD_WIDTH,
     NUM_CLASSES,
     normalized=name.endswith("_bn"),
   )
@@ -109,7 +107,7 @@ def make_model(name, num_classes=NUM_CLASSES):
     backbone=backbone,
     stride=32,
     padding="torchvision",
-    inputs=narrow_networks.inputs(backbone),
+    inputs=narrow.inputs(backbone),
   )
 
 

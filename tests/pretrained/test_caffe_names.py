@@ -161,7 +161,7 @@ def test_normalization_is_refused():
   ],
 )
 def test_pixels_that_are_scaled_are_refused(model):
-  with pytest.raises(ValueError, match="pixels.CAFFE"):
+  with pytest.raises(ValueError, match=r"input_normalization\.CAFFE"):
     caffe_names.entries(model)
 
 

@@ -169,10 +169,10 @@ def test_another_architecture_is_refused(tmp_path):
 
 def test_pixels_of_other_weights_are_refused(tmp_path):
   caffemodel(tmp_path / "net.caffemodel", vgg())
-  with pytest.raises(ValueError, match=r"pixels\.CAFFE"):
+  with pytest.raises(ValueError, match=r"input_normalization\.CAFFE"):
     fcn.pretrained.load(tmp_path / "net.caffemodel", vgg(inputs=TORCHVISION))
   state_dict(tmp_path / "net.pth", vgg(inputs=TORCHVISION))
-  with pytest.raises(ValueError, match=r"pixels\.TORCHVISION"):
+  with pytest.raises(ValueError, match=r"input_normalization\.TORCHVISION"):
     fcn.pretrained.load(tmp_path / "net.pth", vgg())
 
 

@@ -9,20 +9,21 @@ from fcn_jax import models
 from fcn_jax.models import input_normalization
 from fcn_jax.pretrained import entries
 from fcn_jax.pretrained import torchvision_names
-from tests.helpers import narrow_networks
+from fcn_jax.pretrained import transplanting
+from tests.helpers import narrow
 
 BACKBONES = tuple(torchvision_names.CLASSIFIERS.values())
 
 
 @pytest.fixture(autouse=True, scope="module")
-def narrow():
+def _narrow():
   with pytest.MonkeyPatch.context() as monkeypatch:
-    narrow_networks.make_narrow(monkeypatch)
+    narrow.backbones(monkeypatch)
     yield
 
 
 def fcn(backbone, num_classes=3, **options):
-  options.setdefault("inputs", narrow_networks.inputs(backbone))
+  options.setdefault("inputs", narrow.inputs(backbone))
   return models.FCN(num_classes, backbone=backbone, **options)
 
 
@@ -48,7 +49,7 @@ NETWORKS = {
 
 @functools.cache
 def variables_of(name):
-  return narrow_networks.random_variables(NETWORKS[name])
+  return narrow.random_variables(NETWORKS[name])
 
 
 def state_dict_of(name):
@@ -119,7 +120,7 @@ def test_normalisations_have_the_names_of_torchvision(name, ours, theirs):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_nothing_is_lost_on_the_way_to_torchvision_and_back(name):
   model, state_dict = NETWORKS[name], state_dict_of(name)
-  variables = narrow_networks.arrays(variables_of(name))
+  variables = dict(transplanting.named(variables_of(name)))
   table = torchvision_names.entries(model, state_dict)
   assert {entry.ours for entry in table} == variables.keys()
   used = {entry.theirs for entry in table}
@@ -170,10 +171,13 @@ def test_the_classifier_of_a_resnet_begins_an_fcn_and_the_reverse():
 @pytest.mark.parametrize(
   "options, message",
   [
-    ({"backbone": "vgg16"}, "vgg16 .* inputs=fcn.models.pixels.TORCHVISION"),
+    (
+      {"backbone": "vgg16"},
+      "vgg16 .* inputs=.*input_normalization.TORCHVISION",
+    ),
     (
       {"backbone": "googlenet_bn", "inputs": input_normalization.TORCHVISION},
-      "googlenet_bn .* inputs=fcn.models.pixels.INCEPTION",
+      "googlenet_bn .* inputs=.*input_normalization.INCEPTION",
     ),
     ({"backbone": "caffenet"}, "publishes no caffenet.* for Caffe"),
     ({"backbone": "googlenet"}, "publishes no googlenet; .* googlenet_bn.*"),

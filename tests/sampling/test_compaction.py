@@ -1,12 +1,9 @@
-import functools
-
 import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 from fcn_jax import sampling
 
@@ -83,45 +80,3 @@ def test_what_has_no_room_is_counted_and_is_what_lies_last():
 def test_a_list_without_room_is_an_error(capacity):
   with pytest.raises(ValueError, match=f"capacity is {capacity}; .* at least"):
     sampling.compact(jnp.ones((1, 4, 4)), capacity=capacity)
-
-
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.25, 0.9])
-@pytest.mark.parametrize("num_draws", [144, 4096, 262_144])
-@pytest.mark.parametrize("num_images", [1, 20])
-def test_the_tail_bound_is_rarer_than_1e_9_a_step_and_tight(
-  rate, num_draws, num_images
-):
-  bound = sampling.capacity.tail_bound(
-    rate * num_draws, num_draws=num_draws, num_images=num_images
-  )
-  binomial = scipy.stats.binom(num_draws, rate)
-  assert num_images * binomial.sf(bound) < 1e-9
-  # The exact quantile is about six standard deviations above the mean.
-  exact = binomial.isf(1e-9 / num_images)
-  assert bound <= exact + 0.5 * binomial.std() + 3
-
-
-def test_the_tail_bound_of_a_certain_draw_is_all_of_it():
-  bound = sampling.capacity.tail_bound(50, num_draws=50, num_images=4)
-  assert bound == 50
-
-
-def test_a_sampler_is_asked_through_its_partials_for_its_capacity():
-  shape = (4, 512, 512)
-  inner = functools.partial(sampling.bernoulli, rate=0.5, cell=8)
-  outer = functools.partial(inner, rate=0.05)
-  found = sampling.capacity.of_sampler(outer, shape)
-  direct = functools.partial(sampling.bernoulli, rate=0.05, cell=8)
-  assert found == sampling.capacity.of_sampler(direct, shape)
-  assert 0.05 * 512 * 512 < found < 0.1 * 512 * 512
-
-
-def test_of_a_sampler_of_ones_own_nothing_is_known_until_it_says():
-  def sampler(key, labels, *, count):
-    raise AssertionError("is not called")
-
-  bound = functools.partial(sampler, count=9)
-  assert sampling.capacity.of_sampler(bound, (2, 8, 8)) is None
-  sampling.capacity.bounded_by(lambda shape, *, count: count)(sampler)
-  assert sampling.capacity.of_sampler(bound, (2, 8, 8)) == 9
-  assert sampling.capacity.of_sampler(bound, (2, 2, 2)) == 4

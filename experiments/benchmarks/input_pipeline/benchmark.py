@@ -4,16 +4,16 @@
     python -m experiments.benchmarks.input_pipeline --data-dir CAMVID_FOLDER
 
 All read the same files, JPEG pictures with PNG masks, and do the same to them:
-a random scale, a crop (padded with void), a flip, changes of brightness,
-contrast, saturation and hue by factors of the same distributions, and batches.
-The DataLoader is timed twice: with the transforms as people write them for
-PyTorch, on Pillow's images in torchvision's manner, and with those of fcn_jax.
+a random scale, a crop (padded with void), a flip, random changes of brightness,
+contrast, saturation and hue from the same distributions, and batches. The
+DataLoader is timed twice: with transforms as people write them for PyTorch, on
+Pillow's images in torchvision's manner, and with those of fcn_jax.
 
-First each stage is timed on its own, in one thread; then all together. The
-contestants take turns in one process (and its workers), so that whatever else
-the machine does meets all alike; the figures to look at are the ratios. PyTorch
-and TensorFlow are timed where they are installed: `make parity` installs
-PyTorch, `pip install tensorflow-cpu` the other.
+The benchmark times each stage on its own, in one thread, and then all together.
+The contestants take turns in one process (and its workers), so that other work
+of the machine slows all down alike: look at the ratios. PyTorch and TensorFlow
+are timed if they are installed: `make parity` installs PyTorch, `pip install
+tensorflow-cpu` the other.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ import tyro
 import fcn_jax as fcn
 from experiments.benchmarks.input_pipeline import picture_files
 from experiments.benchmarks.input_pipeline import pipeline_stages
+from fcn_jax.cli import errors
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import environment
 
@@ -74,7 +75,7 @@ class Options:
   num_batches: int = 10
   """Batches timed in a round."""
   rounds: int = 15
-  """Rounds, of which the median counts."""
+  """Rounds; the median counts."""
 
 
 def time_stages(
@@ -222,17 +223,27 @@ def left_out() -> Iterator[str]:
       yield f"{name} is not installed here, and left out."
 
 
-def main() -> None:
-  """Reads the options, times, and prints the two tables."""
-  options = tyro.cli(Options, description=__doc__)
-  config_lib.at_least_one(
-    options,
-    "num_pictures",
-    "batch_size",
-    "num_workers",
-    "num_batches",
-    "rounds",
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Reads the options, times, and prints the two tables.
+
+  Args:
+    arguments: of the command line; those of the process if None.
+  """
+  options = tyro.cli(
+    Options,
+    prog="python -m experiments.benchmarks.input_pipeline",
+    description=__doc__,
+    args=arguments,
   )
+  with errors.explained():
+    config_lib.at_least_one(
+      options,
+      "num_pictures",
+      "batch_size",
+      "num_workers",
+      "num_batches",
+      "rounds",
+    )
   names = ("brightness", "contrast", "saturation", "hue")
   augmentation = {
     "crop_size": options.crop_size,

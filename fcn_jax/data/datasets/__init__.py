@@ -12,11 +12,11 @@ from fcn_jax.data.datasets import pascal_context
 from fcn_jax.data.datasets import shapes
 from fcn_jax.data.datasets import sift_flow
 from fcn_jax.data.datasets import voc2012
-from fcn_jax.data.datasets.loading import FROM_FILES
-from fcn_jax.data.datasets.loading import NAMES
-from fcn_jax.data.datasets.loading import load
-from fcn_jax.data.datasets.loading import opened
-from fcn_jax.data.datasets.loading import splits
+from fcn_jax.data.datasets.by_name import FROM_FILES
+from fcn_jax.data.datasets.by_name import NAMES
+from fcn_jax.data.datasets.by_name import load
+from fcn_jax.data.datasets.by_name import opened
+from fcn_jax.data.datasets.by_name import splits
 
 __all__ = [
   "FROM_FILES",

@@ -7,8 +7,8 @@ images/training/<name>.jpg, and likewise in validation/; objectInfo150.txt has
 the names of the classes. In the masks 0 is void and 1..150 are the classes.
 
 A few masks of the training set are void everywhere (14 according to
-github.com/CSAILVision/semantic-segmentation-pytorch/issues/298). Nothing can be
-learnt from them, so they are left out.
+github.com/CSAILVision/semantic-segmentation-pytorch/issues/298) and are left
+out, since nothing can be learnt from them.
 """
 
 import pathlib
@@ -51,10 +51,7 @@ PALETTE = palettes.voc_palette(num_classes=NUM_CLASSES + 1)[1:]
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of an ADE20K folder.
-
-  Args:
-    folder: the folder that holds ADEChallengeData2016, or that folder itself.
+  """Lists the files of ADEChallengeData2016, or of the folder around it.
 
   Raises:
     ValueError: the folder is of another layout, or its list of classes is not
@@ -68,17 +65,14 @@ def find(folder: pathlib.Path) -> listing.Listing:
   ]
   listing.check_folders("ade20k", top, needed, LAYOUT)
   class_names = _class_names(top / NAMES_FILE, root=folder)
-  pairs, faults = [], []
-  for split, name in _FOLDERS.items():
-    matched = listing.match(
-      top / "images" / name,
-      top / "annotations" / name,
-      root=folder,
-      split=split,
-      mask_suffixes=(".png",),
-    )
-    pairs += matched[0]
-    faults += matched[1]
+  pairs, faults = listing.match(
+    {
+      split: (top / "images" / name, top / "annotations" / name)
+      for split, name in _FOLDERS.items()
+    },
+    root=folder,
+    mask_suffixes=(".png",),
+  )
   return listing.Listing(
     "ade20k",
     pairs,
@@ -105,21 +99,19 @@ def _class_names(path: pathlib.Path, *, root: pathlib.Path) -> tuple[str, ...]:
     str(number) for number in range(1, NUM_CLASSES + 1)
   ] or any(len(row) != 5 for row in rows):
     raise ValueError(
-      f"ade20k: {path} is no table of the classes 1 to {NUM_CLASSES} with five"
-      " columns; take it from ADEChallengeData2016.zip again"
+      f"ade20k: {path} is not a table of the classes 1 to {NUM_CLASSES} with"
+      " five columns; take it from ADEChallengeData2016.zip again"
     )
   return tuple(row[4].partition(",")[0].strip() for row in rows)
 
 
 def _decode_mask(content: bytes) -> np.ndarray:
-  mask = decoding.decode_mask(content)
-  if mask.max() > NUM_CLASSES:
-    wrong = [int(value) for value in np.unique(mask) if value > NUM_CLASSES]
-    raise ValueError(
-      f"has the values {wrong[:8]}, outside 0..{NUM_CLASSES} (0 is void, 1 to"
-      f" {NUM_CLASSES} are classes); map them to those"
-    )
-  return np.where(mask == 0, np.uint8(types.IGNORE_LABEL), mask - np.uint8(1))
+  return decoding.decode_labels(
+    content,
+    [types.IGNORE_LABEL, *range(NUM_CLASSES)],
+    f", outside 0..{NUM_CLASSES} (0 is void, 1 to {NUM_CLASSES} are classes);"
+    " map them to those",
+  )
 
 
 class Ade20k(builder.FilesBuilder):

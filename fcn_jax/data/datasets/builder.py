@@ -1,7 +1,7 @@
 """The TFDS builder of data sets that are made of files.
 
-Every such data set is a subclass in a module of its own, which says how its
-files are found. Checking, writing and recognising them again is the same.
+Each of them is a subclass in a module of its own, which finds the files. They
+are checked, written and recognised here.
 """
 
 import os
@@ -16,8 +16,8 @@ from fcn_jax.data.files import checking
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
 
-# Bytes of originals in one file of prepared data. With TFDS's other builder a
-# split above 1 GiB would need TensorFlow.
+# Bytes of originals in one file of prepared data. TFDS's other builder would
+# need TensorFlow for splits above 1 GiB.
 _SHARD_SIZE = 256 << 20
 
 
@@ -26,14 +26,14 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
   PNG and JPEG pictures keep the bytes of their files; others become PNG. Masks
   become 8-bit grey PNG files with void at `types.IGNORE_LABEL`. The metadata
-  hold the fingerprint of the files, so that data made from other files are not
-  taken for these, and the faults that were skipped.
+  have the fingerprint of the files, to tell data made from other files, and the
+  faults that were skipped.
 
   Attributes:
     DESCRIPTION: of the data set, a sentence.
     LAYOUT: what the folder must hold, to be read after "expected".
-    ARCHIVES: the files to download, by name, where the folder may hold them in
-      place of what is in them.
+    ARCHIVES: archives by name, which the folder may hold in place of their
+      contents.
     SPLITS: names of all splits that it can have.
     EXTRAS: further features by name.
     find: lists the files of an unpacked folder.
@@ -55,7 +55,7 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       description=self.DESCRIPTION,
       features=tfds.features.FeaturesDict(
         {
-          # PNG or JPEG, whichever the file was.
+          # PNG or JPEG, as the file was.
           "image": tfds.features.Image(),
           "label": tfds.features.Image(
             shape=(None, None, 1), encoding_format="png"
@@ -77,14 +77,14 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     skip_bad: bool = False,
     **options: Any,
   ) -> None:
-    """Prepares the data set, as the base class, but checks the files first.
+    """Prepares the data set as the base class does, but checks the files first.
 
-    TFDS makes folders before it asks for the splits; a bad source is to leave
-    nothing behind.
+    TFDS makes folders before it asks for the splits, but a bad source should
+    leave nothing behind.
 
     Args:
-      download_config: its `manual_dir` is the folder of the files. It may be
-        missing where the data set is prepared.
+      download_config: its `manual_dir` is the folder of the files. It is not
+        needed if the data set is prepared.
       skip_bad: whether to leave out the pairs with faulty files.
       **options: as in the base class.
 
@@ -95,7 +95,7 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """
     config = download_config or tfds.download.DownloadConfig()
     source = config.manual_dir and pathlib.Path(config.manual_dir)
-    # Not `is_prepared`, which logs a warning where the folder is not there.
+    # Not `is_prepared`, which logs a warning if there is no folder.
     if self.data_path.exists() and not config.download_mode.overwrite_dataset:
       if source is not None:
         self._check_same_source(source)
@@ -104,8 +104,8 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     if source is None:
       raise ValueError(
         f"{self.name} is not prepared in {self.data_dir}; give the folder of"
-        " its files (data_dir; to a script, --data-dir or the environment"
-        f" variable {self.name.upper()}_DIR): expected"
+        " its files (data_dir; on the command line, --data-dir or the"
+        f" environment variable {self.name.upper()}_DIR): expected"
         f" {archives.expected(self.ARCHIVES, self.LAYOUT)}"
       )
     with self._unpacked(source) as folder:

@@ -18,39 +18,22 @@ from fcn_jax.data.files import listing
 # Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian and
 # Bicyclist.
 CLASS_NAMES = (
-  "sky",
-  "building",
-  "pole",
-  "road",
-  "pavement",
-  "tree",
-  "sign",
-  "fence",
-  "car",
-  "pedestrian",
-  "bicyclist",
-)
+  "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
+  "pedestrian", "bicyclist",
+)  # fmt: skip
 
 # RGB of each class in figures: the colours of CamVid's own label pictures.
 PALETTE = (
-  (128, 128, 128),
-  (128, 0, 0),
-  (192, 192, 128),
-  (128, 64, 128),
-  (0, 0, 192),
-  (128, 128, 0),
-  (192, 128, 128),
-  (64, 64, 128),
-  (64, 0, 128),
-  (64, 64, 0),
+  (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (0, 0, 192),
+  (128, 128, 0), (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0),
   (0, 128, 192),
-)
+)  # fmt: skip
 
 # The id of void in the masks on disk.
-VOID_ID = 11
+VOID_ID = len(CLASS_NAMES)
 
-# Our name of each split, and the folder of its pictures. The masks' folder has
-# "annot" behind that.
+# Our name of each split, and the folder of its pictures. The folder of its
+# masks has "annot" behind that.
 _FOLDERS = {"train": "train", "validation": "val", "test": "test"}
 SPLITS = tuple(_FOLDERS)
 LAYOUT = (
@@ -60,10 +43,7 @@ LAYOUT = (
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of a CamVid folder.
-
-  Args:
-    folder: the folder that holds train, trainannot and the others.
+  """Lists the files of the folder that holds train, trainannot and so on.
 
   Raises:
     ValueError: the folder is empty or of another layout.
@@ -72,17 +52,14 @@ def find(folder: pathlib.Path) -> listing.Listing:
     name + ending for name in _FOLDERS.values() for ending in ("", "annot")
   ]
   listing.check_folders("camvid", folder, needed, LAYOUT)
-  pairs, faults = [], []
-  for split, name in _FOLDERS.items():
-    matched = listing.match(
-      folder / name,
-      folder / f"{name}annot",
-      root=folder,
-      split=split,
-      mask_suffixes=(".png",),
-    )
-    pairs += matched[0]
-    faults += matched[1]
+  pairs, faults = listing.match(
+    {
+      split: (folder / name, folder / f"{name}annot")
+      for split, name in _FOLDERS.items()
+    },
+    root=folder,
+    mask_suffixes=(".png",),
+  )
   return listing.Listing(
     "camvid",
     pairs,
@@ -94,14 +71,12 @@ def find(folder: pathlib.Path) -> listing.Listing:
 
 
 def _decode_mask(content: bytes) -> np.ndarray:
-  mask = decoding.decode_mask(content)
-  if mask.max() > VOID_ID:
-    wrong = [int(value) for value in np.unique(mask) if value > VOID_ID]
-    raise ValueError(
-      f"has the class ids {wrong[:8]}, outside 0..{VOID_ID} (0 to"
-      f" {VOID_ID - 1} are classes, {VOID_ID} is void); map them to those"
-    )
-  return np.where(mask == VOID_ID, np.uint8(types.IGNORE_LABEL), mask)
+  return decoding.decode_labels(
+    content,
+    [*range(len(CLASS_NAMES)), types.IGNORE_LABEL],
+    f", outside 0..{VOID_ID} (0 to {VOID_ID - 1} are classes, {VOID_ID} is"
+    " void); map them to those",
+  )
 
 
 class Camvid(builder.FilesBuilder):

@@ -44,9 +44,10 @@ _CLASSES = (
 CLASS_NAMES = tuple(name for _, name, _ in _CLASSES)
 PALETTE = tuple(color for _, _, color in _CLASSES)
 
-# There are 34 ids; those that are not in the table are void. The licence plate,
+# Ids in masks; those that are not in the table are void. The licence plate,
 # which has the id -1 there, is not drawn into masks.
-_MAX_ID = 33
+_LABEL_IDS = range(34)
+_TRAIN_IDS = {label_id: i for i, (label_id, _, _) in enumerate(_CLASSES)}
 
 # Our name of each split, and its folders'.
 _FOLDERS = {"train": "train", "validation": "val"}
@@ -65,10 +66,7 @@ ARCHIVES = {
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of a Cityscapes folder.
-
-  Args:
-    folder: the folder that holds leftImg8bit and gtFine.
+  """Lists the files of the folder that holds leftImg8bit and gtFine.
 
   Raises:
     ValueError: the folder is of another layout.
@@ -79,18 +77,15 @@ def find(folder: pathlib.Path) -> listing.Listing:
     for name in _FOLDERS.values()
   ]
   listing.check_folders("cityscapes", folder, needed, LAYOUT)
-  pairs, faults = [], []
-  for split, name in _FOLDERS.items():
-    matched = listing.match(
-      folder / "leftImg8bit" / name,
-      folder / "gtFine" / name,
-      root=folder,
-      split=split,
-      mask_suffixes=(".png",),
-      endings=("_leftImg8bit", "_gtFine_labelIds"),
-    )
-    pairs += matched[0]
-    faults += matched[1]
+  pairs, faults = listing.match(
+    {
+      split: (folder / "leftImg8bit" / name, folder / "gtFine" / name)
+      for split, name in _FOLDERS.items()
+    },
+    root=folder,
+    mask_suffixes=(".png",),
+    endings=("_leftImg8bit", "_gtFine_labelIds"),
+  )
   return listing.Listing(
     "cityscapes",
     pairs,
@@ -102,35 +97,17 @@ def find(folder: pathlib.Path) -> listing.Listing:
 
 
 def decode_mask(content: bytes) -> np.ndarray:
-  """Decodes a mask of label ids to train ids.
-
-  Args:
-    content: the bytes of a *_labelIds.png.
-
-  Returns:
-    [H, W] uint8, train ids 0..18 or void.
+  """Decodes a *_labelIds.png to [H, W] uint8, train ids 0..18 or void.
 
   Raises:
-    ValueError: as `files.decode_mask`, or it has ids above 33.
+    ValueError: as `decoding.decode_mask`, or it has ids above 33.
   """
-  mask = decoding.decode_mask(content)
-  if mask.max() > _MAX_ID:
-    wrong = [int(value) for value in np.unique(mask) if value > _MAX_ID]
-    raise ValueError(
-      f"has the label ids {wrong[:8]}, outside 0..{_MAX_ID}; it is to hold the"
-      " label ids of Cityscapes as published, not its train ids"
-    )
-  return _TRAIN_IDS[mask]
-
-
-def _train_ids() -> np.ndarray:
-  table = np.full(256, types.IGNORE_LABEL, np.uint8)
-  for train_id, (label_id, _, _) in enumerate(_CLASSES):
-    table[label_id] = train_id
-  return table
-
-
-_TRAIN_IDS = _train_ids()
+  return decoding.decode_labels(
+    content,
+    [_TRAIN_IDS.get(label_id, types.IGNORE_LABEL) for label_id in _LABEL_IDS],
+    f", outside 0..{_LABEL_IDS[-1]}; a mask must hold the label ids of"
+    " Cityscapes as published, not its train ids",
+  )
 
 
 class Cityscapes(builder.FilesBuilder):

@@ -1,14 +1,13 @@
-"""What the values and colours of masks mean: from a file, or from the masks.
+"""A table of what the values and colours of masks mean, read from a file.
 
-See `folder` for the form of the file and the rules.
+See `folder` for the form of the file.
 """
 
-import collections
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,18 +18,8 @@ from fcn_jax.data.files import decoding
 Color = tuple[int, int, int]
 
 # Class ids are below void.
-_MAX_CLASSES = types.IGNORE_LABEL
+MAX_CLASSES = types.IGNORE_LABEL
 _MAX_VALUE = 65535
-_BINARY = {0, 255}
-# Share of the masks with no other values that makes the rest faulty, among as
-# many masks at least. To err is to list faults; to take 255 for void in masks
-# that mean the foreground by it would go unnoticed.
-_BINARY_MAJORITY = 0.75
-_MIN_BINARY_MASKS = 4
-# Least number of masks among which a value that only one of them has may be
-# taken for faulty.
-_MIN_MASKS = 10
-_BINARY_PALETTE = ((0, 0, 0), (230, 25, 75))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +29,9 @@ class ClassTable:
   Attributes:
     names: of the classes 0..C-1.
     palette: [C] RGB of each class in figures.
-    values: class, or `types.IGNORE_LABEL`, of each grey value or palette index.
-    colors: the same of each RGB colour, for coloured masks.
+    values: the class, or `types.IGNORE_LABEL`, of each grey value or palette
+      index.
+    colors: the same for each RGB colour, for coloured masks.
     origin: where the table is from, for messages.
   """
 
@@ -52,13 +42,7 @@ class ClassTable:
   origin: str
 
   def decode(self, content: bytes) -> np.ndarray:
-    """Decodes a mask to classes.
-
-    Args:
-      content: the bytes of its file.
-
-    Returns:
-      [H, W] uint8, classes or `types.IGNORE_LABEL`.
+    """Decodes a mask to [H, W] uint8, classes or `types.IGNORE_LABEL`.
 
     Raises:
       ValueError: the file is broken, or a value or colour is not in the table.
@@ -82,16 +66,21 @@ class ClassTable:
     used = {tuple(map(int, palette[value])) for value in np.unique(values)}
     return palette[values] if used <= self.colors.keys() else values
 
-  def _look_up(self, values, table, describe) -> np.ndarray:
+  def _look_up(
+    self,
+    values: np.ndarray,
+    table: Mapping[int, int],
+    describe: Callable[[int], str],
+  ) -> np.ndarray:
     found, places = np.unique(values, return_inverse=True)
     unknown = [describe(value) for value in found if int(value) not in table]
     if unknown:
       known = ", ".join(describe(value) for value in sorted(table)[:12])
       more = ", ..." if len(table) > 12 else ""
       raise ValueError(
-        f"has the values {', '.join(unknown[:8])}, which are no class and not"
-        f" void; known are {known}{more} ({self.origin}). Correct the mask, or"
-        " list them in classes.json"
+        f"has the values {', '.join(unknown[:8])}, which are neither a class"
+        f" nor void; known are {known}{more} ({self.origin}). Correct the mask,"
+        " or list them in classes.json"
       )
     labels = np.array([table[int(value)] for value in found], np.uint8)
     return labels[places].reshape(values.shape)
@@ -139,7 +128,7 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
   if unknown:
     raise ValueError(f'unknown entries {sorted(unknown)}; there is "ignore"')
   entries = content["classes"]
-  if not 1 <= len(entries) <= _MAX_CLASSES:
+  if not 1 <= len(entries) <= MAX_CLASSES:
     raise ValueError(f"{len(entries)} classes; there must be 1 to 255")
   names, palette, values, colors = [], [], {}, {}
   defaults = palettes.voc_palette(num_classes=len(entries))
@@ -192,114 +181,3 @@ def _check_color(color: Any) -> Color:
       f"the color {color!r} must be [red, green, blue] in 0..255"
     )
   return tuple(color)
-
-
-class MaskValues(NamedTuple):
-  """What occurs in one mask.
-
-  Attributes:
-    values: grey values or palette indices; of coloured masks, codes of colours.
-    colors: RGB of each value, of masks with a palette.
-    colored: whether it is an RGB mask that is not grey.
-  """
-
-  values: frozenset[int]
-  colors: Mapping[int, Color]
-  colored: bool
-
-
-def values_of(content: bytes) -> MaskValues:
-  """Reads what occurs in a mask.
-
-  Raises:
-    ValueError: as `files.decode_values`.
-  """
-  array = decoding.decode_values(content)
-  if array.ndim == 3:
-    if (array != array[..., :1]).any():
-      colors = np.unique(array.reshape(-1, 3), axis=0).tolist()
-      return MaskValues(frozenset(_code(color) for color in colors), {}, True)
-    array = array[..., 0]
-  values = frozenset(np.unique(array).tolist())
-  palette = decoding.mask_palette(content)
-  colors = {}
-  if palette is not None:
-    colors = {v: tuple(palette[v].tolist()) for v in values if v < len(palette)}
-  return MaskValues(values, colors, False)
-
-
-def infer(masks: Sequence[MaskValues]) -> ClassTable:
-  """Finds the classes of masks that come without a table.
-
-  Args:
-    masks: what occurs in each of them.
-
-  Raises:
-    ValueError: the values cannot be class ids, or are colours.
-  """
-  grey = [mask for mask in masks if not mask.colored]
-  if not grey:
-    codes = sorted(set().union(*(mask.values for mask in masks)))
-    listed = ", ".join(str(list(_color(code))) for code in codes[:12])
-    more = ", ..." if len(codes) > 12 else ""
-    raise ValueError(
-      f"the masks have {len(codes)} colours ({listed}{more}), and nothing says"
-      " which classes these are; add a file classes.json with"
-      ' {"classes": [{"name": "...", "color": [red, green, blue]}, ...],'
-      ' "ignore": [...]}'
-    )
-  origin = f"found in {len(grey)} masks"
-  counts = collections.Counter(v for mask in grey for v in mask.values)
-  num_binary = sum(mask.values <= _BINARY for mask in grey)
-  majority = len(
-    grey
-  ) >= _MIN_BINARY_MASKS and num_binary >= _BINARY_MAJORITY * len(grey)
-  if counts.keys() >= _BINARY and (majority or num_binary == len(grey)):
-    names = ("background", "foreground")
-    return ClassTable(names, _BINARY_PALETTE, {0: 0, 255: 1}, {}, origin)
-  values = _without_outliers(counts, len(grey))
-  if not 2 <= len(values) <= _MAX_CLASSES:
-    raise ValueError(
-      f"the masks have {len(values)} different values besides 255 (void), such"
-      f" as {values[:8]}; there must be 2 to 255 classes. Are these masks of"
-      " classes? If so, list the classes in classes.json"
-    )
-  defaults = palettes.voc_palette(num_classes=len(values))
-  palette = _common_palette(grey)
-  in_order = values == list(range(len(values)))
-  return ClassTable(
-    names=tuple(f"{'class' if in_order else 'value'} {v}" for v in values),
-    palette=tuple(
-      palette.get(v, default)
-      for v, default in zip(values, defaults, strict=True)
-    ),
-    values={
-      **{v: label for label, v in enumerate(values)},
-      types.IGNORE_LABEL: types.IGNORE_LABEL,
-    },
-    colors={},
-    origin=origin,
-  )
-
-
-def _without_outliers(counts: Mapping[int, int], num_masks: int) -> list[int]:
-  """The values that are classes: not those far above all others in one mask."""
-  values = sorted(counts.keys() - {types.IGNORE_LABEL})
-  if num_masks < _MIN_MASKS:
-    return values
-  largest = max((v for v in values if counts[v] > 1), default=0)
-  kept = []
-  for value in values:
-    if value <= largest + 1:
-      kept.append(value)
-      largest = max(largest, value)
-  return kept
-
-
-def _common_palette(masks: Sequence[MaskValues]) -> dict[int, Color]:
-  """The colour that each palette index has most often."""
-  votes = collections.defaultdict(collections.Counter)
-  for mask in masks:
-    for value, color in mask.colors.items():
-      votes[value][color] += 1
-  return {value: count.most_common(1)[0][0] for value, count in votes.items()}

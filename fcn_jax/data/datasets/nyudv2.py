@@ -1,9 +1,9 @@
 """The data set `nyudv2`: indoor scenes in colour and depth, 40 classes.
 
-It is read in the form in which the authors of the FCN papers published it: the
-crops and the 40 classes of Gupta et al. The extra feature "depth" has the
-values of the depth files, "hha" three channels made of them (horizontal
-disparity, height above ground, angle with gravity).
+This is the form that the authors of the FCN papers published: the crops and the
+40 classes of Gupta et al. The extra feature "depth" has the values of the depth
+files, and "hha" three channels made of them (horizontal disparity, height above
+ground, angle with gravity).
 
 The papers train on "train+validation", 795 pictures, and report on `test`.
 """
@@ -13,7 +13,6 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fcn_jax import types
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import decoding
@@ -25,47 +24,13 @@ from fcn_jax.data.files import matlab
 # github.com/shelhamer/fcn.berkeleyvision.org, with its spelling. In the files,
 # classes are numbered from 1, and 0 is void (nyud_layers.py there).
 CLASS_NAMES = (
-  "wall",
-  "floor",
-  "cabinet",
-  "bed",
-  "chair",
-  "sofa",
-  "table",
-  "door",
-  "window",
-  "bookshelf",
-  "picture",
-  "counter",
-  "blinds",
-  "desk",
-  "shelves",
-  "curtain",
-  "dresser",
-  "pillow",
-  "mirror",
-  "floor mat",
-  "clothes",
-  "ceiling",
-  "books",
-  "refridgerator",
-  "television",
-  "paper",
-  "towel",
-  "shower curtain",
-  "box",
-  "whiteboard",
-  "person",
-  "night stand",
-  "toilet",
-  "sink",
-  "lamp",
-  "bathtub",
-  "bag",
-  "otherstructure",
-  "otherfurniture",
-  "otherprop",
-)
+  "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window",
+  "bookshelf", "picture", "counter", "blinds", "desk", "shelves", "curtain",
+  "dresser", "pillow", "mirror", "floor mat", "clothes", "ceiling", "books",
+  "refridgerator", "television", "paper", "towel", "shower curtain", "box",
+  "whiteboard", "person", "night stand", "toilet", "sink", "lamp", "bathtub",
+  "bag", "otherstructure", "otherfurniture", "otherprop",
+)  # fmt: skip
 PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 
 # Our name of each split, and its list.
@@ -87,11 +52,7 @@ LAYOUT = (
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of an NYUDv2 folder.
-
-  Args:
-    folder: the folder that holds data and segmentation, or that holds nyud
-      with the two.
+  """Lists the files of the folder that holds data and segmentation, or nyud.
 
   Raises:
     ValueError: a folder or a list is missing or broken.
@@ -103,24 +64,13 @@ def find(folder: pathlib.Path) -> listing.Listing:
     raise ValueError(
       f"nyudv2: {root} has no list {', '.join(missing)}; expected {LAYOUT}"
     )
-  splits, faults, taken = {}, [], {}
-  for split, file in _LISTS.items():
-    names, wrong = lists.read(root / file, root=folder)
-    faults += wrong
-    faults += [
-      listing.Fault(root / file, f"has {name}, which {taken[name]} has, too")
-      for name in names
-      if name in taken
-    ]
-    splits[split] = [name for name in names if name not in taken]
-    taken.update(dict.fromkeys(splits[split], file))
+  paths = {split: root / file for split, file in _LISTS.items()}
+  splits, faults = lists.read_all(paths, root=folder)
   pairs, missing, notes = lists.find_pairs(
     splits,
     lambda split, name: _pair(split, name, root),
     root=folder,
-    because={
-      split: f"{root / file} names it" for split, file in _LISTS.items()
-    },
+    because=paths,
     counts=COUNTS,
   )
   return listing.Listing(
@@ -149,8 +99,9 @@ def _pair(split: str, name: str, root: pathlib.Path) -> listing.Pair:
 
 
 def _decode_mask(content: bytes) -> np.ndarray:
-  ids = matlab.decode_ids(content, "segmentation", highest=len(CLASS_NAMES))
-  return np.where(ids == 0, types.IGNORE_LABEL, ids - 1).astype(np.uint8)
+  return matlab.decode_labels(
+    content, "segmentation", num_classes=len(CLASS_NAMES)
+  )
 
 
 def _decode_depth(content: bytes) -> np.ndarray:

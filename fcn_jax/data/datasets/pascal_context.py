@@ -1,8 +1,8 @@
 """The data set `pascal_context`: scenes labelled all over, 60 classes.
 
-PASCAL-Context labels the pictures of VOC 2010 with 459 names, of which the 59
-most frequent are the classes of the papers. All else is class 0, background:
-other names, and pixels without one. There is no void.
+PASCAL-Context labels the pictures of VOC 2010 with 459 names. The 59 most
+frequent ones are the classes of the papers; everything else is class 0,
+background. There is no void.
 
 The splits are VOC 2010's lists train and val, as in the FCN papers.
 """
@@ -23,66 +23,19 @@ from fcn_jax.data.files import matlab
 # github.com/shelhamer/fcn.berkeleyvision.org; numbers: those of the same names
 # in classes-400.txt there, which is the labels.txt of PASCAL-Context.
 _NUMBERS = {
-  "aeroplane": 2,
-  "bicycle": 23,
-  "bird": 25,
-  "boat": 31,
-  "bottle": 34,
-  "bus": 45,
-  "car": 59,
-  "cat": 65,
-  "chair": 72,
-  "cow": 98,
-  "diningtable": 397,
-  "dog": 113,
-  "horse": 207,
-  "motorbike": 258,
-  "person": 284,
-  "pottedplant": 308,
-  "sheep": 347,
-  "sofa": 368,
-  "train": 416,
-  "tvmonitor": 427,
-  "bag": 9,
-  "bed": 18,
-  "bench": 22,
-  "book": 33,
-  "building": 44,
-  "cabinet": 46,
-  "ceiling": 68,
-  "clothes": 80,
-  "computer": 85,
-  "cup": 104,
-  "door": 115,
-  "fence": 144,
-  "floor": 158,
-  "flower": 159,
-  "food": 162,
-  "grass": 187,
-  "ground": 189,
-  "keyboard": 220,
-  "light": 232,
-  "mountain": 259,
-  "mouse": 260,
-  "curtain": 105,
-  "platform": 296,
-  "sign": 355,
-  "plate": 295,
-  "road": 324,
-  "rock": 326,
-  "shelves": 349,
-  "sidewalk": 354,
-  "sky": 360,
-  "snow": 366,
-  "bedcloth": 19,
-  "track": 415,
-  "tree": 420,
-  "truck": 424,
-  "wall": 440,
-  "water": 445,
-  "window": 454,
-  "wood": 458,
-}
+  "aeroplane": 2, "bicycle": 23, "bird": 25, "boat": 31, "bottle": 34,
+  "bus": 45, "car": 59, "cat": 65, "chair": 72, "cow": 98, "diningtable": 397,
+  "dog": 113, "horse": 207, "motorbike": 258, "person": 284, "pottedplant": 308,
+  "sheep": 347, "sofa": 368, "train": 416, "tvmonitor": 427, "bag": 9,
+  "bed": 18, "bench": 22, "book": 33, "building": 44, "cabinet": 46,
+  "ceiling": 68, "clothes": 80, "computer": 85, "cup": 104, "door": 115,
+  "fence": 144, "floor": 158, "flower": 159, "food": 162, "grass": 187,
+  "ground": 189, "keyboard": 220, "light": 232, "mountain": 259, "mouse": 260,
+  "curtain": 105, "platform": 296, "sign": 355, "plate": 295, "road": 324,
+  "rock": 326, "shelves": 349, "sidewalk": 354, "sky": 360, "snow": 366,
+  "bedcloth": 19, "track": 415, "tree": 420, "truck": 424, "wall": 440,
+  "water": 445, "window": 454, "wood": 458,
+}  # fmt: skip
 # The names that labels.txt has for these classes, apart from spaces
 # (pascalcontext_layers.py there).
 _OTHER_NAMES = {
@@ -123,14 +76,11 @@ ARCHIVES = {
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of a folder with VOC 2010 and PASCAL-Context.
-
-  Args:
-    folder: the folder that holds VOCdevkit.
+  """Lists the files of the folder that holds VOCdevkit and the labels.
 
   Raises:
-    ValueError: a folder or a list is missing or broken, or labels.txt numbers
-      the names otherwise than here.
+    ValueError: a folder or a list is missing or broken, or labels.txt has other
+      numbers for the names.
   """
   labels = _LABELS[0] if (folder / _LABELS[0]).is_dir() else _LABELS[1]
   needed = (f"{_VOC}/JPEGImages", labels)
@@ -140,10 +90,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     split: folder / _VOC / "ImageSets" / "Main" / f"{name}.txt"
     for split, name in _LISTS.items()
   }
-  splits, faults = {}, []
-  for split, path in paths.items():
-    splits[split], wrong = lists.read(path, root=folder)
-    faults += wrong
+  splits, faults = lists.read_all(paths, root=folder)
   pairs, missing, notes = lists.find_pairs(
     splits,
     lambda split, name: listing.Pair(
@@ -153,7 +100,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
       folder / labels / f"{name}.mat",
     ),
     root=folder,
-    because={split: f"{path} names it" for split, path in paths.items()},
+    because=paths,
     counts=COUNTS,
   )
   return listing.Listing(
@@ -168,7 +115,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
 
 
 def _check_numbers(folder: pathlib.Path, path: pathlib.Path) -> None:
-  """Raises a `ValueError` if there is a labels.txt with other numbers."""
+  """Raises a `ValueError` if a labels.txt is there with other numbers."""
   if not path.exists():
     return
   reason = listing.why_not_readable(path, folder)
@@ -196,15 +143,8 @@ def _decode_mask(content: bytes) -> np.ndarray:
   return _CLASS_OF_NUMBER[numbers]
 
 
-def _class_of_number() -> np.ndarray:
-  table = np.zeros(_NUM_NAMES + 1, np.uint8)
-  for class_id, name in enumerate(CLASS_NAMES):
-    if name in _NUMBERS:
-      table[_NUMBERS[name]] = class_id
-  return table
-
-
-_CLASS_OF_NUMBER = _class_of_number()
+_CLASS_OF_NUMBER = np.zeros(_NUM_NAMES + 1, np.uint8)
+_CLASS_OF_NUMBER[list(_NUMBERS.values())] = np.arange(1, len(CLASS_NAMES))
 
 
 class PascalContext(builder.FilesBuilder):

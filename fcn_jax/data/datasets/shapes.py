@@ -1,14 +1,13 @@
 """The data set `shapes`: textured shapes, made by this package, no download.
 
-Small pictures on which a small network learns something within minutes, with
-what makes real segmentation hard: objects that hide each other, textures, a
+A small network learns something on them within minutes, but they have what
+makes real segmentation hard: objects that hide each other, textures, a
 background that fills most of the picture, and a rare class.
 
-Hue and texture belong to a class only mostly: each class has a hue around which
-its objects scatter, so that neighbouring classes overlap, and a texture that
-most of its objects have; a few objects have any hue. Stars are in few pictures,
-small, and striped as boxes are. Pixels at the outline of every object are void,
-as in PASCAL VOC.
+The hues of a class scatter around its own, so that neighbouring classes
+overlap, and most of its objects have its texture; a few objects have any hue.
+Stars are small, in few pictures, and striped as boxes are. Pixels at the
+outline of every object are void, as in PASCAL VOC.
 """
 
 import dataclasses
@@ -17,22 +16,18 @@ from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from fcn_jax import types
+from fcn_jax.data.datasets import textures
 from fcn_jax.data.files import decoding
 
 CLASS_NAMES = ("background", "disk", "box", "triangle", "ring", "star")
 
 # RGB of each class in figures.
 PALETTE = (
-  (0, 0, 0),
-  (214, 39, 40),
-  (31, 119, 180),
-  (44, 160, 44),
-  (255, 127, 14),
+  (0, 0, 0), (214, 39, 40), (31, 119, 180), (44, 160, 44), (255, 127, 14),
   (240, 220, 40),
-)
+)  # fmt: skip
 
 MIN_SIDE = 96
 MAX_SIDE = 160
@@ -68,7 +63,6 @@ _KINDS = (
 )
 _STAR = _Kind(5, 0.80, "stripes", (12.0, 20.0), 0.0)
 
-_TEXTURES = ("gradient", "noise", "stripes", "checks")
 _HUE_DEVIATION = 0.05
 # Shares of objects without the hue, or the texture, of their class.
 _ODD_HUE = 0.04
@@ -100,12 +94,12 @@ def example(
   height, width = generator.integers(MIN_SIDE, MAX_SIDE + 1, size=2)
   grid = np.mgrid[:height, :width].astype(np.float32)
 
-  picture = _paint(
+  picture = textures.paint(
     generator,
     grid,
     hue=generator.uniform(),
     saturation=generator.uniform(0.05, 0.35),
-    texture=str(generator.choice(_TEXTURES)),
+    texture=str(generator.choice(textures.NAMES)),
   )
   label = np.zeros((height, width), np.uint8)
   # Objects are numbered, so that the outline between two of one class is void.
@@ -151,7 +145,7 @@ def _place(
   """Returns the mask, [H, W] bool, of an object turned at random."""
   aspect = generator.uniform(0.7, 1.0)
   turn = generator.uniform(0.0, 2.0)
-  v, u = _rotate(grid[0] - centre[0], grid[1] - centre[1], turn)
+  v, u = textures.rotate(grid[0] - centre[0], grid[1] - centre[1], turn)
   distance = np.hypot(u, v)
   match CLASS_NAMES[kind.label]:
     case "disk":
@@ -185,84 +179,14 @@ def _paint_object(
     hue = generator.uniform()
   texture = kind.texture
   if generator.uniform() < _ODD_TEXTURE:
-    texture = str(generator.choice(_TEXTURES))
-  return _paint(
+    texture = str(generator.choice(textures.NAMES))
+  return textures.paint(
     generator,
     grid,
     hue=hue,
     saturation=generator.uniform(0.55, 0.95),
     texture=texture,
   )
-
-
-def _rotate(
-  v: np.ndarray, u: np.ndarray, half_turns: float
-) -> tuple[np.ndarray, np.ndarray]:
-  cosine, sine = np.cos(np.pi * half_turns), np.sin(np.pi * half_turns)
-  return cosine * v - sine * u, sine * v + cosine * u
-
-
-def _paint(
-  generator: np.random.Generator,
-  grid: np.ndarray,
-  *,
-  hue: float,
-  saturation: float,
-  texture: str,
-) -> np.ndarray:
-  """Returns a picture, [H, W, 3] float32 in 0..1, full of one texture."""
-  draw = {
-    "gradient": _gradient,
-    "noise": _noise,
-    "stripes": _stripes,
-    "checks": _checks,
-  }[texture]
-  brightness = generator.uniform(0.45, 0.85)
-  contrast = generator.uniform(0.15, 0.35)
-  value = (brightness + contrast * draw(generator, grid)).clip(0.05, 1.0)[
-    ..., None
-  ]
-  # The hue's pure colour: each channel is a trapezoid over the circle.
-  distance = np.abs((hue - np.array([0, 1 / 3, 2 / 3]) + 0.5) % 1.0 - 0.5)
-  pure = (2.0 - 6.0 * distance).clip(0.0, 1.0)
-  return (value * (1.0 - saturation * (1.0 - pure))).astype(np.float32)
-
-
-def _gradient(generator: np.random.Generator, grid: np.ndarray) -> np.ndarray:
-  v, _ = _rotate(grid[0], grid[1], generator.uniform(0.0, 2.0))
-  # About two reversals within a picture, so that small objects have a slope.
-  period = generator.uniform(50.0, 100.0)
-  phase = v / period + generator.uniform()
-  return 4.0 * np.abs(phase % 1.0 - 0.5) - 1.0
-
-
-def _noise(generator: np.random.Generator, grid: np.ndarray) -> np.ndarray:
-  _, height, width = grid.shape
-  cell = generator.uniform(1.5, 4.0)
-  coarse = generator.uniform(
-    -1.0, 1.0, size=(int(height / cell) + 1, int(width / cell) + 1)
-  )
-  image = Image.fromarray(coarse.astype(np.float32))
-  return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-
-
-def _stripes(generator: np.random.Generator, grid: np.ndarray) -> np.ndarray:
-  waves, _ = _crossed_waves(generator, grid)
-  return np.sign(waves)
-
-
-def _checks(generator: np.random.Generator, grid: np.ndarray) -> np.ndarray:
-  waves, across = _crossed_waves(generator, grid)
-  return np.sign(waves * across)
-
-
-def _crossed_waves(
-  generator: np.random.Generator, grid: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  frequency = 2.0 * np.pi / generator.uniform(5.0, 11.0)
-  phases = generator.uniform(0.0, 2.0 * np.pi, size=2)
-  v, u = _rotate(grid[0], grid[1], generator.uniform(0.0, 2.0))
-  return np.sin(v * frequency + phases[0]), np.sin(u * frequency + phases[1])
 
 
 def _outline(number: np.ndarray) -> np.ndarray:

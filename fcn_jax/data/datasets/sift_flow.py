@@ -1,11 +1,11 @@
 """The data set `sift_flow`: outdoor scenes with two labelings.
 
 The label is one of 33 semantic classes; the extra feature "geometric" is one of
-three geometric classes. `test` is the list of 200 pictures in TestSet1.txt, in
-its order; `train` is all other pictures but two that have no labels.
+three geometric classes. `test` has the 200 pictures in TestSet1.txt, in its
+order; `train` has all others except two without labels.
 
-The papers leave out of the semantic scores the classes that the test pictures
-do not have: cow, desert and moon.
+The papers leave the classes that no test picture has out of the semantic
+scores: cow, desert and moon.
 """
 
 import pathlib
@@ -13,7 +13,6 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fcn_jax import types
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import archives
@@ -25,40 +24,12 @@ from fcn_jax.data.files import matlab
 # data/sift-flow/classes.txt in github.com/shelhamer/fcn.berkeleyvision.org. In
 # the files, classes are numbered from 1.
 CLASS_NAMES = (
-  "awning",
-  "balcony",
-  "bird",
-  "boat",
-  "bridge",
-  "building",
-  "bus",
-  "car",
-  "cow",
-  "crosswalk",
-  "desert",
-  "door",
-  "fence",
-  "field",
-  "grass",
-  "moon",
-  "mountain",
-  "person",
-  "plant",
-  "pole",
-  "river",
-  "road",
-  "rock",
-  "sand",
-  "sea",
-  "sidewalk",
-  "sign",
-  "sky",
-  "staircase",
-  "streetlight",
-  "sun",
-  "tree",
+  "awning", "balcony", "bird", "boat", "bridge", "building", "bus", "car",
+  "cow", "crosswalk", "desert", "door", "fence", "field", "grass", "moon",
+  "mountain", "person", "plant", "pole", "river", "road", "rock", "sand", "sea",
+  "sidewalk", "sign", "sky", "staircase", "streetlight", "sun", "tree",
   "window",
-)
+)  # fmt: skip
 GEOMETRIC_NAMES = ("sky", "horizontal", "vertical")
 PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 _UNLABELED = ("highway_bost181", "street_urb506")
@@ -88,10 +59,7 @@ ARCHIVES = {
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of a SIFT Flow folder.
-
-  Args:
-    folder: the folder that holds Images, SemanticLabels and GeoLabels.
+  """Lists the files of the folder that holds Images, SemanticLabels and so on.
 
   Raises:
     ValueError: a folder or the list is missing or broken.
@@ -113,7 +81,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     root=folder,
     because={
       "train": "there is a picture or semantic label of this name",
-      "test": f"{path} names it",
+      "test": path,
     },
     counts=COUNTS,
   )
@@ -149,18 +117,14 @@ def _pair(split: str, name: str, folder: pathlib.Path) -> listing.Pair:
 
 
 def _decode_semantic(content: bytes) -> np.ndarray:
-  ids = matlab.decode_ids(content, "S", highest=len(CLASS_NAMES))
-  return _from_zero(ids)
+  return matlab.decode_labels(content, "S", num_classes=len(CLASS_NAMES))
 
 
 def _decode_geometric(content: bytes) -> np.ndarray:
-  # -1 is void; 0 would be, too, to the authors of the papers.
-  ids = matlab.decode_ids(content, "S", lowest=-1, highest=len(GEOMETRIC_NAMES))
-  return _from_zero(ids)
-
-
-def _from_zero(ids: np.ndarray) -> np.ndarray:
-  return np.where(ids <= 0, types.IGNORE_LABEL, ids - 1).astype(np.uint8)
+  # -1 is void; so is 0 for the authors of the papers.
+  return matlab.decode_labels(
+    content, "S", num_classes=len(GEOMETRIC_NAMES), lowest=-1
+  )
 
 
 class SiftFlow(builder.FilesBuilder):

@@ -2,21 +2,22 @@
 
 The splits are those of the FCN papers. `train` is the training list of the
 Semantic Boundaries Dataset (SBD), with its pictures and labels: 8,498.
-`validation` is made from two lists: what VOC 2011's segmentation val has and
-SBD's train has not, with the labels of VOC: 736. `validation2012` is what VOC
-2012's val has beyond that, so that "validation+validation2012" is all of it
-that is not in SBD's train: 904.
+`validation` has the pictures of VOC 2011's segmentation val that are not in
+SBD's train, with the labels of VOC: 736. `validation2012` has the further ones
+of VOC 2012's val, so that "validation+validation2012" is all of that val but
+SBD's train: 904.
 
-VOC 2011's list is in none of the other archives, and cannot be made from what
-is in them. Without it there is no validation split that could be compared with
-the papers', so it is required; the 736 names alone, which the authors of the
-papers have published, do as well.
+VOC 2011's list is in none of the other archives, and does not follow from them.
+It is required, since no other validation split can be compared with the
+papers'. The list of the 736 names, which the authors of the papers published,
+will do.
 """
 
 import pathlib
 
 import numpy as np
 
+from fcn_jax import types
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import archives
@@ -28,28 +29,10 @@ from fcn_jax.data.files import matlab
 # In the order of their ids: data/pascal/classes.txt in
 # github.com/shelhamer/fcn.berkeleyvision.org.
 CLASS_NAMES = (
-  "background",
-  "aeroplane",
-  "bicycle",
-  "bird",
-  "boat",
-  "bottle",
-  "bus",
-  "car",
-  "cat",
-  "chair",
-  "cow",
-  "diningtable",
-  "dog",
-  "horse",
-  "motorbike",
-  "person",
-  "pottedplant",
-  "sheep",
-  "sofa",
-  "train",
-  "tvmonitor",
-)
+  "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car",
+  "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person",
+  "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 
 SPLITS = ("train", "validation", "validation2012")
@@ -99,10 +82,7 @@ ARCHIVES = {
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
-  """Lists the files of a folder with VOC 2012, SBD and VOC 2011's list.
-
-  Args:
-    folder: the folder that holds VOCdevkit and benchmark_RELEASE.
+  """Lists the files of the folder that holds VOCdevkit and benchmark_RELEASE.
 
   Raises:
     ValueError: a folder or a list is missing or broken.
@@ -127,7 +107,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     splits,
     lambda split, name: _pair(split, name, voc=voc, sbd=sbd),
     root=folder,
-    because={split: f"{path} names it" for split, path in paths.items()},
+    because=paths,
     counts=COUNTS,
   )
   return listing.Listing(
@@ -173,7 +153,13 @@ def _decode_mask(content: bytes) -> np.ndarray:
     mask = matlab.decode_ids(content, "GTcls", field="Segmentation")
   else:
     mask = decoding.decode_mask(content)
-  return decoding.check_ids(mask, num_classes=len(CLASS_NAMES))
+  wrong = ~np.isin(mask, [*range(len(CLASS_NAMES)), types.IGNORE_LABEL])
+  if wrong.any():
+    raise ValueError(
+      f"has the class ids {np.unique(mask[wrong])[:8].tolist()}; classes are 0"
+      f" to {len(CLASS_NAMES) - 1}, and {types.IGNORE_LABEL} is void"
+    )
+  return mask.astype(np.uint8)
 
 
 class Voc2012(builder.FilesBuilder):

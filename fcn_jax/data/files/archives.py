@@ -1,4 +1,4 @@
-"""Data sets as people download them: archives, or what is in them."""
+"""Data sets as people download them: archives, or unpacked."""
 
 import contextlib
 import gzip
@@ -25,11 +25,11 @@ class Archive(NamedTuple):
   """A file to download.
 
   Attributes:
-    holds: a path in it; where that exists, the archive has been unpacked.
+    holds: a path in it; if that exists, the archive has been unpacked.
     source: where people get it, to be read after "from".
-    checksum: MD5, SHA-1 or SHA-256 of the file, hexadecimal; None where its
-      publisher's file is not known to be one.
-    instead: further paths, any of which does as well as `holds`.
+    checksum: MD5, SHA-1 or SHA-256 of the file, hexadecimal; None if the
+      publisher's is not known.
+    instead: further paths, any of which can replace `holds`.
   """
 
   holds: str
@@ -47,32 +47,29 @@ def unpacked(
   layout: str,
   scratch: pathlib.Path,
 ) -> Iterator[pathlib.Path]:
-  """Yields the folder with a data set's files; archives are unpacked meanwhile.
+  """Yields the folder with the files of a data set.
+
+  Archives are unpacked to a temporary folder, and removed from it afterwards.
 
   Args:
     name: of the data set, for messages.
-    folder: what the user gave: with the archives, or with what is in them.
-    known: the archives by their file names. None are needed where what they
-      hold is in the folder.
+    folder: the folder that the user gave, with the archives or unpacked.
+    known: the archives by their file names. An archive is not needed if what it
+      holds is in the folder.
     layout: what the folder must hold, unpacked, for messages.
     scratch: a folder on a disk with room for all of it; it need not exist.
 
   Raises:
     FileNotFoundError: there is no such folder.
     ValueError: the folder is a file or lacks something, or an archive is
-      damaged, not the one that is known, or tries to write outside of its
-      folder. Nothing was written then but for files that were removed again.
+      damaged, is another one than expected, or tries to write outside of its
+      folder. Nothing stays on the disk then.
   """
+  give = f"give the one with {expected(known, layout)}"
   if not folder.exists():
-    raise FileNotFoundError(
-      f"{name}: there is no folder {folder}; give the one with"
-      f" {expected(known, layout)}"
-    )
+    raise FileNotFoundError(f"{name}: there is no folder {folder}; {give}")
   if not folder.is_dir():
-    raise ValueError(
-      f"{name}: {folder} is a file, not a folder; give the one with"
-      f" {expected(known, layout)}"
-    )
+    raise ValueError(f"{name}: {folder} is a file, not a folder; {give}")
   packed = _packed(name, folder, known)
   if not packed:
     yield folder
@@ -92,19 +89,14 @@ def unpacked(
 
 
 def expected(known: Mapping[str, Archive], layout: str) -> str:
-  """What a folder must hold, in words.
-
-  Args:
-    known: the archives by their file names.
-    layout: what must be there, unpacked.
-  """
+  """Says what a folder must hold; arguments as for `unpacked`."""
   return f"{' and '.join(known)} or, unpacked, {layout}" if known else layout
 
 
 def fingerprint(
   folder: pathlib.Path, known: Mapping[str, Archive]
 ) -> str | None:
-  """A hash of a folder's archives; None where they are unpacked or missing."""
+  """Hashes the archives in a folder; None if they are unpacked or missing."""
   in_place = _in_place(folder, known)
   paths = [in_place.get(name, folder / name) for name in known]
   if not paths or not all(path.is_file() for path in paths):
@@ -118,7 +110,7 @@ def fingerprint(
 def _packed(
   name: str, folder: pathlib.Path, known: Mapping[str, Archive]
 ) -> dict[pathlib.Path, Archive]:
-  """The archives that have to be unpacked; none if what they hold is there."""
+  """The archives to unpack: none if what they hold is there."""
   in_place = _in_place(folder, known)
   packed = {
     file: archive for file, archive in known.items() if file not in in_place
@@ -137,7 +129,7 @@ def _packed(
   if packed and not all(path.is_file() for path in in_place.values()):
     raise ValueError(
       f"{name}: some archives in {folder} are unpacked, but not"
-      f" {', '.join(packed)}; unpack that, too"
+      f" {', '.join(packed)}; unpack that as well"
     )
   return {folder / file: archive for file, archive in packed.items()}
 
@@ -210,26 +202,12 @@ def _hash(path: pathlib.Path, algorithm: str) -> str:
 
 
 def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
-  title = f"unpacking {path.name}"
+  unpack = _unpack_zip if path.suffix == ".zip" else _unpack_tar
   try:
-    if path.suffix == ".zip":
-      with zipfile.ZipFile(path) as file:
-        for member in tqdm.tqdm(
-          file.infolist(), title, unit="file", disable=None, delay=0.5
-        ):
-          # Python takes "..", drives and roots out of the names.
-          file.extract(member, target)
-    else:
-      with (
-        tarfile.open(path) as file,
-        tqdm.tqdm(desc=title, unit="file", disable=None, delay=0.5) as progress,
-      ):
-        for member in file:
-          file.extract(member, target, filter="data")
-          progress.update()
-        # To the end, where gzip has its checksum.
-        while file.fileobj.read(_BLOCK):
-          pass
+    with tqdm.tqdm(
+      desc=f"unpacking {path.name}", unit="file", disable=None, delay=0.5
+    ) as progress:
+      unpack(path, target, progress)
   except (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -242,3 +220,26 @@ def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
     raise ValueError(
       f"{name}: {path} cannot be unpacked ({reason}); download it again"
     ) from error
+
+
+def _unpack_zip(
+  path: pathlib.Path, target: pathlib.Path, progress: tqdm.tqdm
+) -> None:
+  with zipfile.ZipFile(path) as file:
+    progress.total = len(file.infolist())
+    for member in file.infolist():
+      # Python takes "..", drives and roots out of the names.
+      file.extract(member, target)
+      progress.update()
+
+
+def _unpack_tar(
+  path: pathlib.Path, target: pathlib.Path, progress: tqdm.tqdm
+) -> None:
+  with tarfile.open(path) as file:
+    for member in file:
+      file.extract(member, target, filter="data")
+      progress.update()
+    # To the end, where gzip has its checksum.
+    while file.fileobj.read(_BLOCK):
+      pass

@@ -1,4 +1,4 @@
-"""What is in the files of a data set, and what is wrong with them."""
+"""Reads all files of a data set: what is in them, and what is wrong."""
 
 import dataclasses
 import functools
@@ -40,8 +40,8 @@ class Survey:
 
   Attributes:
     listing: what was read.
-    measured: the pairs without a fault, in the listing's order, and without
-      those that `Listing.skip_void` leaves out.
+    measured: the pairs without a fault, in the order of the listing, and
+      without those that `Listing.skip_void` leaves out.
     faults: of the listing and of the files, in the order of their paths.
     fingerprint: see `fingerprint`.
   """
@@ -70,23 +70,19 @@ def survey(found: listing.Listing, *, num_threads: int | None = None) -> Survey:
 
   Args:
     found: the files.
-    num_threads: that read at a time; the number of cores if None. Each needs
+    num_threads: how many threads; None for the number of cores. Each needs
       memory for one decoded pair.
   """
   measured, faults = [], list(found.faults)
   digest = _start_digest(found)
   # Threads: Pillow decodes outside of Python's lock.
-  read = functools.partial(_measure, found)
-  for pair, (outcome, hashes) in zip(
+  outcomes = threads.in_parallel(
+    functools.partial(_measure, found),
     found.pairs,
-    threads.in_parallel(
-      read,
-      found.pairs,
-      num_threads=num_threads,
-      title=f"checking {found.name}",
-    ),
-    strict=True,
-  ):
+    num_threads=num_threads,
+    title=f"checking {found.name}",
+  )
+  for pair, (outcome, hashes) in zip(found.pairs, outcomes, strict=True):
     _digest_pair(digest, pair, hashes)
     if not isinstance(outcome, Measured):
       faults.extend(outcome)
@@ -103,13 +99,14 @@ def survey(found: listing.Listing, *, num_threads: int | None = None) -> Survey:
 def fingerprint(
   found: listing.Listing, *, num_threads: int | None = None
 ) -> str:
-  """A hash of the names and contents of all files, and of how they are read.
+  """Hashes the names and contents of all files, and how they are read.
 
-  The folder's place and the files' times are left out: a copy has the same one.
+  A copy of the folder has the same hash: its place and the times of its files
+  do not enter.
 
   Args:
     found: the files.
-    num_threads: that read at a time; the number of cores if None.
+    num_threads: how many threads; None for the number of cores.
   """
   digest = _start_digest(found)
   hashes = threads.in_parallel(
@@ -126,7 +123,7 @@ def fingerprint(
 def _measure(
   found: listing.Listing, pair: listing.Pair
 ) -> tuple[Measured | list[listing.Fault], list[str]]:
-  """What is in the files of a pair, or what is wrong; and the files' hashes."""
+  """What is in the files of a pair or what is wrong; and their hashes."""
   decoders = {
     pair.picture: found.decode_picture,
     pair.mask: found.decode_mask,
@@ -152,13 +149,7 @@ def _measure(
 def measure(
   pair: listing.Pair, picture: np.ndarray, label: np.ndarray
 ) -> Measured:
-  """Counts what is in a picture and its labels.
-
-  Args:
-    pair: what they are.
-    picture: [H, W, 3] uint8.
-    label: [H, W] uint8.
-  """
+  """Counts what is in a picture, [H, W, 3] uint8, and a label, [H, W] uint8."""
   return Measured(
     pair,
     size=label.shape,
@@ -198,7 +189,9 @@ def _compare(
       " or replace the one that is wrong"
     )
     if arrays[path].shape[:2] == picture.shape[1::-1]:
-      reason += "; one of them lies on its side, perhaps by its EXIF data"
+      reason += (
+        "; one of them lies on its side, perhaps because of its EXIF data"
+      )
     faults.append(listing.Fault(path, reason))
   if not skip_void and (arrays[pair.mask] == types.IGNORE_LABEL).all():
     reason = "is void everywhere; label some of it or remove the pair"

@@ -1,31 +1,30 @@
-"""Pictures and masks as bytes: encoding, decoding, and what is wrong with them.
+"""Encodes and decodes pictures and masks, and says what is wrong with them.
 
 Pillow does all of it. TFDS would decode by TensorFlow or OpenCV, whichever it
-finds, and the two disagree about masks that have a colour palette.
+finds, and the two disagree about masks with a colour palette.
 """
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
-from fcn_jax import types
-
-# Names that pictures have on disk, in lower case.
+# Suffixes of pictures, in lower case.
 SUFFIXES = (
-  *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff"),
-  *(".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"),
-)
+  ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff",
+  ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif",
+)  # fmt: skip
 
-# What a file's content may be, whatever its name: formats of pictures only.
-# Pillow knows others that start programs (EPS) or hold something else. MPO, of
-# which phones make use, is opened as JPEG.
+# What a file may contain, whatever its name: formats of pictures only. Pillow
+# knows others that start programs (EPS) or hold something else. It opens MPO,
+# which phones use, as JPEG.
 _FORMATS = (
-  *("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA"),
-  *("JPEG2000", "AVIF"),
-)
-# Decoding changes the values of pixels, so ids are lost.
+  "PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000",
+  "AVIF",
+)  # fmt: skip
+# These formats change the values of pixels, so ids are lost.
 _LOSSY = ("JPEG", "MPO", "AVIF")
 
 _EXIF_ORIENTATION = 0x0112
@@ -52,10 +51,10 @@ def decode_picture(
 
   Args:
     content: the bytes of a file in any common format.
-    white: for grey pictures of 16 bits, the value that becomes 255; larger ones
-      do, too. None refuses such pictures.
-    first_frame: whether an animation is taken for its first picture, and not
-      refused.
+    white: for grey pictures of 16 bits, the value that becomes 255, as larger
+      ones do. None refuses such pictures.
+    first_frame: whether to take the first picture of an animation; otherwise
+      animations are refused.
 
   Returns:
     [H, W, 3] uint8.
@@ -80,7 +79,7 @@ def decode_picture(
 
 
 def is_plain(content: bytes) -> bool:
-  """Whether a picture can be stored as it is: PNG or JPEG with 8-bit channels.
+  """Whether a picture is PNG or JPEG with 8-bit channels, to store as it is.
 
   Args:
     content: the bytes of a file that `decode_picture` can decode.
@@ -106,8 +105,8 @@ def decode_mask(content: bytes) -> np.ndarray:
   """Decodes a mask whose pixel values are class ids.
 
   Args:
-    content: the bytes of a file: grey, or with a colour palette, whose indices
-      are then the ids. Ids are those in the file: 4-bit grey has 0..15.
+    content: the bytes of a file, grey or with a colour palette; the indices of
+      a palette are the ids. Ids are those in the file: 4-bit grey has 0..15.
 
   Returns:
     [H, W] uint8.
@@ -119,46 +118,50 @@ def decode_mask(content: bytes) -> np.ndarray:
   values = decode_values(content)
   if values.ndim == 3:
     raise ValueError(
-      "is no mask of class ids: it has colours where grey values or a palette"
-      " are expected; convert it so that each pixel holds its class id"
+      "is not a mask of class ids: it has colours instead of grey values or a"
+      " palette; convert it so that each pixel holds its class id"
     )
   if values.max() > 255:
     raise ValueError(f"has the value {values.max()}; class ids are at most 255")
   return values.astype(np.uint8)
 
 
-def check_ids(mask: np.ndarray, *, num_classes: int) -> np.ndarray:
-  """Returns a mask if it has nothing but classes 0..C-1 and void.
+def decode_labels(
+  content: bytes, labels: Sequence[int], reason: str
+) -> np.ndarray:
+  """Decodes a mask, and maps its values to labels.
 
   Args:
-    mask: [H, W] of any integers.
-    num_classes: C.
+    content: as for `decode_mask`.
+    labels: the label of the values 0, 1, 2, ...; -1 for a value that masks must
+      not have. They must not have larger values either.
+    reason: what is wrong with such values, to be read after them.
 
   Returns:
     [H, W] uint8.
 
   Raises:
-    ValueError: it has other ids.
+    ValueError: as `decode_mask`, or the mask has other values.
   """
-  wrong = (mask >= num_classes) & (mask != types.IGNORE_LABEL) | (mask < 0)
-  if wrong.any():
-    ids = [int(value) for value in np.unique(mask[wrong])]
-    raise ValueError(
-      f"has the class ids {ids[:8]}; classes are 0 to {num_classes - 1}, and"
-      f" {types.IGNORE_LABEL} is void"
-    )
-  return mask.astype(np.uint8)
+  mask = decode_mask(content)
+  table = np.full(256, -1, np.int16)
+  table[: len(labels)] = labels
+  known = table >= 0
+  if not known[mask].all():
+    wrong = [value for value in np.unique(mask).tolist() if not known[value]]
+    raise ValueError(f"has the values {wrong[:8]}{reason}")
+  return table.astype(np.uint8)[mask]
 
 
 def decode_values(content: bytes) -> np.ndarray:
-  """Decodes what a mask holds: numbers or colours.
+  """Decodes a mask to numbers or colours.
 
   Args:
     content: the bytes of a file in any common format that loses nothing.
 
   Returns:
-    [H, W] uint8 or uint16, grey values or palette indices as they are in the
-    file; or [H, W, 3] uint8, RGB.
+    [H, W] uint8 or uint16, the grey values or palette indices in the file; or
+    [H, W, 3] uint8, RGB.
 
   Raises:
     ValueError: the content is empty, broken, no picture, animated, too large,
@@ -196,7 +199,7 @@ def mask_palette(content: bytes) -> np.ndarray | None:
   """The palette of a mask, [K, 3] uint8 RGB; None if it has none.
 
   Raises:
-    ValueError: as for `decode_values`, where the file cannot be opened.
+    ValueError: the file cannot be read, as for `decode_values`.
   """
   image = _load(content)
   if image.mode != "P":
@@ -218,8 +221,8 @@ def _open(content: bytes, *, first_frame: bool = False) -> Image.Image:
   # struct.error and others.
   except Exception as error:
     raise ValueError(_unreadable(error)) from error
-  # Pillow itself raises at twice its limit; the environment, or the caller,
-  # may have raised or lifted that.
+  # Pillow itself refuses at twice its limit only. The caller may have changed
+  # the limit.
   limit = Image.MAX_IMAGE_PIXELS
   if limit is not None and image.width * image.height > limit:
     raise ValueError(

@@ -1,12 +1,13 @@
-"""What a data set's files are: pairs of picture and mask, and their faults.
+"""The files of a data set: pairs of picture and mask, and their faults.
 
-A data set made of files is found in two steps. `find` in its module lists the
-pairs by their names as a `Listing`, mostly without opening them. `checking`
-then reads every file of it and tells what is in them, and what is wrong.
+Files are found in two steps. `find` in the module of a data set lists the pairs
+by their names as a `Listing`, mostly without opening them. `checking` then
+reads every file, and tells what is in it and what is wrong with it.
 """
 
 import collections
 import dataclasses
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ class Fault(NamedTuple):
 
   Attributes:
     path: the file.
-    reason: what is wrong and how to mend it, to be read after the path.
+    reason: what is wrong and how to fix it, to be read after the path.
   """
 
   path: pathlib.Path
@@ -56,20 +57,20 @@ class Listing:
 
   Attributes:
     name: of the data set, for messages.
-    pairs: in the order of the data set; those of a split in a row.
+    pairs: in the order of the data set, split by split.
     class_names: of the classes 0..C-1.
     palette: [C] RGB of each class in figures, in 0..255.
-    faults: what is wrong with files, seen without opening them. A pair with
-      such a file is not in `pairs`.
+    faults: what is wrong with files, seen without opening them. `pairs` has no
+      pair with such a file.
     decode_picture: bytes to [H, W, 3] uint8; ValueError for a faulty file.
     decode_mask: bytes to [H, W] uint8, classes 0..C-1 or void; ValueError for
       a faulty file.
     decode_extras: for each feature in the pairs' `extras`, bytes to [H, W] or
       [H, W, 3] uint8, or [H, W] uint16.
-    skip_void: whether pairs whose mask is void everywhere are left out; such a
-      mask is a fault otherwise.
+    skip_void: whether to leave out pairs whose mask is void everywhere;
+      otherwise such a mask is a fault.
     settings: whatever else changes what is read, such as a table of classes.
-    notes: what a person should know about the files, though nothing is wrong.
+    notes: what people should know about the files, though nothing is wrong.
   """
 
   name: str
@@ -95,8 +96,8 @@ def describe(name: str, faults: Sequence[Fault]) -> str:
   plural = "faults" if len(faults) > 1 else "fault"
   return "\n".join(
     [
-      f"{name}: {len(faults)} {plural}; mend the files, or leave the pairs out"
-      " (skip_bad; to a script, --skip-bad):",
+      f"{name}: {len(faults)} {plural}; fix the files, or leave the pairs out"
+      " (skip_bad; on the command line, --skip-bad):",
       *lines,
     ]
   )
@@ -105,7 +106,7 @@ def describe(name: str, faults: Sequence[Fault]) -> str:
 def check_folders(
   name: str, folder: pathlib.Path, needed: Sequence[str], layout: str
 ) -> None:
-  """Raises a `ValueError` if one of the needed folders is not there.
+  """Raises a `ValueError` if a needed folder is not there.
 
   Args:
     name: of the data set.
@@ -129,82 +130,102 @@ def contents(folder: pathlib.Path) -> str:
 
 
 def match(
-  pictures: pathlib.Path,
-  masks: pathlib.Path,
+  folders: Mapping[str, tuple[pathlib.Path, pathlib.Path]],
   *,
   root: pathlib.Path,
-  split: str,
-  prefix: str = "",
+  split_in_names: bool = False,
   mask_suffixes: Sequence[str] = decoding.SUFFIXES,
   endings: tuple[str, str] = ("", ""),
 ) -> tuple[list[Pair], list[Fault]]:
   """Pairs pictures and masks whose names are equal but for their ends.
 
-  Hidden files and files that are no pictures by their names are left out.
+  Hidden files and files without the suffix of a picture are left out.
 
   Args:
-    pictures: folder of the pictures; its subfolders are searched, too.
-    masks: folder of the masks, with the same subfolders.
-    root: the folder given by the user; links to outside of it are faults.
-    split: of all pairs.
-    prefix: put before the names, which are otherwise relative to `pictures`.
-    mask_suffixes: names' suffixes that masks have.
+    folders: for each split, the folder of the pictures and that of the masks.
+      Both may have subfolders, of the same names.
+    root: the folder that the user gave; links to outside of it are faults.
+    split_in_names: whether the names of the examples begin with their split.
+      Otherwise they are relative to the folder of the pictures.
+    mask_suffixes: suffixes of masks.
     endings: what stands before the suffix in the names of all pictures, and of
       all masks; files without it are left out.
 
   Returns:
-    The pairs in the order of their names, and the faults: a picture without
-    mask, a mask without picture, several files of a name, links to outside and
-    what is no file.
+    The pairs, split by split, in the order of their names; and the faults: a
+    picture without mask, a mask without picture, several files of a name, links
+    to outside and what is not a file.
   """
-  found = {
-    "picture": _files_by_stem(pictures, decoding.SUFFIXES, endings[0]),
-    "mask": _files_by_stem(masks, mask_suffixes, endings[1]),
-  }
   pairs, faults = [], []
-  for stem in sorted(found["picture"].keys() | found["mask"].keys()):
-    paths = {kind: by_stem.get(stem, []) for kind, by_stem in found.items()}
-    wrong = [
-      Fault(path, reason)
-      for path in (*paths["picture"], *paths["mask"])
-      if (reason := why_not_readable(path, root))
-    ]
-    for kind, missing, folder, ending in (
-      ("picture", "mask", masks, endings[1]),
-      ("mask", "picture", pictures, endings[0]),
-    ):
-      if not paths[missing]:
-        wrong.extend(
-          Fault(
-            path,
-            f"has no {missing} {folder / stem}{ending}.*; add the {missing} or"
-            f" remove the {kind}",
-          )
-          for path in paths[kind]
-        )
-      if len(paths[kind]) > 1:
-        names = ", ".join(str(path) for path in paths[kind])
-        wrong.append(
-          Fault(
-            paths[kind][0],
-            f"is one of {len(paths[kind])} {kind}s of a name: {names}; keep"
-            " one of them",
-          )
-        )
-    if wrong:
-      faults.extend(wrong)
-    else:
-      pairs.append(
-        Pair(split, prefix + stem, paths["picture"][0], paths["mask"][0])
-      )
+  for split, (pictures, masks) in folders.items():
+    sides = (
+      _Side("picture", pictures, endings[0], decoding.SUFFIXES),
+      _Side("mask", masks, endings[1], mask_suffixes),
+    )
+    found = [_files_by_stem(side) for side in sides]
+    for stem in sorted(found[0].keys() | found[1].keys()):
+      paths = [by_stem.get(stem, []) for by_stem in found]
+      wrong = _faults_of_stem(stem, sides, paths, root)
+      faults += wrong
+      if not wrong:
+        name = f"{split}/{stem}" if split_in_names else stem
+        pairs.append(Pair(split, name, paths[0][0], paths[1][0]))
   return pairs, faults
 
 
+class _Side(NamedTuple):
+  """Where the pictures, or the masks, of a split are, and their names' ends."""
+
+  kind: str
+  folder: pathlib.Path
+  ending: str
+  suffixes: Sequence[str]
+
+
+def _faults_of_stem(
+  stem: str,
+  sides: Sequence[_Side],
+  paths: Sequence[Sequence[pathlib.Path]],
+  root: pathlib.Path,
+) -> list[Fault]:
+  """What is wrong with the pictures and the masks of one name."""
+  wrong = [
+    Fault(path, reason)
+    for path in (*paths[0], *paths[1])
+    if (reason := why_not_readable(path, root))
+  ]
+  for own, other in ((0, 1), (1, 0)):
+    side, missing = sides[own], sides[other]
+    if not paths[other]:
+      reason = (
+        f"has no {missing.kind} {missing.folder / stem}{missing.ending}.*; add"
+        f" the {missing.kind} or remove the {side.kind}"
+      )
+      wrong += [Fault(path, reason) for path in paths[own]]
+    if len(paths[own]) > 1:
+      names = ", ".join(map(str, paths[own]))
+      reason = (
+        f"is one of {len(paths[own])} {side.kind}s of a name: {names}; keep one"
+        " of them"
+      )
+      wrong.append(Fault(paths[own][0], reason))
+  return wrong
+
+
+def share_of_name(name: str) -> float:
+  """A number in [0, 1) from a hash of a name, to draw splits by.
+
+  It is the same on every machine, whatever other names there are.
+  """
+  digest = hashlib.sha256(name.encode()).digest()
+  return int.from_bytes(digest[:8], "big") / 2**64
+
+
 def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
-  """Why a path is not to be opened; None if it may be.
+  """Says why a path must not be opened; None if it may be.
 
   Args:
-    path: of a file that should hold a picture or a mask.
+    path: of a file.
     root: the folder that the user gave; nothing outside of it is read.
   """
   if not path.resolve().is_relative_to(root.resolve()):
@@ -222,14 +243,12 @@ def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
   return None
 
 
-def _files_by_stem(
-  folder: pathlib.Path, suffixes: Sequence[str], ending: str
-) -> dict[str, list[pathlib.Path]]:
-  """Pictures by their path from a folder, without ending and suffix."""
+def _files_by_stem(side: _Side) -> dict[str, list[pathlib.Path]]:
+  """Files by their path from a folder, without ending and suffix."""
   by_stem = collections.defaultdict(list)
-  # Links to folders are followed, so that what lies there is not lost without
-  # a word: `why_not_readable` says what leads outside.
-  for parent, folders, names in os.walk(folder, followlinks=True):
+  # Links to folders are followed, so that `why_not_readable` can report those
+  # that lead outside.
+  for parent, folders, names in os.walk(side.folder, followlinks=True):
     if _is_inside_itself(parent):
       folders.clear()
       continue
@@ -237,15 +256,15 @@ def _files_by_stem(
     folders[:] = sorted(name for name in folders if not name.startswith("."))
     for name in sorted(names):
       path = pathlib.Path(parent, name)
-      if path.suffix.lower() not in suffixes or name.startswith("."):
+      if path.suffix.lower() not in side.suffixes or name.startswith("."):
         continue
-      stem = path.relative_to(folder).with_suffix("").as_posix()
-      if stem.endswith(ending):
-        by_stem[stem.removesuffix(ending)].append(path)
+      stem = path.relative_to(side.folder).with_suffix("").as_posix()
+      if stem.endswith(side.ending):
+        by_stem[stem.removesuffix(side.ending)].append(path)
   return dict(by_stem)
 
 
 def _is_inside_itself(folder: str) -> bool:
-  """Whether a link leads back to a folder above, so that a walk has no end."""
+  """Whether a link leads back to a folder above, so that a walk never ends."""
   path = pathlib.Path(folder)
   return any(os.path.samefile(path, parent) for parent in path.parents)

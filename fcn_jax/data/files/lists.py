@@ -12,20 +12,26 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def read(
-  path: pathlib.Path, *, root: pathlib.Path, prefix: str = "", suffix: str = ""
+  path: pathlib.Path,
+  *,
+  root: pathlib.Path,
+  prefix: str = "",
+  suffix: str = "",
+  columns: bool = False,
 ) -> tuple[list[str], list[listing.Fault]]:
   """Reads a list with one name a line.
 
   Args:
     path: of the list.
     root: the folder that the user gave.
-    prefix: what lines may have before the name; in the file, slashes may lean
-      to either side.
-    suffix: what they may have behind it.
+    prefix: what may stand before the names; backslashes count as slashes.
+    suffix: what may stand behind the names.
+    columns: whether the name is the first word of a line, and lines that begin
+      with # are comments.
 
   Returns:
-    The names in their order, and the faults: lines that are no names, or names
-    that were there before.
+    The names in their order, and the faults: lines without a name, and names
+    that occur twice.
 
   Raises:
     ValueError: the list is not there, cannot be read or has no names.
@@ -42,25 +48,21 @@ def read(
     ) from error
   names, faults = {}, []
   for number, line in enumerate(lines, 1):
-    name = line.strip()
-    if not name:
+    text = line.strip()
+    if columns and text:
+      text = "" if text.startswith("#") else text.split()[0]
+    if not text:
       continue
-    name = name.replace("\\", "/").removeprefix(prefix).removesuffix(suffix)
+    name = text.replace("\\", "/").removeprefix(prefix).removesuffix(suffix)
     if not _NAME.fullmatch(name):
-      faults.append(
-        listing.Fault(
-          path,
-          f"has {line.strip()[:80]!r} in line {number}, which is no name of a"
-          " picture; download the list again",
-        )
+      reason = (
+        f"has {text[:80]!r} in line {number}, which is not the name of a"
+        " picture; download the list again"
       )
+      faults.append(listing.Fault(path, reason))
     elif name in names:
-      faults.append(
-        listing.Fault(
-          path,
-          f"has {name} in the lines {names[name]} and {number}; remove one",
-        )
-      )
+      reason = f"has {name} in the lines {names[name]} and {number}; remove one"
+      faults.append(listing.Fault(path, reason))
     else:
       names[name] = number
   if not names and not faults:
@@ -68,43 +70,80 @@ def read(
   return list(names), faults
 
 
+def read_all(
+  paths: Mapping[str, pathlib.Path],
+  *,
+  root: pathlib.Path,
+  columns: bool = False,
+) -> tuple[dict[str, list[str]], list[listing.Fault]]:
+  """Reads lists that have no name in common.
+
+  Args:
+    paths: the lists by the names of their splits.
+    root: the folder that the user gave.
+    columns: as for `read`.
+
+  Returns:
+    The names by split, and the faults: those of `read`, and names that are in
+    an earlier list as well, where they stay.
+
+  Raises:
+    ValueError: as `read`.
+  """
+  splits, faults, taken = {}, [], {}
+  for split, path in paths.items():
+    names, wrong = read(path, root=root, columns=columns)
+    faults += wrong
+    faults += [
+      listing.Fault(
+        path, f"has {name}, which {taken[name].name} has, too; remove one"
+      )
+      for name in names
+      if name in taken
+    ]
+    splits[split] = [name for name in names if name not in taken]
+    taken.update(dict.fromkeys(splits[split], path))
+  return splits, faults
+
+
 def find_pairs(
   splits: Mapping[str, Sequence[str]],
   make_pair: Callable[[str, str], listing.Pair],
   *,
   root: pathlib.Path,
-  because: Mapping[str, str],
+  because: Mapping[str, pathlib.Path | str],
   counts: Mapping[str, int],
 ) -> tuple[list[listing.Pair], list[listing.Fault], list[str]]:
-  """Pairs for the names of all splits.
+  """Finds the files of the names of all splits.
 
   Args:
     splits: the names by split.
-    make_pair: from a split and a name; its files need not be there.
+    make_pair: makes a pair of a split and a name; its files may be missing.
     root: the folder that the user gave; links to outside of it are faults.
-    because: for each split, why the files of its names should be there, to be
-      read after "though".
-    counts: how many names the published data set has for each split.
+    because: for each split, the list of its names, or another reason why their
+      files should be there, to be read after "though".
+    counts: how many names the published data set has for a split, if known.
 
   Returns:
-    The pairs whose files are there; the faults: files that are not there, or
-    not to be opened; and a note for each split with another number of names.
-    That is no fault: a part of a data set is good for much.
+    The pairs whose files are there; the faults: files that are not there or
+    must not be opened; and a note for each split with another number of names.
+    That is not a fault, since a part of a data set is useful as well.
   """
   pairs, faults, notes = [], [], []
   for split, names in splits.items():
+    reason = because[split]
+    if isinstance(reason, pathlib.Path):
+      reason = f"{reason} names it"
     for name in names:
       pair = make_pair(split, name)
       wrong = [
-        listing.Fault(path, reason)
+        listing.Fault(path, fault)
         for path in (pair.picture, pair.mask, *pair.extras.values())
-        if (reason := _why_not_there(path, root, because[split]))
+        if (fault := _why_not_there(path, root, reason))
       ]
-      if wrong:
-        faults.extend(wrong)
-      else:
-        pairs.append(pair)
-    if len(names) != counts[split]:
+      faults += wrong
+      pairs += [] if wrong else [pair]
+    if len(names) != counts.get(split, len(names)):
       notes.append(
         f"{len(names)} pictures are named for {split}; the published data set"
         f" has {counts[split]}"

@@ -1,6 +1,6 @@
 """Label maps in MATLAB files.
 
-SciPy reads them: it makes arrays of what is in a file, and runs nothing of it.
+SciPy reads them. It makes arrays of what is in a file, and runs no code of it.
 """
 
 import io
@@ -8,12 +8,14 @@ import io
 import numpy as np
 import scipy.io
 
+from fcn_jax import types
+
 _SIGNATURE = b"MATLAB"
 _SIGNATURE_7_3 = b"MATLAB 7.3"
 
 
 def is_matlab(content: bytes) -> bool:
-  """Whether a file says of itself that it is one of MATLAB, from version 5."""
+  """Whether a file has the signature of MATLAB's, from version 5."""
   return content.startswith(_SIGNATURE)
 
 
@@ -31,15 +33,15 @@ def decode_ids(
     content: the bytes of a file, of versions before 7.3.
     variable: name of the map, or of the structure that has it.
     field: name of the map in the structure, if it is in one.
-    lowest: value that may be in the map.
-    highest: likewise.
+    lowest: the lowest value that the map may have.
+    highest: the highest.
 
   Returns:
     [H, W] int32.
 
   Raises:
-    ValueError: the content is empty or broken, has no such variable or field,
-      or something else in it than such a map.
+    ValueError: the content is empty or broken, or has no such variable or
+      field, or no such map in it.
   """
   values = _load(content, variable)
   name = variable
@@ -52,7 +54,7 @@ def decode_ids(
         f" {', '.join(fields) or 'none'}); download it again"
       )
     values = values.reshape(-1)[0][field]
-  # Sparse matrices are no arrays; text, cells and structures have other kinds.
+  # Sparse matrices are not arrays; text, cells, structures have other kinds.
   if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
     raise ValueError(f"has something else than numbers in {name}")
   if values.ndim != 2 or not values.size:
@@ -69,6 +71,27 @@ def decode_ids(
       f" {lowest} to {highest} are expected"
     )
   return values.astype(np.int32)
+
+
+def decode_labels(
+  content: bytes, variable: str, *, num_classes: int, lowest: int = 0
+) -> np.ndarray:
+  """Decodes a map with the classes 1 to `num_classes`; lower values are void.
+
+  Args:
+    content: as for `decode_ids`.
+    variable: as for `decode_ids`.
+    num_classes: the highest value that the map may have.
+    lowest: the lowest.
+
+  Returns:
+    [H, W] uint8, classes from 0 or void.
+
+  Raises:
+    ValueError: as `decode_ids`.
+  """
+  ids = decode_ids(content, variable, lowest=lowest, highest=num_classes)
+  return np.where(ids <= 0, types.IGNORE_LABEL, ids - 1).astype(np.uint8)
 
 
 def _load(content: bytes, variable: str) -> object:

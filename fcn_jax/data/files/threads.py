@@ -15,15 +15,18 @@ def in_parallel(
   num_threads: int | None = None,
   title: str,
 ) -> Iterator[Any]:
-  """Yields a function's results in the order of its arguments, from threads.
+  """Calls a function for each item, in threads.
 
-  With a progress bar, where the work takes longer than half a second.
+  A progress bar appears if the work takes longer than half a second.
 
   Args:
     function: of one item.
     items: its arguments.
-    num_threads: that work at a time; the number of cores if None.
+    num_threads: how many threads; None for the number of cores.
     title: of the bar.
+
+  Yields:
+    The results, in the order of the items.
   """
   num_threads = num_threads or os.cpu_count() or 1
   # A million futures at once would take a while to make.

@@ -17,13 +17,11 @@ class Augmentation:
   """
 
   crop_size: tuple[int, int] | None = None
-  """Height and width of random crops; None for whole pictures of all sizes, as
-  in the papers."""
+  """Height and width of random crops; None for whole pictures."""
   scale_range: tuple[float, float] = (1.0, 1.0)
   """Smallest and largest factor of the random scale."""
   min_labelled: float = 0.0
-  """Share of a crop that should have a label other than void, 0..1. Crops are
-  drawn up to ten times to reach it."""
+  """Share of a crop that should be labelled, 0..1; up to ten are tried."""
   flip: bool = True
   """Mirror half of the pictures."""
   brightness: float = 0.0
@@ -39,8 +37,7 @@ class Augmentation:
   blur_sigma: tuple[float, float] = (0.1, 2.0)
   """Smallest and largest standard deviation of the blur, in pixels."""
   num_sizes: int = 4
-  """Without crops, batches are padded to at most this many sizes; a step
-  compiles once for each."""
+  """Sizes that whole pictures are padded to, at most; each is compiled."""
 
   def check(self) -> None:
     """Raises a `ValueError` if a value is out of range."""

@@ -1,4 +1,4 @@
-"""Examples on their way into a batch: what they must be, and stacking them."""
+"""Checks examples, and stacks them to batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ NOTHING = (
 
 
 def nothing_like(image: np.ndarray) -> transforms.Pair:
-  """`NOTHING` in place of an image [H, W, C], with its channels and dtype."""
+  """`NOTHING` with the channels and the dtype of an image."""
   shape = (1, 1, image.shape[-1])
   return np.full(shape, transforms.fill_of(image), image.dtype), NOTHING[1]
 
@@ -87,8 +87,8 @@ def check_labels(example: Any, *, num_classes: int | Mapping[str, int]) -> None:
   """Raises a `ValueError` if a label is neither a class nor void.
 
   Args:
-    example: with the attributes `label`, [H, W] integers, and `name`; or
-      [H, W, L] of several kinds.
+    example: with `name` and `label`, [H, W] integers, or [H, W, L] of several
+      kinds.
     num_classes: number of classes; or that of each kind, by its name.
   """
   label = example.label
@@ -123,12 +123,7 @@ def _check_kind(label: np.ndarray, num_classes: int, name: str) -> None:
 
 
 def check_size(example: Any, size: np.ndarray) -> None:
-  """Raises a `ValueError` if a picture has not the size it is said to have.
-
-  Args:
-    example: with the attributes `label`, [H, W] or [H, W, L], and `name`.
-    size: [2] integers, what `image_sizes` says.
-  """
+  """Raises a `ValueError` unless an example has the size in `image_sizes`."""
   height, width = example.label.shape[:2]
   if (height, width) != tuple(size):
     raise ValueError(
@@ -139,11 +134,7 @@ def check_size(example: Any, size: np.ndarray) -> None:
 
 
 def check_plain(example: Any) -> None:
-  """Raises a `ValueError` if an image is not [H, W, 3] uint8.
-
-  Args:
-    example: with the attributes `image` and `name`.
-  """
+  """Raises a `ValueError` if an image is not [H, W, 3] uint8."""
   image = example.image
   if image.shape[-1] != 3 or image.dtype != np.uint8:
     raise ValueError(

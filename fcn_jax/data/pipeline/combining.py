@@ -1,10 +1,10 @@
 """Further features of a data set as channels of its images, or as labels.
 
     dataset = data.load("nyudv2", split="train", extras=("depth",))
-    dataset = data.combining.with_channels(dataset, "color_depth")
+    dataset = data.pipeline.combining.with_channels(dataset, "color_depth")
 
-The networks of the papers that see more than colours, or have two heads
-(CVPR 2015, section 5: NYUDv2 and SIFT Flow), are trained on these.
+They are for networks that see more than colours, or that have two heads
+(CVPR 2015, section 5: NYUDv2 and SIFT Flow).
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from fcn_jax.data.datasets import sift_flow
 
 Modalities = Literal["color", "hha", "color_depth", "color_hha"]
 
-# For each, the features whose channels lie side by side in the images; `load`
-# needs those of `EXTRAS` as extras.
+# The features whose channels lie side by side in the images, and those of them
+# that `load` must be asked for.
 _FEATURES: Mapping[str, Sequence[str]] = {
   "color": ("image",),
   "hha": ("hha",),
@@ -38,7 +38,7 @@ NUM_CLASSES: Mapping[str, int] = {"geometric": len(sift_flow.GEOMETRIC_NAMES)}
 def with_channels(
   dataset: examples.Dataset, modalities: Modalities
 ) -> examples.Dataset:
-  """The data set with other channels in its images.
+  """Returns the data set with other channels in its images.
 
   Args:
     dataset: with the extras `EXTRAS[modalities]`.
@@ -57,7 +57,7 @@ def with_channels(
 
 
 def with_labels(dataset: examples.Dataset, extra: str) -> examples.Dataset:
-  """The data set with two kinds of labels, [H, W, 2], its own first.
+  """Returns the data set with two kinds of labels, [H, W, 2], its own first.
 
   Args:
     dataset: with that extra.
@@ -72,11 +72,11 @@ def with_labels(dataset: examples.Dataset, extra: str) -> examples.Dataset:
 
 
 def log_depth(depth: np.ndarray) -> np.ndarray:
-  """Natural logarithm of depths, as the released network for them sees it.
+  """Returns the natural logarithm of depths, as the released network sees it.
 
   Args:
-    depth: [H, W] uint16. 0, which has no logarithm, is taken for 1: nearer than
-      anything that is measured.
+    depth: [H, W] uint16. 0, which has no logarithm, counts as 1, which is
+      nearer than anything measured.
 
   Returns:
     [H, W] float32.
@@ -85,7 +85,7 @@ def log_depth(depth: np.ndarray) -> np.ndarray:
 
 
 def picture_of(image: np.ndarray) -> np.ndarray:
-  """What to show of an image: its first three channels, [H, W, 3] uint8.
+  """Returns what to show of an image: its first three channels as uint8.
 
   Args:
     image: [H, W, C] uint8, or float32 in 0..255, with three channels or more.
@@ -106,22 +106,5 @@ def _changed(
   dataset: examples.Dataset,
   change: Callable[[examples.Example], examples.Example],
 ) -> examples.Dataset:
-  return dataclasses.replace(dataset, source=_Source(dataset.source, change))
-
-
-class _Source(Sequence[examples.Example]):
-  """The examples of another source, each changed when it is read."""
-
-  def __init__(
-    self,
-    source: Sequence[examples.Example],
-    change: Callable[[examples.Example], examples.Example],
-  ):
-    self._source = source
-    self._change = change
-
-  def __len__(self) -> int:
-    return len(self._source)
-
-  def __getitem__(self, index: int) -> examples.Example:
-    return self._change(self._source[index])
+  source = examples.Mapped(dataset.source, change)
+  return dataclasses.replace(dataset, source=source)

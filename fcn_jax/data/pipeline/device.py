@@ -14,28 +14,26 @@ def to_device(
   sharding: jax.sharding.Sharding | None = None,
   buffer_size: int = 2,
 ) -> Iterator[types.Batch]:
-  """Puts batches on the device while the steps before them run.
+  """Copies batches to the device while the steps before them run.
 
-  JAX copies and computes in the background, so that it is enough to ask for a
-  copy early; no thread is needed. Since batches are taken ahead of their steps,
-  the state of an iterator is ahead as well: resume by the number of the batch
-  (`first_batch` of `pipeline.train_batches`).
+  JAX copies and computes in the background, so it is enough to ask for a copy
+  early, without a thread. The state of an iterator is then ahead of the steps:
+  resume by the number of the batch (`first_batch` of `train_batches`).
 
   Args:
-    batches: in the memory of the host; of this process's examples only.
-    sharding: of the leading axis, over the devices of all processes; None is
+    batches: on the host, with the examples of this process only.
+    sharding: of the leading axis, over the devices of all processes; None for
       the default device.
-    buffer_size: batches on the device besides the one that is in use.
+    buffer_size: batches on the device besides the one in use.
 
   Yields:
-    The batches as arrays on the device; with a sharding, those of all processes
-    as one.
+    The batches on the device; with a sharding, those of all processes as one.
 
   Raises:
     ValueError: `buffer_size` is negative.
   """
   if buffer_size < 0:
-    raise ValueError(f"buffer_size must be 0 at least, not {buffer_size}")
+    raise ValueError(f"buffer_size must be at least 0, not {buffer_size}")
 
   def put(batch: types.Batch) -> types.Batch:
     if sharding is None:

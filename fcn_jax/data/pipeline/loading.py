@@ -7,13 +7,15 @@ import grain
 
 @dataclasses.dataclass(frozen=True)
 class Loading:
-  """Threads and processes that load pictures. They change no batch."""
+  """Threads and processes that load pictures. They change no batch.
+
+  A script that has workers needs `if __name__ == "__main__":`.
+  """
 
   num_threads: int = 2
   """Threads that read and augment pictures, in each worker."""
   num_workers: int = 0
-  """Processes that read and augment training pictures; 0 for threads of this
-  process only. A script with workers needs `if __name__ == "__main__":`."""
+  """Processes that read and augment training pictures; 0 for threads only."""
   prefetch_buffer_size: int = 4
   """Batches made ahead, by each worker."""
   process_index: int = 0

@@ -1,7 +1,7 @@
-"""To which sizes pictures of many sizes are padded, so that programs are few.
+"""The few sizes to which pictures of many sizes are padded.
 
-Every size that a compiled function meets is compiled anew. Here a few sizes are
-chosen that waste little, and hold everything.
+A function is compiled anew for every size that it meets. Here a few sizes are
+chosen that waste little and hold everything.
 """
 
 import concurrent.futures
@@ -17,15 +17,7 @@ _NUM_TRIALS = 2000
 
 
 def image_sizes(source: Sequence[Any], *, num_threads: int = 2) -> np.ndarray:
-  """Reads the size of each picture of a source, once.
-
-  Args:
-    source: the examples, see `pipeline`.
-    num_threads: threads that read.
-
-  Returns:
-    [length, 2] int32, heights and widths.
-  """
+  """Reads heights and widths of all pictures of a source, [length, 2] int32."""
   with concurrent.futures.ThreadPoolExecutor(num_threads) as executor:
     shapes = executor.map(
       lambda index: source[index].label.shape[:2], range(len(source))
@@ -36,16 +28,16 @@ def image_sizes(source: Sequence[Any], *, num_threads: int = 2) -> np.ndarray:
 def padded_sizes(
   image_sizes: np.ndarray, *, num_sizes: int = 4, multiple: int = 32
 ) -> tuple[Size, ...]:
-  """Chooses a few sizes to pad pictures to, with as little padding as it can.
+  """Chooses a few sizes to pad pictures to, with little padding.
 
   Each picture is padded to the smallest of the sizes that hold it, and one of
-  them holds all pictures. The others are found by a search that adds the best
-  size, and then moves each to a better place while there is one.
+  them holds all pictures. The search adds the best further size as often as it
+  may, and then moves each to a better place while there is one.
 
   Args:
-    image_sizes: [N, 2] integers, heights and widths; sizes that are frequent in
-      it count for more.
-    num_sizes: how many sizes at most.
+    image_sizes: [N, 2] integers, heights and widths; frequent sizes count for
+      more.
+    num_sizes: the most sizes that there may be.
     multiple: sides are multiples of this, or those of the largest picture.
 
   Returns:
@@ -56,7 +48,7 @@ def padded_sizes(
   """
   if num_sizes < 1 or multiple < 1:
     raise ValueError(
-      "num_sizes and multiple must be 1 at least, not"
+      "num_sizes and multiple must be at least 1, not"
       f" {num_sizes} and {multiple}"
     )
   image_sizes = np.asarray(image_sizes, np.int64)
@@ -101,14 +93,11 @@ def padded_sizes(
 def smallest_holding(
   sizes: Sequence[Size], image_sizes: np.ndarray
 ) -> Size | None:
-  """Returns the smallest of some sizes that holds pictures of all given sizes.
+  """Returns the first size that holds all pictures; None if none does.
 
   Args:
     sizes: heights and widths, from the smallest area to the largest.
     image_sizes: [N, 2] integers, heights and widths.
-
-  Returns:
-    A height and a width; None if no size holds them all.
   """
   height, width = np.max(image_sizes, axis=0)
   for size in sizes:
@@ -123,7 +112,7 @@ def batch_sizes(
   batch_size: int,
   scale_range: tuple[float, float] = (1.0, 1.0),
 ) -> np.ndarray:
-  """Returns sizes that hold batches of pictures drawn and scaled at random.
+  """Returns the sizes of batches of pictures drawn and scaled at random.
 
   Args:
     image_sizes: [N, 2] integers, heights and widths.
@@ -131,9 +120,8 @@ def batch_sizes(
     scale_range: smallest and largest factor by which pictures are resized.
 
   Returns:
-    [M, 2] int64, heights and widths for `padded_sizes`: what a sample of
-    batches needs (all of them where there is no chance in it), and as many as
-    a batch can need at most.
+    [M, 2] int64, heights and widths for `padded_sizes`: those of a sample of
+    batches (of all batches if nothing is random), and the largest possible one.
   """
   image_sizes = np.asarray(image_sizes, np.int64)
   smallest, largest = scale_range

@@ -1,7 +1,7 @@
-"""Pure functions that change the colours of a picture, and not its labels.
+"""Pure functions that change the colours of a picture.
 
-Images are [H, W, 3] uint8, RGB. Give them pictures before they are padded:
-contrast looks at the mean of all pixels.
+Images are [H, W, 3] uint8, RGB; functions raise a `ValueError` for others. Do
+not pad them before: contrast depends on the mean of all pixels.
 """
 
 import math
@@ -37,27 +37,24 @@ def adjust_colors(
   - saturation: saturation * x + (1 - saturation) * grey(x)
   - hue: x turned by hue * 360 degrees about the grey axis
 
-  All four are one affine map of colours, so that values are rounded and clipped
-  to 0..255 once, at the end, and not after each of them. torchvision turns in
-  HSV, which is not affine; here it is in YIQ, which keeps the grey value.
+  All four are one affine map of colours, so values are rounded and clipped to
+  0..255 only once, at the end. torchvision turns in HSV, which is not affine;
+  this function turns in YIQ, which keeps the grey value.
 
   Args:
-    image: [H, W, 3] uint8.
+    image: the picture.
     brightness: factor, 0 (black) or more; 1 changes nothing.
     contrast: factor, 0 (one grey) or more; 1 changes nothing.
     saturation: factor, 0 (greys) or more; 1 changes nothing.
     hue: turns, -0.5 to 0.5; 0 changes nothing.
 
-  Returns:
-    [H, W, 3] uint8.
-
   Raises:
-    ValueError: a factor is below 0, or the image has other channels.
+    ValueError: a factor is below 0.
   """
   _check_colors(image)
   if min(brightness, contrast, saturation) < 0:
     raise ValueError(
-      "factors of colours must be 0 at least, not brightness"
+      "factors of colours must be at least 0, not brightness"
       f" {brightness}, contrast {contrast}, saturation {saturation}"
     )
   matrix = saturation * np.eye(3) + (1.0 - saturation) * np.array(GREY)
@@ -99,24 +96,12 @@ def color_jitter(
   """Changes the colours at random, see `adjust_colors`.
 
   The factors are drawn uniformly from max(0, 1 - strength) to 1 + strength, and
-  the hue from -strength to strength, as torchvision's ColorJitter draws them;
-  their order is fixed here.
-
-  Args:
-    generator: source of the randomness.
-    image: [H, W, 3] uint8.
-    brightness: strength, 0 or more.
-    contrast: strength, 0 or more.
-    saturation: strength, 0 or more.
-    hue: strength, 0 to 0.5.
-
-  Returns:
-    [H, W, 3] uint8; `image` itself where all strengths are 0, with any
-    channels.
+  the hue from -strength to strength, as in torchvision's ColorJitter; the order
+  of the changes is fixed here. If all strengths are 0, the result is `image`
+  itself, which may then have any channels.
 
   Raises:
-    ValueError: a strength is out of range, or a picture that is to be changed
-      has other channels.
+    ValueError: a strength is below 0, or that of the hue above 0.5.
   """
   strengths = {
     "brightness": brightness,
@@ -137,14 +122,14 @@ def color_jitter(
 def check_jitter(
   *, brightness: float, contrast: float, saturation: float, hue: float
 ) -> None:
-  """Raises a `ValueError` unless `color_jitter` can have these strengths."""
+  """Raises a `ValueError` if a strength of `color_jitter` is out of range."""
   for name, strength in (
     ("brightness", brightness),
     ("contrast", contrast),
     ("saturation", saturation),
   ):
     if not strength >= 0:
-      raise ValueError(f"{name} must be 0 at least, not {strength}")
+      raise ValueError(f"{name} must be at least 0, not {strength}")
   if not 0 <= hue <= 0.5:
     raise ValueError(f"hue must be in 0..0.5, not {hue}")
 
@@ -156,22 +141,18 @@ def random_blur(
   probability: float,
   sigma_range: tuple[float, float] = (0.1, 2.0),
 ) -> np.ndarray:
-  """Blurs some images, by a Gaussian (Pillow's, three box blurs).
+  """Blurs some images by a Gaussian (Pillow's, three box blurs).
 
   Args:
     generator: source of the randomness.
-    image: [H, W, 3] uint8.
+    image: the picture. It is returned itself if it is not blurred, and may have
+      any channels if the probability is 0.
     probability: of a blur, 0 to 1.
     sigma_range: smallest and largest standard deviation in pixels, between
       which it is drawn uniformly.
 
-  Returns:
-    [H, W, 3] uint8; `image` itself where it is not blurred, with any channels
-    if none is.
-
   Raises:
-    ValueError: an option is out of range, or a picture that may be blurred has
-      other channels.
+    ValueError: an option is out of range.
   """
   check_blur(probability=probability, sigma_range=sigma_range)
   if probability:
@@ -184,13 +165,15 @@ def random_blur(
 
 
 def check_blur(*, probability: float, sigma_range: tuple[float, float]) -> None:
-  """Raises a `ValueError` unless `random_blur` can have these options."""
+  """Raises a `ValueError` if an option of `random_blur` is out of range."""
   if not 0 <= probability <= 1:
-    raise ValueError(f"a probability must be in 0..1, not {probability}")
+    raise ValueError(
+      f"the probability of a blur must be in 0..1, not {probability}"
+    )
   if not 0 < sigma_range[0] <= sigma_range[1]:
     raise ValueError(
-      "the range of sigma must be (smallest, largest) with 0 < smallest <="
-      f" largest, not {sigma_range}"
+      "the range of a blur's sigma must be (smallest, largest) with 0 <"
+      f" smallest <= largest, not {sigma_range}"
     )
 
 

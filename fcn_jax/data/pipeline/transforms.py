@@ -1,8 +1,9 @@
-"""Pure functions that change a picture and its labels alike, for one example.
+"""Pure functions that change one picture and its labels alike.
 
-Images are [H, W, C] of uint8 or float32, mostly [H, W, 3] uint8, and labels
-[H, W] of an integer dtype, or [H, W, L] where there are L kinds of them. Sizes
-are (height, width). Pixels that a picture lacks are void.
+Everywhere here an image is [H, W, C] uint8 or float32, mostly [H, W, 3] uint8,
+and a label is [H, W] of an integer dtype, or [H, W, L] for L kinds of labels.
+Results have the same dtypes. Sizes are (height, width). Padding is void.
+Functions raise a `ValueError` if image and label differ in size.
 """
 
 import math
@@ -15,8 +16,8 @@ from fcn_jax import types
 
 Pair = tuple[np.ndarray, np.ndarray]
 
-# The colour of pixels outside the picture: the mean of ImageNet, rounded, which
-# networks that subtract it see as about zero.
+# The colour of padding: the mean of ImageNet, rounded, so that networks that
+# subtract it see about zero.
 FILL = (124, 116, 104)
 
 # Windows that are drawn at most to find one with enough labels.
@@ -26,23 +27,12 @@ _MAX_WINDOWS = 10
 def resize(
   image: np.ndarray, label: np.ndarray, *, size: tuple[int, int]
 ) -> Pair:
-  """Resizes: the image bilinearly, each label to its nearest neighbour.
+  """Resizes to a size of 1x1 or more.
 
-  Both keep the corners of the picture where they are, that is they map the
-  centre of pixel i to (i + 0.5) * scale - 0.5. Where the image shrinks, the
-  bilinear kernel widens, so that it averages (Pillow's rule).
-
-  Args:
-    image: [H, W, C] uint8 or float32.
-    label: [H, W] or [H, W, L] integers.
-    size: new height and width.
-
-  Returns:
-    [height, width, C] and [height, width] or [height, width, L], of the same
-    dtypes.
-
-  Raises:
-    ValueError: image and label differ in size, or `size` is below 1.
+  The image is interpolated bilinearly; labels take their nearest neighbour.
+  Both keep the corners of the picture where they are: the centre of pixel i
+  goes to (i + 0.5) * scale - 0.5. Where the image shrinks, the bilinear kernel
+  widens, so that it averages (Pillow's rule).
   """
   _check_pair(image, label)
   _check_size(size)
@@ -74,12 +64,9 @@ def _interpolate(
 
 
 def _nearest(old: int, new: int, window: slice) -> np.ndarray:
-  """Returns the old pixels in which the centres of some new ones lie.
+  """Returns which of the `old` pixels have the centres of the new ones in them.
 
-  Args:
-    old: length of the old side.
-    new: length of the new side.
-    window: which of the new pixels.
+  `window` says for which of the `new` pixels of the side.
   """
   # Integers, since Pillow's floats take the wrong side where centres fall on
   # the border of two pixels.
@@ -88,26 +75,13 @@ def _nearest(old: int, new: int, window: slice) -> np.ndarray:
 
 
 def rescale(image: np.ndarray, label: np.ndarray, *, factor: float) -> Pair:
-  """Resizes both sides by a factor, rounded to whole pixels, at least one.
-
-  Args:
-    image: [H, W, C] uint8 or float32.
-    label: [H, W] or [H, W, L] integers.
-    factor: above 0.
-
-  Raises:
-    ValueError: the factor is not above 0, or as for `resize`.
-  """
+  """Resizes to `rescaled_size`, see `resize`."""
   size = rescaled_size(label.shape[:2], factor=factor)
   return resize(image, label, size=size)
 
 
 def rescaled_size(size: tuple[int, int], *, factor: float) -> tuple[int, int]:
-  """Returns the size that `rescale` makes of another.
-
-  Args:
-    size: height and width.
-    factor: above 0.
+  """Multiplies both sides by a factor, rounded to whole pixels, at least one.
 
   Raises:
     ValueError: the factor is not above 0.
@@ -127,29 +101,27 @@ def random_crop(
   factor: float = 1.0,
   min_labelled: float = 0.0,
 ) -> Pair:
-  """Resizes and cuts out a window, at a place drawn uniformly.
+  """Resizes, and cuts out a window at a place drawn uniformly.
 
-  The result is that of `rescale` and a crop of it, images to a grey level, but
-  no pixel outside of the window is interpolated: the cost is that of the
-  window, not of the picture.
+  The result is that of `rescale` and a crop, images to a grey level, but no
+  pixel outside of the window is interpolated: the cost is that of the window.
 
   Args:
     generator: source of the randomness.
-    image: [H, W, C] uint8 or float32.
-    label: [H, W] or [H, W, L] integers.
-    size: height and width of the window.
+    image: the picture.
+    label: its labels.
+    size: height and width of the window, at least 1x1.
     factor: by which both sides are resized first, above 0.
-    min_labelled: share of `size`, 0 to 1, that is to have a label other than
-      void; the first kind of labels counts. The window is drawn anew until it
-      has, at most ten times; then the best of these is taken.
+    min_labelled: share of `size`, 0..1, that should have a label other than
+      void; the first kind of labels counts. The window is drawn up to ten times
+      to reach it; the best one is taken.
 
   Returns:
-    [h, w, C] and [h, w] or [h, w, L], of the same dtypes. A side is that of
-    `size`, or that of the resized picture where this is shorter; see `pad_to`.
+    Image and label of `size`, or shorter where the resized picture is shorter;
+    see `pad_to`.
 
   Raises:
-    ValueError: image and label differ in size, `size` is below 1, or an option
-      is out of range.
+    ValueError: an option is out of range.
   """
   _check_pair(image, label)
   _check_size(size)
@@ -208,16 +180,7 @@ def _resize_window(
 def random_flip(
   generator: np.random.Generator, image: np.ndarray, label: np.ndarray
 ) -> Pair:
-  """Mirrors left and right with probability one half.
-
-  Args:
-    generator: source of the randomness.
-    image: [H, W, C] uint8 or float32.
-    label: [H, W] or [H, W, L] integers.
-
-  Raises:
-    ValueError: image and label differ in size.
-  """
+  """Mirrors left and right with probability one half."""
   _check_pair(image, label)
   if generator.uniform() < 0.5:
     mirrored = np.empty_like(image)
@@ -238,18 +201,13 @@ def pad_to(
   """Pads below and to the right: the image with a colour, the label with void.
 
   Args:
-    image: [H, W, C] uint8 or float32.
-    label: [H, W] or [H, W, L] integers.
-    size: new height and width, not below the old.
+    image: the picture.
+    label: its labels.
+    size: new height and width.
     fill: [C] values of the padding; None for `fill_of` the image.
 
-  Returns:
-    [height, width, C] and [height, width] or [height, width, L], of the same
-    dtypes.
-
   Raises:
-    ValueError: the picture is larger than `size`, or image and label differ in
-      size.
+    ValueError: the picture is larger than `size`.
   """
   _check_pair(image, label)
   if label.shape[:2] == tuple(size):
@@ -268,18 +226,7 @@ def write_padded(
   *,
   fill: Sequence[float] | None = None,
 ) -> None:
-  """Does what `pad_to` does, into arrays that are there, such as a batch's.
-
-  Args:
-    image: [h, w, C] uint8 or float32.
-    label: [h, w] or [h, w, L] integers.
-    padded_image: [H, W, C], dtype of `image`, written.
-    padded_label: [H, W] or [H, W, L] integers, written.
-    fill: [C] values of the padding; None for `fill_of` the image.
-
-  Raises:
-    ValueError: the picture is larger than the arrays.
-  """
+  """Does what `pad_to` does, but writes into given arrays of the new size."""
   height, width = label.shape[:2]
   size = padded_label.shape[:2]
   if height > size[0] or width > size[1]:
@@ -300,12 +247,7 @@ def write_padded(
 
 
 def fill_of(image: np.ndarray) -> Sequence[float]:
-  """What is put where a picture has no pixels, [C].
-
-  Args:
-    image: [H, W, C]. Three channels get `FILL`; others their means in the
-      picture, whatever they are of.
-  """
+  """Values of the padding, [C]: `FILL` for three channels, else their means."""
   return FILL if image.shape[-1] == 3 else image.mean(axis=(0, 1))
 
 
@@ -323,4 +265,4 @@ def _check_pair(image: np.ndarray, label: np.ndarray) -> None:
 
 def _check_size(size: tuple[int, int]) -> None:
   if min(size) < 1:
-    raise ValueError(f"a size must be 1x1 pixels at least, not {size}")
+    raise ValueError(f"a size must be at least 1x1 pixels, not {size}")

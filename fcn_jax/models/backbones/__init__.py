@@ -3,7 +3,9 @@
 Each file has `ARCHITECTURES`, `PADDINGS`, a function `layer_list`, from which
 `geometry` and the network are both made, and a module `Backbone(architecture,
 settings)`, where `settings` are the `layers.Settings` that do not depend on the
-architecture.
+architecture. An architecture has the defaults of `inputs`, `normalization` and
+`head_width` in these settings, and `skips`, the layers that skips score, coarse
+to fine.
 
 A backbone is called with images [N, H, W, C], uint8 or float, in 0..255,
 `train` (whether dropout and batch statistics are those of training) and

@@ -17,16 +17,12 @@ from fcn_jax.models import layers
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What distinguishes one AlexNet from another.
+  """What distinguishes one AlexNet from another, see `backbones`.
 
   Attributes:
     widths: channels of conv1 to conv5.
     groups: of conv1 to conv5.
     local_response_norm: whether pool1 and pool2 are followed by one.
-    inputs: normalization of the input, by default.
-    head_width: channels of fc6 and fc7, by default.
-    normalization: between convolution and ReLU, by default.
-    skips: layers that skips score, coarse to fine.
   """
 
   widths: tuple[int, int, int, int, int]

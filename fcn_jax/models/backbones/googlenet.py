@@ -33,15 +33,12 @@ INCEPTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What distinguishes one GoogLeNet from another.
+  """What distinguishes one GoogLeNet from another, see `backbones`.
 
   Attributes:
     largest_kernel: side of the kernels of the branch called 5x5.
     pool4_kernel: side of the windows of the last max-pooling.
     local_response_norm: whether pool1 and conv2 are followed by one.
-    inputs: normalization of the input, by default.
-    normalization: between convolution and ReLU, by default.
-    skips: layers that skips score, coarse to fine.
     width: factor on the channels of all layers.
   """
 

@@ -17,14 +17,11 @@ EXPANSION = 4
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What distinguishes one ResNet from another.
+  """What distinguishes one ResNet from another, see `backbones`.
 
   Attributes:
     depths: blocks of layer1 to layer4.
     widths: channels of the 3x3 convolutions of layer1 to layer4.
-    inputs: normalization of the input, by default.
-    normalization: between convolution and ReLU, by default.
-    skips: layers that skips score, coarse to fine.
     dilated: whether layer3 and layer4 are dilated instead of strided, so that
       the stride is 8 in all of them.
   """

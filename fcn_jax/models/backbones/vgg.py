@@ -15,17 +15,13 @@ from fcn_jax.models import layers
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """What distinguishes one VGG from another.
+  """What distinguishes one VGG from another, see `backbones`.
 
   Attributes:
     depths: convolutions of each block; a 2x2 max-pooling follows each.
     widths: channels of each block.
-    head_width: channels of fc6 and fc7, by default.
     fc6_kernel: side of fc6's kernel.
-    inputs: normalization of the input, by default.
-    normalization: between convolution and ReLU, by default.
     normalize_head: whether fc6 and fc7 are normalised as well.
-    skips: layers that skips score, coarse to fine.
   """
 
   depths: tuple[int, ...]

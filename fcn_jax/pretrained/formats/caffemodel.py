@@ -1,9 +1,9 @@
-"""Reading the weights in a .caffemodel file, without Caffe.
+"""Reads the weights in a .caffemodel file, without Caffe.
 
-Such a file is one message of protocol buffers, `NetParameter`. Only what holds
-weights is described here; everything else in the file is passed over. Blobs
-stay where they are: the arrays are views of the file, which is mapped into
-memory, so that reading the 537 MB of a VGG16 takes neither time nor memory.
+Such a file is one message of protocol buffers, `NetParameter`. Only fields with
+weights are described here; all others are skipped. The arrays are views of the
+file, which is mapped into memory, so reading the 537 MB of a VGG16 takes
+neither time nor memory.
 """
 
 import math
@@ -57,13 +57,13 @@ def read(path: str | pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
   """Reads the weights in a .caffemodel, of the current or of the V1 format.
 
   Args:
-    path: the file. It must stay as it is while the arrays are in use.
+    path: the file. Do not change it while the arrays are in use.
 
   Returns:
     The layers that have weights, by name and in the order of the file, each
-    with its blobs: float32, read-only, in the shapes that the file gives them.
-    Older files give them four dimensions throughout: [1, 1, 1, C] to a bias
-    and [1, 1, outputs, inputs] to an inner product. A view may be unaligned.
+    with its blobs: float32, read-only, in the shapes of the file. In older
+    files all have four dimensions: a bias [1, 1, 1, C], an inner product
+    [1, 1, outputs, inputs]. A view may be unaligned.
 
   Raises:
     ValueError: if there is no such file, or it is not a .caffemodel, or it is
@@ -83,9 +83,8 @@ def read(path: str | pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
       continue
     if name in layers:
       raise ValueError(
-        f"{path} has two layers named {name!r} with weights, so that it is "
-        "not known which of them is meant: save the net anew with different "
-        "names."
+        f"{path} has two layers named {name!r} with weights, and nothing tells "
+        "which of them is meant: save the net again with different names."
       )
     layers[name] = blobs
   if not layers:
@@ -98,7 +97,7 @@ def read(path: str | pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
 
 
 def _mapped(path: str | pathlib.Path) -> memoryview:
-  """The bytes of a file, which are read from disk where they are looked at."""
+  """The bytes of a file, read from disk only when they are used."""
   path = pathlib.Path(path)
   if not path.is_file():
     raise ValueError(f"There is no file {path}: give a .caffemodel.")
@@ -110,7 +109,7 @@ def _mapped(path: str | pathlib.Path) -> memoryview:
 def _net_fields(
   data: memoryview,
 ) -> Iterator[tuple[int, int | memoryview]]:
-  """The fields of the net; ValueError where it is a message of another kind."""
+  """The fields of the net; ValueError if it is a message of another kind."""
   for number, value in protobuf.fields(data):
     if isinstance(value, int) and (number == _NET_NAME or number in _LAYERS):
       raise ValueError(f"field {number} is a number, and no net has that")
@@ -150,7 +149,7 @@ def _layer_messages(
 
 
 def _other_kind(path: str | pathlib.Path, data: memoryview) -> str:
-  """What to say of a file that is not a .caffemodel."""
+  """The message for a file that is not a .caffemodel."""
   start = bytes(data[:1024]).lstrip()
   if start.lower().startswith((b"<!doctype", b"<html", b"<?xml")):
     return (
@@ -159,8 +158,8 @@ def _other_kind(path: str | pathlib.Path, data: memoryview) -> str:
     )
   if all(byte >= 0x20 or byte in b"\t\n\r" for byte in start):
     return (
-      f"{path} is a text and not a .caffemodel: a .prototxt says of which "
-      "layers a net consists. Give the binary file that has its weights."
+      f"{path} is a text and not a .caffemodel: a .prototxt lists the layers "
+      "of a net. Give the binary file that has its weights."
     )
   return (
     f"{path} is not a .caffemodel, or damaged from its first bytes on: give a "
@@ -170,7 +169,7 @@ def _other_kind(path: str | pathlib.Path, data: memoryview) -> str:
 
 
 def _label(number: int, message: memoryview) -> str:
-  """What to call a layer whose message may be cut or damaged."""
+  """The name of a layer whose message may be cut or damaged."""
   try:
     for field, value in protobuf.fields(message):
       if field == _LAYERS[number].name:
@@ -202,13 +201,13 @@ def _blob(message: memoryview) -> np.ndarray:
   legacy_shape, shape = {}, []
   for field, value in protobuf.fields(message):
     if field in parts:
-      # All values in one part, or, unpacked, each in a part of its own.
+      # Packed, all values are one part; unpacked, each is its own.
       parts[field].append(_part(value))
     elif field == _SHAPE:
       shape.extend(_dims(_part(value)))
     elif field in _LEGACY_SHAPE and isinstance(value, int):
       legacy_shape[field] = protobuf.signed(value)
-  # What to do where a blob has both is Caffe's, in Blob::FromProto.
+  # Where a blob has both, this does as Caffe's Blob::FromProto.
   if legacy_shape:
     shape = [legacy_shape.get(field, 0) for field in _LEGACY_SHAPE]
   values = _values(parts[_DATA], "<f4")
@@ -231,7 +230,7 @@ def _dims(message: memoryview) -> Iterator[int]:
 
 
 def _values(parts: list[memoryview], dtype: str) -> np.ndarray:
-  """The values in the parts of a field: a view where there is but one."""
+  """The values in the parts of a field; a view if there is only one."""
   data = parts[0] if len(parts) == 1 else b"".join(parts)
   return np.frombuffer(data, dtype)
 

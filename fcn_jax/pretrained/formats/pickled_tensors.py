@@ -41,7 +41,6 @@ _NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
 _STRINGS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "SHORT_BINSTRING"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
 
 # Limit of the items of a tuple. NumPy's arrays have no more axes, and handling
 # one huge tuple again and again may take forever.
@@ -123,106 +122,69 @@ def load(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
 
 
 def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
-  machine = _Machine()
+  stack, outer, memo, storages = [], [], {}, {}
   for opcode, argument, _ in pickletools.genops(stream):
-    if opcode.name == "STOP":
-      return machine.stack.pop(), machine.storages
-    if not (
-      machine.push(opcode.name, argument)
-      or machine.collect(opcode.name)
-      or machine.remember(opcode.name, argument)
-      or machine.name(opcode.name, argument)
-    ):
-      raise Refused(_more_than_tensors(f"{opcode.name} {_short(argument)}"))
-  raise AssertionError("genops ends with STOP, or with an error")
-
-
-class _Machine:
-  """The stack of a pickle, and instructions in groups.
-
-  Each method follows an instruction of its group, and otherwise returns False.
-  """
-
-  def __init__(self):
-    self.stack, self.outer, self.memo, self.storages = [], [], {}, {}
-
-  def push(self, name: str, argument: Any) -> bool:
-    """Constants, and empty or short containers."""
-    if name in _NUMBERS or name in _STRINGS:
-      self.stack.append(argument)
-    elif name in _CONSTANTS:
-      self.stack.append(_CONSTANTS[name])
-    elif name in _TUPLES:
-      start = len(self.stack) - _TUPLES[name]
-      self.stack[start:] = [tuple(_from(self.stack, start))]
-    elif name in _EMPTY:
-      self.stack.append(_EMPTY[name]())
-    else:
-      return name in ("PROTO", "FRAME")
-    return True
-
-  def collect(self, name: str) -> bool:
-    """Items into containers: one, or all since a mark."""
-    if name == "MARK":
-      self.outer.append(self.stack)
-      self.stack = []
-    elif name in ("TUPLE", "APPENDS", "SETITEMS"):
-      items, self.stack = self.stack, self.outer.pop()
-      self._collect_all(name, items)
-    elif name == "APPEND":
-      item = self.stack.pop()
-      _append(self.stack[-1], [item])
-    elif name == "SETITEM":
-      value, key = self.stack.pop(), self.stack.pop()
-      _set(self.stack[-1], [(key, value)])
-    else:
-      return False
-    return True
-
-  def _collect_all(self, name: str, items: list[Any]) -> None:
-    if name == "TUPLE":
-      if len(items) > _MOST_ITEMS:
-        raise Refused(_more_than_tensors(f"a tuple of {len(items)} items"))
-      self.stack.append(tuple(items))
-    elif name == "APPENDS":
-      _append(self.stack[-1], items)
-    else:
-      _set(self.stack[-1], zip(items[::2], items[1::2], strict=True))
-
-  def remember(self, name: str, argument: Any) -> bool:
-    """What is on the stack into the memo, and back."""
-    if name in ("BINPUT", "LONG_BINPUT"):
-      self.memo[argument] = self.stack[-1]
-    elif name == "MEMOIZE":
-      self.memo[len(self.memo)] = self.stack[-1]
-    elif name in ("BINGET", "LONG_BINGET"):
-      self.stack.append(self.memo[argument])
-    else:
-      return False
-    return True
-
-  def name(self, name: str, argument: Any) -> bool:
-    """Names, storages, and calls of names, none of which is made."""
-    stack = self.stack
-    match name:
+    match opcode.name:
+      case "PROTO" | "FRAME":
+        pass
+      case "STOP":
+        return stack.pop(), storages
+      case name if name in _NUMBERS or name in _STRINGS:
+        stack.append(argument)
+      case name if name in _CONSTANTS:
+        stack.append(_CONSTANTS[name])
+      case name if name in _TUPLES:
+        start = len(stack) - _TUPLES[name]
+        stack[start:] = [tuple(_from(stack, start))]
+      case "EMPTY_DICT" | "EMPTY_LIST" as name:
+        stack.append({} if name == "EMPTY_DICT" else [])
+      case "MARK":
+        outer.append(stack)
+        stack = []
+      case "TUPLE" | "APPENDS" | "SETITEMS" as name:
+        items, stack = stack, outer.pop()
+        _collect(stack, name, items)
+      case "APPEND" | "SETITEM" as name:
+        start = -1 if name == "APPEND" else -2
+        items = _from(stack, len(stack) + start)
+        del stack[start:]
+        _collect(stack, name + "S", items)
+      case "BINPUT" | "LONG_BINPUT":
+        memo[argument] = stack[-1]
+      case "MEMOIZE":
+        memo[len(memo)] = stack[-1]
+      case "BINGET" | "LONG_BINGET":
+        stack.append(memo[argument])
       case "GLOBAL":
         stack.append(_global(argument.replace(" ", ".", 1)))
       case "STACK_GLOBAL":
-        function, module = stack.pop(), stack.pop()
-        stack.append(_global(f"{_short(module)}.{_short(function)}"))
+        name, module = stack.pop(), stack.pop()
+        stack.append(_global(f"{_short(module)}.{_short(name)}"))
       case "BINPERSID":
         storage = _storage(stack.pop())
         stack.append(storage)
-        self.storages.setdefault(storage.key, storage)
+        storages.setdefault(storage.key, storage)
       case "REDUCE" | "NEWOBJ":
         arguments, called = stack.pop(), stack.pop()
         stack.append(_made(called, arguments))
       case "BUILD":
         state = stack.pop()
         _build(stack[-1], state)
-      case _:
-        return False
-    return True
+      case name:
+        raise Refused(_more_than_tensors(f"{name} {_short(argument)}"))
+  raise AssertionError("genops ends with STOP, or with an error")
+
+
+def _collect(stack: list[Any], name: str, items: list[Any]) -> None:
+  """Puts items into a new tuple, or into the container below them."""
+  if name == "TUPLE":
+    if len(items) > _MOST_ITEMS:
+      raise Refused(_more_than_tensors(f"a tuple of {len(items)} items"))
+    stack.append(tuple(items))
+  elif name == "APPENDS":
+    _append(stack[-1], items)
+  else:
+    _set(stack[-1], zip(items[::2], items[1::2], strict=True))
 
 
 def _from(stack: list[Any], start: int) -> list[Any]:

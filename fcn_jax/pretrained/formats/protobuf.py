@@ -1,14 +1,14 @@
-"""The wire format of protocol buffers, as far as reading weights needs it.
+"""The wire format of protocol buffers, as far as weights need it.
 
-A message is a sequence of fields: a key, which is the field's number and how
-its value is written, and the value. What the numbers mean is for the caller
-to know. The format: protobuf.dev/programming-guides/encoding.
+A message is a sequence of fields, each a key (the field's number and the type
+of its value) and a value. The caller knows what the numbers mean. The format:
+protobuf.dev/programming-guides/encoding.
 """
 
 from collections.abc import Iterator
 
-# How a value is written (the lowest three bits of a key). The others, 3 and
-# 4, enclose groups, which have been deprecated since before Caffe.
+# Types of values (the lowest three bits of a key). The others, 3 and 4, enclose
+# groups, which were deprecated before Caffe.
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 _MAX_FIELD_NUMBER = 2**29 - 1
@@ -19,7 +19,7 @@ class TruncatedError(ValueError):
 
   Attributes:
     number: of the field; None where the message ends in its key.
-    rest: the beginning of the field's value, as far as it is there.
+    rest: the part of the field's value that is there.
   """
 
   def __init__(self, number: int | None, rest: memoryview):
@@ -36,9 +36,8 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     message: the bytes of one message.
 
   Yields:
-    The number of a field, and its value: an int where it is a varint
-    (unsigned: `signed` is for those that may be negative), and otherwise a
-    part of `message`.
+    The number of a field, and its value: an unsigned int for a varint (see
+    `signed`), otherwise a part of `message`.
 
   Raises:
     TruncatedError: if the message ends in the middle of a field.
@@ -75,7 +74,7 @@ def packed_varints(values: memoryview) -> Iterator[int]:
 
 
 def signed(value: int) -> int:
-  """The int64 that a varint stands for."""
+  """The int64 of an unsigned varint."""
   return value - (1 << 64) if value >> 63 else value
 
 

@@ -1,4 +1,4 @@
-"""The files of torch.save, as dicts of tensors and where their elements are.
+"""The files of torch.save: dicts of tensors, and where their elements are.
 
 Nothing is unpacked: elements are views of the file in memory.
 """
@@ -25,13 +25,13 @@ _MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
 # in a few seconds, whatever they are.
 _LONGEST_PICKLE = 2**22
 
-# torch saves an expanded tensor as one element, and a few bytes may claim to
-# be more than any memory holds. Tensors up to this size may repeat elements.
+# torch saves an expanded tensor as one element, so a few bytes could claim more
+# than any memory holds. Only tensors up to this size may repeat elements.
 _MOST_REPEATED = 2**20
 
 AGAIN = "Download it again, and compare its size with the published one"
 
-# From the key of a storage, and the type of its elements, to all of them.
+# From the key of a storage and the type of its elements to the elements.
 Find = Callable[[str, np.dtype], np.ndarray]
 
 
@@ -40,7 +40,7 @@ def open_zip(path: pathlib.Path, content: mmap.mmap) -> tuple[Any, Find]:
   try:
     with zipfile.ZipFile(path) as archive:
       entries = {entry.filename: entry for entry in archive.infolist()}
-  # zipfile raises many things when bytes are not what they should be.
+  # zipfile raises many kinds of errors for damaged files.
   except (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -93,14 +93,14 @@ def open_zip(path: pathlib.Path, content: mmap.mmap) -> tuple[Any, Find]:
 
 
 def _stored(content: mmap.mmap, entry: zipfile.ZipInfo) -> memoryview:
-  """The bytes of an entry where they lie, without a copy."""
+  """The bytes of an entry, without a copy."""
   name, start = entry.filename, entry.header_offset
   if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
     raise ValueError(
       f"its entry {name!a} is compressed or encrypted, which torch.save never"
       " does. Take the file as torch.save wrote it"
     )
-  # The header before the bytes ends with two texts of these lengths.
+  # The header before the bytes ends with two strings of these lengths.
   header = content[start : start + 30]
   if start < 0 or not header.startswith(ZIP) or len(header) < 30:
     raise ValueError(f"its entry {name!a} is not where it should be. {AGAIN}")
@@ -109,7 +109,7 @@ def _stored(content: mmap.mmap, entry: zipfile.ZipInfo) -> memoryview:
 
 
 def is_legacy(start: bytes) -> bool:
-  """Whether a file that begins so is one that torch.save wrote before 1.6."""
+  """Whether a file with this start is one of torch.save before 1.6."""
   return start.startswith(b"\x80") and _MAGIC in start[:32]
 
 
@@ -124,7 +124,7 @@ def open_legacy(content: mmap.mmap) -> tuple[Any, Find]:
     position += stream.tell()
     return loaded
 
-  # The magic number is known already.
+  # The magic number, which `is_legacy` has checked.
   load()
   protocol, _ = load()
   system, _ = load()
@@ -166,14 +166,14 @@ def view(tensor: pickled_tensors.Tensor, find: Find) -> np.ndarray:
   """The array of a tensor.
 
   Args:
-    tensor: as `pickled_tensors.load` found it.
+    tensor: from `pickled_tensors.load`.
     find: of the same file.
 
   Returns:
-    A view of the elements that `find` gives, which tensors may share.
+    A view of the elements from `find`, which tensors may share.
 
   Raises:
-    ValueError: the tensor has elements outside its storage, or the storage
+    ValueError: if the tensor has elements outside its storage, or the storage
       outside the file.
   """
   (key, dtype, start, size), offset, shape, strides = tensor
@@ -198,7 +198,7 @@ def view(tensor: pickled_tensors.Tensor, find: Find) -> np.ndarray:
     )
   if not count:
     return elements[:0].reshape(shape)
-  # The stride of an axis of size 1 says nothing, and may be any number.
+  # The stride of an axis of size 1 may be any number.
   steps = [
     stride * elements.itemsize if length > 1 else 0
     for length, stride in zip(shape, strides, strict=True)

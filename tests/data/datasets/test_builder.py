@@ -757,7 +757,7 @@ def test_a_picture_of_two_lists_of_nyud_is_a_fault(tmp_path):
   _write_nyudv2(tmp_path)
   (tmp_path / "nyud" / "test.txt").write_text("6449\n5002\n")
   (fault,) = nyudv2.find(tmp_path).faults
-  assert fault.reason == "has 5002, which val.txt has, too"
+  assert fault.reason == "has 5002, which val.txt has, too; remove one"
 
 
 # MATLAB files.

@@ -12,7 +12,6 @@ from PIL import Image
 
 from fcn_jax import data
 from fcn_jax import types
-from fcn_jax.data.datasets import from_tfds
 
 
 def _file(array, *, palette=False, **options):
@@ -203,10 +202,12 @@ def test_a_source_may_be_read_by_threads_and_sent_to_processes(root):
     source[6]
 
 
-def test_masks_are_read_once_in_a_process(root, monkeypatch):
-  _load("plain", root)
-  monkeypatch.setattr(from_tfds, "_values", None)
-  _load("plain", root, "validation")
+def test_classes_are_found_once_in_a_process(root, tmp_path):
+  copy = shutil.copytree(root / "plain", tmp_path / "plain")
+  names = _load("plain", tmp_path).class_names
+  for file in copy.glob("*/*-train.*"):
+    file.unlink()
+  assert _load("plain", tmp_path, "validation").class_names == names
 
 
 def test_fingerprints_differ_between_data_sets_and_not_between_copies(
@@ -287,7 +288,7 @@ def test_names_that_lead_elsewhere_are_refused(root, tmp_path, name):
   # Data sets lie one folder above, too.
   shutil.copytree(root, tmp_path / "x")
   (tmp_path / "x" / "inner").mkdir()
-  with pytest.raises(ValueError, match=r"no name of a prepared data set"):
+  with pytest.raises(ValueError, match=r"not the name of a prepared data set"):
     _load(name, tmp_path / "x" / "inner")
 
 
@@ -429,8 +430,9 @@ def test_files_and_further_features_cannot_be_asked_for(root, tmp_path):
     _load("plain", root, extras=["depth"])
 
 
-def test_prepared_data_are_read_without_tensorflow(root, monkeypatch):
+def test_prepared_data_are_read_without_tensorflow(root, tmp_path, monkeypatch):
   # Importing a module that is None fails.
   monkeypatch.setitem(sys.modules, "tensorflow", None)
-  from_tfds._scan.cache_clear()
-  assert _load("plain", root).source[0].image.shape == (8, 10, 3)
+  # In another place, where its classes are not known yet.
+  shutil.copytree(root / "plain", tmp_path / "plain")
+  assert _load("plain", tmp_path).source[0].image.shape == (8, 10, 3)

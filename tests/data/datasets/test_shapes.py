@@ -69,12 +69,16 @@ def test_different_classes_touch_nowhere_but_have_void_between_them():
       np.testing.assert_array_equal(first[~void], second[~void])
 
 
-def test_the_outline_between_two_objects_is_two_pixels_wide():
-  number = np.zeros((7, 8), np.uint8)
-  number[:, 4:] = 1
-  expected = np.zeros((7, 8), bool)
-  expected[:, 3:5] = True
-  np.testing.assert_array_equal(shapes._outline(number), expected)
+def test_void_is_a_thin_line_on_both_sides_of_an_outline():
+  for _, label in _examples(20):
+    void = np.pad(label, 1, mode="edge") == types.IGNORE_LABEL
+    inside = np.s_[1:-1, 1:-1]
+    # A pixel at an outline has another one beside it, in the other object.
+    beside = void[:-2, 1:-1] | void[2:, 1:-1] | void[1:-1, :-2] | void[1:-1, 2:]
+    assert beside[void[inside]].all()
+    # Only where many outlines meet is a square of 6x6 void.
+    windows = np.lib.stride_tricks.sliding_window_view(void[inside], (6, 6))
+    assert windows.all(axis=(2, 3)).mean() < 1e-3
 
 
 def test_the_prepared_data_set_holds_what_the_function_draws(tmp_path):

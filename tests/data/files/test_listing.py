@@ -44,7 +44,8 @@ def test_a_survey_of_bombs_stays_far_below_2_gb(faulty):
   # The peak of this program alone; getrusage would count that of its parent.
   script = (
     "import pathlib, sys; from fcn_jax import data;"
-    "data.checking.survey(data.folder.find(pathlib.Path(sys.argv[1])));"
+    "found = data.datasets.folder.find(pathlib.Path(sys.argv[1]));"
+    "data.files.checking.survey(found);"
     "print(pathlib.Path('/proc/self/status').read_text())"
   )
   result = subprocess.run(

@@ -1,19 +1,11 @@
-import pathlib
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
 
 import fcn_jax as fcn
-
-# Scripts import their neighbours by name.
-_FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "benchmarks"
-sys.path.append(str(_FOLDER))
-
-import input_pipeline  # noqa: E402
-import picture_files  # noqa: E402
-import pillow_transforms  # noqa: E402
+from experiments.benchmarks.input_pipeline import benchmark
+from experiments.benchmarks.input_pipeline import picture_files
+from experiments.benchmarks.input_pipeline import pillow_transforms
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +81,17 @@ def test_both_contestants_change_the_colours_alike(folder):
 def test_the_benchmark_prints_its_tables_and_what_it_leaves_out(
   monkeypatch, capsys
 ):
-  monkeypatch.setattr(input_pipeline, "torch_loaders", None)
-  monkeypatch.setattr(input_pipeline, "tf_batches", None)
-  input_pipeline.main(
-    input_pipeline.Options(
-      num_pictures=4,
-      batch_size=2,
-      crop_size=(48, 64),
-      num_workers=1,
-      num_batches=1,
-      rounds=1,
-    )
+  monkeypatch.setattr(benchmark, "torch_loaders", None)
+  monkeypatch.setattr(benchmark, "tf_batches", None)
+  benchmark.main(
+    [
+      "--num-pictures=4",
+      "--batch-size=2",
+      *("--crop-size", "48", "64"),
+      "--num-workers=1",
+      "--num-batches=1",
+      "--rounds=1",
+    ]
   )
   printed = capsys.readouterr().out
   for line in (
@@ -111,3 +103,10 @@ def test_the_benchmark_prints_its_tables_and_what_it_leaves_out(
     "tf.data is not installed here, and left out.",
   ):
     assert line in printed
+
+
+def test_sizes_out_of_range_are_explained(capsys):
+  with pytest.raises(SystemExit) as stopped:
+    benchmark.main(["--rounds=0"])
+  assert stopped.value.code == 1
+  assert "rounds is 0" in capsys.readouterr().err

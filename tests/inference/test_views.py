@@ -1,6 +1,5 @@
 """Averages over scales and flips are those of a loop over whole pictures."""
 
-import dataclasses
 import functools
 
 import jax
@@ -10,34 +9,17 @@ import pytest
 from PIL import Image
 
 import fcn_jax as fcn
+from tests.helpers import tiny_networks
 
 inference = fcn.inference
+picture = functools.partial(tiny_networks.picture, patch=20)
 NUM_CLASSES = 3
-TINY = dataclasses.replace(
-  fcn.models.backbones.vgg.ARCHITECTURES["vgg_small"],
-  widths=(8, 8, 8, 8, 8),
-  depths=(1, 1, 1, 1, 1),
-  head_width=8,
-)
 SIZE = (93, 122)
 
 
 @pytest.fixture(autouse=True)
 def quick_to_compile(monkeypatch):
-  monkeypatch.setitem(fcn.models.backbones.vgg.ARCHITECTURES, "tiny", TINY)
-  monkeypatch.setattr(
-    fcn.models.convolution,
-    "conv_general_dilated",
-    jax.lax.conv_general_dilated,
-  )
-
-
-def picture(height, width):
-  rng = np.random.default_rng(0)
-  coarse = rng.integers(0, 256, (height // 20 + 1, width // 20 + 1, 3))
-  coarse = coarse.repeat(20, axis=0).repeat(20, axis=1)[:height, :width]
-  noise = rng.integers(0, 256, (height, width, 3))
-  return ((coarse + noise) // 2).astype(np.uint8)
+  tiny_networks.add_tiny(monkeypatch)
 
 
 def network(**options):

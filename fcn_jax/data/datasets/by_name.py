@@ -1,6 +1,7 @@
-"""Data sets by name: loading one split, and listing the files of all."""
+"""Data sets by name: loads a split, or lists the files."""
 
 import contextlib
+import functools
 import io
 import os
 import pathlib
@@ -20,6 +21,7 @@ from fcn_jax.data.datasets import from_tfds
 from fcn_jax.data.datasets import nyudv2
 from fcn_jax.data.datasets import oxford_pets
 from fcn_jax.data.datasets import pascal_context
+from fcn_jax.data.datasets import prepared_folders
 from fcn_jax.data.datasets import shapes
 from fcn_jax.data.datasets import sift_flow
 from fcn_jax.data.datasets import voc2012
@@ -27,7 +29,7 @@ from fcn_jax.data.files import archives
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
 
-# Data sets with a layout of their own, made of files that the user has.
+# Data sets of files that the user has, each with a layout of its own.
 _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
   "ade20k": ade20k.Ade20k,
   "camvid": camvid.Camvid,
@@ -40,7 +42,7 @@ _BUILDERS: Mapping[str, type[builder.FilesBuilder]] = {
 }
 _SHAPES = ("shapes", "shapes/tiny")
 
-# Data sets of files that the user has, and all that `load` knows by name beside
+# Data sets of files that the user has, and all names for `load` except
 # "tfds:NAME".
 FROM_FILES = ("folder", *_BUILDERS)
 NAMES = (*_SHAPES, *FROM_FILES)
@@ -50,9 +52,9 @@ NAMES = (*_SHAPES, *FROM_FILES)
 def opened(
   name: str, data_dir: str | os.PathLike[str]
 ) -> Iterator[listing.Listing]:
-  """Lists the files of a data set, unpacking its archives for the while.
+  """Lists the files of a data set; its archives are unpacked meanwhile.
 
-  Give the listing to `checking.survey` to have all files checked.
+  `checking.survey` checks all files of the listing.
 
   Args:
     name: one of `FROM_FILES`.
@@ -82,7 +84,7 @@ def opened(
 def splits(
   name: str, *, prepared_dir: str | os.PathLike[str] | None = None
 ) -> tuple[str, ...]:
-  """The splits of a data set that is prepared already, or made by the package.
+  """Returns the splits of a data set that is prepared, or made by the package.
 
   Args:
     name: one of `NAMES`, or "tfds:NAME".
@@ -91,7 +93,7 @@ def splits(
   Raises:
     ValueError: the name is unknown, or the data set is not prepared.
   """
-  if name.startswith(from_tfds.PREFIX):
+  if name.startswith(prepared_folders.PREFIX):
     return from_tfds.splits(name, prepared_dir=prepared_dir)
   dataset = _builder(name, None, prepared_dir)
   _prepare(dataset, None, skip_bad=True)
@@ -107,24 +109,23 @@ def load(
   skip_bad: bool = False,
   extras: Sequence[str] = (),
 ) -> examples.Dataset:
-  """Loads one split of a data set; prepares the data set where needed.
+  """Loads one split of a data set, and prepares the data set if needed.
 
   Args:
     name: one of `NAMES`: "folder" is pictures and masks of your own, see the
       module `folder`; "shapes" is made by this package, and "shapes/tiny" is
       its first few examples, for tests. Or "tfds:NAME", "tfds:NAME/CONFIG" or
       "tfds:NAME/CONFIG:VERSION" of a data set that TFDS has prepared, see the
-      module `prepared`.
-    split: "train", "validation" or, where a data set has it, "test"; or
-      several of them, joined by "+".
-    data_dir: the folder with the original files, for data sets that have
-      some. It may be left out once the data set is prepared (but not for
-      "folder"); if it is given, it is an error that the prepared data set was
-      made from other files.
-    prepared_dir: where prepared data sets lie. None is TFDS's own place:
-      the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
-    skip_bad: whether to leave out examples whose files have a fault. Otherwise
-      a fault is an error; it always is where `data_dir` is not for.
+      module `from_tfds`.
+    split: "train", "validation" or, if the data set has it, "test"; or several
+      of them, joined by "+".
+    data_dir: the folder with the original files, for data sets in `FROM_FILES`.
+      Except for "folder", it may be left out once the data set is prepared; if
+      it is given, its files must be those that the data set was prepared from.
+    prepared_dir: where prepared data sets are. None is TFDS's own place: the
+      environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    skip_bad: whether to leave out examples with faulty files; otherwise they
+      are an error.
     extras: names of further features to read, of data sets that have some.
 
   Raises:
@@ -133,7 +134,7 @@ def load(
       files or cannot have any, or something is wrong with them. Nothing was
       written then.
   """
-  if name.startswith(from_tfds.PREFIX):
+  if name.startswith(prepared_folders.PREFIX):
     if data_dir is not None:
       raise ValueError(
         f"{name} is prepared already; leave out the folder {data_dir}"
@@ -152,13 +153,15 @@ def load(
   _prepare(dataset, data_dir, skip_bad=skip_bad)
   examples.check_split(name, split, tuple(dataset.info.splits))
   metadata = dataset.info.metadata
-  # TFDS would decode the others, and some it cannot without OpenCV.
+  # TFDS would decode all other features, some only with OpenCV.
   features = ("image", "label", *dataset.EXTRAS)
   records = dataset.as_data_source(
     split, decoders={f: tfds.decode.SkipDecoding() for f in features}
   )
   return examples.Dataset(
-    source=_Source(records, tuple(extras)),
+    source=examples.Mapped(
+      records, functools.partial(_example, extras=tuple(extras))
+    ),
     class_names=tuple(metadata["class_names"]),
     palette=np.array(metadata["palette"], np.uint8),
     fingerprint=metadata.get("fingerprint", dataset.info.full_name),
@@ -185,7 +188,7 @@ def _builder(
     return _BUILDERS[name](data_dir=prepared_dir)
   raise ValueError(
     f"no data set {name!r}; there are {', '.join(map(repr, NAMES))}, and"
-    f" '{from_tfds.PREFIX}NAME' for those that TFDS has prepared"
+    f" '{prepared_folders.PREFIX}NAME' for those that TFDS has prepared"
   )
 
 
@@ -199,35 +202,20 @@ def _prepare(
     manual_dir=data_dir, try_download_gcs=False
   )
   options = {} if isinstance(dataset, shapes.Shapes) else {"skip_bad": skip_bad}
-  # TFDS prints that it downloads, which it does not; its bars are on stderr.
+  # TFDS prints that it downloads, though it does not; its bars are on stderr.
   with contextlib.redirect_stdout(io.StringIO()):
     dataset.download_and_prepare(
       download_config=config, file_format="array_record", **options
     )
 
 
-class _Source(Sequence[examples.Example]):
-  """A TFDS data source, decoded by Pillow (see `files`)."""
-
-  def __init__(
-    self, records: Sequence[dict[str, bytes]], extras: tuple[str, ...]
-  ):
-    self._records = records
-    self._extras = extras
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  def __getitem__(self, index: int) -> examples.Example:
-    # TFDS and ArrayRecord would read something else at such an index.
-    if not 0 <= index < len(self):
-      raise IndexError(f"no example {index}; there are {len(self)}")
-    record = self._records[index]
-    return examples.Example(
-      image=decoding.decode_picture(record["image"]),
-      label=decoding.decode_mask(record["label"]).astype(np.int32),
-      name=record["name"].decode(),
-      extras={
-        name: decoding.decode_values(record[name]) for name in self._extras
-      },
-    )
+def _example(
+  record: Mapping[str, bytes], *, extras: Sequence[str]
+) -> examples.Example:
+  """Decodes a record by Pillow, see `decoding`."""
+  return examples.Example(
+    image=decoding.decode_picture(record["image"]),
+    label=decoding.decode_mask(record["label"]).astype(np.int32),
+    name=record["name"].decode(),
+    extras={name: decoding.decode_values(record[name]) for name in extras},
+  )

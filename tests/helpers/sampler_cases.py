@@ -1,0 +1,174 @@
+"""All samplers with small options, labels for them, and oracles."""
+
+import collections
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fcn_jax import sampling
+from fcn_jax import types
+
+VOID = types.IGNORE_LABEL
+
+NUM_DRAWS = 4000
+
+# Of another generator than the default, whose compilation takes seconds.
+KEY = jax.random.key(0, impl="rbg")
+
+KEYS = jax.random.split(jax.random.key(7, impl="rbg"), NUM_DRAWS)
+
+SHAPE = (2, 6, 7)
+
+NUM_CLASSES = 4
+
+FREQUENCIES = (8.0, 4.0, 3.0, 1.0)
+
+# Neither class 3 in the first image nor class 2 in the batch is there; blocks
+# and cells of 3 pixels are cut off at the right; one of them is all void.
+LABELS = np.array(
+  [
+    [
+      [0, 0, 0, 1, 1, 1, VOID],
+      [0, 0, 0, 1, 1, 1, VOID],
+      [0, 0, 0, 0, 1, 1, VOID],
+      [0, 0, 0, 0, 0, 0, 0],
+      [VOID, 0, 0, 0, 0, 0, 0],
+      [VOID, VOID, 0, 0, 0, 0, 0],
+    ],
+    [
+      [0, 0, 0, 0, 0, 0, 3],
+      [0, 0, 0, 0, 0, 3, 0],
+      [0, 0, 0, 0, 0, 0, 0],
+      [0, 0, VOID, VOID, VOID, 0, 0],
+      [0, 0, VOID, 1, VOID, 0, 0],
+      [0, 0, VOID, VOID, VOID, 0, 0],
+    ],
+  ],
+  np.int32,
+)
+
+VALID = LABELS != VOID
+
+LOSSES = np.random.default_rng(3).exponential(size=SHAPE).astype(np.float32)
+
+partial = functools.partial
+
+BOUNDARY = {"rate": 0.8, "rate_elsewhere": 0.3, "distance": 1}
+
+CLASSES = {"count": 12, "num_classes": NUM_CLASSES}
+
+TRAINING_SET = {**CLASSES, "frequencies": FREQUENCIES}
+
+RANDOM_SAMPLERS = {
+  "bernoulli": partial(sampling.bernoulli, rate=0.3),
+  "bernoulli by gaps": partial(sampling.bernoulli, rate=0.2),
+  "bernoulli in cells": partial(sampling.bernoulli, rate=0.3, cell=3),
+  "fixed_count": partial(sampling.fixed_count, count=5),
+  "fixed_count_in_batch": partial(sampling.fixed_count_in_batch, count=9),
+  "one_per_block": partial(sampling.one_per_block, block=3),
+  "class_balanced": partial(sampling.class_balanced, **CLASSES),
+  "class_balanced by set": partial(sampling.class_balanced, **TRAINING_SET),
+  "near_boundary": partial(sampling.near_boundary, **BOUNDARY),
+  "importance of boundaries": partial(
+    sampling.importance,
+    probabilities=partial(sampling.boundary_probabilities, **BOUNDARY),
+  ),
+  "importance of classes": partial(
+    sampling.importance,
+    probabilities=partial(sampling.class_probabilities, **CLASSES),
+  ),
+}
+
+SAMPLERS = {
+  **RANDOM_SAMPLERS,
+  "whole_image": sampling.whole_image,
+  "class_weighted": partial(
+    sampling.class_weighted, class_weights=(0.5, 1.0, 2.0, 4.0)
+  ),
+  "hardest": partial(sampling.hardest, pixel_losses=LOSSES, count=5),
+  "harder_than": partial(
+    sampling.harder_than, pixel_losses=LOSSES, threshold=1.0, min_count=5
+  ),
+}
+
+
+def draws(sampler, labels=LABELS, keys=KEYS):
+  """Weights [D, N, H, W] for each of D keys."""
+  labels = np.broadcast_to(labels, (len(keys), *labels.shape[-3:]))
+  return np.asarray(compiled_over_keys(sampler)(keys, labels))
+
+
+@functools.cache
+def compiled_over_keys(sampler):
+  # Not `vmap`, of which some random functions take longer to compile.
+  return jax.jit(
+    lambda keys, labels: jax.lax.map(lambda x: sampler(*x), (keys, labels))
+  )
+
+
+@functools.cache
+def with_static_options(name):
+  """A sampler that is compiled with its options static, its arrays not."""
+  options = dict(getattr(SAMPLERS[name], "keywords", {}))
+  arrays = {k: options.pop(k) for k in ["pixel_losses"] if k in options}
+  function = getattr(SAMPLERS[name], "func", SAMPLERS[name])
+  compiled = jax.jit(function, static_argnames=tuple(options))
+  return lambda key, labels: compiled(key, labels, **options, **arrays)
+
+
+@functools.cache
+def draws_of(name):
+  """As `draws`, from `LABELS`; once for all tests."""
+  return draws(with_static_options(name))
+
+
+def counts_by_image(weights):
+  return np.sum(weights != 0, axis=(-2, -1))
+
+
+def near_boundary_oracle(labels, distance):
+  near = np.zeros(labels.shape, bool)
+  for n, i, j in np.ndindex(labels.shape):
+    around = labels[
+      n,
+      max(i - distance, 0) : i + distance + 1,
+      max(j - distance, 0) : j + distance + 1,
+    ]
+    near[n, i, j] = np.any(around != labels[n, i, j])
+  return near
+
+
+def class_probabilities_oracle(labels, count, num_classes, frequencies=None):
+  valid = labels[labels != VOID].tolist()
+  sizes = collections.Counter(valid)
+  num_present = len(sizes)
+  if frequencies is not None:
+    num_present = num_classes
+    sizes = {
+      c: len(valid) * f / sum(frequencies) for c, f in enumerate(frequencies)
+    }
+  probabilities = np.zeros(labels.shape)
+  for place, label in np.ndenumerate(labels):
+    if label != VOID:
+      expected = count / (num_present * sizes[label])
+      probabilities[place] = min(1.0, expected)
+  return probabilities
+
+
+BIG = (4, 96, 96)
+
+BIG_LABELS = np.random.default_rng(5).integers(0, 4, BIG).astype(np.int32)
+
+# Of these, training had fewer in its images than this batch has.
+BIG_LABELS[0] = 3
+
+
+# All pixels alike.
+
+
+def labels_with_void(shape=(2, 45, 38)):
+  labels = np.random.default_rng(0).integers(0, 5, shape).astype(np.int32)
+  labels[labels == 4] = VOID
+  return jnp.asarray(labels)

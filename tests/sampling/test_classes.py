@@ -1,0 +1,143 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fcn_jax import sampling
+from tests.helpers import sampler_cases as cases
+
+# Classes.
+
+
+def test_class_counts_leave_out_void_and_what_is_no_class():
+  labels = cases.labels_with_void().at[0, 0, :4].set(jnp.array([-1, 7, 254, 4]))
+  counts = sampling.class_counts(labels, num_classes=4)
+  assert counts.dtype == jnp.int32
+  known = np.asarray(labels)[np.isin(labels, range(4))]
+  np.testing.assert_array_equal(counts, np.bincount(known, minlength=4))
+
+
+def test_class_counts_leave_out_void_also_among_300_classes():
+  labels = jnp.array([[[cases.VOID, 254, 256, 299]]], jnp.int32)
+  counts = sampling.class_counts(labels, num_classes=300)
+  assert np.flatnonzero(counts).tolist() == [254, 256, 299]
+
+
+@pytest.mark.parametrize("count", [1, 12, 30, 1000])
+@pytest.mark.parametrize("frequencies", [None, cases.FREQUENCIES, (1, 1, 1, 1)])
+def test_class_probabilities_are_those_of_a_loop(count, frequencies):
+  options = {"count": count, "num_classes": 4, "frequencies": frequencies}
+  probabilities = sampling.class_probabilities(
+    jnp.asarray(cases.LABELS), **options
+  )
+  assert probabilities.dtype == jnp.float32
+  np.testing.assert_allclose(
+    probabilities,
+    cases.class_probabilities_oracle(cases.LABELS, **options),
+    rtol=1e-5,
+  )
+
+
+def test_class_probabilities_sum_to_the_count_if_all_classes_have_enough():
+  labels = jnp.asarray(cases.BIG_LABELS)
+  options = {"count": 800, "num_classes": 6}
+  function = jax.jit(functools.partial(sampling.class_probabilities, **options))
+  probabilities = np.asarray(function(labels))
+  np.testing.assert_allclose(probabilities.sum(), 800, rtol=1e-5)
+  for index in range(4):
+    np.testing.assert_allclose(
+      probabilities[index == cases.BIG_LABELS].sum(), 200, rtol=1e-5
+    )
+
+
+def test_a_batch_like_the_training_set_has_the_same_probabilities():
+  counts = np.bincount(cases.BIG_LABELS.ravel())
+  options = {"count": 800, "num_classes": 4}
+  counted = sampling.class_probabilities(
+    jnp.asarray(cases.BIG_LABELS), **options
+  )
+  for frequencies in (counts, counts / counts.sum()):
+    given = sampling.class_probabilities(
+      jnp.asarray(cases.BIG_LABELS), frequencies=tuple(frequencies), **options
+    )
+    np.testing.assert_allclose(given, counted, rtol=1e-5)
+
+
+def test_of_each_class_equally_many_pixels_are_kept():
+  sampler = functools.partial(sampling.class_balanced, count=400, num_classes=6)
+  kept = cases.draws(sampler, cases.BIG_LABELS, cases.KEYS[:200]) != 0
+  for index in range(4):
+    mean = kept[:, index == cases.BIG_LABELS].sum(axis=1).mean()
+    # The variance of a sum of independent draws is below its mean.
+    assert abs(mean - 100) < 5 * np.sqrt(100 / 200)
+
+
+@pytest.mark.parametrize("label", [-1, 4, 254])
+def test_a_label_that_is_no_class_shows_as_nan(label):
+  labels = jnp.asarray(cases.LABELS).at[0, 0, 0].set(label)
+  samplers = [
+    cases.SAMPLERS["class_weighted"],
+    cases.SAMPLERS["class_balanced"],
+    cases.SAMPLERS["class_balanced by set"],
+    cases.SAMPLERS["importance of classes"],
+  ]
+  for sampler in samplers:
+    weights = np.asarray(sampler(cases.KEY, labels))
+    assert np.flatnonzero(np.isnan(weights)).tolist() == [0]
+
+
+def test_class_weighted_gives_each_pixel_the_weight_of_its_class():
+  class_weights = (0.5, 0.0, 2.0, 3.0)
+  weights = sampling.class_weighted(
+    None, jnp.asarray(cases.LABELS), class_weights=class_weights
+  )
+  for place, label in np.ndenumerate(cases.LABELS):
+    expected = 0.0 if label == cases.VOID else class_weights[label]
+    assert weights[place] == expected
+
+
+def test_void_has_no_weight_also_where_it_would_be_a_class():
+  weights = sampling.class_weighted(
+    None, jnp.asarray(cases.LABELS), class_weights=np.ones(300)
+  )
+  np.testing.assert_array_equal(weights, cases.VALID)
+
+
+def test_inverse_frequency_weights_leave_the_mean_weight_of_a_pixel_1():
+  weights = sampling.inverse_frequency_weights(cases.FREQUENCIES)
+  assert weights.dtype == np.float32
+  np.testing.assert_allclose(
+    np.average(weights, weights=cases.FREQUENCIES), 1.0
+  )
+  np.testing.assert_allclose(weights * cases.FREQUENCIES, 4.0)
+
+
+def test_median_frequency_weights_are_median_over_frequency():
+  weights = sampling.median_frequency_weights([0.5, 0.125, 0.25])
+  assert weights.dtype == np.float32
+  assert weights.tolist() == [0.5, 2.0, 1.0]
+  weights = sampling.median_frequency_weights(cases.FREQUENCIES)
+  np.testing.assert_allclose(weights, [3.5 / 8, 3.5 / 4, 3.5 / 3, 3.5])
+
+
+@pytest.mark.parametrize(
+  "function",
+  [sampling.inverse_frequency_weights, sampling.median_frequency_weights],
+)
+@pytest.mark.parametrize(
+  "frequencies, message",
+  [
+    ((0.5, 0.0), "frequency of class 1 is 0.0, not.*[Mm]erge"),
+    ((-0.5, 1.0), "frequency of class 0 is -0.5"),
+    ((0.5, float("nan")), "frequency of class 1 is nan"),
+    ((0.5, float("inf")), "frequency of class 1 is inf"),
+    ((), r"shape \(0,\).*one frequency for each class"),
+    (((0.5, 0.5),), r"shape \(1, 2\)"),
+    (0.5, r"shape \(\)"),
+  ],
+)
+def test_wrong_frequencies_are_named(function, frequencies, message):
+  with pytest.raises(ValueError, match=message):
+    function(frequencies)

@@ -1,0 +1,141 @@
+import collections
+import functools
+import itertools
+
+import chex
+import hypothesis
+import hypothesis.extra.numpy
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fcn_jax import sampling
+from fcn_jax.sampling import uniform
+from tests.helpers import sampler_cases as cases
+
+
+class UniformTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_whole_image_keeps_all_but_void(self):
+    labels = cases.labels_with_void()
+    weights = self.variant(sampling.whole_image)(cases.KEY, labels)
+    np.testing.assert_array_equal(weights, np.asarray(labels) != cases.VOID)
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_rate_1_is_the_whole_image(self):
+    labels = cases.labels_with_void()
+    sampler = functools.partial(sampling.bernoulli, rate=1.0, cell=8)
+    weights = self.variant(sampler)(cases.KEY, labels)
+    np.testing.assert_array_equal(weights, sampling.whole_image(None, labels))
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_cells_are_constant_inside_also_where_they_are_cut_off(self):
+    cell, shape = 8, (2, 45, 38)
+    labels = jnp.zeros(shape, jnp.int32)
+    sampler = functools.partial(sampling.bernoulli, rate=0.5, cell=cell)
+    weights = np.asarray(self.variant(sampler)(cases.KEY, labels))
+    corners = weights[:, ::cell, ::cell]
+    assert corners.shape == (2, 6, 5)
+    filled = corners.repeat(cell, axis=1).repeat(cell, axis=2)
+    np.testing.assert_array_equal(weights, filled[:, :45, :38])
+    assert 0 < corners.mean() < 1
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.25, 0.9])
+@pytest.mark.parametrize("cell", [1, 4])
+def test_the_share_of_kept_cells_is_the_rate(rate, cell):
+  labels = jnp.zeros((4, 50 * cell, 50 * cell), jnp.int32)
+  weights = sampling.bernoulli(cases.KEY, labels, rate=rate, cell=cell)
+  # Five standard deviations of a binomial share of 10,000 cells.
+  bound = 5 * np.sqrt(rate * (1 - rate) / 10_000)
+  assert abs(float(weights.mean()) - rate) < bound
+
+
+def test_neighbouring_cells_and_images_are_drawn_independently():
+  labels = jnp.zeros((2, 400, 400), jnp.int32)
+  weights = sampling.bernoulli(cases.KEY, labels, rate=0.5, cell=4)
+  cells = np.asarray(weights)[:, ::4, ::4] - 0.5
+  for a, b in (
+    (cells[:, 1:], cells[:, :-1]),
+    (cells[:, :, 1:], cells[:, :, :-1]),
+    (cells[0], cells[1]),
+  ):
+    # The correlation of 10,000 or more independent pairs.
+    assert abs(np.mean(a * b) / 0.25) < 0.05
+
+
+@pytest.mark.parametrize("count", [1, 35, 1000])
+def test_each_image_keeps_the_count_or_all_it_has(count):
+  sampler = functools.partial(sampling.fixed_count, count=count)
+  weights = cases.draws(sampler, keys=cases.KEYS[:200])
+  kept = np.minimum(count, cases.VALID.sum(axis=(1, 2)))
+  assert np.all(cases.counts_by_image(weights) == kept)
+  assert set(np.unique(weights)) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("count", [1, 69, 1000])
+def test_the_batch_keeps_the_count_or_all_it_has(count):
+  sampler = functools.partial(sampling.fixed_count_in_batch, count=count)
+  kept = cases.counts_by_image(cases.draws(sampler, keys=cases.KEYS[:200]))
+  assert np.all(kept.sum(axis=1) == min(count, cases.VALID.sum()))
+
+
+@pytest.mark.parametrize(
+  "sampler", [sampling.fixed_count, sampling.fixed_count_in_batch]
+)
+def test_all_sets_of_a_count_are_equally_likely(sampler):
+  labels = np.array([[[0, cases.VOID, 1], [2, 0, cases.VOID]]], np.int32)
+  labels = np.concatenate([labels, np.full((1, 2, 3), cases.VOID, np.int32)])
+  weights = cases.draws(functools.partial(sampler, count=2), labels)
+  sets = collections.Counter(map(bytes, weights))
+  assert len(sets) == 6
+  # Five standard deviations of a binomial count.
+  bound = 5 * np.sqrt(cases.NUM_DRAWS * (1 / 6) * (5 / 6))
+  assert all(abs(n - cases.NUM_DRAWS / 6) < bound for n in sets.values())
+
+
+def test_each_block_with_truth_keeps_one_pixel_that_stands_for_all():
+  weights = cases.draws_of("one_per_block")
+  for n, i, j in itertools.product((0, 1), (0, 3), (0, 3, 6)):
+    block = weights[:, n, i : i + 3, j : j + 3].reshape(cases.NUM_DRAWS, -1)
+    num_valid = cases.VALID[n, i : i + 3, j : j + 3].sum()
+    assert np.all((block != 0).sum(axis=1) == min(num_valid, 1))
+    np.testing.assert_allclose(block.sum(axis=1), num_valid / 9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 7, 45])
+def test_blocks_of_any_size_cover_the_image(block):
+  labels = np.asarray(cases.labels_with_void())
+  sampler = functools.partial(sampling.one_per_block, block=block)
+  weights = np.asarray(jax.jit(sampler)(cases.KEY, labels))
+  num_valid = np.sum(labels != cases.VOID, axis=(1, 2))
+  np.testing.assert_allclose(
+    weights.sum(axis=(1, 2)), num_valid / block**2, rtol=1e-5
+  )
+  if block == 1:
+    np.testing.assert_array_equal(weights, labels != cases.VOID)
+  if block == 45:
+    assert cases.counts_by_image(weights).tolist() == [1, 1]
+
+
+mark_largest = jax.jit(uniform.largest, static_argnames="count")
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(
+  values=hypothesis.extra.numpy.arrays(
+    np.uint32,
+    (2, 9),
+    # Few values, so that many are equal, or any.
+    elements=st.integers(0, 3) | st.integers(0, 2**32 - 1),
+  ),
+  count=st.sampled_from([0, 1, 4, 10]),
+)
+def test_largest_marks_what_a_stable_sort_puts_first(values, count):
+  marks = np.asarray(mark_largest(jnp.asarray(values), count=count))
+  for row, marked in zip(values, marks, strict=True):
+    order = np.argsort(-row.astype(np.int64), kind="stable")[:count]
+    expected = [place for place in sorted(order) if row[place] > 0]
+    assert np.flatnonzero(marked).tolist() == expected
