@@ -232,13 +232,6 @@ def test_what_a_room_lists_is_there_and_nothing_else_is_public(name):
   assert internal == set()
 
 
-@pytest.mark.parametrize("name", ROOMS)
-def test_a_room_says_what_each_public_name_is_for(name):
-  room = ROOMS[name]
-  for one in getattr(room, "__all__", ()):
-    assert one in room.__doc__ or name == "fcn_jax", one
-
-
 # Conventions.
 
 
@@ -253,6 +246,10 @@ def test_everything_public_says_what_it_does(member):
   if inspect.isclass(member):
     # Not what dataclasses and named tuples write by themselves.
     assert not member.__doc__.startswith(f"{member.__name__}(")
+
+
+def is_below_runs(member):
+  return HEIGHTS[room_of(member.__module__)] < HEIGHTS["runs"]
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -270,8 +267,10 @@ def test_names_of_arguments_follow_the_conventions(member):
       assert train.kind is train.KEYWORD_ONLY
       assert train.default is train.empty
   assert "rng" not in parameters
+  if inspect.isclass(member) or not is_below_runs(member):
+    return  # Runs and commands have their options in dataclasses.
   for name in ("rate", "num_classes", "momentum", "weight_decay", "edge"):
-    if name in parameters and not inspect.isclass(member):
-      if member.__name__ in ("check_rate", "normalizer"):
+    if name in parameters:
+      if member.__name__ in ("check", "check_rate", "normalizer"):
         continue
       assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
