@@ -215,7 +215,7 @@ def export_weights(options: Export) -> str:
   """Writes the state dict, and says what is in it.
 
   Raises:
-    ValueError: if there is no such run, or the file is there already.
+    ValueError: if there is no such run, or the file exists already.
   """
   which = trained_model.parse_which(options.checkpoint)
   fcn.inference.exporting.check_free(options.out)

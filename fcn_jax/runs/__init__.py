@@ -6,7 +6,7 @@
     classes = inference.predict(trained.model, trained.variables, images)
 
 - `Train`: the options, in groups (`config`);
-- `train`: trains to the end, and goes on with a run that was cut off;
+- `train`: trains to the end, and resumes a run that was interrupted;
 - `load`, `TrainedModel`: the model of a run, its classes and its options;
 - `checkpoints`: the steps of a run on disk;
 - `records`: JSON Lines and TensorBoard files.

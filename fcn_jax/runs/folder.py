@@ -1,4 +1,4 @@
-"""The work folder of a run: what is in it, and whether the run may go on.
+"""The work folder of a run: what it holds, and whether the run may resume.
 
     config.json     the options, in groups
     starts.jsonl    each start: when, from which step, with which options,
@@ -46,8 +46,8 @@ CONTENTS = (
 )
 
 TRAIN = "train"
-# Options that may change when a run goes on: where and how it runs and what it
-# reports; not what it computes. (`steps` of a run may grow, see `check`.)
+# Options that may change when a run resumes: where and how it runs and what it
+# reports, but not what it computes. (`steps` of a run may grow, see `check`.)
 _MAY_CHANGE = frozenset(
   (
     "workdir",
@@ -76,7 +76,7 @@ def check(
   experiment: str = TRAIN,
   contents: Sequence[str] = CONTENTS,
 ) -> bool:
-  """Checks that a run, or a study, can begin or go on in its work folder.
+  """Checks that a run, or a study, can begin or resume in its work folder.
 
   Args:
     config: its options.
@@ -84,7 +84,7 @@ def check(
     contents: names of all files and folders that it makes.
 
   Returns:
-    Whether there is something to go on with.
+    Whether there is a run to resume.
 
   Raises:
     ValueError: if the folder holds a run of other options, a longer run, a
@@ -109,13 +109,13 @@ def check(
   if changed:
     raise ValueError(
       f"the run in {workdir} has other options: {', '.join(changed)}. Give the "
-      "same ones to go on with it, another --workdir, or --overwrite to delete "
-      "it and start anew."
+      "same ones to resume it, another --workdir, or --overwrite to delete it "
+      "and start again."
     )
   if now["steps"] < there["steps"]:
     raise ValueError(
-      f"the run in {workdir} is one of {there['steps']} steps; steps may grow, "
-      f"but {now['steps']} are fewer: give another --workdir."
+      f"the run in {workdir} has {there['steps']} steps; steps may grow, but "
+      f"{now['steps']} are fewer: give another --workdir."
     )
   return True
 
@@ -130,14 +130,15 @@ def _check_no_config(
   foreign = sorted(found - {*contents})
   if foreign:
     raise ValueError(
-      f"{workdir} holds {foreign[0]}, which is not from such a run, and will "
+      f"{workdir} holds {foreign[0]}, which is not part of such a run and will "
       "not be touched: give another --workdir."
     )
   parts = sorted(found - {CONFIG_FILE})
   if parts and not overwrite:
     raise ValueError(
-      f"{workdir} holds {parts[0]} of a run, but not its {CONFIG_FILE}: bring "
-      "that back, delete the rest with --overwrite, or give another --workdir."
+      f"{workdir} holds {parts[0]} of a run, but not its {CONFIG_FILE}: "
+      "restore that file, delete the rest with --overwrite, or give another "
+      "--workdir."
     )
 
 
@@ -149,7 +150,8 @@ def claim(
 ) -> None:
   """Makes the work folder and writes the options there.
 
-  Deletes what is there if that was asked for: check all else first.
+  With --overwrite it first deletes what is there, so check everything else
+  before.
 
   Args:
     config: see `check`.
@@ -158,7 +160,7 @@ def claim(
   """
   workdir = config.run.workdir
   if config.run.overwrite:
-    # The options last: what is left of a run is known as such till the end.
+    # Delete the options last, so that the remains still count as a run.
     ordered = sorted(contents, key=lambda name: name == CONFIG_FILE)
     for path in (workdir / name for name in ordered):
       if path.is_dir():
@@ -174,7 +176,7 @@ def as_json(
 ) -> dict[str, Any]:
   """All options, for `read_config`."""
   options = dataclasses.asdict(config)
-  # Whether to delete a run is not a trait of it.
+  # Whether to delete a run is not a property of the run.
   del options["run"]["overwrite"]
   options = {"experiment": experiment, **options}
   return json.loads(json.dumps(options, default=str))
@@ -222,14 +224,14 @@ def read_config(
 
 
 def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:
-  """A value read from JSON, as the type of its option has it."""
+  """Converts a value from JSON to the type of its option."""
   if dataclasses.is_dataclass(kind):
     if not isinstance(value, dict):
       raise ValueError(
-        f"{file} is damaged ({value!r} is no group of options): repair it."
+        f"{file} is damaged ({value!r} is not a group of options): repair it."
       )
     hints = typing.get_type_hints(kind)
-    # A later version may have options more; those left out have defaults.
+    # This version may have more options than the file; those have defaults.
     unknown = sorted(value.keys() - hints.keys())
     if unknown:
       raise ValueError(
@@ -276,7 +278,7 @@ def num_starts(workdir: pathlib.Path) -> int:
 def read_records(
   workdir: pathlib.Path,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-  """The records of training and those of validation, as if never cut off."""
+  """The records of training and of validation, without repeated steps."""
   effective = records.effective(records.read_json_lines(workdir / METRICS_FILE))
   kinds = ("train", "evaluation")
   return tuple([one for one in effective if one["kind"] == k] for k in kinds)

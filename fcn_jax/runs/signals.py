@@ -15,13 +15,13 @@ class Interrupted(Exception):
     name = signal.Signals(signal_number).name
     super().__init__(
       f"stopped by {name} after step {step}, which is saved; the same command "
-      "goes on from there."
+      "continues from there."
     )
     self.signal_number = signal_number
 
 
 class StopSignals:
-  """Turns SIGTERM and SIGINT (Ctrl-C) into a wish to end after this step.
+  """Turns SIGTERM and SIGINT (Ctrl-C) into a request to end after this step.
 
   A second SIGINT ends the program at once.
 

@@ -201,7 +201,7 @@ def test_a_signal_ends_the_study_and_says_how_to_go_on(
     study_lib.train(config.replace(overwrite=True), [WHOLE])
   assert stopped.value.code == 128 + signal.SIGTERM
   said = capsys.readouterr().err
-  assert "after step 3" in said and "the same command goes on" in said
+  assert "after step 3" in said and "the same command continues" in said
   assert "Leave --overwrite out" in said
 
 
