@@ -56,7 +56,7 @@ class ClassBalance(study_lib.Study):
 
   @property
   def num_pixels(self) -> int:
-    """Pixels of each image that enter the loss where not all do."""
+    """Pixels of each image that enter the loss, in variants that sample."""
     return self.patches_per_image * math.prod(self.patch_size)
 
   def check(self) -> None:

@@ -1,8 +1,8 @@
 """A study trains variants of one network, with several seeds, and compares.
 
-Each variant and seed is a run of the package in `variants/NAME-seedK`: with
-checkpoints, TensorBoard and the rest. The same command goes on with a study
-that was cut off.
+Each variant and seed is a run of the package in `variants/NAME-seedK`, with
+checkpoints, TensorBoard and the rest. The same command resumes a study that was
+interrupted.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class Study(config_lib.Groups):
 
   @property
   def title(self) -> str:
-    """What is trained on what."""
+    """Title: the network and the data set."""
     network = self.network
     return f"{self.data.dataset}, FCN-{network.stride}s, {network.backbone}"
 
@@ -118,7 +118,7 @@ def check(
   experiment: str,
   contents: Sequence[str],
 ) -> None:
-  """Checks that a study can begin or go on.
+  """Checks that a study can begin or resume.
 
   Args:
     study: its options, which `Study.check` has checked.
@@ -161,7 +161,7 @@ def has_ended(config: config_lib.Train) -> bool:
 
 
 def train(study: Study, variants: Sequence[Variant]) -> None:
-  """Trains all that is not trained yet, and ends the program on a signal."""
+  """Trains all runs that are not finished; ends the program on a signal."""
   for variant in variants:
     for seed in range(study.num_seeds):
       config = run_config(study, variant, seed)

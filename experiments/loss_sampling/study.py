@@ -5,7 +5,7 @@
 
 For each sampling rate p, one variant keeps every cell of the output with
 probability p and sees batch_size / p images a step: the expected number of loss
-terms is the same in all variants. One more variant trains on explicit random
+terms is the same in all variants. Another variant trains on explicit random
 patches, with as many pixels a step as the variant of whole images. All variants
 have the same network, optimizer and number of steps.
 

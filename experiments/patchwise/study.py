@@ -1,4 +1,4 @@
-"""Patches against whole images: what each costs, and what it trains.
+"""Patches against whole images: what each costs, and how well it trains.
 
     python -m experiments.patchwise shapes
     python -m experiments.patchwise camvid --data-dir CAMVID
@@ -216,7 +216,7 @@ def locate_outputs(config: Patchwise) -> timing.Outputs:
   """The outputs that are timed.
 
   Raises:
-    ValueError: if the picture has not so many.
+    ValueError: if the picture has fewer.
   """
   # The number of classes has no influence on where outputs lie.
   model = timing.make_timed_model(config, 1)

@@ -123,7 +123,7 @@ class TensorBoard:
 
   Args:
     folder: made if it is not there.
-    resumed_step: the step at which a run goes on. Later steps in earlier files
+    resumed_step: the step at which a run resumes. Later steps in earlier files
       are hidden, not deleted.
   """
 
