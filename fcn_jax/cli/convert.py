@@ -1,11 +1,8 @@
 """Converts published weights to a run, and trained ones for PyTorch.
 
-    fcn-jax convert import fcn8s-heavy-pascal.caffemodel \
-      --workdir runs/fcn8s
-    fcn-jax convert import vgg16.pth \
-      --workdir runs/vgg16_imagenet
-    fcn-jax convert export --workdir runs/mine \
-      --out mine.safetensors
+    fcn-jax convert import fcn8s-heavy-pascal.caffemodel --workdir runs/fcn8s
+    fcn-jax convert import vgg16.pth --workdir runs/vgg16_imagenet
+    fcn-jax convert export --workdir runs/mine --out mine.safetensors
 
 `import` reads a .caffemodel, or a state dict of torchvision (.pth, .pt or
 .safetensors), and makes a work folder for fcn-jax predict, evaluate and export,
