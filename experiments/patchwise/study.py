@@ -249,14 +249,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: of the command line; those of the process if None.
   """
   config = study_lib.parse(PRESETS, NAME, __doc__, arguments)
+  folder = {"experiment": NAME, "contents": report.FILES}
   with errors.explained():
     config.check()
     outputs = locate_outputs(config)
     count_images(config)
+    study_lib.check_folder(config, **folder)
     evaluation = batches.load_split(config.data, config.data.validation_split)
     dataset = batches.load_split(config.data, "train")
     variants = plan(config, dataset.num_classes)
-    folder = {"experiment": NAME, "contents": report.FILES}
     study_lib.check(config, variants, dataset, **folder)
     study_lib.claim(config, **folder)
   timing_file = config.run.workdir / report.TIMING_FILE

@@ -30,6 +30,7 @@ import tyro
 import fcn_jax as fcn
 from fcn_jax.cli import check_data_report as report
 from fcn_jax.cli import errors
+from fcn_jax.data.files import threads
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import environment
@@ -135,7 +136,7 @@ def check_prepared(options: Options) -> report.Findings:
         example.label.astype(np.uint8),
       )
 
-    for outcome in fcn.data.files.threads.in_parallel(
+    for outcome in threads.in_parallel(
       read,
       range(len(source)),
       num_threads=options.num_threads,

@@ -21,8 +21,6 @@ def explained() -> Iterator[None]:
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(1) from error
-  except KeyboardInterrupt:
-    sys.exit("interrupted.")
 
 
 @contextlib.contextmanager
@@ -46,4 +44,6 @@ def ends_of_runs(config: config_lib.Groups) -> Iterator[None]:
     )
   except KeyboardInterrupt:
     # Before the first step, or at the second Ctrl-C.
-    sys.exit("interrupted; the same command continues from what is saved.")
+    sys.exit(
+      f"interrupted; the same command continues from what is saved.{warning}"
+    )

@@ -17,6 +17,7 @@ per_image.csv, confusion_matrix.png, boundary_bands.png, worst.png and best.png
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -239,7 +240,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
   network = dataclasses.replace(
     network, variables=jax.device_put(network.variables)
   )
-  findings = score(options, network, dataset)
+  try:
+    findings = score(options, network, dataset)
+  except KeyboardInterrupt:
+    sys.exit("interrupted; nothing was written.")
   folder.mkdir(parents=True, exist_ok=True)
   print(
     report.write(

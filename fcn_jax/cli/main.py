@@ -33,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(f"error: there is no command {command!r}.\n\n{usage()}")
   importlib.import_module("fcn_jax.cli.compilation_cache").enable()
   module, _ = COMMANDS[command]
-  importlib.import_module(f"fcn_jax.cli.{module}").main(rest)
+  try:
+    importlib.import_module(f"fcn_jax.cli.{module}").main(rest)
+  except KeyboardInterrupt:
+    sys.exit("interrupted.")
 
 
 def usage() -> str:

@@ -335,7 +335,15 @@ class Groups:
   )
 
   def replace(self, **options: Any) -> Self:
-    """Returns a copy with other values, by the names of the options."""
+    """Returns a copy with other values, by the names of the options.
+
+    Raises:
+      TypeError: if a group is given, or there is no such option.
+    """
+    if any(dataclasses.is_dataclass(value) for value in options.values()):
+      raise TypeError(
+        "replace takes options, not groups: use dataclasses.replace."
+      )
     changes = {}
     for group, value in groups_of(self).items():
       mine = {name: options.pop(name) for name in names(value) & set(options)}

@@ -63,9 +63,6 @@ _MAY_CHANGE = frozenset(
     "num_pictures",
     "max_skipped",
     "num_devices",
-    # Only the beginning of a run depends on these.
-    "init",
-    "init_hha",
   )
 )
 
@@ -100,7 +97,11 @@ def check(
   if config.run.overwrite:
     return False
   now, there = config_lib.flat(config), config_lib.flat(before)
-  may_change = _MAY_CHANGE | ({"steps"} if experiment == TRAIN else set())
+  may_change = _MAY_CHANGE
+  if experiment == TRAIN:
+    # Only the beginning of a run depends on `init`; runs of a study may not
+    # have begun yet.
+    may_change |= {"steps", "init", "init_hha"}
   changed = [
     f"{name} ({value} there, {now[name]} now)"
     for name, value in there.items()
@@ -211,7 +212,8 @@ def read_config(
     raise ValueError(f"{file} is damaged ({error}): repair it.") from error
   if not isinstance(options, dict) or options.get("experiment") != experiment:
     raise ValueError(
-      f"{file} is not from a run of {experiment}: give the work folder of one."
+      f"{file} is not from a run of {experiment}: give the work folder of one, "
+      "or another --workdir."
     )
   del options["experiment"]
   if "run" not in options:

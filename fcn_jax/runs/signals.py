@@ -1,6 +1,7 @@
 """Signals that ask a run to end."""
 
 import signal
+import threading
 from typing import Any
 
 
@@ -34,6 +35,9 @@ class StopSignals:
     self._before: dict[int, Any] = {}
 
   def __enter__(self) -> "StopSignals":
+    # Python lets only the main thread handle signals.
+    if threading.current_thread() is not threading.main_thread():
+      return self
     for number in (signal.SIGTERM, signal.SIGINT):
       self._before[number] = signal.signal(number, self._on_signal)
     return self

@@ -137,7 +137,11 @@ def run(prepared: Prepared) -> str:
       progress=prepared.progress,
     ).train(state, mean_iu=prepared.mean_iu)
     best = checkpoints.best()
-  return report.write(config, best, parts.validation)
+  table = report.write(config, best, parts.validation)
+  if signals.received is not None:
+    # It came after the last step. A study must not begin its next run.
+    raise signals_lib.Interrupted(signals.received, config.optimizer.steps)
+  return table
 
 
 def make_parts(
