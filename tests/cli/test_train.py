@@ -83,7 +83,7 @@ def test_help_shows_a_panel_for_each_group_and_every_option(capsys):
       # Without the name of its group.
       pattern = rf"^│ --{option.replace('_', '-')}[ ,]"
       assert re.search(pattern, shown, flags=re.M), option
-  assert "Images a step, over all devices." in shown
+  assert "Images per step, over all devices." in shown
   assert "(default: 300)" in shown
 
 
