@@ -55,7 +55,10 @@ def as_restructured_text(app, what, name, obj, options, lines):
   Indented blocks are code, names may have an ending (`Batch`es), and bars are
   bars.
   """
-  del app, what, name, obj, options
+  del app, name, obj, options
+  if what == "attribute":
+    # Napoleon would take "Data set: ..." for a type and a description.
+    lines.insert(0, "")
   for index in range(len(lines) - 2, 0, -1):
     before, blank, line = lines[index - 1 : index + 2]
     begins = line.startswith("    ") and not blank.strip()

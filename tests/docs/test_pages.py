@@ -12,10 +12,12 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 
 import pytest
 import tyro
 
+import fcn_jax as fcn
 from fcn_jax.cli import convert
 from fcn_jax.cli import main
 from fcn_jax.cli import presets
@@ -58,6 +60,8 @@ def run(code, folder):
       **os.environ,
       "TFDS_DATA_DIR": str(folder / "data"),
       "PYTHONPATH": str(ROOT),
+      # One device, as most readers have it.
+      "XLA_FLAGS": "",
     },
     capture_output=True,
     text=True,
@@ -138,3 +142,27 @@ def is_checked(words):
 )
 def test_commands_have_these_options(command):
   parse(shlex.split(command, comments=True))
+
+
+# Modules whose public names are those of their room.
+IN_THEIR_ROOM = {
+  "fcn_jax.models.fcn",
+  "fcn_jax.models.fcn_resnet",
+  "fcn_jax.models.late_fusion",
+}
+
+
+def public_modules(package):
+  """Names of the modules that rooms list in `__all__`."""
+  for name in getattr(package, "__all__", ()):
+    member = getattr(package, name)
+    if isinstance(member, types.ModuleType):
+      yield member.__name__
+      yield from public_modules(member)
+
+
+def test_the_reference_has_every_public_module():
+  pages = (ROOT / "docs" / "api").glob("*.md")
+  text = "".join(page.read_text() for page in pages)
+  documented = set(re.findall(r"automodule:: (\S+)", text))
+  assert documented == {*public_modules(fcn)} - IN_THEIR_ROOM
