@@ -12,6 +12,13 @@ NEWEST ?= $(shell for python in python3.13 \
 	$(HOME)/.pyenv/versions/3.13.*/bin/python3 python3.12 python3; do \
 	$$python -c 'import sys; print(sys.executable)' 2> /dev/null && break; done)
 
+# What `make newest` runs: every room, in a minute or two.
+SHORT_SET := tests/test_package.py tests/test_train.py tests/losses \
+	tests/data/pipeline/test_training_batches.py tests/models/test_models.py \
+	tests/runs/test_training.py tests/runs/test_trained_model.py \
+	tests/inference/test_prediction.py tests/inference/test_exporting.py \
+	tests/pretrained/formats/test_state_dicts.py tests/cli/test_main.py
+
 BIN := $(VENV)/bin
 # -qq: errors only. Without --no-compile the modules of every package are
 # compiled at once instead of those that are imported, when they are.
@@ -47,7 +54,7 @@ parity: $(VENV)/.parity ## install PyTorch and OpenCV, compare with them
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m parity $(ARGS)
 
 newest: $(VENV)-newest/.installed ## a few tests, newest Python and JAX here
-	$(VENV)-newest/bin/python -m pytest -m newest $(ARGS)
+	$(VENV)-newest/bin/python -m pytest -m 'not slow' $(SHORT_SET) $(ARGS)
 
 lint: $(VENV)/.installed ## check the code's style
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-"""Experiments: thin scripts for the command line, and studies in folders."""
+"""Experiments: short scripts for the commands, studies and benchmarks."""

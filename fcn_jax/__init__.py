@@ -2,7 +2,7 @@
 
     image --FCN--> coarse scores --upsampling--> logits --mask--> loss
 
-See the README for an example, and ARCHITECTURE.md for the way of the data.
+See the README for an example, and ARCHITECTURE.md for how data flows.
 """
 
 from fcn_jax import data

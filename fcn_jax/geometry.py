@@ -12,13 +12,13 @@ crop offsets of the released Caffe nets (19; 5 and 27; 9 and 31; 18) from that.
 
 Why those nets pad the image by 100 pixels: fc6 is a 7x7 convolution without
 padding at stride 32, so it loses three cells, 96 pixels, at every border. The
-upsampled scores would not reach the border of the image, and an image of less
-than 193 pixels would have no score at all. Padding the first layer solves both.
-`smallest_padding` finds how much is needed: 81 pixels if all images have more
-than 32 pixels a side, 97 for images of any size; 100 is the next round number.
-The price is computation on a border of zeros. This package therefore pads every
-layer by half its kernel (`padding="same"`), unless released weights need the
-old geometry (`padding="caffe"`).
+upsampled scores would not reach the border of the image, and an image with a
+side of less than 193 pixels would have no score at all. Padding the first layer
+solves both. `smallest_padding` finds how much is needed: 81 pixels if all
+images have more than 32 pixels a side, 97 for images of any size. 100 is the
+next round number. The price is computation on a border of zeros. This package
+therefore pads every layer by half its kernel (`padding="same"`), unless
+released weights need the old geometry (`padding="caffe"`).
 """
 
 import dataclasses
@@ -57,9 +57,9 @@ class Layer:
     return self.dilation * (self.kernel - 1) + 1
 
   def num_outputs(self, num_inputs):
-    """Outputs for a number of inputs or an array of them, unchecked.
+    """Number of outputs for a number of inputs, or for an array of them.
 
-    See `output_size` for one that is checked.
+    Does not check the result; `output_size` does.
     """
     if self.transposed:
       return (num_inputs - 1) * self.stride + self.extent - 2 * self.padding

@@ -14,13 +14,13 @@ def near(labels: jax.Array, *, distance: int) -> jax.Array:
   """The valid pixels near a boundary.
 
   A pixel is near a boundary if the square of pixels around it that reaches
-  `distance` pixels to each side has more than one label. Void is a label of
-  its own here, since data sets mark outlines with it; the border of the image
-  is no boundary.
+  `distance` pixels to each side has more than one label. Void is a label of its
+  own here, since data sets mark outlines with it; the border of the image is
+  not a boundary.
 
   Args:
     labels: [N, H, W] int32.
-    distance: in pixels, the larger of that in rows and that in columns.
+    distance: in pixels, the larger of the distances in rows and in columns.
 
   Returns:
     [N, H, W] bool, false where void.

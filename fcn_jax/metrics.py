@@ -1,7 +1,8 @@
 """The four scores of the papers, from the confusion matrix of a data set.
 
 Section 4 of both papers. Sum the matrix over the whole data set before you take
-scores: a mean of the scores of images or batches is another, wrong, number.
+scores: a mean of the scores of images or batches gives a different, wrong
+number.
 """
 
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def confusion_matrix(
   chex.assert_equal_shape((labels, predictions))
   labels = labels.astype(jnp.int32)
   cells = labels * num_classes + predictions
-  # One more cell than the matrix has takes the pixels without a class.
+  # One cell beyond the matrix counts the pixels without a class.
   known = (labels >= 0) & (labels < num_classes)
   cells = jnp.where(known, cells, num_classes**2)
   counts = jnp.bincount(cells.reshape(-1), length=num_classes**2 + 1)
@@ -68,7 +69,7 @@ def boundary_band(labels: jax.Array, *, width: int) -> jax.Array:
   sets draw outlines with it, but is not in the band: in PASCAL VOC the band
   lies along void, as in DeepLab (Chen et al., 2015), in data sets without such
   outlines along the changes of class, and elsewhere also around void objects.
-  The border of the image is no boundary.
+  The border of the image is not a boundary.
 
   Score a band by making all else void:
 

@@ -31,8 +31,8 @@ def caffe_sgd(
 ) -> optax.GradientTransformation:
   """Stochastic gradient descent by Caffe's rules, see above.
 
-  Kernels are arrays of two or more axes; all other parameters, also the scale
-  and shift of a normalization, count as biases.
+  Kernels are arrays of two or more axes; all other parameters, including the
+  scale and shift of a normalization, count as biases.
 
   Args:
     learning_rate: of the kernels; a number or a schedule of the step.
@@ -145,8 +145,8 @@ def with_ema(
   parameters are soon forgotten.
 
   Args:
-    optimizer: makes the updates. Put `with_ema` inside an accumulation of
-      gradients, so that only real updates count.
+    optimizer: makes the updates. If you accumulate gradients, put `with_ema`
+      inside the accumulation, so that only real updates count.
     decay: share of the average that stays, per update; below 1.
 
   Raises:
@@ -189,5 +189,5 @@ def is_kernel(params: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def is_bias(params: chex.ArrayTree) -> chex.ArrayTree:
-  """Marks the arrays that are no kernels; a mask for optax."""
+  """Marks the arrays that are not kernels; a mask for optax."""
   return jax.tree.map(lambda array: array.ndim <= 1, params)

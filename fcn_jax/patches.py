@@ -1,12 +1,12 @@
-"""Explicit patches: what loss sampling replaces, to compare it with.
+"""Explicit patches, to compare loss sampling with.
 
 A patch is a crop of an image together with the same crop of its labels.
 `sample_patches`, `grid_patches` and `balanced_patches` turn a batch of images
 into a batch of patches, so patchwise training is the ordinary train step on
 another batch.
 
-Where a batch has `valid_sizes`, corners are those that each image would have
-alone, and no patch begins in padding. A patch that is larger than its image
+If a batch has `valid_sizes`, each image has the corners that it would have by
+itself, and no patch begins in padding. A patch that is larger than its image
 begins at the image's corner and ends in padding, so the patches have
 `valid_sizes` as well.
 """
@@ -138,7 +138,7 @@ def balanced_corners(
   num_classes: int,
   valid_sizes: jax.Array | None = None,
 ) -> jax.Array:
-  """Draws corners of patches around pixels of all classes alike.
+  """Draws corners of patches around pixels of all classes equally.
 
   For each patch, a class is drawn uniformly among those in the image, then a
   pixel uniformly among those of the class; the patch lies around it, or is
@@ -237,7 +237,7 @@ def grid_patches(
   """Turns a batch of images into the batch of all patches on a grid.
 
   With `valid_sizes`, each image has its own grid, but all have as many patches
-  as the largest image could have: those beyond an image's own are copies of
+  as the largest image could have. The surplus patches of an image are copies of
   others with void labels.
 
   Args:
@@ -299,8 +299,8 @@ def cut(
     size: height and width of a patch.
 
   Returns:
-    A batch of N * K patches, those of one image together; with `valid_sizes`
-    if the batch has them, which are 0 for a patch outside its image.
+    A batch of N * K patches, those of one image together; with `valid_sizes` if
+    the batch has them; these are 0 for a patch outside its image.
   """
   chex.assert_equal_shape_prefix((batch.images, batch.labels), 3)
 

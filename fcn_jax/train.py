@@ -63,7 +63,7 @@ def create_state(
 ) -> TrainState:
   """Initialises parameters, batch statistics and the optimizer.
 
-  Compiled once for a model and an optimizer, whatever the key.
+  Compiled once for a model and an optimizer; the key may change.
 
   Args:
     key: random key; equal keys give equal states.
@@ -87,7 +87,7 @@ def state_from(
       They are copied, since a step donates its state.
     optimizer: an optax chain.
   """
-  # Without this JAX may return the arrays themselves.
+  # Without this, JAX may return the arrays themselves, not copies.
   model_state = dict(jax.tree.map(jnp.copy, variables))
   params = model_state.pop("params")
   return TrainState(
@@ -109,10 +109,10 @@ def make_train_step(
 ]:
   """Compiles `train_step` for a model, an optimizer and a loss.
 
-  The state is donated: use only the returned one. There is one trace for each
-  shape of the batch, and one more if some batches have `valid_sizes` and
-  others have not. On several devices, give a batch and a state that are
-  sharded or replicated over a mesh.
+  The state is donated: use only the returned one. JAX traces it once for each
+  shape of the batch, and once more if some batches have `valid_sizes` and
+  others do not. On several devices, give a batch and a state that are sharded
+  or replicated over a mesh.
 
   Args:
     model: the network.
@@ -145,8 +145,8 @@ def train_step(
   Args:
     model: the network.
     optimizer: an optax chain.
-    loss: from `losses.make`. With several heads it is taken of each, with the
-      same key, and the model's `head_weights` weigh them.
+    loss: from `losses.make`. With several heads, each head has this loss, with
+      the same key, and the model's `head_weights` are the weights of their sum.
     state: where training stands.
     batch: images [N, H, W, 3] and labels [N, H, W]; labels outside the images
       are void. With `valid_sizes`, the network does not see what is outside.
@@ -179,8 +179,8 @@ def train_step(
     opt_state=opt_state,
   )
   gradient_norm = optax.tree.norm(gradients)
-  # The norm of float32 gradients can overflow where no gradient does; such a
-  # step is not to be trusted either.
+  # The norm of float32 gradients can overflow where no gradient does; do not
+  # trust such a step either.
   is_finite = jnp.isfinite(total) & jnp.isfinite(gradient_norm)
   if skip_nonfinite:
     kept = state._replace(step=new_state.step)
@@ -224,7 +224,7 @@ def _check_heads(model, labels):
   if isinstance(labels, Mapping):
     if labels.keys() != heads.keys():
       raise ValueError(
-        f"labels are those of the heads {', '.join(labels)}, and the network "
+        f"labels are those of the heads {', '.join(labels)}, but the network "
         f"has {', '.join(heads) or 'one'}: give the labels of each of its "
         "heads by name, or one array for all."
       )

@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ScoreMap:
-  """Coarse class scores and where in the image they were taken.
+  """Coarse class scores, and where they lie in the image.
 
   The scores are samples on a square grid: cell (i, j) is centred on the image
   coordinate (offset + i * stride, offset + j * stride), where pixel (0, 0)
@@ -46,7 +46,7 @@ class ScoreMap:
       and columns. A multiple of one half; negative where the network's
       padding puts cells outside the image.
     image_size: height and width of the image in pixels.
-    edge: what interpolation sees beyond the outermost cells: "zero" (nothing,
+    edge: what interpolation uses beyond the outermost cells: "zero" (nothing,
       as a transposed convolution does) or "clamp" (the outermost cell again).
   """
 

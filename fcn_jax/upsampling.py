@@ -61,7 +61,7 @@ def at_pixels(score_map: types.ScoreMap, indices: jax.Array) -> jax.Array:
 
 
 def covering_map(score_map: types.ScoreMap) -> jax.Array:
-  """The cells that pixels need, [N, h', w', C].
+  """The cells that the pixels of the image need, [N, h', w', C].
 
   Cells outside the map follow its edge rule; cells that no pixel needs are left
   out.
@@ -172,7 +172,7 @@ def num_fused_cells(
   num_coarse: jax.Array,
   num_skip: jax.Array,
 ) -> jax.Array:
-  """Cells of `add_skip` if images fill only a part of both maps.
+  """Number of cells of `add_skip` if images fill only a part of both maps.
 
   Args:
     coarse: scores [N, h, w, C].
@@ -182,8 +182,8 @@ def num_fused_cells(
     num_skip: [N, 2] int32, the same of `skip`.
 
   Returns:
-    [N, 2] int32: rows and columns that the sum has for each image alone, the
-    first ones of the sum.
+    [N, 2] int32: rows and columns that the sum would have for each image by
+    itself; they are the first ones of the sum.
   """
   factor, offset, start = _skip_grid(coarse, skip)
   reach = math.ceil(offset) + num_coarse * factor
@@ -202,7 +202,7 @@ def _skip_grid(coarse, skip):
 def fill_outside(
   score_map: types.ScoreMap, num_cells: jax.Array
 ) -> types.ScoreMap:
-  """Continues a map's images by its edge rule, up to the ends of the map.
+  """Extends the images in a map by its edge rule, up to the ends of the map.
 
   An image that fills a part of its map is then interpolated like one that fills
   all of it.

@@ -33,7 +33,7 @@ def inside(valid_sizes: jax.Array, shape: tuple[int, int]) -> jax.Array:
 def fill_outside(
   values: jax.Array, valid_sizes: jax.Array, *, edge: types.EdgeRule
 ) -> jax.Array:
-  """Replaces what lies outside by an edge rule.
+  """Replaces what lies outside, by an edge rule.
 
   Args:
     values: [N, H, W, C].

@@ -1,1 +1,1 @@
-"""Speed and memory, as ratios of things measured in one process by turns."""
+"""Speed and memory, as ratios of things that take turns in one process."""

@@ -1,11 +1,11 @@
-"""Kills a run again and again, and compares it with one that was left alone.
+"""Kills a run again and again, and compares it with an undisturbed one.
 
     python -m experiments.benchmarks.kill_and_resume --kills 10
 
 Trains a small network on generated shapes twice: once to the end, and once with
 kills at random moments (SIGKILL, or SIGTERM with --signal SIGTERM), each
 followed by the same command again. Prints when the run was killed and from
-which step it went on, and whether all losses and all arrays of the last
+which step it resumed, and whether all losses and all arrays of the last
 checkpoint are identical to the bit. Exits with 1 if they are not.
 """
 
@@ -39,13 +39,13 @@ class Options:
   kills: int = 10
   """How often the run is killed before it may end."""
   signal: Literal["SIGKILL", "SIGTERM"] = "SIGKILL"
-  """What it is killed with."""
+  """Signal that kills it."""
   steps: int = 60
   """Steps of the run."""
   save_every: int = 3
   """Steps between checkpoints; few, so that kills hit saves, too."""
   seed: int = 0
-  """Of the moments of the kills."""
+  """Seed of the moments of the kills."""
 
 
 def command_of(options: Options, workdir: pathlib.Path) -> list[str]:
@@ -73,7 +73,7 @@ def command_of(options: Options, workdir: pathlib.Path) -> list[str]:
 
 
 def start(options: Options, workdir: pathlib.Path) -> subprocess.Popen:
-  """Starts or goes on with the run."""
+  """Starts or resumes the run."""
   return subprocess.Popen(
     command_of(options, workdir),
     stdout=subprocess.PIPE,

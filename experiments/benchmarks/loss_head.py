@@ -8,7 +8,7 @@ pixel, as everyone does, and multiplies by the mask; "strips" never holds more
 than a strip of logits; "pixels" interpolates at the sampled pixels only. All
 give the same loss and gradient. The time is that of value and gradient, with
 drawing the mask and listing its pixels. The forms take turns in one process:
-look at the ratios. Memory is what the compiled program needs besides its
+compare the ratios. Memory is what the compiled program needs besides its
 arguments and results.
 
 The second part times whole train steps of FCN-8s, with all logits and with the
@@ -42,13 +42,13 @@ class Options:
   part: Literal["loss", "train_step"] = "loss"
   """What to time: the loss alone, or whole train steps."""
   num_classes: tuple[int, ...] = (21, 150)
-  """Numbers of classes; those of the train steps are 21."""
+  """Numbers of classes; the train steps always have 21."""
   image_sizes: tuple[int, ...] = (512,)
   """Sides of the images in pixels, for the loss."""
   batch_size: int = 4
   """Images, for the loss."""
   stride: Literal[8, 16, 32] = 8
-  """Of the score map."""
+  """Stride of the score map."""
   rates: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125, 0.05)
   """Sampling rates of single pixels."""
   train_rates: tuple[float, ...] = (1.0, 0.25, 0.05)

@@ -6,7 +6,7 @@ Parameters, receptive fields and strides are those of the networks as this
 package makes them, with 21 classes where no others were published. Times are
 those of one picture, from bytes to the coarse scores, compiled, with random
 parameters. Each network takes turns with FCN-32s on VGG16, so that other work
-of the machine slows both down alike: look at the ratios.
+on the machine slows both equally: compare the ratios.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Row:
   """A network of the table.
 
   Attributes:
-    name: by which it is known.
+    name: name in the table.
     make: makes it.
     weights: who published them, and the name of the file.
     score: the published one in percent, and what it is.

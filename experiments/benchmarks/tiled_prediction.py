@@ -1,15 +1,15 @@
-"""Prediction tile by tile: is it that of the whole picture, and at what cost?
+"""Compares prediction tile by tile with whole pictures, and measures its cost.
 
     python -m experiments.benchmarks.tiled_prediction
     python -m experiments.benchmarks.tiled_prediction --backbone vgg16 \\
       --strides 8 --paddings same --tile-size 768
 
-A process of its own predicts a picture of 6000x8000 pixels, from a file on the
-disk to a file on the disk; its largest memory and its time are printed. Then,
-for each stride and padding, a picture of 1024x1536 pixels is predicted by tiles
-and all at once, and it is printed how far logits and classes differ. The same
-with too small a margin shows that the comparison can fail. The networks have
-random parameters, also in score layers and batch statistics.
+A separate process predicts a picture of 6000x8000 pixels, from file to file;
+the benchmark prints its peak memory and its time. Then, for each stride and
+padding, it predicts a picture of 1024x1536 pixels both by tiles and at once,
+and prints how far logits and classes differ. A comparison with too small a
+margin shows that the test can fail. The networks have random parameters, also
+in score layers and batch statistics.
 """
 
 import dataclasses
@@ -52,8 +52,7 @@ class Options:
   large: tuple[int, int] = (6000, 8000)
   """Height and width of the picture whose memory and time are measured."""
   only_large: bool = False
-  """Measure only that picture, in this process. The other process is told to
-  do so."""
+  """Measure only that picture, in this process; for the separate process."""
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -120,7 +119,7 @@ def tile_logits(model, variables, images, sizes):
 
 
 def largest_difference(options: Options, network, image, whole, margin):
-  """Of the logits in all tiles from those of the whole picture."""
+  """Differences of the logits in all tiles from those of the whole picture."""
   model, variables = network
   plan = fcn.inference.tiling_plan.Plan.make(
     model, image, tile_size=options.compared_tile_size, margin=margin
@@ -201,7 +200,7 @@ def main() -> None:
   if options.only_large:
     print(json.dumps(predict_large(options)))
     return
-  # First: a process begins with the largest memory of the one that starts it.
+  # Do this first: a process inherits the peak memory of the one that starts it.
   command = [sys.executable, *sys.argv, "--only-large"]
   result = subprocess.run(command, check=True, stdout=subprocess.PIPE)
   found = json.loads(result.stdout)

@@ -1,4 +1,4 @@
-"""What a step of `fcn-jax train` costs beside the step itself.
+"""Measures what `fcn-jax train` adds to the cost of a step.
 
     python -m experiments.benchmarks.train_overhead camvid_small \\
       --data-dir CAMVID
@@ -7,8 +7,8 @@
 Times three loops by turns in one process: the bare compiled step on a batch
 that lies on the device; the step on batches that are loaded and augmented; and
 the whole loop with records, TensorBoard files and one checkpoint. Prints the
-medians, and what a step loses with checkpoints as far apart as the preset says.
-All options of the preset can be changed.
+medians, and the time that a step loses with the preset's interval between
+checkpoints. All options of the preset can be changed.
 """
 
 import dataclasses

@@ -5,10 +5,9 @@
 Both run the same network, 134 M parameters at padding "same", float32, on the
 same batch, with the same loss (mean cross-entropy over all pixels) and
 stochastic gradient descent with momentum. They run in pairs, one after the
-other, so that other work of the machine slows both down alike: look at the
-ratios. Each has a process to itself: in one process, the threads and the memory
-of the one slow down the other. Needs PyTorch:
-`make parity` installs it.
+other, so that other work on the machine slows both equally: compare the ratios.
+Each has a process to itself: in one process, the threads and the memory of the
+one slow down the other. Needs PyTorch: `make parity` installs it.
 """
 
 import dataclasses

@@ -56,7 +56,7 @@ class ClassBalance(study_lib.Study):
 
   @property
   def num_pixels(self) -> int:
-    """Pixels of each image that enter the loss where not all do."""
+    """Pixels of each image that enter the loss, in variants that sample."""
     return self.patches_per_image * math.prod(self.patch_size)
 
   def check(self) -> None:
@@ -127,13 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: of the command line; those of the process if None.
   """
   config = study_lib.parse(PRESETS, NAME, __doc__, arguments)
+  folder = {"experiment": NAME, "contents": report.FILES}
   with errors.explained():
     config.check()
+    study_lib.check_folder(config, **folder)
     evaluation = batches.load_split(config.data, config.data.validation_split)
     dataset = batches.load_split(config.data, "train")
     variants = plan(config, dataset.num_classes)
     frequencies = data.class_frequencies(dataset)
-    folder = {"experiment": NAME, "contents": report.FILES}
     study_lib.check(config, variants, dataset, **folder)
     study_lib.claim(config, **folder)
   study_lib.train(config, variants)

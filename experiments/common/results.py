@@ -31,7 +31,7 @@ class Result(NamedTuple):
 def read(
   study: study_lib.Study, variants: Sequence[study_lib.Variant]
 ) -> dict[str, list[Result]]:
-  """What the runs of each variant found, all of which have ended."""
+  """What the runs of each variant found; all must have ended."""
   return {
     variant.name: [
       _read(study_lib.run_config(study, variant, seed))
@@ -86,7 +86,7 @@ def summarize(seeds: Sequence[Result]) -> dict[str, Any]:
 def curves(seeds: Sequence[Result]) -> visualize.Curves:
   """The training loss of one variant, at the steps that all seeds recorded.
 
-  `log_every` may change between seeds, when a study goes on.
+  `log_every` may change between seeds, when a study resumes.
   """
   by_step = [{r["step"]: r for r in one.training} for one in seeds]
   steps = sorted(set.intersection(*(set(records) for records in by_step)))

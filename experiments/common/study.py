@@ -1,8 +1,8 @@
 """A study trains variants of one network, with several seeds, and compares.
 
-Each variant and seed is a run of the package in `variants/NAME-seedK`: with
-checkpoints, TensorBoard and the rest. The same command goes on with a study
-that was cut off.
+Each variant and seed is a run of the package in `variants/NAME-seedK`, with
+checkpoints, TensorBoard and the rest. The same command resumes a study that was
+interrupted.
 """
 
 import dataclasses
@@ -16,8 +16,12 @@ from fcn_jax import data
 from fcn_jax.cli import compilation_cache
 from fcn_jax.cli import errors
 from fcn_jax.runs import batches
+from fcn_jax.runs import build
+from fcn_jax.runs import checkpoints
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import folder
+from fcn_jax.runs import initial_state
+from fcn_jax.runs import trained_model
 from fcn_jax.runs import training
 
 VARIANTS = "variants"
@@ -61,7 +65,7 @@ class Study(config_lib.Groups):
 
   @property
   def title(self) -> str:
-    """What is trained on what."""
+    """Title: the network and the data set."""
     network = self.network
     return f"{self.data.dataset}, FCN-{network.stride}s, {network.backbone}"
 
@@ -118,7 +122,7 @@ def check(
   experiment: str,
   contents: Sequence[str],
 ) -> None:
-  """Checks that a study can begin or go on.
+  """Checks that a study can begin or resume.
 
   Args:
     study: its options, which `Study.check` has checked.
@@ -131,6 +135,7 @@ def check(
     ValueError: if an option of a variant is wrong, there are too few images
       or devices, or the work folder is in use.
   """
+  check_folder(study, experiment=experiment, contents=contents)
   for variant in variants:
     config = run_config(study, variant, 0)
     config.check()
@@ -142,7 +147,35 @@ def check(
         f"set has {len(dataset.source)}: choose options with fewer images a "
         "step."
       )
+  if variants:
+    _check_network(run_config(study, variants[0], 0), dataset.num_classes)
+
+
+def _check_network(config: config_lib.Train, num_classes: int) -> None:
+  """Raises a `ValueError` if the network cannot be made or begun."""
+  model = build.model(config, num_classes)
+  optimizer = build.optimizer(config.optimizer)
+  trained_model.state_template(model, optimizer)
+  if config.network.init is not None:
+    initial_state.make(config, model, optimizer)
+
+
+def check_folder(
+  study: Study, *, experiment: str, contents: Sequence[str]
+) -> None:
+  """Checks that a study can begin or resume in its work folder.
+
+  Call it before data are prepared, which may take long.
+
+  Raises:
+    ValueError: if the folder is in use, also by a program that trains there.
+  """
   folder.check(study, experiment=experiment, contents=_all(contents))
+  if study.run.overwrite:
+    runs = study.run.workdir / VARIANTS
+    for steps in runs.glob(f"*/{folder.CHECKPOINTS}"):
+      # Refuses if another program is writing there.
+      checkpoints.Checkpoints(steps).close()
 
 
 def claim(study: Study, *, experiment: str, contents: Sequence[str]) -> None:
@@ -156,18 +189,18 @@ def _all(contents: Sequence[str]) -> tuple[str, ...]:
 
 def has_ended(config: config_lib.Train) -> bool:
   """Whether a run was trained to the end and wrote its report."""
-  # Written last, but for the table and the curves that are drawn of it.
-  return (config.run.workdir / folder.SUMMARY_FILE).exists()
+  # The curves are written last.
+  return (config.run.workdir / folder.CURVES_FILE).exists()
 
 
 def train(study: Study, variants: Sequence[Variant]) -> None:
-  """Trains all that is not trained yet, and ends the program on a signal."""
+  """Trains all runs that are not finished; ends the program on a signal."""
   for variant in variants:
     for seed in range(study.num_seeds):
       config = run_config(study, variant, seed)
       if has_ended(config):
         continue
-      with errors.explained():
-        prepared = training.prepare(config, cut=variant.cut)
       with errors.ends_of_runs(study):
+        with errors.explained():
+          prepared = training.prepare(config, cut=variant.cut)
         training.run(prepared)

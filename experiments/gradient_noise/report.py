@@ -20,7 +20,7 @@ CONTENTS = (NOISE, TIMING_FILE, SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
 def rates_table(
   noise_at: dict[str, Any], seconds: dict[str, float]
 ) -> list[dict[str, float]]:
-  """What each rate p costs and brings, relative to whole images.
+  """Cost and benefit of each rate p, relative to whole images.
 
   Args:
     noise_at: what `measuring.measure` found.

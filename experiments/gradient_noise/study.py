@@ -181,9 +181,9 @@ def train_and_measure(
     step: lambda state, step=step: measure(step, state)
     for step in config.measure_at
   }
-  with errors.explained():
-    prepared = training.prepare(run_config, at_steps=at_steps)
   with errors.ends_of_runs(config):
+    with errors.explained():
+      prepared = training.prepare(run_config, at_steps=at_steps)
     training.run(prepared)
 
 
@@ -205,10 +205,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """
   config = study_lib.parse(PRESETS, NAME, __doc__, arguments)
   run_config = study_lib.run_config(config, VARIANT, 0)
+  own = {"experiment": NAME, "contents": report.CONTENTS}
   with errors.explained():
     config.check()
+    study_lib.check_folder(config, **own)
     dataset = batches.load_split(config.data, "train")
-    own = {"experiment": NAME, "contents": report.CONTENTS}
     study_lib.check(config, [VARIANT], dataset, **own)
     study_lib.claim(config, **own)
     has_ended = study_lib.has_ended(run_config)
@@ -217,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   measured = measured_batches(config, dataset)
   if not has_ended:
     train_and_measure(config, measured, dataset.num_classes)
+    with errors.explained():
+      check_measured(config)
   timing_file = config.run.workdir / report.TIMING_FILE
   if not timing_file.exists():
     model = build.model(run_config, dataset.num_classes)

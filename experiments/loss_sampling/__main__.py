@@ -1,6 +1,11 @@
 """python -m experiments.loss_sampling"""
 
+import sys
+
 from experiments.loss_sampling import study
 
 if __name__ == "__main__":
-  study.main()
+  try:
+    study.main()
+  except KeyboardInterrupt:
+    sys.exit("interrupted; the same command continues from what is saved.")

@@ -5,7 +5,7 @@
 
 For each sampling rate p, one variant keeps every cell of the output with
 probability p and sees batch_size / p images a step: the expected number of loss
-terms is the same in all variants. One more variant trains on explicit random
+terms is the same in all variants. Another variant trains on explicit random
 patches, with as many pixels a step as the variant of whole images. All variants
 have the same network, optimizer and number of steps.
 
@@ -163,12 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: of the command line; those of the process if None.
   """
   config = study_lib.parse(PRESETS, NAME, __doc__, arguments)
+  folder = {"experiment": NAME, "contents": report.FILES}
   with errors.explained():
     config.check()
     variants = plan(config)
+    study_lib.check_folder(config, **folder)
     evaluation = batches.load_split(config.data, config.data.validation_split)
     dataset = batches.load_split(config.data, "train")
-    folder = {"experiment": NAME, "contents": report.FILES}
     study_lib.check(config, variants, dataset, **folder)
     study_lib.claim(config, **folder)
   study_lib.train(config, variants)

@@ -1,6 +1,11 @@
 """python -m experiments.patchwise"""
 
+import sys
+
 from experiments.patchwise import study
 
 if __name__ == "__main__":
-  study.main()
+  try:
+    study.main()
+  except KeyboardInterrupt:
+    sys.exit("interrupted; the same command continues from what is saved.")

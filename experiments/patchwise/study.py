@@ -1,4 +1,4 @@
-"""Patches against whole images: what each costs, and what it trains.
+"""Patches against whole images: what each costs, and how well it trains.
 
     python -m experiments.patchwise shapes
     python -m experiments.patchwise camvid --data-dir CAMVID
@@ -216,7 +216,7 @@ def locate_outputs(config: Patchwise) -> timing.Outputs:
   """The outputs that are timed.
 
   Raises:
-    ValueError: if the picture has not so many.
+    ValueError: if the picture has fewer.
   """
   # The number of classes has no influence on where outputs lie.
   model = timing.make_timed_model(config, 1)
@@ -249,14 +249,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: of the command line; those of the process if None.
   """
   config = study_lib.parse(PRESETS, NAME, __doc__, arguments)
+  folder = {"experiment": NAME, "contents": report.FILES}
   with errors.explained():
     config.check()
     outputs = locate_outputs(config)
     count_images(config)
+    study_lib.check_folder(config, **folder)
     evaluation = batches.load_split(config.data, config.data.validation_split)
     dataset = batches.load_split(config.data, "train")
     variants = plan(config, dataset.num_classes)
-    folder = {"experiment": NAME, "contents": report.FILES}
     study_lib.check(config, variants, dataset, **folder)
     study_lib.claim(config, **folder)
   timing_file = config.run.workdir / report.TIMING_FILE

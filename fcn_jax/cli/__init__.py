@@ -1,4 +1,4 @@
-"""The command line: `fcn-jax COMMAND`, one module a command.
+"""The command line: `fcn-jax COMMAND`, one module for each command.
 
-Nothing in the package imports this room.
+Nothing else in the package imports `cli`.
 """

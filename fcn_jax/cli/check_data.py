@@ -1,20 +1,19 @@
-"""Reads every example of a data set and reports what is in it, and what is bad.
+"""Reads every example of a data set and reports what it holds, and what is bad.
 
     fcn-jax check-data folder --data-dir PICTURES
     fcn-jax check-data camvid --data-dir CAMVID
 
-PICTURES holds images/ and masks/ with files of the same names; more about this
-stands in fcn_jax/data/datasets/folder.py. Every file is opened: what is
-truncated, empty, no picture, of another size than its partner, without partner,
-or of ids that are no class is listed, with the reason and the remedy. The rest
-is
-counted: sizes, classes (shares of the labelled pixels, images in which they
-are, and weights for median-frequency balancing), and the mean and deviation of
-the pixels.
+PICTURES holds images/ and masks/ with files of the same names;
+fcn_jax/data/datasets/folder.py has the details. The command opens every file.
+It lists each bad file with the reason and the remedy: a file is truncated,
+empty or not a picture, its picture or mask is missing or has another size, or a
+mask has values that are not classes. For the good files it reports the sizes,
+the classes (share of the labelled pixels, number of images, weight for
+median-frequency balancing), and the mean and standard deviation of the pixels.
 
-Writes data_report.json and data_report.png to a new folder. Exits with 1 if a
-file is bad. A data set without files of its own (shapes, or one that is
-prepared already) is read as it is.
+Writes data_report.json and data_report.png to a new folder. Exits with status 1
+if a file is bad. If a data set has no files of its own (shapes, or one that is
+already prepared), the command reads the prepared examples.
 """
 
 import dataclasses
@@ -31,6 +30,7 @@ import tyro
 import fcn_jax as fcn
 from fcn_jax.cli import check_data_report as report
 from fcn_jax.cli import errors
+from fcn_jax.data.files import threads
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import environment
@@ -43,19 +43,19 @@ class Options:
   dataset: Annotated[str, tyro.conf.Positional]
   """Data set: folder, a name such as camvid or shapes, or tfds:NAME."""
   data_dir: pathlib.Path | None = None
-  """Folder of the files or archives; if not given, that of an environment
-  variable such as CAMVID_DIR. Without one, the prepared data set is read."""
+  """Folder of the files or archives. Default: an environment variable such as
+  CAMVID_DIR. Without either, the prepared data set is read."""
   prepared_dir: pathlib.Path | None = None
-  """Where prepared data sets are kept; TFDS's default if not given."""
+  """Where prepared data sets are kept. Default: TFDS's own folder."""
   workdir: pathlib.Path | None = None
-  """Folder for the report; if not given, the first free one of
-  runs/check_data/<data set>, <data set>-2 and so on."""
+  """Folder for the report. Default: runs/check_data/<data set>, or the first
+  free one of <data set>-2, <data set>-3 and so on."""
   num_pictures: int = 6
   """Examples to show."""
   num_threads: int = environment.num_cores()
-  """Threads that read."""
+  """Number of threads that read files."""
   overwrite: bool = False
-  """Replace a report that is there."""
+  """Replace an existing report."""
 
 
 def workdir_of(options: Options) -> pathlib.Path:
@@ -69,13 +69,14 @@ def workdir_of(options: Options) -> pathlib.Path:
   for number in itertools.count(1):
     suffix = f"-{number}" if number > 1 else ""
     workdir = pathlib.Path("runs", "check_data", name + suffix)
-    # Whoever has mended files checks again, and may want to compare.
+    # People check again after they have repaired files, and may want to
+    # compare.
     if options.overwrite or not workdir.exists():
       return workdir
 
 
 def check_workdir(workdir: pathlib.Path, overwrite: bool) -> None:
-  """Raises a `ValueError` if a report is there and may not be replaced."""
+  """Raises a `ValueError` if a report exists and may not be replaced."""
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f"{workdir} is a file; give a folder as --workdir.")
   there = [name for name in report.FILES if (workdir / name).exists()]
@@ -127,7 +128,7 @@ def check_prepared(options: Options) -> report.Findings:
       except ValueError as error:
         place = pathlib.Path(options.dataset, split, str(index))
         return fcn.data.files.listing.Fault(place, str(error))
-      # Both places are numbers, by which the example is found again.
+      # Both fields hold the index, by which the example is found again.
       number = pathlib.Path(str(index))
       return fcn.data.files.checking.measure(
         fcn.data.files.listing.Pair(split, example.name, number, number),
@@ -135,7 +136,7 @@ def check_prepared(options: Options) -> report.Findings:
         example.label.astype(np.uint8),
       )
 
-    for outcome in fcn.data.files.threads.in_parallel(
+    for outcome in threads.in_parallel(
       read,
       range(len(source)),
       num_threads=options.num_threads,

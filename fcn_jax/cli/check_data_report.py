@@ -17,7 +17,7 @@ FILES = (REPORT_FILE, FIGURE_FILE)
 
 # More classes than this have no legend, but the bars are in their colours.
 _MAX_LEGEND = 24
-# The commonest sizes have their numbers in the figure.
+# The figure shows the counts of this many of the commonest sizes.
 _MAX_NOTED_SIZES = 4
 
 
@@ -29,7 +29,7 @@ class Findings(NamedTuple):
     palette: [C, 3] uint8, RGB of each class.
     measured: what is in each good example.
     faults: the bad files.
-    notes: what a person should know.
+    notes: remarks for the user.
     examples: some of the good ones, to show.
   """
 
@@ -267,7 +267,7 @@ def _draw_classes(axis, findings: Findings, summary: dict[str, Any]) -> None:
     )
   axis.set_yscale("log")
   axis.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(_percent))
-  # Bars of the rarest classes have a length, too.
+  # So that even the rarest classes have a visible bar.
   shares = np.concatenate([s["class_pixel_share"] for s in splits.values()])
   axis.set_ylim(bottom=shares[shares > 0].min() * 100 / 3)
   axis.set_ylabel("share of the labelled pixels (%)")

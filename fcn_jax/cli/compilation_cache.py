@@ -7,7 +7,7 @@ import jax
 
 
 def enable() -> None:
-  """Keeps compiled programs in a folder of the user, unless JAX has one.
+  """Keeps compiled programs in a folder of the user, unless JAX has its own.
 
   Set JAX_COMPILATION_CACHE_DIR for another folder, or
   JAX_ENABLE_COMPILATION_CACHE=false to compile anew each time.

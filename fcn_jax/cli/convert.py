@@ -1,21 +1,18 @@
 """Converts published weights to a run, and trained ones for PyTorch.
 
-    fcn-jax convert import fcn8s-heavy-pascal.caffemodel \
-      --workdir runs/fcn8s
-    fcn-jax convert import vgg16.pth \
-      --workdir runs/vgg16_imagenet
-    fcn-jax convert export --workdir runs/mine \
-      --out mine.safetensors
+    fcn-jax convert import fcn8s-heavy-pascal.caffemodel --workdir runs/fcn8s
+    fcn-jax convert import vgg16.pth --workdir runs/vgg16_imagenet
+    fcn-jax convert export --workdir runs/mine --out mine.safetensors
 
 `import` reads a .caffemodel, or a state dict of torchvision (.pth, .pt or
-.safetensors), and makes the work folder of a run: for fcn-jax predict, evaluate
-and export, and for --init of fcn-jax train. What the file is, is
-found out. Of a classifier all but its classes is kept, which is for --init
-only. No code in a file is run.
+.safetensors), and makes a work folder for fcn-jax predict, evaluate and export,
+and for --init of fcn-jax train. It recognises the network by itself. From a
+classifier it keeps everything except the classes; the result is for --init
+only. It never runs code in a file.
 
-`export` writes the network of a run to a state dict for PyTorch
-(.safetensors): with torchvision's names where it has such a network, else with
-the papers' names of layers.
+`export` writes the network of a run to a state dict for PyTorch (.safetensors):
+with torchvision's names if torchvision has such a network, otherwise with the
+papers' names of layers.
 """
 
 import contextlib
@@ -39,22 +36,24 @@ REPORT_FILE = "weights.txt"
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-  """Makes a work folder of a file with published weights."""
+  """Makes a work folder from a file of published weights."""
 
   file: Annotated[pathlib.Path, tyro.conf.Positional]
-  """The .caffemodel, .pth, .pt or .safetensors."""
+  """The .caffemodel, .pth, .pt or .safetensors file."""
   workdir: pathlib.Path
-  """Work folder to make; it must not be there, or be empty."""
+  """Work folder to make; it must not exist, or be empty."""
   network: str | None = None
-  """Name of the network, if it is not to be found out: as torchvision and the
-  papers' authors call it; caffe-vgg16 and so on for Caffe's classifiers."""
+  """Name of the network, as torchvision or the papers' authors call it;
+  caffe-vgg16 and so on for Caffe's classifiers. Default: recognised from the
+  file."""
   num_classes: int | None = None
-  """Classes of an FCN that was trained for others than the published one, if
-  they are not to be found out."""
+  """Number of classes of an FCN that was trained for other classes than the
+  published one. Default: recognised from the file."""
   head: str | None = None
-  """Which head of a network with several: semantic or geometric (SIFT Flow)."""
+  """Which head to keep of a network with several: semantic or geometric (SIFT
+  Flow)."""
   partial: bool = False
-  """Convert although the file has not all arrays of the network, or more."""
+  """Convert even if arrays are missing in the file or left over."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +63,7 @@ class Export:
   workdir: pathlib.Path
   """Work folder of the run that trained the network."""
   out: pathlib.Path
-  """The file to write, such as network.safetensors; never in place of
-  another."""
+  """The file to write, such as network.safetensors; it must not exist."""
   checkpoint: str = "best"
   """best (by validation mean IU; the newest if none was validated), latest, or
   the number of a step."""
@@ -75,7 +73,7 @@ def import_weights(options: Import) -> str:
   """Makes the work folder, and says what became of each array.
 
   Raises:
-    ValueError: if the file is damaged, or not that of the network; or the work
+    ValueError: if the file is damaged or is of another network, or the work
       folder is in use.
   """
   _check_workdir(options.workdir)
@@ -92,9 +90,10 @@ def import_weights(options: Import) -> str:
   missing = published.missing_in_backbone(report)
   if is_classifier and missing and not options.partial:
     raise ValueError(
-      f"{options.file} has not all of {name}, which is to begin training: "
-      f"{len(missing)} arrays, {missing[0]} first, are not in it or of another "
-      "shape there. Name another --network, or let them begin anew: --partial."
+      f"{options.file} lacks parts of {name}, which training is to begin with: "
+      f"{len(missing)} arrays, such as {missing[0]}, are missing or have "
+      "another shape. Give another --network, or --partial to begin with their "
+      "initial values."
     )
   try:
     variables, report = fcn.pretrained.load(
@@ -147,7 +146,7 @@ def _chosen(
   if isinstance(heads, int):
     if options.head is not None:
       raise ValueError(
-        f"head is {options.head!r}, but the network has one only: leave it out."
+        f"head is {options.head!r}, but the network has only one: leave it out."
       )
   elif options.head not in (None, *heads):
     raise ValueError(
@@ -155,7 +154,7 @@ def _chosen(
     )
   is_torchs = not fcn.pretrained.is_caffe(options.file)
   if is_torchs and network.options.get("auxiliary"):
-    # torchvision has published them with and without.
+    # torchvision has published FCNs with and without an auxiliary head.
     source = fcn.pretrained.read_state_dict(options.file)
     has_one = any(key.startswith("aux_classifier.") for key in source)
     changed = {**network.options, "auxiliary": has_one}
@@ -186,7 +185,7 @@ def _check_workdir(workdir: pathlib.Path) -> None:
 def _save(config, variables, metadata, text) -> None:
   """Makes a work folder with one step, without a state of the optimizer.
 
-  It is there whole or, where that fails, not at all.
+  The folder is complete or, if something fails, absent.
   """
   variables = dict(variables)
   params = variables.pop("params")
@@ -197,7 +196,7 @@ def _save(config, variables, metadata, text) -> None:
     folder_lib.claim(config)
     steps = workdir / folder_lib.CHECKPOINTS
     with fcn.runs.checkpoints.Checkpoints(steps) as checkpoints:
-      # Nobody else writes here, and all that is there is ours.
+      # Nobody else writes here, so everything in the folder is ours.
       undo.callback(shutil.rmtree, workdir, ignore_errors=True)
       checkpoints.save(
         0,
@@ -213,7 +212,7 @@ def export_weights(options: Export) -> str:
   """Writes the state dict, and says what is in it.
 
   Raises:
-    ValueError: if there is no such run, or the file is there already.
+    ValueError: if there is no such run, or the file exists already.
   """
   which = trained_model.parse_which(options.checkpoint)
   fcn.inference.exporting.check_free(options.out)

@@ -13,21 +13,19 @@ from fcn_jax.runs import signals
 def explained() -> Iterator[None]:
   """Ends the program with the message of a user's error.
 
-  Wrap only what looks at the user's input in it: anywhere else, such an error
-  is a bug, whose traceback is wanted.
+  Use it only around code that checks the user's input: anywhere else, such an
+  error is a bug, and the traceback helps.
   """
   try:
     yield
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(1) from error
-  except KeyboardInterrupt:
-    sys.exit("interrupted.")
 
 
 @contextlib.contextmanager
 def ends_of_runs(config: config_lib.Groups) -> Iterator[None]:
-  """Ends the program with what a user must know of a run that did not end."""
+  """Ends the program with a message about a run that stopped early."""
   workdir, warning = config.run.workdir, ""
   if config.run.overwrite:
     warning = " Leave --overwrite out then: it would delete the run."
@@ -35,15 +33,17 @@ def ends_of_runs(config: config_lib.Groups) -> Iterator[None]:
     yield
   except signals.Interrupted as reason:
     print(f"{workdir}: {reason}{warning}", file=sys.stderr)
-    # As shells report it.
+    # The status that shells report for a signal.
     sys.exit(128 + reason.signal_number)
   except loop.NonFiniteError as error:
     sys.exit(f"error: {workdir}: {error}")
   except OSError as error:
     sys.exit(
-      f"error: {workdir}: {error} Once that is mended, the same command goes "
-      f"on from the newest checkpoint.{warning}"
+      f"error: {workdir}: {error} Once that is repaired, the same command "
+      f"continues from the newest checkpoint.{warning}"
     )
   except KeyboardInterrupt:
     # Before the first step, or at the second Ctrl-C.
-    sys.exit("interrupted; the same command goes on from what is saved.")
+    sys.exit(
+      f"interrupted; the same command continues from what is saved.{warning}"
+    )

@@ -3,11 +3,11 @@
     fcn-jax evaluate --workdir RUN --split test
     fcn-jax evaluate --workdir RUN --scales 0.75 1.0 1.25 --flip
 
-Labels are never resized. A picture is resized as in training, times each of
-the scales, and the probabilities of the classes are brought back to its own
-size, averaged, and the likeliest class taken. One confusion matrix over the
-split gives the four scores of the papers; matrices of the bands along
-boundaries (trimaps) say how well outlines are found.
+Labels are never resized. Each picture is resized as in training, times each of
+the scales. The probabilities of the classes are resized back to the size of the
+picture and averaged, and each pixel gets the likeliest class. One confusion
+matrix over the split gives the four scores of the papers. Matrices of the bands
+along boundaries (trimaps) show how well the network finds outlines.
 
 Writes to a new folder in the work folder: summary.json, table.md,
 per_image.csv, confusion_matrix.png, boundary_bands.png, worst.png and best.png
@@ -17,6 +17,7 @@ per_image.csv, confusion_matrix.png, boundary_bands.png, worst.png and best.png
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -44,32 +45,31 @@ class Options:
   workdir: pathlib.Path
   """Work folder of the run."""
   checkpoint: str = "best"
-  """Which step: best (the newest if none was validated), latest, or its
+  """Which step: best (the newest if none was validated), latest, or a
   number."""
   split: str = "validation"
   """Split of the run's data set: train, validation or, if there is one,
   test."""
   data_dir: pathlib.Path | None = None
-  """Folder of the data set's files; if not given, that of the run."""
+  """Folder of the data set's files. Default: that of the run."""
   prepared_dir: pathlib.Path | None = None
-  """Where prepared data sets are kept; if not given, as for the run."""
+  """Where prepared data sets are kept. Default: as in the run."""
   scales: tuple[float, ...] = (1.0,)
   """Factors on the size at which the network was trained, to average over."""
   flip: bool = False
   """Average over mirrored pictures, too."""
   band_widths: tuple[int, ...] = (1, 2, 4, 8, 16)
-  """Half widths in pixels of the bands along boundaries that are scored by
-  themselves."""
+  """Half widths in pixels of the bands along boundaries to score separately."""
   tile_size: int = 1024
-  """Side in pixels of the largest square that the network is given at once;
-  larger pictures with group normalization need a larger one."""
+  """Side in pixels of the largest square that the network sees at once. Raise
+  it for larger pictures with group normalization."""
   num_pictures: int = 4
   """Pictures in each of worst.png and best.png."""
   out: pathlib.Path | None = None
-  """Folder for the results; if not given, one in the work folder that is named
-  after what is scored."""
+  """Folder for the results. Default: one in the work folder, named after what
+  is scored."""
   overwrite: bool = False
-  """Replace results that are there."""
+  """Replace existing results."""
 
 
 class Findings(NamedTuple):
@@ -110,7 +110,7 @@ def check_options(options: Options) -> None:
 
 
 def check_folder(folder: pathlib.Path, overwrite: bool) -> None:
-  """Raises a `ValueError` if results are there and may not be replaced."""
+  """Raises a `ValueError` if results exist and may not be replaced."""
   if folder.exists() and not folder.is_dir():
     raise ValueError(f"{folder} is a file; give a folder as --out.")
   there = [name for name in report.FILES if (folder / name).exists()]
@@ -174,7 +174,7 @@ def score(
   progress = tqdm.trange(
     len(dataset.source), desc="scoring", unit="image", disable=None
   )
-  # Both at once: the sums are over pixels.
+  # Predict and count in one loop: the scores are sums over pixels.
   total = np.zeros((num_classes, num_classes), np.int64)
   for index in progress:
     example = dataset.source[index]
@@ -203,7 +203,7 @@ def count(
 def only_band(label: np.ndarray, width: int) -> np.ndarray:
   """Labels [H, W], void outside the band along boundaries."""
   height, width_of_image = label.shape
-  # The border again and again: no new boundary, and none is hidden.
+  # Repeating the border neither adds a boundary nor hides one.
   padded = np.pad(
     label,
     [(0, -side % _MULTIPLE) for side in label.shape],
@@ -240,7 +240,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
   network = dataclasses.replace(
     network, variables=jax.device_put(network.variables)
   )
-  findings = score(options, network, dataset)
+  try:
+    findings = score(options, network, dataset)
+  except KeyboardInterrupt:
+    sys.exit("interrupted; nothing was written.")
   folder.mkdir(parents=True, exist_ok=True)
   print(
     report.write(

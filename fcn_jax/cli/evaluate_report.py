@@ -77,7 +77,7 @@ def write(
     folder / CONFUSION_FILE, confusion, dataset.class_names
   )
   _draw_bands(folder / BANDS_FILE, summary)
-  # Images without labels have no accuracy, and are neither.
+  # Images without labels have no accuracy: neither worst nor best.
   accuracies = np.array([scores.pixel_accuracy for scores in of_images])
   order = np.argsort(accuracies, kind="stable")
   order = order[: np.sum(np.isfinite(accuracies))]

@@ -2,16 +2,16 @@
 
     fcn-jax export --workdir RUN --out network.zip
 
-RUN is the work folder of a run. The file holds the parameters, the classes
-and the programs (StableHLO), for pictures of any size and any number of them,
-on a CPU, GPU or TPU. It is run by what is in it, where jax, flatbuffers, numpy
-and pillow are installed:
+RUN is the work folder of a run. The file holds the parameters, the classes and
+the programs (StableHLO), for any number of pictures of any size, on a CPU, GPU
+or TPU. It runs by itself wherever jax, flatbuffers, numpy and pillow are
+installed:
 
     python network.zip street.jpg          writes street.jpg.classes.png
 
-Servers use what is in it, too: see fcn_jax/inference/exported.py. Export again
-when you install another JAX: a file is good for one that is up to six months
-newer, or three weeks older, than the one that exported it.
+You can also use it in a server: see fcn_jax/inference/exported.py. A file works
+with versions of JAX up to six months newer, or three weeks older, than the one
+that exported it. Export again when you install another JAX.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Options:
   workdir: pathlib.Path
   """Work folder of the run that trained the network."""
   out: pathlib.Path
-  """The file to write, such as network.zip; never in place of another."""
+  """The file to write, such as network.zip; it must not exist."""
   checkpoint: str = "best"
   """best (by validation mean IU; the newest if none was validated), latest, or
   the number of a step."""
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     resize=network.config.data.resize,
     step=network.step,
   )
-  # Read back, so that what is said is what is there.
+  # Read the file back, so that the message describes what it holds.
   with errors.explained():
     exported = fcn.inference.load_exported(options.out)
   print(summary(options.out, exported))
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def summary(
   path: pathlib.Path, exported: fcn.inference.exported.ExportedNetwork
 ) -> str:
-  """What was written, and how it is run."""
+  """What was written, and how to run it."""
   about = exported.metadata
   lines = [
     f"{path}: {path.stat().st_size / 1e6:.1f} MB, "

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 # Command: its module, and what it does.
 COMMANDS = {
-  "check-data": ("check_data", "read every file of a data set, and report"),
-  "train": ("train", "train a network, or go on with a run"),
+  "check-data": ("check_data", "check every file of a data set"),
+  "train": ("train", "train a network, or resume a run"),
   "evaluate": ("evaluate", "score the network of a run on a split"),
   "predict": ("predict", "segment pictures of any size"),
   "export": ("export", "write a network to a file that runs by itself"),
-  "convert": ("convert", "published weights to a run, and back for PyTorch"),
+  "convert": ("convert", "import published weights, or export to PyTorch"),
 }
 
 
@@ -33,11 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(f"error: there is no command {command!r}.\n\n{usage()}")
   importlib.import_module("fcn_jax.cli.compilation_cache").enable()
   module, _ = COMMANDS[command]
-  importlib.import_module(f"fcn_jax.cli.{module}").main(rest)
+  try:
+    importlib.import_module(f"fcn_jax.cli.{module}").main(rest)
+  except KeyboardInterrupt:
+    sys.exit("interrupted.")
 
 
 def usage() -> str:
-  """The commands, a line each."""
+  """The commands, one on each line."""
   width = max(map(len, COMMANDS))
   lines = [f"  {name:{width}}  {does}" for name, (_, does) in COMMANDS.items()]
   return "\n".join(

@@ -2,9 +2,9 @@
 
     fcn-jax predict PICTURES... --workdir RUN --out DIR
 
-PICTURES are files, folders (all pictures in them and in the folders inside) or
-patterns in quotes, such as 'shots/**/*.jpg'. RUN is the work folder of
-a run. For each picture, these are written to DIR:
+PICTURES are files, folders (with all pictures in them and in their subfolders)
+or patterns in quotes, such as 'shots/**/*.jpg'. RUN is the work folder of a
+run. For each picture, the command writes to DIR:
 
     classes/NAME.png        class indices, with the palette of the classes
     overlays/NAME.jpg       the picture, painted, with a legend; of 2048 pixels
@@ -12,16 +12,16 @@ a run. For each picture, these are written to DIR:
     probabilities/NAME.npz  with --probabilities: `probabilities`, [height,
                             width, classes] float16, and `class_names`
 
-NAME is the file's name, in a folder with the folders inside. Classes and
-probabilities have the size of the picture as it is displayed: turned as its
-EXIF data say. Nothing is ever overwritten, and all files are looked at before
-the first is written.
+NAME is the name of the file without its suffix; for a folder, it includes the
+subfolders. Classes and probabilities have the size of the picture as it is
+displayed, rotated according to its EXIF data. The command never overwrites a
+file, and it checks all pictures before it writes anything.
 
-A picture that is larger than a tile is predicted tile by tile, with the same
-result as in one piece, and memory that does not depend on its size: the
-network sees as much around each tile as it would see of the whole. --margin
-lets it see less, which is faster; the share of pixels that this changes is
-measured on some of the tiles, and printed.
+A picture that is larger than a tile is predicted tile by tile. The result is
+the same as in one piece, since the network sees enough around each tile, and
+the memory does not depend on the size of the picture. With --margin the network
+sees less around a tile, which is faster but not exact; the command then
+measures on some tiles how many pixels change, and prints their share.
 
 A network that was trained on resized pictures sees them resized by the same
 factor, times each of --scales; its probabilities are interpolated to the size
@@ -59,7 +59,7 @@ class Options:
   workdir: pathlib.Path
   """Work folder of the run that trained the network."""
   out: pathlib.Path
-  """Folder for the results; made if it is not there."""
+  """Folder for the results; made if it does not exist."""
   checkpoint: str = "best"
   """best (by validation mean IU; the newest if none was validated), latest, or
   the number of a step."""
@@ -71,14 +71,14 @@ class Options:
   flip: bool = False
   """Also average over the mirrored pictures."""
   tile_size: int = fcn.inference.tiling.TILE_SIZE
-  """Side in pixels of the largest square that the network is given at once;
-  memory grows with its square, and work that is done twice shrinks."""
+  """Side in pixels of the largest square that the network sees at once. Larger
+  tiles need more memory (with the square of the side) but less time."""
   margin: int | None = None
-  """Pixels that the network sees around a tile; if not given, all that
-  matter, which is exact."""
+  """Pixels that the network sees around a tile. Default: all that matter, so
+  that the result is exact."""
   white: int | None = None
-  """The value that is white in grey pictures of 16 bits. `fcn-jax check-data`
-  tells that of the training pictures."""
+  """The value of white in grey pictures of 16 bits. `fcn-jax check-data`
+  reports the one for the training pictures."""
   max_megapixels: float = 250.0
   """Larger pictures are refused; each megapixel takes about 10 MB."""
 
@@ -90,7 +90,7 @@ class Job(NamedTuple):
     picture: where it is, and its name.
     outputs: files to write.
     size: height and width.
-    num_tiles: into which it is cut.
+    num_tiles: number of tiles that it is cut into.
   """
 
   picture: predict_files.Picture
@@ -106,7 +106,7 @@ def largest_picture(megapixels: float) -> Iterator[None]:
   PIL.Image.MAX_IMAGE_PIXELS = int(megapixels * 1e6)
   try:
     with warnings.catch_warnings():
-      # Those are refused by `fcn.data.files`.
+      # `fcn.data.files` refuses those.
       warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
       yield
   finally:
@@ -149,15 +149,15 @@ def look_at(
   """Reads all pictures, and plans what to do with them.
 
   Raises:
-    ValueError: a picture cannot be read, or cannot be predicted with these
-      options; or a file to write is there.
+    ValueError: a picture cannot be read or cannot be predicted with these
+      options, or a file to write exists.
   """
   results = [
     predict_files.outputs(picture, options.out, options.probabilities)
     for picture in pictures
   ]
   predict_files.check(
-    f"{path} is there already (give another --out)"
+    f"{path} exists already (give another --out)"
     for paths in results
     for path in paths
     if path is not None and path.exists()
@@ -187,7 +187,7 @@ def check_disk(options: Options, jobs: Sequence[Job], num_classes: int) -> None:
   """Raises a `ValueError` if the results will not fit on the disk."""
   pixel_bytes = 1 + 2 * num_classes * options.probabilities
   pixels = [height * width for height, width in (job.size for job in jobs)]
-  # Those of one picture are there twice: as arrays, and as files.
+  # The results of one picture take space twice: as arrays and as files.
   needed = (sum(pixels) + max(pixels)) * pixel_bytes
   free = environment.free_bytes(options.out)
   if free < needed:
@@ -202,7 +202,7 @@ def predict(
 ) -> np.ndarray:
   """Predicts one picture, and writes its files.
 
-  Arrays of all pixels, but the picture itself, lie on the disk meanwhile.
+  Meanwhile, all large arrays except the picture itself are on the disk.
 
   Returns:
     [256] pixels of each class.
@@ -260,7 +260,7 @@ def predict(
 def margin_report(
   options: Options, network: fcn.runs.TrainedModel, jobs: Sequence[Job]
 ) -> str:
-  """What a margin that is not exact has changed."""
+  """How many pixels a margin that is not exact has changed."""
   job = max(jobs, key=lambda job: job.num_tiles)
   if job.num_tiles == 1:
     return "margin: no picture is larger than a tile; the result is exact."

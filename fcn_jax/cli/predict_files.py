@@ -12,7 +12,7 @@ import PIL.Image
 
 import fcn_jax as fcn
 
-# As many faults are named at most.
+# A message names at most this many faults.
 _MAX_FAULTS = 20
 
 
@@ -37,16 +37,16 @@ class Outputs(NamedTuple):
 
 
 def find(arguments: Sequence[str], out: pathlib.Path) -> list[Picture]:
-  """The pictures that files, folders and patterns mean, each once.
+  """The pictures that files, folders and patterns name, each once.
 
   Args:
-    arguments: paths of files; of folders, of which all pictures are taken, in
-      folders inside as well; or patterns such as `shots/**/*.jpg`.
-    out: folder for the results, in which no pictures are looked for.
+    arguments: paths of files, paths of folders (with all pictures in them and
+      in their subfolders), or patterns such as `shots/**/*.jpg`.
+    out: folder for the results, which is not searched for pictures.
 
   Raises:
-    ValueError: there is no argument, one means nothing, or two pictures have
-      one name.
+    ValueError: there is no argument, an argument matches no picture, or two
+      pictures have the same name.
   """
   if not arguments:
     raise ValueError("name the pictures: files, folders or patterns.")
@@ -60,7 +60,7 @@ def find(arguments: Sequence[str], out: pathlib.Path) -> list[Picture]:
   check(faults)
   by_name = collections.defaultdict(list)
   for picture in pictures.values():
-    # As on file systems that take a and A for one.
+    # Some file systems do not distinguish a from A.
     by_name[picture.name.casefold()].append(picture)
   check(
     f"{' and '.join(str(picture.path) for picture in same)} would both be "
@@ -91,8 +91,8 @@ def _why_nothing(argument: str) -> str:
   if pathlib.Path(argument).is_dir():
     return "is a folder without pictures"
   if glob.has_magic(argument):
-    return "is a pattern that fits no file"
-  return "is not there"
+    return "is a pattern that matches no file"
+  return "does not exist"
 
 
 def check(faults) -> None:

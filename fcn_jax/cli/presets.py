@@ -50,7 +50,7 @@ def _papers(name: str, dataset: str = "voc2012", **options: Any):
 
 
 def _refined(stride: int, init: str, learning_rate: float) -> dict[str, Any]:
-  """A net with finer skips, begun with a trained net of twice the stride."""
+  """A net with finer skips, from a trained net of twice the stride."""
   init = pathlib.Path("runs", init)
   return {"stride": stride, "init": init, "learning_rate": learning_rate}
 
@@ -79,8 +79,8 @@ PRESETS = {
       "shapes", steps=300, validate_every=100, save_every=50, log_every=10
     ),
   ),
-  # Any hardware; on two CPU cores a step is as large as one of camvid_small.
-  # The score depends on the pictures; raise crop_size and steps on a GPU.
+  # Any hardware; a step costs as much as one of camvid_small. The score depends
+  # on the pictures; raise crop_size and steps on a GPU.
   "folder": (
     "Pictures and masks of your own, small backbone, from scratch.",
     _train(
@@ -102,7 +102,7 @@ PRESETS = {
       resize=0.5,
       crop_size=(160, 224),
       scale_range=(0.75, 1.5),
-      # Only a part is drawn of classes with more than 1 / 22 of the pixels.
+      # Of classes with more than 1 / 22 of the pixels, only a part is kept.
       sampler="class_balanced",
       rate=0.5,
       steps=4000,
@@ -141,8 +141,8 @@ PRESETS = {
       num_threads=8,
     ),
   ),
-  # One GPU with 12 GB, days on the papers' own; none of the papers' nets below
-  # was run by us. Expected (released nets): mean IU 63.6.
+  # One GPU with 12 GB; days on the GPU of the papers. We have not run any of
+  # the papers' nets below. Expected (released nets): mean IU 63.6.
   "voc_fcn32s": (
     "The papers' FCN-32s on VOC, from VGG16.",
     _papers("voc_fcn32s", init=_VGG16),

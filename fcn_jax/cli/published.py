@@ -17,10 +17,10 @@ class Published:
   """A network whose weights are published.
 
   Attributes:
-    options: of a run that make the network.
+    options: options of a run that make the network.
     num_classes: of its score layer, or of each head by name.
-    dataset: whose classes they are; None for a classifier, whose classes are
-      not kept.
+    dataset: the data set with these classes; None for a classifier, whose
+      classes are not kept.
   """
 
   options: dict[str, Any]
@@ -147,10 +147,10 @@ def class_table(dataset: str | None, num_classes: int) -> dict[str, Any]:
 
 
 def guess(path: pathlib.Path) -> str:
-  """Which of `NETWORKS` a file has the weights of.
+  """Finds which of `NETWORKS` a file has the weights of.
 
   Raises:
-    ValueError: if the file is damaged, or it may be of several or of none.
+    ValueError: if the file is damaged, or fits several networks or none.
   """
   if not fcn.pretrained.is_caffe(path):
     name = fcn.pretrained.torchvision_names.guess(
@@ -158,12 +158,12 @@ def guess(path: pathlib.Path) -> str:
     )
     if name not in NETWORKS:
       raise ValueError(
-        f"{path} is a state dict of none of torchvision's networks that are "
-        f"known here: {', '.join(TORCHVISION)}. If it is a variant of one, "
-        "name that as --network."
+        f"{path} is not a state dict of any of torchvision's networks that are "
+        f"known here: {', '.join(TORCHVISION)}. If it is a variant of one of "
+        "them, name that one as --network."
       )
     return name
-  # Says of a damaged file what is wrong with it, before it fits nothing.
+  # Reports a damaged file as damaged, not as one that fits no network.
   fcn.pretrained.read_caffemodel(path)
   released = {
     name: one.network() for name, one in fcn.models.released.NETWORKS.items()
@@ -202,7 +202,7 @@ def _fits(path, model):
 
 
 def _beginning(path, model):
-  """The report of a file that has all of a network but its score layers."""
+  """The report on a file that has all of a network except its score layers."""
   report = _compared(path, model)
   if report is None or report.reshaped or report.extended:
     return None
@@ -210,7 +210,7 @@ def _beginning(path, model):
 
 
 def missing_in_backbone(report: fcn.pretrained.Report) -> tuple[str, ...]:
-  """What a network has not got from a file, but for its score layers."""
+  """The arrays, except score layers, that a network did not get from a file."""
   return tuple(
     name
     for name in (*report.kept, *report.reshaped, *report.extended)

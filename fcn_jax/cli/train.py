@@ -1,14 +1,15 @@
-"""Trains a network, and can be left alone.
+"""Trains a network; needs no supervision.
 
     fcn-jax train shapes
     fcn-jax train folder --data-dir PICTURES
     fcn-jax train camvid_small --data-dir CAMVID --steps 4000
     fcn-jax train voc_fcn16s --init runs/voc_fcn32s ...
 
-A preset is a set of options, all of which can be changed. If a run was cut off,
-the same command goes on with it, and gives the same losses and parameters to
-the bit. (On a GPU this needs XLA_FLAGS=--xla_gpu_deterministic_ops=true.) With
-more --steps it goes on with a finished run. SIGTERM and Ctrl-C save first.
+A preset is a set of options; you can change each of them. If a run was
+interrupted, the same command resumes it, and gives the same losses and
+parameters to the bit. (On a GPU this needs
+XLA_FLAGS=--xla_gpu_deterministic_ops=true.) With more --steps it continues a
+finished run. On SIGTERM and Ctrl-C it saves before it ends.
 
 Writes to the work folder: config.json and starts.jsonl (options, versions,
 devices, commit), metrics.jsonl (records of training and validation),
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def next_commands(config: runs.Train) -> str:
-  """What to do with a run that has ended."""
+  """What to do after a run."""
   workdir = config.run.workdir
   lines = [
     f"The run is in {workdir}. Next:",

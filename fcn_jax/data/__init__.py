@@ -9,18 +9,18 @@
       seed=0,
     )
 
-Everything here is NumPy on the host and works without TensorFlow.
+Everything here uses NumPy on the host and works without TensorFlow.
 
 - `load`, `splits`: data sets by name (`NAMES`), each a `Dataset` of `Example`s;
-- `opened`: the files of a data set made of files (`FROM_FILES`), to check them;
+- `opened`: lists the files of a data set made of files (`FROM_FILES`);
 - `class_frequencies`: how common the classes of a data set are;
 - `train_batches`, `Augmentation`, `Loading`: batches for training;
 - `eval_batches`: batches for evaluation;
 - `fingerprint`: a hash of the training batches, to resume safely;
 - `to_device`: copies batches to the device ahead of the step.
 
-Rooms: `datasets` (a module for each data set), `files` (bytes to arrays,
-archives, checking of files), `pipeline` (transforms and batches).
+Packages: `datasets` (a module for each data set), `files` (decoding, archives,
+checks), `pipeline` (transforms and batches).
 """
 
 from fcn_jax.data import datasets

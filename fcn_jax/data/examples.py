@@ -33,7 +33,8 @@ class Dataset:
     source: the examples, by number; reading from several threads is safe.
     class_names: of the classes 0..C-1.
     palette: [C, 3] uint8, RGB of each class in figures.
-    fingerprint: of all splits; equal if names and contents of files are.
+    fingerprint: of all splits; equal if the names and contents of the files are
+      equal.
   """
 
   source: Sequence[Example]
@@ -48,7 +49,7 @@ class Dataset:
 
 
 class Mapped(Sequence[Example]):
-  """A source that makes an example of an item of a sequence when it is read."""
+  """A source that makes an example from an item of a sequence on reading it."""
 
   def __init__(
     self, items: Sequence[Any], make_example: Callable[[Any], Example]

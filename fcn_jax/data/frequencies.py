@@ -48,8 +48,8 @@ def class_frequencies(dataset: examples.Dataset) -> Frequencies:
   if not counts.all():
     absent = dataset.class_names[int(np.argmin(counts))]
     raise ValueError(
-      f"class {absent} has no pixel in these {len(dataset.source)} examples,"
-      " so nothing can balance it; choose another split or data set"
+      f"class {absent} has no pixel in these {len(dataset.source)} examples, so"
+      " it cannot be balanced; choose another split or data set"
     )
   return Frequencies(counts / counts.sum(), counts / pixels_where_present)
 

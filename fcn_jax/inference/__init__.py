@@ -3,11 +3,11 @@
     classes = inference.predict(model, variables, images)
     classes = inference.predict_tiled(model, variables, picture_of_any_size)
 
-- `predict` takes a batch; `predict_tiled` one picture of any size, which it
-  cuts into tiles, and also averages over scales and flips. `probabilities`
-  gives the probabilities of the classes instead.
-- `exact_margin` is what a network sees around a tile, `disagreement` what a
-  smaller margin costs, `tiling_plan` how a picture is cut.
+- `predict` takes a batch. `predict_tiled` takes one picture of any size and
+  cuts it into tiles; it can also average over scales and flips. `probabilities`
+  returns the probabilities of the classes instead.
+- `exact_margin` says how far a network sees around a tile, and `disagreement`
+  what a smaller margin costs. `tiling_plan` cuts a picture into tiles.
 - `export` writes a network to a file that runs without this package, and
   `load_exported` reads it; see `exporting` and `exported`.
 """

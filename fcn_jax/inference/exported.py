@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
-# Written to `metadata.json`; another layout gets another number.
+# Written to `metadata.json`; a change of the layout changes the number.
 FORMAT = "fcn_jax exported network 1"
 PROGRAMS = ("classes", "probabilities")
 
@@ -49,7 +49,7 @@ class ExportedNetwork:
     palette: [C, 3] uint8, RGB of each class.
     resize: the factor by which pictures were resized for training; `predict`
       expects pictures of that scale, and `segment` resizes them.
-    multiple_of: what heights and widths of the programs are multiples of.
+    multiple_of: the programs take heights and widths that are multiples of it.
     metadata: the whole content of `metadata.json`.
   """
 
@@ -141,9 +141,9 @@ def load(path: str | pathlib.Path) -> ExportedNetwork:
   file is run, but JAX warns that an exported program may call any native
   function of jaxlib.
 
-  A file does not last: JAX promises to run what a version up to six months
-  older, or up to three weeks newer, has exported. Export again from the run
-  when you install another JAX.
+  A file does not last: JAX only promises to run programs from versions up to
+  six months older or three weeks newer. Export again from the run when you
+  install another JAX.
 
   Args:
     path: the file.
@@ -157,7 +157,7 @@ def load(path: str | pathlib.Path) -> ExportedNetwork:
       about, variables, programs = _read(stream)
     except Exception as error:  # zipfile and NumPy raise many kinds.
       raise ValueError(
-        f"{path} is no network that this program can read, or is damaged "
+        f"{path} is not a network that this program can read, or it is damaged "
         f"({error!r}): export it again."
       ) from error
   try:
@@ -165,7 +165,7 @@ def load(path: str | pathlib.Path) -> ExportedNetwork:
       name: jax.jit(jax.export.deserialize(bytearray(program)).call)
       for name, program in programs.items()
     }
-  except ImportError:  # It says which package to install.
+  except ImportError:  # The error names the package to install.
     raise
   except Exception as error:  # JAX does not say which it raises.
     raise ValueError(
@@ -198,7 +198,7 @@ def _read(stream):
 def _array(file, name):
   with file.open(f"variables/{name}.npy") as stream:
     array = np.lib.format.read_array(stream, allow_pickle=False)
-    stream.read()  # To the end, where the checksum is compared.
+    stream.read()  # Read to the end, where the checksum is compared.
   return array
 
 
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         picture = ImageOps.exif_transpose(file).convert("RGB")
       mask = Image.fromarray(network.segment(np.asarray(picture)))
       mask.putpalette(network.palette.tobytes())
-      with target.open("xb") as file:  # Never in place of another file.
+      with target.open("xb") as file:  # Never overwrites.
         mask.save(file, format="PNG")
       print(target)
   except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""A network in one file that needs none of this package to run.
+"""Exports a network to one file that runs without this package.
 
 The file is a zip:
 
@@ -13,10 +13,11 @@ images. Heights and widths are multiples of the coarsest stride: images of other
 sizes are padded to such multiples. The programs take the size of each image and
 do not see what lies outside of it, so the classes are those of the image alone.
 
-Parameters are arguments of the programs. As constants, each program would have
-its own copy of them, and another one for each size that is compiled: with the
-134 million of VGG16 (two CPU cores), the first images of a size took 20 s
-instead of 3.5 s, and memory grew from 1 GB to 3.7 GB after three sizes.
+Parameters are arguments of the programs. If they were constants, each program
+would have its own copy of them, and another one for each compiled size. With
+the 134 million parameters of VGG16 as constants (two CPU cores), the first
+images of a size took 20 s instead of 3.5 s, and memory grew from 1 GB to 3.7 GB
+after three sizes.
 """
 
 import datetime
@@ -42,7 +43,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 # What Python runs when it is given the zip file.
 _MAIN = "import exported\n\nexported.main()\n"
-# What the metadata says of the programs' input, and of the network.
+# How the metadata describes the input of the programs, and the network.
 _INPUT = (
   "images [N, H, W, 3] uint8, RGB, and sizes [N, 2] int32, height and width of "
   "each; H and W are multiples of multiple_of"
@@ -63,11 +64,12 @@ def export(
   """Writes a network to one file; `exported.load` reads it.
 
   The file runs on a CPU, an NVIDIA or AMD GPU, or a TPU. JAX promises that it
-  runs with versions of JAX released up to six months after and up to three
-  weeks before the one installed now. So keep the checkpoint, and export again.
+  runs with versions released up to six months after, and three weeks before,
+  the one installed now. So keep the checkpoint, and export again.
 
   Args:
-    path: the file to write, whole or not at all; it must not exist.
+    path: the file to write; it must not exist. It is written completely or not
+      at all.
     model: the network.
     variables: its parameters (and batch statistics), `{"params": ...}`.
     class_names: C names.
@@ -119,7 +121,7 @@ def export(
 
 
 def _write_zip(stream, metadata, programs, variables):
-  # Stored as it is: parameters hardly shrink.
+  # Not compressed: parameters hardly shrink.
   with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as file:
     file.writestr("metadata.json", json.dumps(metadata, indent=2))
     for name, program in programs.items():
@@ -139,7 +141,7 @@ def check_free(path: pathlib.Path) -> None:
   """
   if path.exists():
     raise ValueError(
-      f"{path} is there already: give another name, or move it away."
+      f"{path} exists already: give another name, or move it away."
     )
   if not path.parent.is_dir():
     raise ValueError(f"there is no folder {path.parent} for {path.name}.")

@@ -23,7 +23,7 @@ def predict(
 ) -> jax.Array:
   """The likeliest class of every pixel.
 
-  Computed strip by strip, without an array of all logits.
+  It is computed strip by strip, without an array of all logits.
 
   Args:
     model: the network.
@@ -35,7 +35,7 @@ def predict(
     head: which head of a network with several; None for the main one.
 
   Returns:
-    [N, H, W] int32, classes 0..C-1, the lowest one where several are equally
+    [N, H, W] int32, classes 0..C-1; the lowest one if several are equally
     likely; `IGNORE_LABEL` outside the images.
 
   Raises:

@@ -1,11 +1,11 @@
-"""Where the tiles of a picture lie, and what the network must see of each.
+"""Where the tiles of a picture lie, and what the network must see for each.
 
 A tile is a part of a picture whose classes are predicted at once. The network
-is given more than that: all pixels of the picture on which the logits in the
-tile depend. At the border of the picture it sees the same border as in the
-whole picture; elsewhere the border of its input is too far away to matter. The
-input begins at a multiple of the coarsest stride, so that its cells are those
-of the whole picture. Hence the logits are those of the whole picture, up to
+gets more than the tile as input: all pixels on which the logits in the tile
+depend. At the border of the picture it sees the same border as in the whole
+picture. Elsewhere the border of its input is too far away to matter. The input
+begins at a multiple of the coarsest stride, so its cells coincide with those of
+the whole picture. Hence the logits equal those of the whole picture, up to
 rounding.
 
 All of this is arithmetic on sizes, along one axis at a time.
@@ -20,8 +20,8 @@ import numpy as np
 from fcn_jax import geometry
 from fcn_jax import models
 
-# Sides of arrays for whole pictures are multiples of this: each shape is
-# compiled, and pictures of many sizes then have few shapes.
+# The arrays of whole pictures have sides that are multiples of this. The
+# network is compiled for each shape, and few shapes then serve many sizes.
 SIDE_MULTIPLE = 64
 
 
@@ -32,11 +32,12 @@ def padded_side(size: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-  """What a network must be given for the logits of some pixels.
+  """The pixels that a network needs for the logits of some pixels.
 
   Attributes:
     chain: the network's layer lists.
-    margin: pixels around them; None for all on which the logits depend.
+    margin: how many pixels around them; None for all on which the logits
+      depend.
   """
 
   chain: geometry.Chain
@@ -58,8 +59,8 @@ class Surroundings:
     """Pixels to add before others, a multiple of the coarsest stride.
 
     Where layers round down, the last pixels of a picture may lie more than a
-    stride beyond the last cell. They have its scores, and it sees pixels before
-    those of the cells that would otherwise surround them.
+    stride beyond the last cell. They take the scores of that cell, which sees
+    pixels further back than the cells that would otherwise surround them.
     """
     layers = self.chain.score
     cells = geometry.grid(layers)
@@ -77,7 +78,7 @@ class Surroundings:
     return int(geometry.grid(self.chain.score).stride)
 
   def around(self, first: int, last: int) -> tuple[int, int]:
-    """Begin and end of the pixels to give for pixels `first` to `last`.
+    """Begin and end of the input that pixels `first` to `last` need.
 
     The begin is a multiple of the coarsest stride. Both may lie outside the
     picture.
@@ -95,7 +96,7 @@ class Surroundings:
     return max(0, begin), min(size, end)
 
   def largest(self, length: int) -> int:
-    """Most pixels to give for `length` neighbouring pixels anywhere."""
+    """Largest input that any `length` neighbouring pixels need."""
     ranges = (
       self.around(first, first + length - 1) for first in range(self.stride)
     )
@@ -143,7 +144,7 @@ class Side:
       tile_size: side that the array should not exceed, if it can.
       surroundings: of the network.
     """
-    # A picture need not be padded beyond the largest array.
+    # There is no need to pad a picture beyond the largest array.
     whole = max(self.view, min(padded_side(self.view), tile_size))
     if tile >= self.native:
       return whole
@@ -186,8 +187,8 @@ def choose_tile(
       return tile
   raise ValueError(
     f"tile_size is {tile_size} pixels, which leaves no room for a tile and "
-    f"what the network must see around it: {needed(stride)} is the least, and "
-    "much more is better; or give a smaller margin, which is not exact."
+    f"what the network must see around it: give at least {needed(stride)}, "
+    "better much more; or give a smaller margin, which is not exact."
   )
 
 

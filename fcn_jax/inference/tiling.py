@@ -1,7 +1,8 @@
 """Prediction for one picture of any size, tile by tile.
 
-Memory, on the device and on the host, is that of a tile, whatever the size of
-the picture: it may be a `np.memmap`, and so may the arrays that are filled.
+The memory, on the device and on the host, is that of one tile, whatever the
+size of the picture. The picture may be a `np.memmap`, and so may the arrays to
+fill.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -37,16 +38,16 @@ def predict_tiled(
 ) -> np.ndarray:
   """The likeliest class of every pixel of a picture of any size.
 
-  The result is that of the whole picture, up to rounding: see `tiles`. With
+  The result equals that of the whole picture, up to rounding: see `tiles`. With
   scales or flips, it is the class of the largest mean probability. There is one
-  exception: `models.FCNResNet` on sides that are no multiples of 8. There the
-  scores of tiles lie 8 pixels apart, and those of a whole picture a little
-  less, which adds up to a shift of at most 7 pixels at its far end.
+  exception: `models.FCNResNet` on sides that are not multiples of 8. There the
+  scores of tiles lie 8 pixels apart, but those of the whole picture a little
+  less, which adds up to a shift of at most 7 pixels at the far end.
 
       classes = predict_tiled(model, variables, image, progress=tqdm.tqdm)
 
-  All tiles have arrays of one shape (one for each scale and flip), and so have
-  those of other pictures larger than a tile: they are compiled once. Smaller
+  All tiles have arrays of one shape (one for each scale and flip), also those
+  of other pictures larger than a tile, so the network is compiled once. Smaller
   pictures are padded to a few shapes.
 
   Args:
@@ -55,12 +56,12 @@ def predict_tiled(
     image: [H, W, 3] uint8 or float, RGB in 0..255; uint8 or float32 with
       scales, for which the whole picture is resized. Other channels if the
       network has others.
-    tile_size: side in pixels of the largest square that the network is given;
-      it bounds memory. It holds a tile and what the network must see around
-      it; the smaller it is, the more is computed twice.
-    margin: least number of pixels that the network is given around a tile; None
-      for as many as it sees (`exact_margin`). Fewer are faster but not exact,
-      see `disagreement`.
+    tile_size: side in pixels of the largest square that the network sees; it
+      limits the memory. The square holds a tile and the margin around it; the
+      smaller it is, the more work is done twice.
+    margin: least number of pixels that the network sees around a tile; None for
+      all that matter (`exact_margin`). Fewer are faster but not exact, see
+      `disagreement`.
     scales: factors by which the picture is resized; probabilities are averaged.
     flip: whether they are also averaged with those of the mirrored picture.
     out: [H, W] uint8 array to fill; a new one if None.
@@ -141,7 +142,7 @@ def probabilities(
 
 
 def exact_margin(model: models.Network) -> int:
-  """The most pixels that a network sees around a tile."""
+  """The most pixels around a tile that its logits depend on."""
   surroundings = tiles.Surroundings.of(model, None)
   last = surroundings.stride - 1
   begin, end = surroundings.around(0, last)
@@ -169,7 +170,7 @@ def disagreement(
     tile_size: see `predict_tiled`.
     scales: see `predict_tiled`.
     flip: see `predict_tiled`.
-    num_tiles: tiles to look at, spread evenly over the picture.
+    num_tiles: number of tiles to compare, spread evenly over the picture.
 
   Returns:
     A share in 0..1.

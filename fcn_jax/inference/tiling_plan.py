@@ -1,4 +1,4 @@
-"""How a picture is cut into tiles, and prediction for one of them."""
+"""Cuts a picture into tiles, and predicts one of them."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ class Plan:
     views: what the network sees of the picture.
     surroundings: of the network.
     tile: height and width of the tiles.
-    arrays: for each view, height and width of the arrays it is given in.
+    arrays: for each view, height and width of the arrays for the network.
   """
 
   model: models.Network

@@ -97,7 +97,7 @@ def taps(positions: np.ndarray, begin: int, length: int) -> Taps:
 
   Args:
     positions: [K] float64, of pixels in a view, see `tiles.Side.positions`.
-    begin: first index of the view that is at hand.
+    begin: index in the view of the first value in the array.
     length: of the result, K or more; the last entry is repeated.
   """
   lower = np.floor(positions)

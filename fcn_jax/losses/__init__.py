@@ -1,10 +1,10 @@
 """Cross-entropy of the sampled pixels, in forms that give the same numbers.
 
-- `make` gives the loss that a train step takes; `Loss`, `LossTerms` and
+- `make` returns the loss that a train step takes; `Loss`, `LossTerms` and
   `LossForm` are its types.
-- `masked_cross_entropy` is its definition, from the logits of all pixels;
-  `pixel_cross_entropy` the loss of a pixel; `weighted_losses` that under a
-  sampler's weights; `loss_map` that of all pixels of a score map.
+- `masked_cross_entropy` defines the loss, from the logits of all pixels.
+  `pixel_cross_entropy` is the loss of each pixel, `weighted_losses` multiplies
+  it by a sampler's weights, and `loss_map` computes it from a score map.
 - `normalizer`, `num_kept`, `num_valid` and `divide` say what the sum of the
   pixel losses is divided by (`Normalization`).
 - `strips` and `listed_pixels` compute sums over pixels without the logits of

@@ -28,10 +28,10 @@ def sum_with_gradient(
   score_map: types.ScoreMap,
   constants: Any,
 ) -> jax.Array:
-  """The sum that `compute` gives, differentiable once by the scores.
+  """The sum that `compute` returns, differentiable once by the scores.
 
   Args:
-    compute: gives the sum and its gradient, a score map.
+    compute: returns the sum and its gradient, for a score map.
     score_map: scores [N, h, w, C].
     constants: arrays without a gradient.
 
@@ -58,8 +58,8 @@ def with_scores(score_map: types.ScoreMap, scores: jax.Array) -> types.ScoreMap:
 def sums(values: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The sum of [N, ...], and that of each image, [N].
 
-  Loops carry the latter. Devices with parts of the batch then need not agree
-  on a sum in every turn.
+  Loops carry the sums of the images, so that devices with parts of the batch
+  need not exchange a sum in every iteration.
   """
   of_images = jnp.sum(values.reshape(len(values), -1), axis=1)
   return jnp.sum(of_images), of_images

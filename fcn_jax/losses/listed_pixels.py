@@ -28,9 +28,9 @@ def sum_listed(
 ) -> jax.Array:
   """Sums a function of the logits over listed pixels.
 
-  The cost is that of `num_used` pixels of each image, whatever K is. The
-  gradient with respect to the scores has no derivative itself, and the arrays
-  have no gradient.
+  The cost is that of `num_used` pixels in each image and does not depend on K.
+  The gradient with respect to the scores has no derivative itself, and the
+  arrays have no gradient.
 
   Args:
     function: from logits [N, pixels, C] and the part [N, pixels] of each of

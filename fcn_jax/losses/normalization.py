@@ -47,8 +47,8 @@ def normalizer(
       "expected": `rate` times the number of valid pixels. Unlike "kept" it
       does not depend on the draw, so the loss is an unbiased estimate of the
       whole-image mean.
-    num_kept: [] int32, see `num_kept`.
-    num_valid: [] int32, see `num_valid`.
+    num_kept: [] int32, see the function `num_kept`.
+    num_valid: [] int32, see the function `num_valid`.
     rate: expected weight of a valid pixel, in (0, 1], for "expected" only.
 
   Returns:

@@ -30,8 +30,8 @@ def pixel_cross_entropy(
   shape[axis] = num_classes
   classes = jnp.arange(num_classes, dtype=labels.dtype).reshape(shape)
   truth = jnp.expand_dims(labels, axis)
-  # Comparing with all classes is faster here than looking one of them up,
-  # above all in the backward pass.
+  # Comparing with all classes is faster here than indexing one of them,
+  # especially in the backward pass.
   score = jnp.sum(jnp.where(classes == truth, logits, 0), axis=axis)
   score = jnp.where((labels >= 0) & (labels < num_classes), score, jnp.nan)
   losses = jax.nn.logsumexp(logits, axis=axis) - score
@@ -54,7 +54,7 @@ def weighted_losses(
   """
   chex.assert_equal_shape((labels, weights))
   losses = pixel_cross_entropy(logits, labels, axis=axis)
-  # Not 0 times the loss, which may be NaN.
+  # Not 0 times the loss, because the loss may be NaN.
   return jnp.where(weights == 0, 0, weights.astype(losses.dtype) * losses)
 
 

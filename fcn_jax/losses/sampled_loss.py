@@ -20,14 +20,15 @@ from fcn_jax.losses import strips
 LossForm = Literal["auto", "logits", "strips", "pixels"]
 
 # When "pixels" is the fastest form: a listed pixel costs as much as a few
-# pixels in strips, and then some, whatever the number of classes. Both
-# constants are from two CPU cores; see experiments/benchmarks/loss_head.py.
+# pixels in strips, plus a constant that does not depend on the number of
+# classes. Both constants are from two CPU cores; see
+# experiments/benchmarks/loss_head.py.
 _LISTED_SHARE = 0.6
 _LISTED_CLASSES = 20
 
 
 class LossTerms(NamedTuple):
-  """A loss, and the sum and the counts that it comes from.
+  """A loss, with the sum and the counts behind it.
 
   Attributes:
     loss: [] float32, the normalised loss; 0, with zero gradient, if no pixel
@@ -74,8 +75,8 @@ def make(
       keeps few enough pixels for that to be the fastest, else "strips".
     capacity: the most pixels of an image that the form "pixels" has room for;
       those beyond are left out and counted in `LossTerms.num_dropped`. None
-      asks the sampler, see `sampling.capacity`: its bound is too small less
-      than once in 1e9 steps.
+      asks the sampler for its bound, which is too small less than once in 1e9
+      steps, see `sampling.capacity`.
 
   Returns:
     A function of a random key, a score map and labels [N, H, W] to the terms.
@@ -114,7 +115,7 @@ def make(
 
 
 def loss_map(score_map: types.ScoreMap, labels: jax.Array) -> jax.Array:
-  """The loss of every pixel, without gradient, as hard examples need it.
+  """The loss of every pixel, without gradient, for sampling hard examples.
 
   Args:
     score_map: scores [N, h, w, C].

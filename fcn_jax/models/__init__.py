@@ -1,11 +1,12 @@
-"""The networks; only this folder uses Flax.
+"""The networks; only this package uses Flax.
 
-- `FCN`, `FCNResNet` and `LateFusion` are the networks, `Network` any of them;
-  `released` makes those that the authors of the FCN papers released.
-- `backbones` are what they are built on, from `layers`; `convolution`
-  and `pooling` have forms that are fast on a CPU.
-- `input_normalization` is what a network does to the pixels of its images.
-- `heads` picks a score map from those of a network with several heads.
+- `FCN`, `FCNResNet` and `LateFusion` are the networks, and `Network` is their
+  union type; `released` makes the networks that the authors of the FCN papers
+  released.
+- `backbones` has the networks that FCNs are built on, made from `layers`;
+  `convolution` and `pooling` are fast on a CPU.
+- `input_normalization` says how a network normalizes its images.
+- `heads` picks one score map of a network with several heads.
 """
 
 from fcn_jax.models import backbones
@@ -22,7 +23,7 @@ from fcn_jax.models.fcn import FCN
 from fcn_jax.models.fcn_resnet import FCNResNet
 from fcn_jax.models.late_fusion import LateFusion
 
-# They share their call, `heads`, `head_weights` and `chain`.
+# All have the same call signature, `heads`, `head_weights` and `chain`.
 Network = FCN | FCNResNet | LateFusion
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Convolution in the form that is fastest on the device at hand.
 
 Some of XLA's convolutions are slow on a CPU (measured on two cores, float32),
-and equal forms of slices and matrix products replace them:
+and equivalent slices and matrix products replace them:
 
 - the gradient of a kernel of a 3x3 convolution takes 3 to 5 times as long as
   the convolution itself; summed over strips of rows it takes 1 to 2 times;
@@ -10,8 +10,8 @@ and equal forms of slices and matrix products replace them:
 - a convolution in two groups takes 2 to 4 times as long as one convolution for
   each group, and its backward pass 4 to 9 times.
 
-On a GPU or TPU the convolutions are XLA's own. A program that is exported for
-images of any size runs on all devices, and chooses when it is compiled.
+On a GPU or TPU the convolutions are XLA's own. A program exported for images of
+any size runs on all devices, and chooses the form when it is compiled.
 """
 
 import functools
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 # Gathered windows of this many bytes stay in the cache until they are
 # multiplied; 2 to 8 MB were equally fast.
 _STRIP_BYTES = 4 * 2**20
-# More than this is not gathered at once.
+# Never gather more than this at once.
 _WINDOWS_BYTES = 256 * 2**20
 
 
@@ -36,10 +36,10 @@ def conv_general_dilated(
 ) -> jax.Array:
   """`jax.lax.conv_general_dilated`, with faster forms on a CPU.
 
-  For `flax.linen.Conv(conv_general_dilated=...)`. The faster forms serve
+  For `flax.linen.Conv(conv_general_dilated=...)`. The faster forms are for
   convolutions without strides and dilation, and have no forward-mode
-  derivative; all others are XLA's. Groups, of which there should be few, are
-  convolved one by one.
+  derivative; all other convolutions are XLA's. Groups are convolved one by one,
+  so there should be few.
 
   Args:
     inputs: [N, H, W, C].
@@ -91,7 +91,7 @@ def conv_general_dilated(
   num_bytes = 0 if is_exported else inputs.size * taps * inputs.dtype.itemsize
   if num_groups > 1:
     faster = by_groups
-  elif not plain or 9 < taps <= 25:  # XLA is fast with 5x5, backward as well.
+  elif not plain or 9 < taps <= 25:  # XLA is fast at 5x5, also backward.
     faster = by_xla
   elif taps == 1 or (taps > 25 and num_bytes <= _WINDOWS_BYTES):
     faster = by_windows

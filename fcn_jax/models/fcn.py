@@ -43,9 +43,9 @@ class FCN(nn.Module):
   `score_pool4`, `score_pool3`. Score layers begin at zero.
 
   Attributes:
-    num_classes: classes to score, C. For a network with several heads
-      (section 5 of CVPR 2015, SIFT Flow): those of each head, by its name; the
-      first head is the main one.
+    num_classes: number of classes, C. For a network with several heads (section
+      5 of CVPR 2015, SIFT Flow): a number for each head, by its name; the first
+      head is the main one.
     backbone: one of `backbones()`.
     stride: of the score map: 32, 16 or 8.
     padding: "same"; "caffe" or "torchvision" for the geometry of the networks
@@ -59,7 +59,7 @@ class FCN(nn.Module):
       training.
     normalization: "none" as in the papers, or "batch" or "group" between
       convolution and ReLU; None for the backbone's own.
-    dtype: of the computation; scores are float32 all the same.
+    dtype: of the computation; scores are float32 in any case.
     param_dtype: of the parameters.
   """
 
@@ -84,7 +84,7 @@ class FCN(nn.Module):
       normalization = self._architecture.normalization
       object.__setattr__(self, "normalization", normalization)
     if isinstance(self.num_classes, Mapping):
-      # Pairs, as a module must be hashable and the heads have an order.
+      # Pairs, since a module must be hashable and the heads have an order.
       object.__setattr__(self, "num_classes", tuple(self.num_classes.items()))
     checks.choice("stride", self.stride, (32, 16, 8))
     checks.choice("padding", self.padding, self._file.PADDINGS)
@@ -112,7 +112,7 @@ class FCN(nn.Module):
 
   @property
   def heads(self) -> dict[str, int]:
-    """Classes of each head; the name of an only head is empty."""
+    """Classes of each head, by name; a single head has an empty name."""
     if isinstance(self.num_classes, tuple):
       return dict(self.num_classes)
     return {"": self.num_classes}
@@ -134,7 +134,7 @@ class FCN(nn.Module):
     `padding="caffe"` only.
     """
     layer_list = self._file.layer_list(self._architecture, self.padding)
-    # Where a cell's centre is a pixel's, the kernel has an odd size.
+    # If the centre of a cell is that of a pixel, the kernel has an odd size.
     on_pixels = geometry.grid(layer_list).offset.denominator == 1
     kernel = 2 * self.stride - (1 if on_pixels else 0)
     final = geometry.Layer("upscore", kernel, self.stride, transposed=True)
@@ -153,8 +153,8 @@ class FCN(nn.Module):
     """Scores images.
 
     With `valid_sizes`, the network does not see what lies below and to the
-    right of an image: its pixels have the scores of the image alone, and batch
-    statistics are those of the images. Only dropout differs: its masks are
+    right of an image: scores are those of the unpadded image, and batch
+    statistics count only pixels of images. Only dropout differs: its masks are
     drawn for the whole arrays.
 
     Args:
@@ -233,7 +233,8 @@ class FCN(nn.Module):
         num_cells = upsampling.num_fused_cells(
           coarse, skip, num_cells, _num_cells(layer_list, valid_sizes)
         )
-        # The sum is continued, not its terms: it may have fewer cells.
+        # Apply the edge rule to the sum, not its terms: it may have fewer
+        # cells.
         fused = upsampling.fill_outside(fused, num_cells)
     return fused
 

@@ -23,12 +23,12 @@ from fcn_jax.models.backbones import resnet
 class FCNResNet(nn.Module):
   """torchvision's FCN: a dilated ResNet with a head of a 3x3 convolution.
 
-  Scores have stride 8, and torchvision resizes them to the image, bilinearly.
-  In an image whose sides are no multiples of 8, cells then lie less than 8
+  Scores have stride 8, and torchvision resizes them bilinearly to the image. If
+  the sides of the image are not multiples of 8, cells then lie less than 8
   pixels apart. The network itself resizes the scores of such images, and of
   images with `valid_sizes`: their score map has stride 1, so all logits exist,
-  even if few are sampled. For others, such as crops in training, the score map
-  has stride 8. All have torchvision's logits.
+  even if few are sampled. For other images, such as crops in training, the
+  score map has stride 8. In both cases the logits are torchvision's.
 
   Attributes:
     num_classes: classes to score, C.
@@ -79,7 +79,7 @@ class FCNResNet(nn.Module):
 
   @property
   def heads(self) -> dict[str, int]:
-    """Classes of each head; the name of an only head is empty."""
+    """Classes of each head, by name; a single head has an empty name."""
     if not self.auxiliary:
       return {"": self.num_classes}
     return {"out": self.num_classes, "aux": self.num_classes}
@@ -92,7 +92,7 @@ class FCNResNet(nn.Module):
 
   @property
   def stride(self) -> int:
-    """Of the scores, before they are resized."""
+    """Stride of the scores, before they are resized."""
     return 8
 
   @property
@@ -105,7 +105,7 @@ class FCNResNet(nn.Module):
 
     Cells are centred on pixels 0, 8, 16 ..., but torchvision interpolates as if
     they were at 3.5, 11.5 ..., so a pixel may see one cell more than those
-    around it. The layer "resized" stands for that.
+    around it. The layer "resized" accounts for that.
     """
     backbone_layers = resnet.layer_list(self._architecture)
     head = geometry.Layer("classifier", 3, padding=1)

@@ -1,4 +1,4 @@
-"""Picks score maps from the outputs of networks with several heads.
+"""Picks score maps from the output of a network with several heads.
 
 A network with one head returns a `ScoreMap`, one with several a dict of them.
 The main head is the first one.
@@ -36,7 +36,7 @@ def num_classes(model: Any, head: str | None = None) -> int:
 def by_name(
   score_maps: types.ScoreMap | Mapping[str, types.ScoreMap],
 ) -> Mapping[str, types.ScoreMap]:
-  """A network's output as a dict; the name of an only head is empty."""
+  """A network's output as a dict; a single head has an empty name."""
   if isinstance(score_maps, types.ScoreMap):
     return {"": score_maps}
   return score_maps

@@ -1,8 +1,8 @@
-"""What networks do to the pixels of an image before their first layer.
+"""How networks normalize the pixels of an image before their first layer.
 
 Images are RGB in 0..255 everywhere. Published weights expect other ranges and
-other orders of channels. These belong to the network, so that they always fit
-the weights.
+other orders of channels. The normalization belongs to the network, so that it
+always fits the weights.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ class InputNormalization:
     mean: of each channel of the images, in 0..255.
     scale: of each channel.
     order: the image channels in the order of the first layer's kernel in files
-      of weights. Caffe's are BGR; kernels are turned to RGB when they are read.
+      of weights. Caffe's are BGR; kernels are reordered to RGB when they are
+      read.
   """
 
   mean: tuple[float, ...]
@@ -24,7 +25,7 @@ class InputNormalization:
   order: tuple[int, ...]
 
   def __post_init__(self):
-    """Checks that all are for the same channels."""
+    """Checks that all fields are for the same channels."""
     num = len(self.mean)
     if len(self.scale) != num or sorted(self.order) != list(range(num)):
       raise ValueError(

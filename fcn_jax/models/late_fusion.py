@@ -77,12 +77,12 @@ class LateFusion(nn.Module):
 
   @property
   def heads(self) -> dict[str, int]:
-    """Classes of the only head, whose name is empty."""
+    """Classes of the single head, whose name is empty."""
     return {"": self.num_classes}
 
   @property
   def head_weights(self) -> dict[str, float]:
-    """Weight of the loss of the only head."""
+    """Weight of the loss of the single head."""
     return {"": 1.0}
 
   @property

@@ -1,7 +1,7 @@
 """The layers that backbones are made of.
 
 An image may fill only a part of its array. Layers do not see the rest: in each
-map, the cells beyond those that the image has alone are zero, just as if the
+map, all cells that the image would not have by itself are zero, just as if the
 next layer had padded the image.
 """
 
@@ -46,8 +46,8 @@ class Settings:
   Attributes:
     padding: its geometry.
     inputs: normalization of the input.
-    head_width: channels of fc6 and fc7; the architecture's own if None, and
-      without effect on those that have no such layers.
+    head_width: channels of fc6 and fc7; None for the architecture's own. It has
+      no effect on architectures without these layers.
     dropout_rate: of fc6 and fc7 (elsewhere: of the last features), in
       training.
     normalization: between convolution and ReLU: "none", "batch" or "group"
@@ -67,13 +67,13 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-  """Makes layers in the scope of the module that calls it.
+  """Makes layers in the scope of the calling module.
 
   Attributes:
     settings: of the backbone.
     train: whether dropout and batch statistics are those of training.
     epsilon: added to the variances of batch normalisation.
-    use_bias: whether convolutions have one.
+    use_bias: whether convolutions have a bias.
   """
 
   settings: Settings
@@ -106,8 +106,8 @@ class Layers:
       layer: kernel, stride, padding and dilation.
       width: channels of the outputs.
       groups: groups of channels that do not see each other.
-      relu: whether there is a ReLU. Without one the cells outside are not
-        zero; `add` makes them so.
+      relu: whether there is a ReLU. Without one, the cells outside are not
+        zero; `add` sets them to zero.
     """
     values = nn.Conv(
       width,
@@ -171,8 +171,8 @@ def add(maps: Maps, shortcut: Maps) -> Maps:
 def max_pool(maps: Maps, layer: geometry.Layer) -> Maps:
   """Maximum of windows of features that are not negative.
 
-  After a ReLU, the zeros outside an image do not change a maximum, and where a
-  zero is the maximum the ReLU stops the gradient.
+  After a ReLU, the zeros outside an image do not change the maximum. Where the
+  maximum is zero, the ReLU stops the gradient.
   """
   values = pooling.max_pool(
     maps.values,
@@ -204,7 +204,8 @@ def local_response_norm(
 ) -> Maps:
   """Divides features by the energy of neighbouring channels, as Caffe does.
 
-  Krizhevsky et al. (2012), section 3.3, where alpha is not divided by size.
+  Krizhevsky et al. (2012), section 3.3, except that they do not divide alpha by
+  size.
 
   Args:
     maps: features [N, h, w, C].

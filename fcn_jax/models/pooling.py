@@ -1,9 +1,9 @@
-"""Pooling in forms that are fast on a CPU, and used on all devices.
+"""Pooling that is fast on a CPU, and used on all devices.
 
 On two cores, sums over 7x7 windows take XLA 15 to 35 times as long as sums of
 slices. The backward pass of XLA's `max_pool` searches each window again; the
-maximum of strided slices does not. Where cells of a window are equal, they
-share the gradient, which `max_pool` gives to one.
+maximum of strided slices does not. If cells of a window are equal, they share
+the gradient; `max_pool` gives it all to one of them.
 """
 
 import functools
@@ -81,10 +81,11 @@ def _max_along(inputs, axis, kernel, stride, padding, ceil_mode):
 def _maximum(a, b):
   """`jnp.maximum` with a derivative that survives rounding.
 
-  JAX's own asks which argument equals the maximum. XLA may recompute the
-  arguments for that, fused with other operations and so rounded differently:
-  then neither is equal, and the gradient is lost. This one asks which is
-  larger; whatever the answer, the shares add up to 1.
+  JAX's own derivative compares each argument with the maximum. XLA may
+  recompute the arguments for that, fused with other operations and so rounded
+  differently. Then neither equals the maximum, and the gradient is lost. This
+  derivative compares the arguments with each other; the shares always add up to
+  1.
   """
   return jnp.maximum(a, b)
 

@@ -1,8 +1,8 @@
 """The fifteen networks that the authors of the FCN papers released, for Caffe.
 
 They have the geometry and the input normalization of their weights, which are
-on the authors' server: `SERVER` and the name of the file. `pretrained.load`
-reads them.
+on the authors' server: append the name of the file to `SERVER`.
+`pretrained.load` reads them.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ class Released:
   """One released network, and how the authors trained it.
 
   Attributes:
-    network: makes it.
-    data_set: that it was trained on.
+    network: makes the network.
+    data_set: the data set that it was trained on.
     starts_from: classifiers of ILSVRC ("vgg16" or "caffenet") or released nets
       that its parameters came from; two for late fusion.
     learning_rate: constant.
@@ -169,7 +169,7 @@ def make(name: str) -> fcn.FCN | late_fusion.LateFusion:
     name: one of `NETWORKS`, such as "voc-fcn8s".
 
   Raises:
-    ValueError: if there is none of that name.
+    ValueError: if there is no network of that name.
   """
   if name not in NETWORKS:
     raise ValueError(

@@ -3,9 +3,9 @@
 - `load` reads a file of weights for Caffe or PyTorch into a network; `compare`
   only reports what fits. `Report` says what became of each array.
 - `transplant` starts a network with the parameters of another; `take_head`
-  takes one head of several.
-- `read_caffemodel`, `read_state_dict`, `write_state_dict` and `is_caffe` are
-  for files themselves; `torchvision_names` translates to torchvision's names.
+  extracts one head of several.
+- `read_caffemodel`, `read_state_dict`, `write_state_dict` and `is_caffe` work
+  on files alone; `torchvision_names` translates to torchvision's names.
 """
 
 from fcn_jax.pretrained import torchvision_names

@@ -58,12 +58,12 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 def entries(
   model: models.Network, source: Collection[str] = ()
 ) -> list[entries_lib.Entry]:
-  """The name that each array of a network has in Caffe.
+  """Finds the name that each array of a network has in Caffe.
 
   Args:
     model: the network.
-    source: names in a file. Of several names of a layer, the file's own is
-      taken, or else that of the released nets.
+    source: names in a file. If a layer has several names, the one in the file
+      is used, or else that of the released nets.
 
   Raises:
     ValueError: if Caffe has no names for the network, or the network's input
@@ -95,7 +95,7 @@ def check_fixed(
   source: Mapping[str, np.ndarray],
   model: models.Network,
 ) -> tuple[str, ...]:
-  """Checks layers that are not trained, and so are no parameters here.
+  """Checks layers that are not trained, and so are not parameters here.
 
   Args:
     path: the file, for messages.
@@ -148,7 +148,7 @@ def _check_scales(path, source, model):
 
 
 def _is_bilinear(kernel):
-  """Whether a transposed convolution interpolates each channel by itself."""
+  """Whether a transposed convolution interpolates each channel separately."""
   if kernel.ndim != 4 or kernel.shape[1] not in (1, kernel.shape[0]):
     return False
   size = kernel.shape[-1]
@@ -157,7 +157,7 @@ def _is_bilinear(kernel):
   tent = 1 - np.abs(np.arange(size) - centre) / factor
   for channel, row in enumerate(kernel):
     expected = np.zeros_like(row)
-    # With one group for each channel, the row has only the channel itself.
+    # With one group per channel, the row has only the channel itself.
     expected[channel % len(row)] = np.outer(tent, tent)
     if not np.allclose(row, expected, atol=1e-5):
       return False
@@ -174,8 +174,8 @@ def _inputs(model):
     )
   if model.normalization != "none":
     raise ValueError(
-      f"the network has {model.normalization} normalization, and those of "
-      'Caffe have none: make it with normalization="none".'
+      f"the network has {model.normalization} normalization, but Caffe's "
+      'networks have none: make it with normalization="none".'
     )
   if isinstance(model, models.LateFusion):
     inputs = dict(model.modalities)

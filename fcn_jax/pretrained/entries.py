@@ -1,4 +1,4 @@
-"""Which array of a file is which of a network, and their layouts."""
+"""Matches arrays of files with those of networks, and converts layouts."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 def to_ours(
   array: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...] | None
 ) -> np.ndarray | None:
-  """Lays an array out as Flax has it.
+  """Converts an array to Flax's layout.
 
   Caffe and PyTorch have kernels [outputs, inputs, rows, columns], and flatten
   maps channel by channel before a dense layer, whose weights are [outputs,
@@ -38,9 +38,9 @@ def to_ours(
     order: see `Entry`.
 
   Returns:
-    A view of the array or a copy, of `shape` or, where the file has other
-    numbers of inputs or outputs, of another one. None if the array cannot be
-    one of this layer at all.
+    A view of the array or a copy. It has `shape`, unless the file has other
+    numbers of inputs or outputs. None if the array cannot belong to this layer
+    at all.
   """
   if len(shape) != 4:
     # Old Caffe files have 1, 1, 1, C.
@@ -63,13 +63,13 @@ def to_ours(
     return None
   if order is None or kernel.shape[2] > len(order):
     return kernel
-  # Of fewer channels than the network has: those that the file has, in order.
+  # If the file has fewer channels than the network: those it has, in order.
   present = [channel for channel in order if channel < kernel.shape[2]]
   return kernel[:, :, np.argsort(present)]
 
 
 def to_theirs(array: np.ndarray) -> np.ndarray:
-  """Lays a kernel [rows, columns, inputs, outputs] or a vector out as PyTorch.
+  """Converts a kernel [rows, columns, inputs, outputs] or a vector for PyTorch.
 
   Args:
     array: of a network of this package.

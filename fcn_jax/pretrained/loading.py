@@ -1,4 +1,4 @@
-"""Loading a file of weights, of whatever kind, into a network."""
+"""Loads a file of weights, of any kind, into a network."""
 
 import functools
 import pathlib
@@ -17,9 +17,9 @@ from fcn_jax.pretrained import transplanting
 from fcn_jax.pretrained.formats import caffemodel
 from fcn_jax.pretrained.formats import state_dicts
 
-# Arrays that begin here are shared with JAX on a CPU, not copied.
+# On a CPU, JAX shares arrays with this alignment and does not copy them.
 _ALIGNMENT = 64
-# Names in a message.
+# Largest number of names in a message.
 _NUM_SHOWN = 4
 # Numbers of float32 in a cache line.
 _BLOCK = 16
@@ -56,7 +56,7 @@ def load(
   _check(about, model, report, partial)
   missing = (*report.kept, *report.reshaped)
   initial = _initial(model, missing) if missing else {}
-  # One by one, so that there is only one large copy at a time.
+  # Copied one by one, so that there is only one large copy at a time.
   arrays = [
     _device_array(found[name], shape) if name in found else initial[name]
     for name, shape in transplanting.named(template)
@@ -67,7 +67,7 @@ def load(
 def compare(
   path: str | pathlib.Path, model: models.Network
 ) -> transplanting.Report:
-  """What `load` would report of a file and a network, without copying.
+  """What `load` would report for a file and a network, without copying.
 
   Args:
     path: the file.
@@ -167,8 +167,8 @@ def _fit(entry, array, shape):
 def _device_array(array, like):
   """A contiguous copy on the device.
 
-  Made in memory that JAX shares on a CPU: a large kernel is not copied twice,
-  and JAX never holds the memory of the file.
+  It is made in memory that JAX can share on a CPU, so a large kernel is not
+  copied twice, and JAX never holds the memory of the file.
   """
   num_bytes = array.size * like.dtype.itemsize
   memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
@@ -176,7 +176,7 @@ def _device_array(array, like):
   aligned = (
     memory[start : start + num_bytes].view(like.dtype).reshape(like.shape)
   )
-  # A cache line of outputs at a time: three times as fast for fc6.
+  # Copies a cache line of outputs at a time: three times as fast for fc6.
   for first in range(0, array.shape[-1], _BLOCK):
     block = np.s_[..., first : first + _BLOCK]
     np.copyto(aligned[block], array[block], casting="same_kind")
@@ -203,8 +203,8 @@ def _check(about, model, report, partial):
   )
   if not (report.copied or report.converted):
     raise ValueError(
-      f"{about.origin} has no array of {network}, but "
-      f"{_some(report.unused, {})}: it is of another network. Make that one, "
+      f"{about.origin} has no array of {network}, but has "
+      f"{_some(report.unused, {})}: it is from another network. Make that one, "
       "with its backbone."
     )
   faults = [

@@ -1,6 +1,6 @@
-"""The layers of torchvision's networks, each under both names.
+"""The layers of torchvision's networks, with our names and theirs.
 
-A name in torchvision is the layer's place in its containers. Layers that
+In torchvision, the name of a layer is its path in the containers. Layers that
 torchvision does not have (scores of skips, several heads) keep the names of
 this package, so that converting back loses nothing.
 """
@@ -120,7 +120,7 @@ def _resnet(depths):
 
 
 def scores(model: models.FCN) -> Iterator[Layer]:
-  """What an FCN has after its backbone: fc6 and fc7, and the score layers."""
+  """The layers of an FCN after its backbone: fc6, fc7 and the score layers."""
   file = models.fcn.backbones()[model.backbone]
   classifier = {
     models.backbones.vgg: _VGG_CLASSIFIER,

@@ -1,4 +1,4 @@
-"""The names of the arrays of torchvision's networks; state dicts both ways."""
+"""Names of arrays in torchvision's networks; converts state dicts both ways."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ CLASSIFIERS = {
   "resnet101": "resnet101",
 }
 
-# How many batches the running averages are of; not used here.
+# Counts the batches in the running averages; not used here.
 _COUNTER = "num_batches_tracked"
 _PYTORCH_KINDS = {
   "kernel": "weight",
@@ -38,7 +38,7 @@ _BACKBONE = "backbone."
 def entries(
   model: models.Network, source: Mapping[str, np.ndarray]
 ) -> list[entries_lib.Entry]:
-  """Which arrays of a state dict are which of a network.
+  """Matches the arrays of a state dict with those of a network.
 
   Args:
     model: the network.
@@ -77,7 +77,7 @@ def is_ignored(name: str) -> bool:
 
 
 def guess(source: Mapping[str, np.ndarray]) -> str | None:
-  """The torchvision network that a state dict is of.
+  """Finds the torchvision network that a state dict belongs to.
 
   Args:
     source: the state dict, of any numbers of channels and classes.
@@ -137,8 +137,8 @@ def state_dict(
   differences = arrays.keys() ^ {entry.ours for entry in table}
   if differences:
     raise ValueError(
-      f"the variables are not those of this network on {model.backbone}; "
-      f"these are only in one of both: {', '.join(sorted(differences))}."
+      f"the variables are not those of this network on {model.backbone}; these "
+      f"are only in one of the two: {', '.join(sorted(differences))}."
     )
   dense = () if isinstance(model, models.FCNResNet) else ("classifier.", "fc.")
   result = {}
@@ -228,7 +228,7 @@ def _prefix(source, default):
 
 
 def _is_resnet(source, prefix):
-  """Whether it is no wider ResNet and no ResNeXt, which have the same names."""
+  """Whether it is not a wide ResNet or ResNeXt, which have the same names."""
   outputs, inputs = source[f"{prefix}layer1.0.conv2.weight"].shape[:2]
   (expanded,) = source[f"{prefix}layer1.0.bn3.weight"].shape
   return (

@@ -1,10 +1,10 @@
 """Net surgery: starts one network with the parameters of another.
 
-The papers start with classifiers, whose dense layers become convolutions
-(CVPR 2015, section 3.1), and train in stages (section 4.2): FCN-16s starts with
-the parameters of FCN-32s, and FCN-8s with those of FCN-16s; layers that only
-the new net has are initialised. In this package, the same layer has the same
-name in all networks, so names tell what belongs together.
+The papers start with classifiers, whose dense layers become convolutions (CVPR
+2015, section 3.1), and train in stages (section 4.2): FCN-16s starts with the
+parameters of FCN-32s, and FCN-8s with those of FCN-16s; layers that only the
+new net has are initialised. In this package, a layer has the same name in all
+networks, so names show which arrays belong together.
 """
 
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ class Report(NamedTuple):
     converted: from the source, from a dense layer to a convolution.
     extended: from the source, with more classes after the old ones, or more
       channels.
-    kept: the target's own, as the source has none of that name.
-    reshaped: the target's own, as the source's has another shape (a head for
+    kept: the target's own, since the source has no array of that name.
+    reshaped: the target's own, since the source's has another shape (a head for
       other classes).
     fixed: only in the source, and not needed: layers that are not trained and
       have the values that this package uses.

@@ -6,8 +6,9 @@
     classes = inference.predict(trained.model, trained.variables, images)
 
 - `Train`: the options, in groups (`config`);
-- `train`: trains to the end, and goes on with a run that was cut off;
+- `train`: trains to the end, and resumes a run that was interrupted;
 - `load`, `TrainedModel`: the model of a run, its classes and its options;
+- `Interrupted`, `NonFiniteError`: how `train` ends early;
 - `checkpoints`: the steps of a run on disk;
 - `records`: JSON Lines and TensorBoard files.
 """
@@ -16,11 +17,15 @@ from fcn_jax.runs import checkpoints
 from fcn_jax.runs import config
 from fcn_jax.runs import records
 from fcn_jax.runs.config import Train
+from fcn_jax.runs.loop import NonFiniteError
+from fcn_jax.runs.signals import Interrupted
 from fcn_jax.runs.trained_model import TrainedModel
 from fcn_jax.runs.trained_model import load
 from fcn_jax.runs.training import train
 
 __all__ = [
+  "Interrupted",
+  "NonFiniteError",
   "Train",
   "TrainedModel",
   "checkpoints",

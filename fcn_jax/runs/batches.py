@@ -25,7 +25,7 @@ def data_dir_of(
   """The folder of a data set's files, as given, or from the environment."""
   named = dataset in data.FROM_FILES and dataset != "folder"
   if named and data_dir is None:
-    # If the data set is prepared already, it can do without.
+    # A data set that is already prepared does not need it.
     folder = os.environ.get(f"{dataset.upper()}_DIR")
     return pathlib.Path(folder) if folder else None
   return data_dir
@@ -66,7 +66,7 @@ class TrainingBatches(NamedTuple):
   Attributes:
     source: the examples.
     options: arguments of `data.train_batches`.
-    fingerprint: of the sequence: batch k of another run with it is the same.
+    fingerprint: of the sequence; runs with the same one have the same batch k.
     cut: makes patches of a batch of images; None trains on the images.
     key: random key of the patches.
   """
@@ -78,7 +78,7 @@ class TrainingBatches(NamedTuple):
   key: jax.Array
 
   def starting_at(self, first_batch: int) -> Iterator[types.Batch]:
-    """Endless batches from one on; close the iterator when done."""
+    """Endless batches, from a given number on; close the iterator when done."""
     batches = data.train_batches(
       self.source, first_batch=first_batch, **self.options
     )
@@ -119,8 +119,8 @@ def training_batches(
   size = config.data.batch_size
   if size > len(dataset.source):
     raise ValueError(
-      f"{config.run.workdir.name} needs {size} images a step, but the data set "
-      f"has {len(dataset.source)}: give a smaller --batch-size."
+      f"{config.run.workdir.name} needs {size} images per step, but the data "
+      f"set has {len(dataset.source)}: give a smaller --batch-size."
     )
   image_sizes = None
   if config.augmentation.crop_size is None:
@@ -168,7 +168,7 @@ def shown(config: config_lib.Groups, dataset: data.Dataset) -> list[int]:
 
 
 def class_table(dataset: data.Dataset) -> dict[str, Any]:
-  """What the classes are, for checkpoints and other commands."""
+  """Describes the classes, for checkpoints and other commands."""
   return {
     "names": list(dataset.class_names),
     "palette": np.asarray(dataset.palette).tolist(),

@@ -1,4 +1,4 @@
-"""From the options of a run to its network, optimizer and loss."""
+"""Makes the network, optimizer and loss of a run from its options."""
 
 import functools
 import math
@@ -37,7 +37,7 @@ def heads(
   if options.second_labels is None:
     return num_classes
   further = combining.NUM_CLASSES[options.second_labels]
-  # The names that the released networks have.
+  # The names in the released networks.
   return {"semantic": num_classes, options.second_labels: further}
 
 
@@ -112,7 +112,7 @@ def loss(config: config_lib.Train, dataset: data.Dataset) -> losses.Loss:
   Counts the classes of the data set if the sampler needs to know them.
 
   Raises:
-    ValueError: if a class that is to be weighed has no pixel.
+    ValueError: if a class that needs a weight has no pixel.
   """
   options = config.loss
   cell = options.cell or config.network.stride
@@ -178,7 +178,8 @@ def class_weights(frequencies: data.Frequencies) -> np.ndarray:
   """Median frequency weights [C], scaled: the mean weight of a pixel is 1.
 
   The loss is divided by the number of pixels, not by the sum of their weights.
-  So scaled, it and the learning rate mean the same as without weights.
+  With this scale, the loss and the learning rate mean the same as without
+  weights.
   """
   weights = sampling.median_frequency_weights(frequencies.shares_where_present)
   return weights / np.sum(frequencies.shares * weights)

@@ -1,8 +1,8 @@
-"""The steps of a run on disk: the latest and the best, whatever happens.
+"""The steps of a run on disk: the latest and the best.
 
-A step is a folder, `00000123`, which is there whole or not at all: its parts
-are written to a hidden folder, synchronised with the disk, and given their name
-by one rename, the last act. See `step_folders` for what is in it.
+A step is a folder such as `00000123`, which is complete or absent: its parts
+are written to a hidden folder and synchronised with the disk, and a rename
+comes last. See `step_folders` for what is in it.
 """
 
 import concurrent.futures
@@ -51,10 +51,10 @@ class Restored(NamedTuple):
 class Checkpoints:
   """Writes the steps of a run to a folder, and finds the newest good one.
 
-  Use it as a context manager: leaving the block waits for the save that is
-  under way, which otherwise is lost when the program ends. One at a time may
-  write to a folder. Of several processes all make the same calls, with arrays
-  that are whole on each of them (replicated), and process 0 alone writes.
+  Use it as a context manager: leaving the block waits for the save in progress,
+  which would otherwise be lost when the program ends. Only one program at a
+  time may write to a folder. If there are several processes, all make the same
+  calls, with replicated arrays, and only process 0 writes.
 
   Attributes:
     folder: where the steps are, an absolute path.
@@ -63,7 +63,7 @@ class Checkpoints:
   def __init__(self, folder: pathlib.Path, *, num_latest: int = 2):
     """Opens the folder for writing, and makes it if it is not there.
 
-    What a killed run has left half written or half removed is removed.
+    Removes what a killed run has left half written or half deleted.
 
     Args:
       folder: where the steps are. Only a run writes there.
@@ -74,7 +74,7 @@ class Checkpoints:
         `num_latest` is less than 1.
     """
     if num_latest < 1:
-      raise ValueError(f"num_latest is {num_latest}; it is at least 1.")
+      raise ValueError(f"num_latest is {num_latest}; it must be at least 1.")
     self.folder = pathlib.Path(folder).absolute()
     self._num_latest = num_latest
     self._is_writer = jax.process_index() == 0
@@ -109,10 +109,10 @@ class Checkpoints:
 
     Args:
       step: number of the step; larger than that of the newest one.
-      state: arrays by name, such as those of `TrainState`. A name is one that
-        a file may have; random keys are saved as their `jax.random.key_data`.
-      metadata: what is to be kept beside the arrays, as JSON: configuration,
-        class table, place in the data.
+      state: arrays by name, such as those of `TrainState`. A name must be valid
+        for a file; random keys are saved as their `jax.random.key_data`.
+      metadata: what to keep beside the arrays, as JSON: configuration, class
+        table, position in the data.
 
     Raises:
       ValueError: if an array is not finite, naming it, or if `step` is not
@@ -133,27 +133,27 @@ class Checkpoints:
     _check_finite(step, arrays)
     facts = {
       "step": int(step),
-      # A copy too, and an error now if it is no JSON.
+      # This also copies it, and fails now if it is not JSON.
       "metadata": json.loads(json.dumps(metadata, allow_nan=False)),
     }
     if self._is_writer:
       self._pending = self._thread.submit(self._save, arrays, facts)
 
   def score(self, step: int, mean_iu: float) -> None:
-    """Says how good a step is, once it is saved; the best one is kept.
+    """Scores a saved step; the best one is kept.
 
-    Waits for the save that is under way. A step keeps its score with it.
+    Waits for the save in progress. The score is stored with the step.
 
     Args:
       step: number of a step that is on disk.
-      mean_iu: by which the best step is chosen. NaN is never best.
+      mean_iu: decides which step is best. NaN is never best.
 
     Raises:
       ValueError: if there is no such step.
       OSError: if the save failed, see `wait`, or the score cannot be written.
     """
     self.wait()
-    # Other processes need not see yet what process 0 has saved.
+    # Other processes may not see yet what process 0 has saved.
     if not self._is_writer:
       return
     if step not in self.steps():
@@ -168,8 +168,8 @@ class Checkpoints:
     """Waits until the last save is on disk.
 
     Raises:
-      OSError: if it failed, with the step and the newest good one; earlier
-        steps are as they were. It is raised once.
+      OSError: if it failed; the message names the step and the newest good one.
+        Earlier steps are unchanged. It is raised only once.
     """
     if self._pending is None:
       return
@@ -244,7 +244,7 @@ class Checkpoints:
     step = facts["step"]
     partial = self.folder / f"{_PARTIAL}{step:08d}"
     try:
-      # Orbax would say it in many words, from many threads.
+      # Orbax would report this at length, from many threads.
       _check_room(self.folder, arrays)
       step_folders.write(partial, arrays, facts)
       os.rename(partial, _path(self.folder, step))
@@ -269,7 +269,7 @@ class Checkpoints:
       shutil.rmtree(removed)
 
   def _scores(self) -> dict[int, float | None]:
-    """Mean IU of each step, without those of which it is damaged."""
+    """Mean IU of each step, without steps whose score is damaged."""
     scores = {}
     for step in self.steps():
       with contextlib.suppress(step_folders.DamagedError):
@@ -296,8 +296,8 @@ def read(
   Args:
     folder: of a `Checkpoints`.
     which: "best" (by mean IU), "latest", or a step's number.
-    template: arrays or `jax.ShapeDtypeStruct`s like those that were saved.
-      Names that it has not are not read; of those it has, all is verified.
+    template: arrays or `jax.ShapeDtypeStruct`s like those that were saved. Only
+      the names in it are read, and all their files are verified.
 
   Returns:
     The step. Its arrays are on the host.
@@ -315,7 +315,7 @@ def read(
       step_folders.verify(path, manifest, template)
       return _restored(path, manifest, template)
     except ValueError:
-      # If a run has removed a step meanwhile, that may be all that is wrong.
+      # Perhaps nothing is wrong except that a run has just removed the step.
       if set(steps) <= set(_steps(folder)):
         raise
 
@@ -323,7 +323,7 @@ def read(
 def read_metadata(
   folder: pathlib.Path, which: Which
 ) -> tuple[int, dict[str, Any], float | None]:
-  """Reads what is beside the arrays of a step, and none of the arrays.
+  """Reads all of a step except its arrays.
 
   Args:
     folder: see `read`.
@@ -424,8 +424,8 @@ def _check_finite(
       is_inexact = jnp.issubdtype(array.dtype, jnp.inexact)
       if is_inexact and not np.isfinite(array).all():
         raise ValueError(
-          f"{name} is not finite at step {step}, which is therefore not saved: "
-          "go on from an earlier step, with a lower learning rate or with "
+          f"{name} is not finite at step {step}, so this step is not saved: "
+          "continue from an earlier step, with a lower learning rate or with "
           "clipped gradients."
         )
 
@@ -444,7 +444,7 @@ def _check_room(
 
 @contextlib.contextmanager
 def _lock(folder: pathlib.Path) -> Iterator[None]:
-  """Keeps other programs from writing; ends with the program, however."""
+  """Keeps other programs from writing until this one ends, in any way."""
   with (folder / ".lock").open("w") as file:
     try:
       # Not flock, which a killed run's worker processes would go on holding.

@@ -1,6 +1,6 @@
 """The options of a run, in groups.
 
-Each group checks itself; `Train.check` also checks how they go together. A
+Each group checks itself; `Train.check` also checks how they go together. The
 docstring below a field is its text in `fcn-jax train PRESET --help`. Names of
 options are unique over all groups, so the command line needs no prefixes.
 """
@@ -71,29 +71,28 @@ class Data:
   nyudv2, cityscapes, ade20k, oxford_pets, or tfds:NAME."""
   data_dir: pathlib.Path | None = None
   """Folder of the data set's own files or archives. Not needed once the data
-  set is prepared. Default: the environment variable of its name, such as
-  CAMVID_DIR."""
+  set is prepared. Default: an environment variable such as CAMVID_DIR."""
   batch_size: int = 8
-  """Images a step, over all devices."""
+  """Images per step, over all devices."""
   resize: float = 1.0
   """Factor on the size of images and labels, in training and evaluation."""
   validation_split: str = "validation"
   """Split that decides which checkpoint is the best."""
   skip_bad: bool = False
-  """Leave out examples whose files have a fault. Without it they are an
-  error."""
+  """Leave out examples with faulty files; otherwise they are an error."""
   modalities: combining.Modalities = "color"
-  """What the network sees (nyudv2): colours; HHA (three channels made of the
+  """What the network sees (nyudv2): colours; HHA (three channels made from the
   depth); colours and the logarithm of the depth, in one network; or colours and
   HHA, in two networks whose scores are averaged."""
   second_labels: Literal["geometric"] | None = None
-  """Labels for a second head (sift_flow). Scores are those of the first."""
+  """Labels for a second head (sift_flow). Scores are those of the first
+  head."""
   prepared_dir: pathlib.Path | None = None
-  """Where prepared data sets are kept. Default: that of TFDS."""
+  """Where prepared data sets are kept. Default: TFDS's own folder."""
   num_threads: int = 2
   """Threads that load and augment images, in each process."""
   num_workers: int = 0
-  """Processes that load images; 0 loads in threads of this one."""
+  """Processes that load images; 0 loads them in threads of this process."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
@@ -114,25 +113,26 @@ class Network:
   stride: Literal[8, 16, 32] = 8
   """Pixels between scores: FCN-8s, 16s or 32s (fcn)."""
   init: pathlib.Path | None = None
-  """Run to begin with (of this program, or made by `fcn-jax convert`): its best
-  parameters, or the newest if it was never validated. It has the same backbone
-  and normalization. Layers of other shapes, such as the head for other classes,
-  begin anew. With color_hha: a run on colours."""
+  """Run whose parameters to begin with: the best, or the newest if it was never
+  validated. `fcn-jax convert` makes such a run from published weights. It must
+  have the same backbone and normalization. Layers whose shapes differ, such as
+  a head for other classes, keep their initial values. With color_hha: a run on
+  colours."""
   init_hha: pathlib.Path | None = None
-  """Run on HHA to begin with, beside init (color_hha)."""
+  """Run on HHA to begin with, in addition to init (color_hha)."""
   architecture: Literal["fcn", "fcn_resnet"] = "fcn"
   """The papers' FCN, or torchvision's FCN on a ResNet."""
   normalization: Literal["none", "batch", "group"] = "batch"
-  """Normalization between convolution and ReLU. The papers have none, ResNets
-  batch."""
+  """Normalization between convolution and ReLU. The papers use none, ResNets
+  use batch."""
   dropout_rate: float = 0.1
-  """Dropout of fc6 and fc7."""
+  """Dropout rate of fc6 and fc7."""
   head_width: int | None = None
   """Channels of fc6 and fc7. Default: the backbone's own."""
   padding: Literal["same", "caffe", "torchvision"] = "same"
   """Geometry: same, or that of the published weights (fcn)."""
   inputs: Inputs | None = None
-  """How pixels are normalized, as the weights ask for. Default: the backbone's
+  """How pixels are normalized, as the weights need it. Default: the backbone's
   own."""
   auxiliary: bool = False
   """Train a second head, whose loss counts one half (fcn_resnet)."""
@@ -175,20 +175,24 @@ class Loss:
   """Which pixels enter the loss, and what it is divided by."""
 
   sampler: Sampler = "whole_image"
-  """Which pixels enter the loss, see fcn_jax/sampling."""
+  """Which pixels enter the loss; see fcn_jax/sampling."""
   rate: float = 1.0
   """Share of the pixels that enter the loss (bernoulli, fixed_count,
-  class_balanced, hardest; near a boundary: near_boundary)."""
+  class_balanced, hardest). For near_boundary: the share of those near a
+  boundary."""
   cell: int | None = None
   """Side in pixels of the cells that are kept together (bernoulli) or of the
   blocks (one_per_block). Default: the stride."""
   rate_elsewhere: float = 0.1
-  """Share of the pixels away from boundaries (near_boundary)."""
+  """Share of the pixels away from boundaries that enter the loss
+  (near_boundary)."""
   boundary_distance: int = 8
-  """Pixels from a boundary that are near it (near_boundary)."""
+  """Distance in pixels up to which a pixel is near a boundary
+  (near_boundary)."""
   normalize: normalization.Normalization = "kept"
-  """Divide the sum of the pixel losses by the kept pixels, the valid pixels,
-  those expected to be kept, or nothing (sum, as in the papers)."""
+  """Divide the sum of the pixel losses by the number of kept pixels, of valid
+  pixels, of pixels expected to be kept, or by nothing (sum, as in the
+  papers)."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
@@ -206,7 +210,7 @@ class Loss:
       cell=(self.cell is None or self.cell >= 1, "at least 1"),
       normalize=(
         self.normalize != "expected" or self.sampler in _WITH_KNOWN_RATE,
-        f"another for {self.sampler}: which share of the pixels it keeps is "
+        f"another for {self.sampler}: the share of the pixels that it keeps is "
         "not known",
       ),
     )
@@ -217,10 +221,10 @@ class Optimizer:
   """How parameters are updated."""
 
   steps: int = 2000
-  """Steps in all. Raise it to go on with a finished run; a polynomial schedule
-  then ends at the new number."""
+  """Total number of steps. Raise it to continue a finished run; a polynomial
+  schedule then ends at the new number."""
   learning_rate: float = 3e-3
-  """Largest learning rate."""
+  """Highest learning rate."""
   warmup_steps: int = 20
   """Steps in which the learning rate rises from 0."""
   optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -236,7 +240,7 @@ class Optimizer:
   clip_norm: float | None = None
   """Largest norm of the gradient. Longer gradients are scaled down to it."""
   accumulate: int = 1
-  """Steps whose gradients are averaged for one update."""
+  """Number of steps whose gradients are averaged for one update."""
   ema_decay: float | None = None
   """Decay of a moving average (EMA) of the parameters, such as 0.999.
   Validation and prediction then use the average."""
@@ -276,27 +280,27 @@ class Run:
   """Where the run is kept, and how often it reports and saves."""
 
   workdir: pathlib.Path
-  """Folder for the run; made if it is not there. The same command goes on with
-  the run that it holds."""
+  """Folder for the run; made if it does not exist. If it holds this run, the
+  command resumes it."""
   overwrite: bool = False
-  """Delete the run in workdir and start anew. Leave it out to go on."""
+  """Delete the run in workdir and start again. Leave this out to resume."""
   seed: int = 0
   """Seed of parameters, data order, masks and dropout."""
   log_every: int = 20
-  """Steps between records in metrics.jsonl, each a mean over that many."""
+  """Steps between records in metrics.jsonl; each is a mean over these steps."""
   validate_every: int = 500
   """Steps between validations. The last step is always validated."""
   save_every: int = 500
   """Steps between checkpoints. One is also saved at each validation."""
   validation_batch: int = 8
-  """Images a batch in validation; no influence on the scores."""
+  """Images per batch in validation; it does not change the scores."""
   num_pictures: int = 4
-  """Images that are shown with their predictions."""
+  """Number of images shown with their predictions."""
   max_skipped: int = 0
-  """Steps in a row that may be left out because the loss or gradient is not
+  """How many steps in a row may be skipped because the loss or gradient is not
   finite. 0 stops at the first."""
   num_devices: int | None = None
-  """Devices that share a batch. Default: as many as divide it."""
+  """Number of devices that share a batch. Default: as many as divide it."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
@@ -331,7 +335,15 @@ class Groups:
   )
 
   def replace(self, **options: Any) -> Self:
-    """Returns a copy with other values, by the names of the options."""
+    """Returns a copy with other values, by the names of the options.
+
+    Raises:
+      TypeError: if a group is given, or there is no such option.
+    """
+    if any(dataclasses.is_dataclass(value) for value in options.values()):
+      raise TypeError(
+        "replace takes options, not groups: use dataclasses.replace."
+      )
     changes = {}
     for group, value in groups_of(self).items():
       mine = {name: options.pop(name) for name in names(value) & set(options)}
@@ -348,12 +360,12 @@ class Groups:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train(Groups):
-  """Trains one network, and goes on where it ended."""
+  """Trains one network, and resumes its run."""
 
   loss: Loss = Loss()
 
   def check(self) -> None:
-    """Raises a `ValueError` for an option out of its range, or superfluous."""
+    """Raises a `ValueError` for an option out of range or superfluous."""
     super().check()
     network, data = self.network, self.data
     fuses_late = data.modalities == "color_hha"
@@ -427,8 +439,8 @@ def require(config: Any, **conditions: tuple[bool, str]) -> None:
 
   Args:
     config: has the options as attributes.
-    **conditions: by name of an option, whether it is as it must be, and how
-      that is.
+    **conditions: for each option by name: whether it is valid, and what it must
+      be.
 
   Raises:
     ValueError: for the first option that is not.
@@ -441,7 +453,7 @@ def require(config: Any, **conditions: tuple[bool, str]) -> None:
 
 
 def check_colors(config: Groups) -> None:
-  """Raises a `ValueError` if colours are to change where there are others."""
+  """Raises a `ValueError` for changes of colour where channels are others."""
   options = ("brightness", "contrast", "saturation", "hue", "blur_probability")
   changed = [name for name in options if getattr(config.augmentation, name)]
   if changed and config.data.modalities != "color":
@@ -452,7 +464,7 @@ def check_colors(config: Groups) -> None:
 
 
 def _inputs_condition(modalities: str, inputs: str | None) -> tuple[bool, str]:
-  """Whether the inputs fit the channels of the images, and what must be."""
+  """Whether inputs fit the channels of the images, and what they must be."""
   if modalities == "color_hha":
     return inputs is None, (
       "left out with the modalities color_hha, whose networks have nyud_color "

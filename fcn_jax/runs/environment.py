@@ -60,5 +60,5 @@ def commit() -> str | None:
     head = git("rev-parse", "HEAD")
     return head + ("+changes" if git("status", "--porcelain", "-uno") else "")
   except (OSError, subprocess.CalledProcessError):
-    # No git here, or an installed package.
+    # There is no git, or the package is installed.
     return None

@@ -1,4 +1,4 @@
-"""The work folder of a run: what is in it, and whether the run may go on.
+"""The work folder of a run: what it holds, and whether the run may resume.
 
     config.json     the options, in groups
     starts.jsonl    each start: when, from which step, with which options,
@@ -46,8 +46,8 @@ CONTENTS = (
 )
 
 TRAIN = "train"
-# Options that may change when a run goes on: where and how it runs and what it
-# reports; not what it computes. (`steps` of a run may grow, see `check`.)
+# Options that may change when a run resumes: where and how it runs and what it
+# reports, but not what it computes. (`steps` of a run may grow, see `check`.)
 _MAY_CHANGE = frozenset(
   (
     "workdir",
@@ -63,9 +63,6 @@ _MAY_CHANGE = frozenset(
     "num_pictures",
     "max_skipped",
     "num_devices",
-    # Only the beginning of a run depends on these.
-    "init",
-    "init_hha",
   )
 )
 
@@ -76,7 +73,7 @@ def check(
   experiment: str = TRAIN,
   contents: Sequence[str] = CONTENTS,
 ) -> bool:
-  """Checks that a run, or a study, can begin or go on in its work folder.
+  """Checks that a run, or a study, can begin or resume in its work folder.
 
   Args:
     config: its options.
@@ -84,7 +81,7 @@ def check(
     contents: names of all files and folders that it makes.
 
   Returns:
-    Whether there is something to go on with.
+    Whether there is a run to resume.
 
   Raises:
     ValueError: if the folder holds a run of other options, a longer run, a
@@ -100,7 +97,11 @@ def check(
   if config.run.overwrite:
     return False
   now, there = config_lib.flat(config), config_lib.flat(before)
-  may_change = _MAY_CHANGE | ({"steps"} if experiment == TRAIN else set())
+  may_change = _MAY_CHANGE
+  if experiment == TRAIN:
+    # Only the beginning of a run depends on `init`; runs of a study may not
+    # have begun yet.
+    may_change |= {"steps", "init", "init_hha"}
   changed = [
     f"{name} ({value} there, {now[name]} now)"
     for name, value in there.items()
@@ -109,13 +110,13 @@ def check(
   if changed:
     raise ValueError(
       f"the run in {workdir} has other options: {', '.join(changed)}. Give the "
-      "same ones to go on with it, another --workdir, or --overwrite to delete "
-      "it and start anew."
+      "same ones to resume it, another --workdir, or --overwrite to delete it "
+      "and start again."
     )
   if now["steps"] < there["steps"]:
     raise ValueError(
-      f"the run in {workdir} is one of {there['steps']} steps; steps may grow, "
-      f"but {now['steps']} are fewer: give another --workdir."
+      f"the run in {workdir} has {there['steps']} steps; steps may grow, but "
+      f"{now['steps']} are fewer: give another --workdir."
     )
   return True
 
@@ -130,14 +131,15 @@ def _check_no_config(
   foreign = sorted(found - {*contents})
   if foreign:
     raise ValueError(
-      f"{workdir} holds {foreign[0]}, which is not from such a run, and will "
+      f"{workdir} holds {foreign[0]}, which is not part of such a run and will "
       "not be touched: give another --workdir."
     )
   parts = sorted(found - {CONFIG_FILE})
   if parts and not overwrite:
     raise ValueError(
-      f"{workdir} holds {parts[0]} of a run, but not its {CONFIG_FILE}: bring "
-      "that back, delete the rest with --overwrite, or give another --workdir."
+      f"{workdir} holds {parts[0]} of a run, but not its {CONFIG_FILE}: "
+      "restore that file, delete the rest with --overwrite, or give another "
+      "--workdir."
     )
 
 
@@ -149,7 +151,8 @@ def claim(
 ) -> None:
   """Makes the work folder and writes the options there.
 
-  Deletes what is there if that was asked for: check all else first.
+  With --overwrite it first deletes what is there, so check everything else
+  before.
 
   Args:
     config: see `check`.
@@ -158,7 +161,7 @@ def claim(
   """
   workdir = config.run.workdir
   if config.run.overwrite:
-    # The options last: what is left of a run is known as such till the end.
+    # Delete the options last, so that the remains still count as a run.
     ordered = sorted(contents, key=lambda name: name == CONFIG_FILE)
     for path in (workdir / name for name in ordered):
       if path.is_dir():
@@ -174,7 +177,7 @@ def as_json(
 ) -> dict[str, Any]:
   """All options, for `read_config`."""
   options = dataclasses.asdict(config)
-  # Whether to delete a run is not a trait of it.
+  # Whether to delete a run is not a property of the run.
   del options["run"]["overwrite"]
   options = {"experiment": experiment, **options}
   return json.loads(json.dumps(options, default=str))
@@ -209,7 +212,8 @@ def read_config(
     raise ValueError(f"{file} is damaged ({error}): repair it.") from error
   if not isinstance(options, dict) or options.get("experiment") != experiment:
     raise ValueError(
-      f"{file} is not from a run of {experiment}: give the work folder of one."
+      f"{file} is not from a run of {experiment}: give the work folder of one, "
+      "or another --workdir."
     )
   del options["experiment"]
   if "run" not in options:
@@ -222,14 +226,14 @@ def read_config(
 
 
 def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:
-  """A value read from JSON, as the type of its option has it."""
+  """Converts a value from JSON to the type of its option."""
   if dataclasses.is_dataclass(kind):
     if not isinstance(value, dict):
       raise ValueError(
-        f"{file} is damaged ({value!r} is no group of options): repair it."
+        f"{file} is damaged ({value!r} is not a group of options): repair it."
       )
     hints = typing.get_type_hints(kind)
-    # A later version may have options more; those left out have defaults.
+    # This version may have more options than the file; those have defaults.
     unknown = sorted(value.keys() - hints.keys())
     if unknown:
       raise ValueError(
@@ -276,7 +280,7 @@ def num_starts(workdir: pathlib.Path) -> int:
 def read_records(
   workdir: pathlib.Path,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-  """The records of training and those of validation, as if never cut off."""
+  """The records of training and of validation, without repeated steps."""
   effective = records.effective(records.read_json_lines(workdir / METRICS_FILE))
   kinds = ("train", "evaluation")
   return tuple([one for one in effective if one["kind"] == k] for k in kinds)

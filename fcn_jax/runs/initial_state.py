@@ -1,4 +1,4 @@
-"""The state before the first step: random, or begun with other runs."""
+"""The state before the first step: random, or from other runs."""
 
 import pathlib
 
@@ -19,10 +19,10 @@ def make(
   model: models.Network,
   optimizer: optax.GradientTransformation,
 ) -> tuple[train.TrainState, str]:
-  """The state before the first step, and what to say of it.
+  """The state before the first step, and a message about it.
 
   Raises:
-    ValueError: if the run to begin with is not there, or does not fit.
+    ValueError: if the run to begin with does not exist or does not fit.
   """
   key: jax.Array = build.random_keys(config.run.seed)[0]
   state = train.create_state(key, model, optimizer)
@@ -45,7 +45,7 @@ def make(
     donors = {"": load_donor(config, network.init, model.inputs)}
     source = donors[""].variables
   variables, report = pretrained.transplant(source, train.variables(state))
-  # An average of the parameters begins with these.
+  # The average of the parameters begins with these.
   state = train.state_from(variables, optimizer)
   origins = "; ".join(
     f"{paths[name]}, step {donor.step}" for name, donor in donors.items()
@@ -93,7 +93,7 @@ def load_donor(
       there, here = there.removesuffix("_bn"), here.removesuffix("_bn")
     if there != here:
       raise ValueError(
-        f"{workdir} has the {name} {there}, and this network {here}: give "
+        f"{workdir} has the {name} {there}, but this network has {here}: give "
         f"--{name} {there}, or another --init."
       )
   _check_inputs(donor, workdir, config, inputs, modality)
@@ -105,21 +105,21 @@ def _check_inputs(donor, workdir, config, inputs, modality):
   saw, sees = donor.config.data.modalities, modality or config.data.modalities
   if (saw == "hha" and sees != "hha") or (modality == "hha" and saw != "hha"):
     raise ValueError(
-      f"{workdir} was trained on {saw}, and this network is for {sees}: give a "
+      f"{workdir} was trained on {saw}, but this network is for {sees}: give a "
       "run for that."
     )
   scale = donor.model.inputs.scale
-  # There may be channels more here, which get a kernel of their own.
+  # This network may have more channels, which get a kernel of their own.
   if scale == inputs.scale[: len(scale)]:
     return
   given = donor.config.network.inputs
   if modality:
-    remedy = "late fusion is of runs with the inputs nyud_color and nyud_hha."
+    remedy = "late fusion needs runs with the inputs nyud_color and nyud_hha."
   elif given:
     remedy = f"give --inputs {given}, as that run."
   else:
     remedy = "leave --inputs out, as that run did."
   raise ValueError(
-    f"{workdir} was trained with pixels scaled by {scale}, and this network "
+    f"{workdir} was trained with pixels scaled by {scale}, but this network "
     f"has {inputs.scale}: {remedy}"
   )

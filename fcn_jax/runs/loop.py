@@ -1,8 +1,8 @@
 """The loop of a run: steps, records, checkpoints, validation, and guards.
 
-The device never waits for the host: the numbers of step n - 1 are read, and
-written down, while step n runs. It waits where the state is copied for a
-checkpoint, and during validation.
+The device does not wait for the host: the host reads and records the numbers of
+step n - 1 while step n runs. The exceptions are validation, and copying the
+state for a checkpoint.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class NonFiniteError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """What a run is made of.
+  """The parts of a run.
 
   Attributes:
     model: the network.
@@ -51,8 +51,8 @@ class Parts:
     validation: data set that the network is scored on.
     metadata: what every checkpoint holds beside the arrays.
     batch_sharding: of batches over the devices.
-    at_steps: called with the state after these steps, which is saved first. A
-      run that goes on from such a step calls it again.
+    at_steps: functions to call with the state after these steps, once it is
+      saved. A run that resumes from such a step calls the function again.
   """
 
   model: models.Network
@@ -80,12 +80,12 @@ class Window:
 
 @dataclasses.dataclass
 class Progress:
-  """What a run counts beside the state; saved in each checkpoint.
+  """Counters of a run besides its state; saved in each checkpoint.
 
   Attributes:
     window: since the last record.
     seconds: of training so far, without validation.
-    skipped_in_a_row: steps just now whose numbers were not finite.
+    skipped_in_a_row: number of latest steps whose numbers were not finite.
   """
 
   window: Window = dataclasses.field(default_factory=Window)
@@ -94,12 +94,12 @@ class Progress:
 
   @classmethod
   def from_json(cls, values: dict[str, Any]) -> "Progress":
-    """What `dataclasses.asdict` made a mapping of."""
+    """Restores it from the mapping that `dataclasses.asdict` made."""
     return cls(**{**values, "window": Window(**values["window"])})
 
 
 class Loop:
-  """A run from one start to the next end."""
+  """A run, from one start to its end or interruption."""
 
   def __init__(
     self,
@@ -112,15 +112,15 @@ class Loop:
     signals: signals_lib.StopSignals,
     progress: Progress,
   ):
-    """Takes what the run needs, and does nothing yet.
+    """Stores what the run needs; does nothing yet.
 
     Args:
       config: the options.
-      parts: made of them.
+      parts: the parts made from them.
       start: number of this start.
       checkpoints: where states are saved.
-      board: for people to look at.
-      signals: whether to end early.
+      board: TensorBoard files.
+      signals: say whether to end early.
       progress: counts up to here.
     """
     self._config = config
@@ -186,7 +186,7 @@ class Loop:
   def _after(
     self, number: int, state: train_lib.TrainState, *, is_scored: bool = False
   ) -> None:
-    """Validates, or calls what waits for a step, where one is due."""
+    """Validates, and calls the functions for this step, if they are due."""
     if number and self._validates(number) and not is_scored:
       self._validate(number, state)
       self._tick = time.perf_counter()
@@ -208,7 +208,7 @@ class Loop:
       raise signals_lib.Interrupted(self._signals.received, number)
 
   def _record(self, number: int, metrics: train_lib.StepMetrics) -> None:
-    """Counts a step, stops if it is not finite, and writes when it is time."""
+    """Counts a step, stops if it is not finite, and writes records when due."""
     metrics = jax.device_get(metrics)
     now = time.perf_counter()
     progress, window = self._progress, self._progress.window
@@ -247,8 +247,8 @@ class Loop:
     raise NonFiniteError(
       f"{finding}. The last good checkpoint is {good}. Look at these images, "
       "or leave out such steps with --max-skipped. A lower learning rate or "
-      "--clip-norm make another run: give another --workdir, and --init to "
-      "begin with this one's best parameters."
+      "--clip-norm makes it another run: give another --workdir, and --init to "
+      "begin with this run's best parameters."
     )
 
   def _write_record(self, number: int) -> None:
@@ -280,7 +280,7 @@ class Loop:
     records.append_json_line(self._metrics_file, {**header, **values})
 
   def _show(self, **values: str) -> None:
-    """Changes what stands behind the progress bar."""
+    """Changes the text after the progress bar."""
     self._shown.update(values)
     self._bar.set_postfix(self._shown)
 
@@ -292,12 +292,12 @@ class Loop:
     }
     try:
       self._checkpoints.save(number, state._asdict(), metadata=metadata)
-    # A finite gradient can make parameters that are not.
+    # A finite gradient can lead to parameters that are not finite.
     except ValueError as error:
       raise NonFiniteError(str(error)) from error
 
   def _validate(self, number: int, state: train_lib.TrainState) -> None:
-    """Scores the network and writes what people look at."""
+    """Scores the network, and writes scores and pictures."""
     begin = time.perf_counter()
     parts, dataset = self._parts, self._parts.validation
     state = validation.predicting_state(state)

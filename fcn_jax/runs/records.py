@@ -51,16 +51,16 @@ def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
       records.append(json.loads(line))
     except json.JSONDecodeError as error:
       raise ValueError(
-        f"{path}, line {number} is no JSON ({error}): repair or remove it."
+        f"{path}, line {number} is not JSON ({error}): repair or remove it."
       ) from error
   return records
 
 
 def effective(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The records of a run as if it had never been cut off.
+  """The records of a run as if it had never been interrupted.
 
-  A run that goes on from an earlier step than it had reached repeats steps.
-  Their records from before are left out.
+  A run that resumes from an earlier step than it had reached repeats steps.
+  This leaves out their first records.
   """
   kept = []
   for record in records:
@@ -106,29 +106,29 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _cell(value: Any) -> str:
-  # A bar would end the cell, and a line's end the row.
+  # A bar would end the cell, and a line break would end the row.
   return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 class TensorBoard:
   """Writes what TensorBoard shows of a run: numbers, pictures and texts.
 
-  A context manager. Each one writes a file of its own and leaves those of
-  earlier ones in the folder as they are.
+  A context manager. Each start writes its own file and leaves the earlier files
+  in the folder as they are.
 
   Records are written by the caller's thread and buffered by the file, so that a
   full disk is an `OSError` here. (The queue of tensorboardX's `SummaryWriter`
-  blocks for ever instead once its thread has died of one, and two of them
-  that start in one second write over each other.)
+  blocks forever once its thread has died of such an error, and two of them that
+  start in the same second overwrite each other.)
 
   Args:
     folder: made if it is not there.
-    resumed_step: the step at which a run goes on. What earlier files hold of
-      later steps is hidden, not deleted.
+    resumed_step: the step at which a run resumes. Later steps in earlier files
+      are hidden, not deleted.
   """
 
   def __init__(self, folder: pathlib.Path, *, resumed_step: int | None = None):
-    # Only here: it imports PyTorch where that is installed.
+    # Imported only here, because it imports PyTorch if that is installed.
     self._library = importlib.import_module("tensorboardX")
     folder.mkdir(parents=True, exist_ok=True)
     # TensorBoard reads the files in the order of their names.
@@ -191,7 +191,7 @@ class TensorBoard:
     self._write(step=step, summary=self._library.summary.text(name, text))
 
   def flush(self) -> None:
-    """Returns when all that was written is on disk."""
+    """Waits until everything written is on disk."""
     self._file.flush()
 
   def _write(self, **fields: Any) -> None:

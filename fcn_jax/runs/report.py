@@ -100,5 +100,5 @@ def _table(
 
 
 def _percent(value: float | None) -> str:
-  # None is what NaN became: a class that is not there.
+  # None stands for NaN: a class that does not occur.
   return "-" if value is None else f"{100 * value:.1f}"

@@ -1,6 +1,7 @@
 """Signals that ask a run to end."""
 
 import signal
+import threading
 from typing import Any
 
 
@@ -15,13 +16,13 @@ class Interrupted(Exception):
     name = signal.Signals(signal_number).name
     super().__init__(
       f"stopped by {name} after step {step}, which is saved; the same command "
-      "goes on from there."
+      "continues from there."
     )
     self.signal_number = signal_number
 
 
 class StopSignals:
-  """Turns SIGTERM and SIGINT (Ctrl-C) into a wish to end after this step.
+  """Turns SIGTERM and SIGINT (Ctrl-C) into a request to end after this step.
 
   A second SIGINT ends the program at once.
 
@@ -34,6 +35,9 @@ class StopSignals:
     self._before: dict[int, Any] = {}
 
   def __enter__(self) -> "StopSignals":
+    # Python lets only the main thread handle signals.
+    if threading.current_thread() is not threading.main_thread():
+      return self
     for number in (signal.SIGTERM, signal.SIGINT):
       self._before[number] = signal.signal(number, self._on_signal)
     return self

@@ -1,13 +1,13 @@
-"""One saved step: a folder of arrays that knows if it was damaged.
+"""One saved step: a folder of arrays with checksums that reveal damage.
 
     manifest.json      what each array and each file was, and the caller's facts
     manifest.sha256    the checksum of manifest.json, as `sha256sum` writes it
     params/ ...        arrays: an Orbax checkpoint for each name of the state
     score.json         the mean IU with its checksum, once it is known
 
-Checksums of arrays are taken before they are written, those of files after it:
-what is restored is to the bit what was to be saved, and of what is not
-restored it is known that it is as it was left.
+The checksums of arrays are computed before the arrays are written, those of
+files afterwards. So restored arrays are, to the bit, those that were saved, and
+files can be checked without being restored.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ HostArrays = dict[str, np.ndarray]
 
 
 class DamagedError(ValueError):
-  """A step is not as it was written."""
+  """A step differs from what was written."""
 
 
 def host_copies(name: str, tree: chex.ArrayTree) -> HostArrays:
@@ -225,7 +225,7 @@ def _read_arrays(
   if len(arrays) < len(records):
     try:
       arrays |= checkpointer.restore(path)
-    # Of any type. The files are verified, so the step is not to blame.
+    # Errors of any type. The files are verified, so the step is not at fault.
     except Exception as error:
       raise ValueError(
         f"{path.parent} is as it was written, but Orbax cannot read it "
@@ -298,7 +298,7 @@ def _checkpointer() -> Iterator[ocp.Checkpointer]:
   handler = ocp.PyTreeCheckpointHandler(
     use_compression=False, multiprocessing_options=options
   )
-  # Of what it raises it also prints hundreds of lines.
+  # It also prints hundreds of lines about each error that it raises.
   logger = logging.getLogger("absl")
   logger.addFilter(_is_not_from_orbax)
   try:

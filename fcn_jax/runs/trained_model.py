@@ -32,8 +32,9 @@ class TrainedModel:
     step: at which step of the run.
     mean_iu: on the validation split at that step, in 0..1; None if it was not
       validated there.
-    is_classifier: whether `fcn-jax convert` made it of a classifier, whose
-      classes are not among its own: it can only be a beginning of training.
+    is_classifier: whether `fcn-jax convert` made it from a classifier, without
+      the classifier's classes: training can begin with it, but it cannot
+      predict.
   """
 
   model: models.Network
@@ -46,13 +47,13 @@ class TrainedModel:
   is_classifier: bool
 
   def check_is_trained(self) -> None:
-    """Raises a `ValueError` if this is only a beginning of a network."""
+    """Raises a `ValueError` if this can only begin training."""
     if self.is_classifier:
       workdir = self.config.run.workdir
       raise ValueError(
-        f"{workdir} was made of a classifier, to begin training with: fcn-jax "
-        f"train ... --init {workdir}. Give the work folder of a trained "
-        "network."
+        f"{workdir} was made from a classifier, to begin training with: "
+        f"fcn-jax train ... --init {workdir}. Give the work folder of a "
+        "trained network."
       )
 
   def check_sees_pictures(self) -> None:
@@ -60,7 +61,7 @@ class TrainedModel:
     modalities = self.config.data.modalities
     if modalities != "color":
       raise ValueError(
-        f"the network of {self.config.run.workdir} sees {modalities}, and this "
+        f"the network of {self.config.run.workdir} sees {modalities}, but this "
         "command reads pictures in colour: score it with fcn-jax evaluate, or "
         "give arrays with its channels to fcn_jax.inference.predict_tiled."
       )
@@ -88,7 +89,7 @@ def load(
 
   Args:
     workdir: the run's work folder. Nothing in it is changed, and the run may
-      be going on.
+      still be training.
     which: "best" (by validation mean IU; the newest if the run was never
       validated), "latest" or the number of a step.
 

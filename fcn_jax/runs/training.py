@@ -1,6 +1,6 @@
 """A run from its options to its report.
 
-All that can be wrong is checked before anything is written.
+It checks everything that can be wrong before it writes anything.
 """
 
 import sys
@@ -29,7 +29,7 @@ from fcn_jax.runs import trained_model
 
 
 class Prepared(NamedTuple):
-  """A run that is checked, claims its folder, and can begin.
+  """A run that is checked, has claimed its folder, and can begin.
 
   Attributes:
     config: the options.
@@ -51,8 +51,8 @@ class Prepared(NamedTuple):
 def train(config: config_lib.Train) -> str:
   """Trains to the end.
 
-  The same call goes on with a run that has ended early, in whatever way, and
-  gives the same losses and parameters to the bit.
+  The same call resumes a run that ended early for any reason, and gives the
+  same losses and parameters to the bit.
 
   Args:
     config: the options.
@@ -103,7 +103,7 @@ def prepare(
     state = train_lib.TrainState(**restored.state)
     mean_iu = restored.mean_iu
     progress = loop.Progress.from_json(restored.metadata["progress"])
-    origin = f"goes on from step {restored.step}."
+    origin = f"continues from step {restored.step}."
   folder.claim(config)
   print(f"{config.run.workdir}: {origin}", file=sys.stderr)
   # Copied: arrays of the host may be shared with the device on a CPU.
@@ -137,7 +137,11 @@ def run(prepared: Prepared) -> str:
       progress=prepared.progress,
     ).train(state, mean_iu=prepared.mean_iu)
     best = checkpoints.best()
-  return report.write(config, best, parts.validation)
+  table = report.write(config, best, parts.validation)
+  if signals.received is not None:
+    # It came after the last step. A study must not begin its next run.
+    raise signals_lib.Interrupted(signals.received, config.optimizer.steps)
+  return table
 
 
 def make_parts(
@@ -180,7 +184,7 @@ def make_parts(
 def shardings(
   config: config_lib.Groups,
 ) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
-  """How batches and the state lie on the devices.
+  """How batches and the state are placed on the devices.
 
   Returns:
     Of batches: shared out over the devices; and of the state: on each.
@@ -259,8 +263,8 @@ def _restored(
     if there != metadata[name]:
       raise ValueError(
         f"the {name} are not those that the run in {workdir} was trained on: "
-        f"{metadata[name]} now, {there} there. Bring the data back as they "
-        "were, or give another --workdir."
+        f"{metadata[name]} now, {there} there. Restore the data as they were, "
+        "or give another --workdir."
       )
   return restored
 

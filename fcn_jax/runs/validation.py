@@ -1,4 +1,4 @@
-"""Scoring the network of a run, and pictures of what it predicts."""
+"""Scores the network of a run, and draws what it predicts."""
 
 from collections.abc import Iterable
 from typing import Any

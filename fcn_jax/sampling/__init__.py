@@ -11,9 +11,9 @@ weights [N, H, W] float32. A weight of zero leaves the pixel out; void pixels
 always have weight zero. Bind the options with `functools.partial` to give a
 sampler to `losses.make`.
 
-Where weights are not just 0 and 1, do not divide the loss by the number of kept
-pixels (`losses.normalizer`): take "valid" with `importance`, and "expected"
-with the rate 1 / block^2 with `one_per_block`.
+If weights are not just 0 and 1, do not divide the loss by the number of kept
+pixels (`losses.normalizer`). With `importance`, use "valid"; with
+`one_per_block`, use "expected" and the rate 1 / block^2.
 
 - All valid pixels alike: `whole_image`, `bernoulli`, `fixed_count`,
   `fixed_count_in_batch`, `one_per_block`.
@@ -22,8 +22,8 @@ with the rate 1 / block^2 with `one_per_block`.
 - By place: `near_boundary`. By loss: `hardest`, `harder_than`.
 - With given probabilities, corrected by weights: `importance`, of
   `class_probabilities` or `boundary_probabilities`.
-- `capacity` is how many pixels a sampler keeps at most; `compact` lists them
-  (`PixelSample`). `Sampler` is the type of all.
+- `capacity` says how many pixels a sampler keeps at most; `compact` lists the
+  kept pixels (`PixelSample`). `Sampler` is the type of samplers.
 """
 
 from fcn_jax.sampling import capacity

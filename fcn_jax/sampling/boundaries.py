@@ -41,7 +41,7 @@ def boundary_probabilities(
     labels: [N, H, W] int32.
     rate: probability in (0, 1] near a boundary.
     rate_elsewhere: probability in [0, 1] of all other valid pixels.
-    distance: in pixels, the larger of that in rows and that in columns.
+    distance: in pixels, the larger of the distances in rows and in columns.
 
   Returns:
     [N, H, W] float32 probabilities, 0 where void.
@@ -67,7 +67,7 @@ def near_boundary(
   """Keeps pixels near boundaries with one probability, others with another.
 
   The expected weight of a pixel is its probability, so the sum of the sampled
-  loss does not estimate the whole; with the same draws, `importance` does.
+  loss does not estimate the whole sum; `importance` does, with the same draws.
 
   Args:
     key: random key.
@@ -124,7 +124,7 @@ def importance(
   chosen = probabilities(labels)
   chex.assert_equal_shape((labels, chosen))
   void = labels == types.IGNORE_LABEL
-  # A pixel cannot be kept more often than always.
+  # A probability is at most 1.
   chosen = jnp.where(void, 0.0, jnp.minimum(chosen, 1.0))
   kept = uniform.independent(key, chosen)
   return kept / jnp.where(chosen > 0, chosen, 1.0)

@@ -1,4 +1,4 @@
-"""Samplers for rare classes: sampling them more, or weighing them more.
+"""Samplers for rare classes: sample them more, or give them more weight.
 
 Section 3.4 of both papers: patchwise sampling can correct class imbalance;
 fully convolutional training does the same by weighting or sampling the loss.
@@ -33,7 +33,7 @@ def class_counts(labels: jax.Array, *, num_classes: int) -> jax.Array:
   uniform.check_integer("num_classes", num_classes)
   known = (labels != types.IGNORE_LABEL) & (labels >= 0)
   known = known & (labels < num_classes)
-  # One class more takes the pixels that are not counted.
+  # An additional class takes the pixels that are not counted.
   classes = jnp.where(known, labels, num_classes).reshape(-1)
   counts = jnp.bincount(classes, length=num_classes + 1)
   return counts[:-1].astype(jnp.int32)
@@ -179,7 +179,7 @@ def class_weighted(
 
 
 def inverse_frequency_weights(frequencies: Sequence[float]) -> np.ndarray:
-  """Weights under which all classes weigh the same in the training set.
+  """Weights that make all classes count the same in the training set.
 
   Args:
     frequencies: [C] shares of the pixels, or counts: only ratios matter.
@@ -218,7 +218,7 @@ def median_frequency_weights(frequencies: Sequence[float]) -> np.ndarray:
 def _of_class(table: jax.Array, labels: jax.Array) -> jax.Array:
   """The entry of [C] `table` for each pixel's class; 0 where void.
 
-  NaN where a label is no class; plain indexing would take another class's.
+  NaN where a label is not a class; plain indexing would use another class's.
   """
   void = labels == types.IGNORE_LABEL
   # A negative index would count from the end.

@@ -29,8 +29,8 @@ def compact(weights: jax.Array, *, capacity: int) -> PixelSample:
 
   Args:
     weights: [N, H, W] float32 from a sampler.
-    capacity: length of the lists, K. An image with more sampled pixels loses
-      the last of them (those at its bottom), which `num_dropped` counts;
+    capacity: length of the lists, K. If an image has more sampled pixels, the
+      last ones (at its bottom) are dropped, and `num_dropped` counts them;
       `capacity.of_sampler` gives a length that avoids this.
 
   Returns:

@@ -32,7 +32,7 @@ def hardest(
     key: unused; pixels of equal loss are taken from the top left.
     labels: [N, H, W] int32.
     pixel_losses: [N, H, W] float, without gradient; NaN counts as the largest,
-      so that it is not hidden.
+      so that it shows in the loss.
     count: pixels to keep of each image; all, if it has fewer valid ones.
 
   Returns:
@@ -55,7 +55,7 @@ def harder_than(
   threshold: float,
   min_count: int,
 ) -> jax.Array:
-  """Keeps all valid pixels with a loss above a threshold, and not too few.
+  """Keeps all valid pixels with a loss above a threshold, or a minimum number.
 
   Wu, Shen and van den Hengel, arXiv:1604.04339, drop pixels whose true class
   has a probability of p or more; that is a threshold of -log(p).

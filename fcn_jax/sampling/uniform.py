@@ -49,8 +49,8 @@ def _bernoulli_bound(
   return most * cell**2
 
 
-# Up to this rate it is faster to draw the gaps between the kept cells: 2 not 12
-# ms on a CPU at a rate of 0.05 and 4 x 512 x 512 pixels.
+# Up to this rate it is faster to draw the gaps between the kept cells: 2 ms
+# instead of 12 ms on a CPU at a rate of 0.05 and 4 x 512 x 512 pixels.
 _GAPS_RATE = 0.25
 
 
@@ -83,9 +83,9 @@ def bernoulli(
 
   This is the sampling of the papers' experiment (Figure 5), which draws once
   for each cell of the final layer: `cell` is then the stride of the network.
-  With `cell=1` every pixel is drawn by itself. Each pixel has expected weight
-  `rate` (0 where void), so the expected sum of the sampled loss is `rate`
-  times the whole one.
+  With `cell=1` every pixel is drawn independently. Each pixel has expected
+  weight `rate` (0 where void), so the expected sum of the sampled loss is
+  `rate` times the whole one.
 
   Args:
     key: random key.
@@ -147,7 +147,7 @@ def fixed_count_in_batch(
 ) -> jax.Array:
   """Keeps `count` pixels of the batch, drawn without replacement.
 
-  As `fixed_count`, but for the whole batch: each of its n valid pixels has
+  Like `fixed_count`, but for the whole batch: each of its n valid pixels has
   expected weight min(count / n, 1), so the expected sum of the sampled loss is
   that factor times the whole one. Several devices must communicate to find the
   pixels, which `fixed_count` avoids.
@@ -213,7 +213,7 @@ def one_per_block(
 
 
 def independent(key: jax.Array, probabilities: jax.Array) -> jax.Array:
-  """Draws each pixel by itself, with a probability of its own.
+  """Draws each pixel independently, with its own probability.
 
   Args:
     key: random key.

@@ -1,4 +1,4 @@
-"""Pictures of labels, of predictions, of scores and of training.
+"""Draws labels, predictions, scores and the course of training.
 
 - `colorize`, `overlay` and `errors` paint labels; void has `VOID_COLOR`.
 - `predictions` and `labelled_overlay` draw pictures with a legend.

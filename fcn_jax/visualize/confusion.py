@@ -26,7 +26,7 @@ def confusion_matrix(
     class_names: C names.
   """
   picture = PIL.Image.fromarray(confusion_matrix_image(confusion, class_names))
-  # With all of its colours the file would be large.
+  # With full colours the file would be large.
   picture.quantize(128, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
 
 
@@ -46,7 +46,7 @@ def _draw(
   confusion = np.asarray(confusion, np.float64)
   num_classes = len(class_names)
   numbered = num_classes <= _MAX_NUMBERED
-  # Inches for a class, which decide the size of the letters in points.
+  # Inches per class; they decide how large the letters look.
   cell = 0.36 if numbered else max(0.09, 0.36 * _MAX_NUMBERED / num_classes)
   letters = min(9.0, 65 * cell)
   true = confusion.sum(axis=1)

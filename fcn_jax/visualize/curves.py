@@ -118,7 +118,7 @@ _MAX_POINTS = 100
 def _draw_noisy(
   axes: matplotlib.axes.Axes, steps: np.ndarray, values: np.ndarray
 ) -> None:
-  """Draws positive values; many of them with their moving mean."""
+  """Draws positive values, with their moving mean if there are many."""
   if np.any(values > 0):
     axes.set_yscale("log")
   if len(values) <= _MAX_POINTS:

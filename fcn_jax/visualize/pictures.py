@@ -1,4 +1,4 @@
-"""Pictures with the classes in them named."""
+"""Draws pictures with a legend of their classes."""
 
 import math
 import pathlib
@@ -95,7 +95,7 @@ def labelled_overlay(
   """Draws an overlay, with the classes in it and their shares below.
 
   Args:
-    path: file to write; its ending says in what format.
+    path: file to write; its suffix decides the format.
     image: [H, W, 3] uint8.
     classes: [H, W] integers, classes 0..C-1 or `IGNORE_LABEL`. Pictures of
       more than 2048 pixels a side are drawn smaller; the shares are those of

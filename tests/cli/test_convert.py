@@ -159,7 +159,7 @@ def test_a_classifier_begins_training(tmp_path, capsys):
     predict.main(
       [str(picture), f"--workdir={tmp_path / 'begin'}", f"--out={tmp_path}/out"]
     )
-  assert "made of a classifier" in capsys.readouterr().err
+  assert "made from a classifier" in capsys.readouterr().err
 
 
 def test_a_trained_network_goes_back_to_torchvision(tmp_path, capsys):
@@ -173,7 +173,7 @@ def test_a_trained_network_goes_back_to_torchvision(tmp_path, capsys):
   expected = fcn.pretrained.read_state_dict(file)
   assert_equal(safetensors.numpy.load_file(out), dict(expected))
   before = out.read_bytes()
-  assert "is there already" in error_of(capsys, *arguments)
+  assert "exists already" in error_of(capsys, *arguments)
   assert out.read_bytes() == before
 
 

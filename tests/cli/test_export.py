@@ -52,7 +52,7 @@ def test_a_file_that_is_there_stays(workdir, tmp_path, capsys):
   out.write_text("mine")
   with pytest.raises(SystemExit):
     run(workdir, out)
-  assert "there already" in capsys.readouterr().err
+  assert "exists already" in capsys.readouterr().err
   assert out.read_text() == "mine"
 
 

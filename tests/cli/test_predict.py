@@ -204,8 +204,8 @@ def test_every_fault_is_named_before_anything_is_written(run, tmp_path, capsys):
   (tmp_path / "nothing").mkdir()
   message = fails("good.png", "missing.png", "*.gif", "nothing")
   for fault in (
-    "missing.png is not there",
-    "*.gif is a pattern that fits no file",
+    "missing.png does not exist",
+    "*.gif is a pattern that matches no file",
     "nothing is a folder without pictures",
   ):
     assert fault in message
@@ -229,7 +229,7 @@ def test_nothing_is_overwritten(run, tmp_path, capsys):
   mine.write_text("mine")
   with pytest.raises(SystemExit):
     run(path)
-  assert "overlays/a.jpg is there already" in capsys.readouterr().err
+  assert "overlays/a.jpg exists already" in capsys.readouterr().err
   assert files_in(tmp_path / "out") == ["overlays/a.jpg"]
   assert mine.read_text() == "mine"
 

@@ -83,7 +83,7 @@ def test_help_shows_a_panel_for_each_group_and_every_option(capsys):
       # Without the name of its group.
       pattern = rf"^│ --{option.replace('_', '-')}[ ,]"
       assert re.search(pattern, shown, flags=re.M), option
-  assert "Images a step, over all devices." in shown
+  assert "Images per step, over all devices." in shown
   assert "(default: 300)" in shown
 
 
@@ -122,7 +122,7 @@ def test_a_signal_is_said_and_is_the_exit_status(
     train.main(tiny_runs.command(workdir, prepared_dir))
   thread.join()
   assert ended.value.code == 128 + signal.SIGTERM
-  assert "is saved; the same command goes on" in capsys.readouterr().err
+  assert "is saved; the same command continues" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_ends_the_command_with_the_remedies(
@@ -178,7 +178,7 @@ def test_what_is_refused_is_said_in_one_line_and_changes_nothing(
   [
     ("--init=/nowhere", "the run to begin with, /nowhere, cannot be"),
     ("--validation-split=test", "no split 'test'"),
-    ("--batch-size=12345", "12345 images a step, but the data set has"),
+    ("--batch-size=12345", "12345 images per step, but the data set has"),
     ("--dataset=folder", "folder"),
   ],
 )
@@ -252,5 +252,5 @@ def test_a_full_disk_ends_the_run_in_one_paragraph(tmp_path, prepared_dir):
   assert "Traceback" not in result.stderr
   error = result.stderr[result.stderr.index("error: ") :]
   assert "Step 2 could not be saved" in error
-  assert "the same command goes on" in error
+  assert "the same command continues" in error
   assert not list((tmp_path / "run" / "checkpoints").glob("0*"))

@@ -243,10 +243,10 @@ def test_networks_that_see_more_than_colours_are_refused_by_name(
     predict.main(
       [str(tmp_path / "a.png"), f"--workdir={late_fusion}", f"--out={out}"]
     )
-  assert "sees color_hha, and this command reads" in capsys.readouterr().err
+  assert "sees color_hha, but this command reads" in capsys.readouterr().err
   with pytest.raises(SystemExit):
     export.main([f"--workdir={late_fusion}", f"--out={out}.zip"])
-  assert "sees color_hha, and this command reads" in capsys.readouterr().err
+  assert "sees color_hha, but this command reads" in capsys.readouterr().err
   assert not out.exists()
 
 

@@ -304,7 +304,7 @@ def test_an_interrupted_study_measures_only_what_is_missing(
   monkeypatch.setattr(measuring, "measure", interrupted_at_2)
   # The optimizer's schedule mixes integers with floats.
   with jax.numpy_dtype_promotion("standard"):
-    with pytest.raises(SystemExit, match="the same command goes on"):
+    with pytest.raises(SystemExit, match="the same command continues"):
       study.main(options(workdir, prepared_dir))
     assert measured == [1, 2]
     assert [path.name for path in (workdir / "noise").iterdir()] == [

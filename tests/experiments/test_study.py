@@ -132,6 +132,8 @@ def test_a_study_goes_on_with_the_same_options_only(config, untouched):
     ({"num_seeds": 3}, r"num_seeds \(2 there, 3 now\)"),
     # A longer run is another one here, where all are compared.
     ({"steps": 8}, r"steps \(4 there, 8 now\)"),
+    # Runs that have not begun would begin with it.
+    ({"init": config.run.workdir}, r"init \(None there"),
     ({"seed": 1, "stride": 16}, r"stride .8 there, 16 now., seed .5 there"),
   ):
     with pytest.raises(ValueError, match=message):
@@ -201,7 +203,7 @@ def test_a_signal_ends_the_study_and_says_how_to_go_on(
     study_lib.train(config.replace(overwrite=True), [WHOLE])
   assert stopped.value.code == 128 + signal.SIGTERM
   said = capsys.readouterr().err
-  assert "after step 3" in said and "the same command goes on" in said
+  assert "after step 3" in said and "the same command continues" in said
   assert "Leave --overwrite out" in said
 
 

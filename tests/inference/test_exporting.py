@@ -293,7 +293,7 @@ def test_a_missing_file_is_missing(tmp_path):
 def test_a_file_is_never_replaced(model_and_variables, tmp_path):
   path = tmp_path / "network.zip"
   path.write_text("mine")
-  with pytest.raises(ValueError, match="there already"):
+  with pytest.raises(ValueError, match="exists already"):
     export(path, *model_and_variables)
   assert path.read_text() == "mine"
   assert list(tmp_path.iterdir()) == [path]

@@ -258,7 +258,7 @@ def test_statistics_of_the_whole_picture_are_refused_for_tiles_only(trained):
 @pytest.mark.parametrize(
   "options, message",
   [
-    ({"tile_size": 200}, "tile_size is 200 pixels.* 223 is the least"),
+    ({"tile_size": 200}, "tile_size is 200 pixels.* at least 223"),
     ({"margin": -1}, "margin is -1"),
     ({"scales": ()}, "scales are empty"),
     ({"scales": (0.0,)}, "must be above 0"),

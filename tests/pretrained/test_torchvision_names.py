@@ -155,7 +155,7 @@ def test_the_way_back_counts_no_batches():
 
 def test_variables_of_another_network_have_no_way_back():
   variables = variables_of("vgg13")
-  with pytest.raises(ValueError, match="only in one of both: .*conv3_3"):
+  with pytest.raises(ValueError, match="only in one of the two: .*conv3_3"):
     torchvision_names.state_dict(NETWORKS["vgg16"], variables)
 
 

@@ -75,7 +75,7 @@ def test_the_names_of_a_batch_are_those_of_its_images(
 
 def test_fewer_images_than_a_batch_are_refused(tmp_path, dataset, prepared_dir):
   config = tiny_runs.config(tmp_path / "mine", prepared_dir, batch_size=400)
-  with pytest.raises(ValueError, match="mine needs 400 images a step, but"):
+  with pytest.raises(ValueError, match="mine needs 400 images per step, but"):
     batches.training_batches(config, dataset)
 
 

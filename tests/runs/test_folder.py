@@ -168,7 +168,7 @@ def test_what_changes_no_number_may_change(claimed, options):
     ({"seed": 1}, "--overwrite to delete"),
     ({"flip": False}, r"flip \(True there, False now\)"),
     ({"sampler": "hardest", "rate": 0.5}, "rate .1.0 there, 0.5 now"),
-    ({"steps": 40}, "is one of 60 steps; steps may grow, but 40 are fewer"),
+    ({"steps": 40}, "has 60 steps; steps may grow, but 40 are fewer"),
   ],
 )
 def test_other_options_do_not_go_on(claimed, options, message):
@@ -196,7 +196,7 @@ def test_a_run_of_a_study_may_not_grow(tmp_path):
 @pytest.mark.parametrize(
   ("name", "text", "message"),
   [
-    ("thesis.tex", "x", "holds thesis.tex, which is not from such a run"),
+    ("thesis.tex", "x", "holds thesis.tex, which is not part of such a run"),
     ("config.json", "{", "config.json is damaged"),
     ("config.json", '{"experiment": 1}', "not from a run of train"),
   ],

@@ -55,7 +55,7 @@ def test_another_net_begins_with_a_trained_ones_parameters(donor):
   [
     (
       {"backbone": "vgg11"},
-      "has the backbone vgg_small, and this .* --back",
+      "has the backbone vgg_small, but this .* --back",
     ),
     ({"normalization": "group"}, "has the normalization batch.*--normalizatio"),
     ({"inputs": "caffe"}, "pixels scaled by .* leave --inputs out"),

@@ -48,7 +48,9 @@ def test_a_signal_saves_and_going_on_changes_no_bit(
 
   thread = threading.Thread(target=stop)
   thread.start()
-  with pytest.raises(signals.Interrupted, match="goes on from there") as ended:
+  with pytest.raises(
+    signals.Interrupted, match="continues from there"
+  ) as ended:
     runs.train(config)
   thread.join()
   assert ended.value.signal_number == number

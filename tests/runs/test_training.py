@@ -159,7 +159,7 @@ def test_a_run_on_patches_goes_on_with_the_same_patches(tmp_path, prepared_dir):
       "min_labelled chooses crops",
     ),
     ({"validation_split": "test", "overwrite": True}, "no split 'test'"),
-    ({"batch_size": 400, "overwrite": True}, "400 images a step, but the"),
+    ({"batch_size": 400, "overwrite": True}, "400 images per step, but the"),
   ],
 )
 def test_what_cannot_go_on_is_refused_and_changes_nothing(
@@ -176,7 +176,7 @@ def test_what_cannot_go_on_is_refused_and_changes_nothing(
   [
     ({"init": "/nowhere"}, "the run to begin with, /nowhere, cannot be used"),
     ({"validation_split": "test"}, "no split 'test'"),
-    ({"batch_size": 12345}, "12345 images a step, but the data set has"),
+    ({"batch_size": 12345}, "12345 images per step, but the data set has"),
     ({"dataset": "folder"}, "folder"),
   ],
 )

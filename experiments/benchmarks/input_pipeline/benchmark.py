@@ -11,9 +11,9 @@ Pillow's images in torchvision's manner, and with those of fcn_jax.
 
 The benchmark times each stage on its own, in one thread, and then all together.
 The contestants take turns in one process (and its workers), so that other work
-of the machine slows all down alike: look at the ratios. PyTorch and TensorFlow
-are timed if they are installed: `make parity` installs PyTorch, `pip install
-tensorflow-cpu` the other.
+on the machine slows all of them equally: compare the ratios. PyTorch and
+TensorFlow are timed if they are installed: `make parity` installs PyTorch, `pip
+install tensorflow-cpu` TensorFlow.
 """
 
 import contextlib
@@ -59,9 +59,9 @@ class Options:
   """Sizes of the benchmark."""
 
   data_dir: pathlib.Path | None = None
-  """Folder with train/ and trainannot/, as CamVid's; None makes pictures."""
+  """Folder with train/ and trainannot/, like CamVid's; None makes pictures."""
   num_pictures: int = 200
-  """Pictures made."""
+  """Number of pictures to make."""
   batch_size: int = 8
   """Pictures in a batch."""
   crop_size: tuple[int, int] = (320, 320)
@@ -165,7 +165,7 @@ def time_batches(
   options: Options, batches: dict[str, Iterator[Any]]
 ) -> dict[str, list[float]]:
   """Pictures a second of each contestant, by round."""
-  # What waits in the buffers was made while the others had their turn.
+  # Batches in the buffers were made while the others had their turn.
   num_waiting = 4 * options.num_workers
   rates = {name: [] for name in batches}
   for _ in tqdm.trange(options.rounds, desc="rounds", disable=None):

@@ -1,4 +1,4 @@
-"""Files for the benchmark of the input pipeline: a folder's, or made ones."""
+"""Files for the benchmark of the input pipeline, from a folder or generated."""
 
 import pathlib
 
@@ -43,7 +43,8 @@ def make(folder: pathlib.Path, count: int) -> None:
       0.65**octave * _noise(generator, 3 * 2**octave, 3) for octave in range(7)
     )
     picture = 255 * (picture - picture.min()) / np.ptp(picture)
-    # The classes of a mask are those of the largest of smooth hills.
+    # The class of a pixel is the number of the largest of several smooth
+    # fields.
     hills = [_noise(generator, 9, 1)[..., 0] for _ in range(NUM_CLASSES)]
     mask = np.argmax(hills, axis=0)
     name = f"{number:04d}"

@@ -41,7 +41,7 @@ ARCHIVES = {
     "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
     # SHA-1, from scripts/datasets/ade20k.py in github.com/dmlc/gluon-cv.
     "219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",
-    # People give the folder in the archive as well as the one around it.
+    # Users may give the folder in the archive, or the one around it.
     instead=("annotations",),
   )
 }

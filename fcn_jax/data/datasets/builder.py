@@ -1,7 +1,7 @@
 """The TFDS builder of data sets that are made of files.
 
-Each of them is a subclass in a module of its own, which finds the files. They
-are checked, written and recognised here.
+Each data set is a subclass in its own module, which finds the files. This
+module checks, writes and recognises them.
 """
 
 import os
@@ -26,8 +26,8 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
   PNG and JPEG pictures keep the bytes of their files; others become PNG. Masks
   become 8-bit grey PNG files with void at `types.IGNORE_LABEL`. The metadata
-  have the fingerprint of the files, to tell data made from other files, and the
-  faults that were skipped.
+  record the fingerprint of the files, to recognise data made from other files,
+  and the faults that were skipped.
 
   Attributes:
     DESCRIPTION: of the data set, a sentence.
@@ -40,7 +40,7 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   """
 
   VERSION = tfds.core.Version("2.0.0")
-  RELEASE_NOTES = {"2.0.0": "Files are checked and recognised alike."}
+  RELEASE_NOTES = {"2.0.0": "Common checks and recognition of files."}
 
   DESCRIPTION: ClassVar[str]
   LAYOUT: ClassVar[str]
@@ -66,7 +66,7 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       ),
       # Known once the files have been read.
       metadata=tfds.core.MetadataDict(),
-      # The order of the names stays.
+      # The order of the names does not change.
       disable_shuffling=True,
     )
 
@@ -187,7 +187,7 @@ def _shards(pairs: Sequence[listing.Pair]) -> Iterator[Sequence[listing.Pair]]:
 
 
 class _Shard:
-  """Calling it begins the examples of one file of prepared data."""
+  """One file of prepared data; calling it starts its examples."""
 
   def __init__(self, source: listing.Listing, pairs: Sequence[listing.Pair]):
     self._source = source

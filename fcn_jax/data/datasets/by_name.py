@@ -52,7 +52,7 @@ NAMES = (*_SHAPES, *FROM_FILES)
 def opened(
   name: str, data_dir: str | os.PathLike[str]
 ) -> Iterator[listing.Listing]:
-  """Lists the files of a data set; its archives are unpacked meanwhile.
+  """Lists the files of a data set, with its archives unpacked meanwhile.
 
   `checking.survey` checks all files of the listing.
 
@@ -84,7 +84,7 @@ def opened(
 def splits(
   name: str, *, prepared_dir: str | os.PathLike[str] | None = None
 ) -> tuple[str, ...]:
-  """Returns the splits of a data set that is prepared, or made by the package.
+  """Returns the splits of a data set that is prepared or generated here.
 
   Args:
     name: one of `NAMES`, or "tfds:NAME".
@@ -131,8 +131,8 @@ def load(
   Raises:
     FileNotFoundError: `data_dir` does not exist.
     ValueError: the name, the split or an extra is unknown, the data set needs
-      files or cannot have any, or something is wrong with them. Nothing was
-      written then.
+      files or cannot have any, or the files have faults. In these cases nothing
+      is written.
   """
   if name.startswith(prepared_folders.PREFIX):
     if data_dir is not None:

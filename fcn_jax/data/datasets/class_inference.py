@@ -12,12 +12,12 @@ from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import decoding
 
 _BINARY = {0, 255}
-# If this share of the masks has no other values, the rest is faulty, given that
-# there are enough masks. A wrong guess lists faults; but if 255 were taken for
-# void where it is the foreground, nobody would notice.
+# If at least this share of enough masks has only the values 0 and 255, the
+# other masks are faulty. If this guess is wrong, the user sees faults; but if
+# we took 255 for void where it is the foreground, nobody would notice.
 _BINARY_MAJORITY = 0.75
 _MIN_BINARY_MASKS = 4
-# From so many masks on, a value that only one of them has may be faulty.
+# With at least this many masks, a value in only one of them may be faulty.
 _MIN_MASKS = 10
 _BINARY_PALETTE = ((0, 0, 0), (230, 25, 75))
 
@@ -62,7 +62,7 @@ def infer(masks: Sequence[MaskValues]) -> class_table.ClassTable:
     masks: what occurs in each of them.
 
   Raises:
-    ValueError: the values cannot be class ids, or are colours.
+    ValueError: the values cannot be class ids, or they are colours.
   """
   grey = [mask for mask in masks if not mask.colors]
   if not grey:
@@ -116,7 +116,7 @@ def _is_binary(masks: Sequence[MaskValues]) -> bool:
 
 
 def _without_outliers(counts: Mapping[int, int], num_masks: int) -> list[int]:
-  """The values that are classes: not those far above all others in one mask."""
+  """The values that are classes, without outliers of a single mask."""
   values = sorted(counts.keys() - {types.IGNORE_LABEL})
   if num_masks < _MIN_MASKS:
     return values

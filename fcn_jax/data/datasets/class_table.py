@@ -24,7 +24,7 @@ _MAX_VALUE = 65535
 
 @dataclasses.dataclass(frozen=True)
 class ClassTable:
-  """The classes of a data set, and how masks say them.
+  """The classes of a data set, and how masks encode them.
 
   Attributes:
     names: of the classes 0..C-1.
@@ -95,7 +95,7 @@ def _color(code: int) -> Color:
 
 
 def _grey_of(colors: np.ndarray) -> np.ndarray:
-  """[H, W] values of an RGB mask that is grey, as some programs save it."""
+  """[H, W] values of a grey mask that was saved as RGB, as some programs do."""
   if (colors != colors[..., :1]).any():
     raise ValueError(
       "has colours, and no table says their classes; list them in classes.json"

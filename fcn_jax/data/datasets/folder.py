@@ -5,8 +5,8 @@
 
 or the same in each of train/, validation/ (or val/, valid/) and test/, or
 images/train/ and so on. Without a folder for validation, a fifth of the
-pictures is taken for it, chosen by a hash of their names, so that the choice
-stays the same when pictures are added.
+pictures is used for it. A hash of the names chooses them, so the choice stays
+the same when you add pictures.
 
 An optional `classes.json` says what the values of the masks mean:
 
@@ -15,15 +15,16 @@ An optional `classes.json` says what the values of the masks mean:
      "ignore": [128, [255, 255, 255]]}
 
 `value` is the grey value or palette index of a class; the default is 0, 1, 2
-and so on. `color` is its RGB in figures, and in coloured masks. A class may
-also be just its name. Values and colours under "ignore" are void, as is 255 if
-no class has it.
+and so on. `color` is its RGB in figures, and in coloured masks. You can also
+give a class by its name only. Values and colours under "ignore" are void, and
+so is 255 unless a class has it.
 
 Without the file, the classes follow from the masks. If these have the values 0
-and 255 only, the classes are background and foreground; of four or more masks,
-up to a quarter may have other values, and count as faulty. Otherwise each value
-except 255, which is void, is a class; of ten or more masks, one that alone has
-a value far above all others counts as faulty. Coloured masks need the file.
+and 255 only, the classes are background and foreground; if there are four or
+more masks, up to a quarter of them may have other values; these count as
+faulty. Otherwise each value except 255, which is void, is a class; if there are
+ten or more masks, one with a value far above all others, which no other mask
+has, counts as faulty. Coloured masks need the file.
 """
 
 import functools
@@ -148,8 +149,9 @@ def _class_table(
 def _white(pairs: Sequence[listing.Pair]) -> int | None:
   """The value to show as white in grey pictures of 16 bits, if there are any.
 
-  It is the largest with as many bits as the largest that occurs: cameras fill
-  10, 12 or 14 of the 16 bits, and would be nearly black on the whole scale.
+  It is the largest number with as many bits as the largest value that occurs:
+  cameras fill 10, 12 or 14 of the 16 bits, and their pictures would be nearly
+  black on the full scale.
   """
   paths = [
     pair.picture
@@ -192,7 +194,7 @@ class Folder(builder.FilesBuilder):
   find = staticmethod(find)
 
   def _check_same_source(self, source: pathlib.Path) -> None:
-    """The fingerprint is part of the path, so other files lie elsewhere."""
+    """The path has the fingerprint, so other files get another folder."""
 
 
 def builder_of(
@@ -203,7 +205,7 @@ def builder_of(
   """Makes the builder of a folder in its present state.
 
   The path of the prepared data has the folder's name and fingerprint: if its
-  files or classes change, it is prepared anew, and nothing is overwritten.
+  files or classes change, it is prepared again, and nothing is overwritten.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -229,5 +231,5 @@ def builder_of(
     # TFDS warns of configurations that its class does not list.
     BUILDER_CONFIGS = [state]
 
-  # By name, so that other processes find it in their copy of the class.
+  # Set by name, so that other processes find it in their copy of the class.
   return FolderInThisState(data_dir=prepared_dir, config=state.name)

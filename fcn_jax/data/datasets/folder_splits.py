@@ -1,4 +1,4 @@
-"""Which pictures in a folder of one's own are for which split."""
+"""Which pictures in a user's folder are for which split."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ def draw_validation(pairs: Sequence[listing.Pair]) -> list[listing.Pair]:
   """Takes a fifth of the pairs of "train" for validation, by their names."""
 
   def draw(pair: listing.Pair) -> float:
-    # Without the split's folder, which is there only if there are several.
+    # Without the split's folder, which exists only if there are several.
     return listing.share_of_name(pair.name.removeprefix("train/"))
 
   training = [pair for pair in pairs if pair.split == "train"]

@@ -1,7 +1,7 @@
-"""Data sets `tfds:NAME`: TFDS data sets that are prepared on disk already.
+"""Data sets `tfds:NAME`: TFDS data sets that are already prepared on disk.
 
 TFDS has many data sets, and the code that prepares them mostly needs
-TensorFlow. Reading what was prepared does not, if its files are ArrayRecord:
+TensorFlow. Reading prepared data does not, if the files are ArrayRecord:
 
     builder = tfds.builder("oxford_iiit_pet", file_format="array_record")
     builder.download_and_prepare()
@@ -11,9 +11,9 @@ configurations and "tfds:NAME/CONFIG:VERSION" one of its versions; the default
 is the newest. Its pictures are the feature of three channels, and its masks the
 one of one channel.
 
-What the values of masks mean is not on disk. `_KNOWN` has it for some data
-sets. For all others, all masks for training are read: the values in them are
-the classes, in their order, except 255, which is void.
+The files do not say what the values of masks mean. `_KNOWN` has the meanings
+for some data sets. For all others, this module reads all training masks: the
+values that occur are the classes, in order, except 255, which is void.
 """
 
 import functools
@@ -36,7 +36,7 @@ from fcn_jax.data.files import checking
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import threads
 
-# What the features are called in TFDS, where there are several of a kind.
+# Names of the features in TFDS, to choose among several of a kind.
 _IMAGE_NAMES = ("image", "image_left")
 _MASK_NAMES = (
   "segmentation_mask", "segmentation_label", "segmentation", "mask",
@@ -82,12 +82,13 @@ def load(
   Args:
     name: "tfds:NAME", "tfds:NAME/CONFIG", and both with ":VERSION".
     split: one of the data set's own splits.
-    prepared_dir: where prepared data sets lie. None is TFDS's own place, the
+    prepared_dir: where prepared data sets are. None is TFDS's own place, the
       environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
   Raises:
     ValueError: there is no such data set or split, its files are not
-      ArrayRecord, or it has no clear pair of a picture and a mask.
+      ArrayRecord, or it is not clear which features are the picture and the
+      mask.
   """
   folder = prepared_folders.find(name, prepared_dir)
   builder = prepared_folders.open_builder(name, folder)

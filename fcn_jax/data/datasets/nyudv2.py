@@ -2,8 +2,8 @@
 
 This is the form that the authors of the FCN papers published: the crops and the
 40 classes of Gupta et al. The extra feature "depth" has the values of the depth
-files, and "hha" three channels made of them (horizontal disparity, height above
-ground, angle with gravity).
+files, and "hha" has three channels made from them (horizontal disparity, height
+above ground, angle with gravity).
 
 The papers train on "train+validation", 795 pictures, and report on `test`.
 """
@@ -36,7 +36,7 @@ PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 # Our name of each split, and its list.
 _LISTS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 SPLITS = tuple(_LISTS)
-# As many as in the lists in data/nyud of that repository.
+# The lengths of the lists in data/nyud of that repository.
 COUNTS = {"train": 381, "validation": 414, "test": 654}
 
 _FOLDERS = ("data/images", "data/depth", "data/hha", "segmentation")

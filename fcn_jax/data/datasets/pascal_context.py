@@ -55,7 +55,7 @@ SPLITS = tuple(_LISTS)
 COUNTS = {"train": 4998, "validation": 5105}
 
 _VOC = "VOCdevkit/VOC2010"
-# Where it is unpacked to: beside VOCdevkit or, by many, in it.
+# Where people unpack it: beside VOCdevkit, or often in it.
 _LABELS = ("trainval", f"{_VOC}/trainval")
 LAYOUT = f"{_VOC} and {' or '.join(_LABELS)} (MATLAB files)"
 
@@ -115,7 +115,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
 
 
 def _check_numbers(folder: pathlib.Path, path: pathlib.Path) -> None:
-  """Raises a `ValueError` if a labels.txt is there with other numbers."""
+  """Raises a `ValueError` if there is a labels.txt with other numbers."""
   if not path.exists():
     return
   reason = listing.why_not_readable(path, folder)

@@ -61,7 +61,7 @@ def _choose(
   prepared = _list(root)
   found = list(filter(is_wanted, prepared))
   if config is None:
-    # The one without configuration, or the only configuration.
+    # The data set without configuration, or its only configuration.
     found = [path for path in found if path.parent == root / name] or found
   if len({path.parent for path in found}) > 1:
     names = sorted({f"{PREFIX}{name}/{path.parent.name}" for path in found})
@@ -96,7 +96,7 @@ def _list(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _is_ours(folder: pathlib.Path) -> bool:
-  """Whether this package has prepared it; such data have other names."""
+  """Whether this package prepared it; such data sets have other names."""
   try:
     info = json.loads((folder / "dataset_info.json").read_bytes())
     return str(info.get("moduleName")).startswith("fcn_jax.")

@@ -1,13 +1,13 @@
 """The data set `shapes`: textured shapes, made by this package, no download.
 
-A small network learns something on them within minutes, but they have what
-makes real segmentation hard: objects that hide each other, textures, a
-background that fills most of the picture, and a rare class.
+A small network learns from them within minutes, but they have what makes real
+segmentation hard: objects that hide each other, textures, a background that
+fills most of the picture, and a rare class.
 
 The hues of a class scatter around its own, so that neighbouring classes
 overlap, and most of its objects have its texture; a few objects have any hue.
-Stars are small, in few pictures, and striped as boxes are. Pixels at the
-outline of every object are void, as in PASCAL VOC.
+Stars are small, occur in few pictures, and are striped like boxes. Pixels at
+the outline of every object are void, as in PASCAL VOC.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ class _Kind:
     hue: the middle of the hues, in turns (0 red, 1/3 green, 2/3 blue).
     texture: the texture most of the objects have.
     radius: the smallest and the largest radius in pixels.
-    frequency: how often, among the objects that are not stars.
+    frequency: share of the class among the objects that are not stars.
   """
 
   label: int
@@ -105,7 +105,7 @@ def example(
   # Objects are numbered, so that the outline between two of one class is void.
   number = np.zeros((height, width), np.uint8)
   for count, kind in enumerate(_choose_objects(generator), start=1):
-    # Some objects are cut by the border of the picture.
+    # The border of the picture cuts some objects.
     centre = generator.uniform(0.05, 0.95, size=2) * (height, width)
     radius = generator.uniform(*kind.radius)
     # No object reaches farther than this from its centre.
@@ -159,8 +159,9 @@ def _place(
     case "ring":
       return (distance <= radius) & (distance >= 0.5 * radius)
     case "star":
-      # The five lines through the tips of a star: a point of the star is beyond
-      # one of them at most. They pass the middle at cos(72 degrees) radii.
+      # The five lines through the tips of a star: a point in the star is
+      # outside at most one of them. Their distance from the centre is cos(72
+      # degrees) radii.
       turns = np.arange(5) * 2.0 * np.pi / 5
       beyond = [
         u * np.cos(turn) + v * np.sin(turn) > np.cos(2 * np.pi / 5) * radius

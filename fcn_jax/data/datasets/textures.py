@@ -20,7 +20,7 @@ def paint(
   saturation: float,
   texture: str,
 ) -> np.ndarray:
-  """Returns a picture, [H, W, 3] float32 in 0..1, full of one texture.
+  """Returns a picture, [H, W, 3] float32 in 0..1, filled with one texture.
 
   Args:
     generator: source of the randomness.
@@ -43,7 +43,7 @@ def paint(
 
 def _gradient(generator: np.random.Generator, grid: np.ndarray) -> np.ndarray:
   v, _ = rotate(grid[0], grid[1], generator.uniform(0.0, 2.0))
-  # About two reversals within a picture, so that small objects have a slope.
+  # Reverses about twice per picture, so that the slope shows on small objects.
   period = generator.uniform(50.0, 100.0)
   phase = v / period + generator.uniform()
   return 4.0 * np.abs(phase % 1.0 - 0.5) - 1.0

@@ -3,14 +3,14 @@
 The splits are those of the FCN papers. `train` is the training list of the
 Semantic Boundaries Dataset (SBD), with its pictures and labels: 8,498.
 `validation` has the pictures of VOC 2011's segmentation val that are not in
-SBD's train, with the labels of VOC: 736. `validation2012` has the further ones
-of VOC 2012's val, so that "validation+validation2012" is all of that val but
+SBD's train, with the labels of VOC: 736. `validation2012` has those that VOC
+2012's val adds, so that "validation+validation2012" is VOC 2012's val without
 SBD's train: 904.
 
-VOC 2011's list is in none of the other archives, and does not follow from them.
-It is required, since no other validation split can be compared with the
-papers'. The list of the 736 names, which the authors of the papers published,
-will do.
+The other archives do not contain VOC 2011's list, and it cannot be derived from
+them. It is required, since results on another validation split could not be
+compared with the papers'. The list of the 736 names, which the authors of the
+papers published, is enough.
 """
 
 import pathlib
@@ -38,13 +38,13 @@ PALETTE = palettes.voc_palette(num_classes=len(CLASS_NAMES))
 SPLITS = ("train", "validation", "validation2012")
 # How many names the published lists give. 8,498 and 736: README.md and
 # seg11valid.txt in data/pascal of github.com/shelhamer/fcn.berkeleyvision.org;
-# the 736 are all in VOC 2012's val. 904 is only others' count.
+# the 736 are all in VOC 2012's val. 904 is a count that others report.
 COUNTS = {"train": 8498, "validation": 736, "validation2012": 904 - 736}
 
 _VOC = "VOCdevkit/VOC2012"
 _SBD = "benchmark_RELEASE/dataset"
-# Where VOC 2011's list may be: as unpacked, moved to the other years, or as the
-# authors' list of what is left of it.
+# Where VOC 2011's list may be: as unpacked, moved to the other years, or the
+# authors' list of the names that are left.
 _VOC2011_LISTS = (
   "TrainVal/VOCdevkit/VOC2011/ImageSets/Segmentation/val.txt",
   "VOCdevkit/VOC2011/ImageSets/Segmentation/val.txt",
@@ -67,7 +67,7 @@ ARCHIVES = {
     ),
     checksum="82b4d87ceb2ed10f6038a1cba92111cb",
   ),
-  # Only a list of it is needed.
+  # Only a list in it is needed.
   "VOCtrainval_25-May-2011.tar": archives.Archive(
     holds=_VOC2011_LISTS[0],
     source=(
@@ -100,7 +100,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
   for split, path in paths.items():
     names, wrong = lists.read(path, root=folder)
     faults += wrong
-    # What an earlier split has is not in a later one.
+    # A later split has no names of an earlier one.
     splits[split] = [name for name in names if name not in taken]
     taken.update(names)
   pairs, missing, notes = lists.find_pairs(

@@ -1,11 +1,11 @@
 """Files of pictures and masks.
 
-- `decoding`: bytes to arrays, and what is wrong with the bytes;
-- `matlab`: the same for label maps in MATLAB files;
-- `archives`: the archives that people download, unpacked for the while;
-- `listing`: pairs of picture and mask, and the faults of their names;
-- `lists`: splits that are lists of names in text files;
-- `checking`: reads all files of a listing, and tells what is in them.
+- `decoding`: decodes bytes to arrays, and explains what is wrong with them;
+- `matlab`: does the same for label maps in MATLAB files;
+- `archives`: unpacks downloaded archives temporarily;
+- `listing`: pairs pictures with masks, and finds faults in their names;
+- `lists`: reads splits that are lists of names in text files;
+- `checking`: reads all files of a listing, and reports their contents.
 """
 
 from fcn_jax.data.files import archives

@@ -1,4 +1,4 @@
-"""Data sets as people download them: archives, or unpacked."""
+"""Downloaded data sets, as archives or unpacked."""
 
 import contextlib
 import gzip
@@ -16,7 +16,7 @@ import tqdm
 
 from fcn_jax.data.files import listing
 
-# By the number of hexadecimal digits.
+# Hash functions, by the number of hexadecimal digits.
 _ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
 _BLOCK = 1 << 20
 
@@ -62,8 +62,8 @@ def unpacked(
   Raises:
     FileNotFoundError: there is no such folder.
     ValueError: the folder is a file or lacks something, or an archive is
-      damaged, is another one than expected, or tries to write outside of its
-      folder. Nothing stays on the disk then.
+      damaged, is another one than expected, or tries to write outside its
+      folder. In these cases nothing stays on the disk.
   """
   give = f"give the one with {expected(known, layout)}"
   if not folder.exists():
@@ -110,7 +110,7 @@ def fingerprint(
 def _packed(
   name: str, folder: pathlib.Path, known: Mapping[str, Archive]
 ) -> dict[pathlib.Path, Archive]:
-  """The archives to unpack: none if what they hold is there."""
+  """The archives to unpack: none if their contents are there."""
   in_place = _in_place(folder, known)
   packed = {
     file: archive for file, archive in known.items() if file not in in_place
@@ -137,7 +137,7 @@ def _packed(
 def _in_place(
   folder: pathlib.Path, known: Mapping[str, Archive]
 ) -> dict[str, pathlib.Path]:
-  """What is there in place of an archive, by the archive's file name."""
+  """The path that replaces an archive, by the archive's file name."""
   found = {}
   for file, archive in known.items():
     for path in (archive.holds, *archive.instead):
@@ -240,6 +240,6 @@ def _unpack_tar(
     for member in file:
       file.extract(member, target, filter="data")
       progress.update()
-    # To the end, where gzip has its checksum.
+    # Read to the end, where gzip has its checksum.
     while file.fileobj.read(_BLOCK):
       pass

@@ -1,4 +1,4 @@
-"""Reads all files of a data set: what is in them, and what is wrong."""
+"""Reads all files of a data set, and reports contents and faults."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from fcn_jax import types
 from fcn_jax.data.files import listing
 from fcn_jax.data.files import threads
 
-# In place of the hash of a file that cannot be read.
+# Stands for the hash of a file that cannot be read.
 _UNREADABLE = "unreadable"
 
 
@@ -101,8 +101,8 @@ def fingerprint(
 ) -> str:
   """Hashes the names and contents of all files, and how they are read.
 
-  A copy of the folder has the same hash: its place and the times of its files
-  do not enter.
+  A copy of the folder has the same hash, which does not depend on its path or
+  the times of its files.
 
   Args:
     found: the files.
@@ -123,7 +123,7 @@ def fingerprint(
 def _measure(
   found: listing.Listing, pair: listing.Pair
 ) -> tuple[Measured | list[listing.Fault], list[str]]:
-  """What is in the files of a pair or what is wrong; and their hashes."""
+  """What the files of a pair hold, or what is wrong; and their hashes."""
   decoders = {
     pair.picture: found.decode_picture,
     pair.mask: found.decode_mask,
@@ -165,7 +165,7 @@ def count_values(array: np.ndarray) -> np.ndarray:
     array: [H, W] or [H, W, 3] uint8.
 
   Returns:
-    [256] int64, or [768] for the three channels after each other.
+    [256] int64, or [768] for the three channels one after another.
   """
   # NumPy's bincount would need eight times the memory of the pixels.
   return np.array(Image.fromarray(array).histogram(), np.int64)

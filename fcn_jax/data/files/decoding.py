@@ -1,7 +1,7 @@
 """Encodes and decodes pictures and masks, and says what is wrong with them.
 
-Pillow does all of it. TFDS would decode by TensorFlow or OpenCV, whichever it
-finds, and the two disagree about masks with a colour palette.
+Pillow does all the work. TFDS would decode with TensorFlow or OpenCV, whichever
+it finds, and these two disagree about masks with a colour palette.
 """
 
 import io
@@ -17,9 +17,9 @@ SUFFIXES = (
   ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif",
 )  # fmt: skip
 
-# What a file may contain, whatever its name: formats of pictures only. Pillow
-# knows others that start programs (EPS) or hold something else. It opens MPO,
-# which phones use, as JPEG.
+# The formats that a file may have, whatever its name: only formats of pictures.
+# Pillow knows others that start programs (EPS) or hold something else. It opens
+# MPO, which phones use, as JPEG.
 _FORMATS = (
   "PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000",
   "AVIF",
@@ -45,7 +45,7 @@ def encode_png(array: np.ndarray) -> bytes:
 def decode_picture(
   content: bytes, *, white: int | None = None, first_frame: bool = False
 ) -> np.ndarray:
-  """Decodes a picture to RGB, turned as its EXIF data say.
+  """Decodes a picture to RGB, rotated according to its EXIF data.
 
   Grey, palette, CMYK and other colours are converted; transparency is dropped.
 
@@ -73,8 +73,8 @@ def decode_picture(
     grey = np.minimum(np.asarray(image), white) * (255.0 / white)
     image = Image.fromarray(np.round(grey).clip(0).astype(np.uint8))
   if image.mode == "P" and "transparency" in image.info:
-    image = image.convert("RGBA")  # As Pillow wants it.
-  # To convert a picture that is RGB already would be to copy it.
+    image = image.convert("RGBA")  # Pillow needs this step.
+  # Converting a picture that is already RGB would copy it.
   return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -91,7 +91,7 @@ def is_plain(content: bytes) -> bool:
 
 
 def deepest_value(content: bytes) -> int | None:
-  """The largest value of a grey picture of 16 bits; None for other pictures.
+  """The largest value in a grey picture of 16 bits; None for other pictures.
 
   Raises:
     ValueError: see `decode_picture`.
@@ -135,7 +135,7 @@ def decode_labels(
     content: as for `decode_mask`.
     labels: the label of the values 0, 1, 2, ...; -1 for a value that masks must
       not have. They must not have larger values either.
-    reason: what is wrong with such values, to be read after them.
+    reason: what is wrong with such values; follows them in the message.
 
   Returns:
     [H, W] uint8.
@@ -171,10 +171,10 @@ def decode_values(content: bytes) -> np.ndarray:
   if image.format in _LOSSY or image.info.get("lossy"):
     raise ValueError(
       f"is a mask in the lossy format {image.format}, which changes class ids"
-      " at every edge; save masks as PNG from where they were made"
+      " at every edge; save masks as PNG in the program that made them"
     )
   if image.mode == "F":
-    raise ValueError("has fractions for values; save class ids as integers")
+    raise ValueError("has fractional values; save class ids as integers")
   if image.mode == "1":
     return np.array(image, np.uint8)
   if image.mode.startswith("I"):
@@ -221,8 +221,8 @@ def _open(content: bytes, *, first_frame: bool = False) -> Image.Image:
   # struct.error and others.
   except Exception as error:
     raise ValueError(_unreadable(error)) from error
-  # Pillow itself refuses at twice its limit only. The caller may have changed
-  # the limit.
+  # Pillow itself refuses only above twice its limit. The caller may have
+  # changed the limit.
   limit = Image.MAX_IMAGE_PIXELS
   if limit is not None and image.width * image.height > limit:
     raise ValueError(
@@ -233,8 +233,8 @@ def _open(content: bytes, *, first_frame: bool = False) -> Image.Image:
   several = image.format != "MPO" and getattr(image, "is_animated", False)
   if several and not first_frame:
     raise ValueError(
-      f"has {image.n_frames} frames or pages; save the one that is meant as a"
-      " picture by itself"
+      f"has {image.n_frames} frames or pages; save the one that you need as a"
+      " separate picture"
     )
   return image
 
@@ -249,11 +249,11 @@ def _load(content: bytes, *, first_frame: bool = False) -> Image.Image:
       image = ImageOps.exif_transpose(image)
   except Exception as error:  # As in `_open`.
     raise ValueError(_unreadable(error)) from error
-  image.format = image_format  # Lost where it was turned.
+  image.format = image_format  # Lost if the picture was rotated.
   return image
 
 
 def _unreadable(error: Exception) -> str:
-  # Pillow names the buffer that it read from, which tells the user nothing.
+  # Pillow names the buffer that it read from, which means nothing to the user.
   reason = str(error).partition(" <_io.BytesIO")[0]
   return f"cannot be read as a picture ({reason}); copy or download it again"

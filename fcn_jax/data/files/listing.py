@@ -2,7 +2,7 @@
 
 Files are found in two steps. `find` in the module of a data set lists the pairs
 by their names as a `Listing`, mostly without opening them. `checking` then
-reads every file, and tells what is in it and what is wrong with it.
+reads every file, and reports its contents and its faults.
 """
 
 import collections
@@ -17,7 +17,7 @@ import numpy as np
 
 from fcn_jax.data.files import decoding
 
-# A message of hundreds of lines is not read.
+# Nobody reads a message of hundreds of lines.
 _MAX_FAULTS = 40
 
 
@@ -60,7 +60,7 @@ class Listing:
     pairs: in the order of the data set, split by split.
     class_names: of the classes 0..C-1.
     palette: [C] RGB of each class in figures, in 0..255.
-    faults: what is wrong with files, seen without opening them. `pairs` has no
+    faults: what is wrong with files, as far as their names show. `pairs` has no
       pair with such a file.
     decode_picture: bytes to [H, W, 3] uint8; ValueError for a faulty file.
     decode_mask: bytes to [H, W] uint8, classes 0..C-1 or void; ValueError for
@@ -70,7 +70,7 @@ class Listing:
     skip_void: whether to leave out pairs whose mask is void everywhere;
       otherwise such a mask is a fault.
     settings: whatever else changes what is read, such as a table of classes.
-    notes: what people should know about the files, though nothing is wrong.
+    notes: remarks on the files that are not faults.
   """
 
   name: str
@@ -106,7 +106,7 @@ def describe(name: str, faults: Sequence[Fault]) -> str:
 def check_folders(
   name: str, folder: pathlib.Path, needed: Sequence[str], layout: str
 ) -> None:
-  """Raises a `ValueError` if a needed folder is not there.
+  """Raises a `ValueError` if a needed folder is missing.
 
   Args:
     name: of the data set.
@@ -137,7 +137,7 @@ def match(
   mask_suffixes: Sequence[str] = decoding.SUFFIXES,
   endings: tuple[str, str] = ("", ""),
 ) -> tuple[list[Pair], list[Fault]]:
-  """Pairs pictures and masks whose names are equal but for their ends.
+  """Pairs pictures and masks whose names are equal except for their endings.
 
   Hidden files and files without the suffix of a picture are left out.
 
@@ -148,13 +148,13 @@ def match(
     split_in_names: whether the names of the examples begin with their split.
       Otherwise they are relative to the folder of the pictures.
     mask_suffixes: suffixes of masks.
-    endings: what stands before the suffix in the names of all pictures, and of
-      all masks; files without it are left out.
+    endings: what precedes the suffix in the names of all pictures, and of all
+      masks; files without it are left out.
 
   Returns:
     The pairs, split by split, in the order of their names; and the faults: a
-    picture without mask, a mask without picture, several files of a name, links
-    to outside and what is not a file.
+    picture without a mask, a mask without a picture, several files of one name,
+    links to outside, and anything that is not a file.
   """
   pairs, faults = [], []
   for split, (pictures, masks) in folders.items():
@@ -174,7 +174,7 @@ def match(
 
 
 class _Side(NamedTuple):
-  """Where the pictures, or the masks, of a split are, and their names' ends."""
+  """Where the pictures or masks of a split are, and how their names end."""
 
   kind: str
   folder: pathlib.Path
@@ -215,7 +215,7 @@ def _faults_of_stem(
 def share_of_name(name: str) -> float:
   """A number in [0, 1) from a hash of a name, to draw splits by.
 
-  It is the same on every machine, whatever other names there are.
+  It is the same on every machine and does not depend on the other names.
   """
   digest = hashlib.sha256(name.encode()).digest()
   return int.from_bytes(digest[:8], "big") / 2**64
@@ -237,7 +237,7 @@ def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
     return "is a symbolic link to a file that is not there; restore the file"
   if not path.exists():
     return "is not there; copy it or unpack it again"
-  # Reading a pipe or a device would not end.
+  # Reading from a pipe or a device might never end.
   if not path.is_file():
     return "is not a file; remove it"
   return None
@@ -265,6 +265,6 @@ def _files_by_stem(side: _Side) -> dict[str, list[pathlib.Path]]:
 
 
 def _is_inside_itself(folder: str) -> bool:
-  """Whether a link leads back to a folder above, so that a walk never ends."""
+  """Whether a link leads back to a folder above, as in an endless walk."""
   path = pathlib.Path(folder)
   return any(os.path.samefile(path, parent) for parent in path.parents)

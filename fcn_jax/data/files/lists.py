@@ -19,7 +19,7 @@ def read(
   suffix: str = "",
   columns: bool = False,
 ) -> tuple[list[str], list[listing.Fault]]:
-  """Reads a list with one name a line.
+  """Reads a list with one name on each line.
 
   Args:
     path: of the list.
@@ -84,8 +84,8 @@ def read_all(
     columns: as for `read`.
 
   Returns:
-    The names by split, and the faults: those of `read`, and names that are in
-    an earlier list as well, where they stay.
+    The names by split, and the faults: those of `read`, and names that an
+    earlier list has too; they stay in the earlier one.
 
   Raises:
     ValueError: as `read`.
@@ -120,14 +120,14 @@ def find_pairs(
     splits: the names by split.
     make_pair: makes a pair of a split and a name; its files may be missing.
     root: the folder that the user gave; links to outside of it are faults.
-    because: for each split, the list of its names, or another reason why their
-      files should be there, to be read after "though".
+    because: for each split, why its files should exist, such as the list of
+      their names; follows "though" in the message.
     counts: how many names the published data set has for a split, if known.
 
   Returns:
     The pairs whose files are there; the faults: files that are not there or
     must not be opened; and a note for each split with another number of names.
-    That is not a fault, since a part of a data set is useful as well.
+    That is not a fault, since a part of a data set is useful too.
   """
   pairs, faults, notes = [], [], []
   for split, names in splits.items():

@@ -1,6 +1,7 @@
 """Label maps in MATLAB files.
 
-SciPy reads them. It makes arrays of what is in a file, and runs no code of it.
+SciPy reads them. It turns the contents of a file into arrays, and never runs
+code in it.
 """
 
 import io
@@ -54,9 +55,9 @@ def decode_ids(
         f" {', '.join(fields) or 'none'}); download it again"
       )
     values = values.reshape(-1)[0][field]
-  # Sparse matrices are not arrays; text, cells, structures have other kinds.
+  # Sparse matrices are not arrays; text, cells and structures have other kinds.
   if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
-    raise ValueError(f"has something else than numbers in {name}")
+    raise ValueError(f"has something other than numbers in {name}")
   if values.ndim != 2 or not values.size:
     raise ValueError(
       f"has {name} of the shape {values.shape}, where height and width are"

@@ -29,7 +29,7 @@ def in_parallel(
     The results, in the order of the items.
   """
   num_threads = num_threads or os.cpu_count() or 1
-  # A million futures at once would take a while to make.
+  # Making a million futures at once would take a while.
   chunk = 16 * num_threads
   progress = tqdm.tqdm(
     total=len(items), desc=title, unit="file", disable=None, delay=0.5

@@ -1,9 +1,10 @@
 """From examples to batches on the device.
 
-A source is anything with a length that gives examples by number: objects with
-the attributes `image` ([H, W, 3] uint8), `label` ([H, W] integers) and `name`.
-`data.load(...).source` is one, and so is a list. Images may have other channels
-or be float32, and labels may be of several kinds, [H, W, L]: see `combining`.
+A source is anything with a length that can be indexed to get examples: objects
+with the attributes `image` ([H, W, 3] uint8), `label` ([H, W] integers) and
+`name`. `data.load(...).source` is one, and so is a list. Images may have other
+channels or be float32, and labels may be of several kinds, [H, W, L]: see
+`combining`.
 
 - `train_batches`: shuffled, augmented batches (`Augmentation`, `Loading`);
 - `eval_batches`: each example once, whole and in order;
@@ -12,7 +13,7 @@ or be float32, and labels may be of several kinds, [H, W, L]: see `combining`.
 - `to_device`: copies batches to the device ahead of the step;
 - `combining`: depth, HHA and further labels of a data set;
 - `padding`: the sizes to which pictures are padded;
-- `photometric`, `transforms`: changes of one picture and its labels.
+- `photometric`, `transforms`: change one picture and its labels.
 """
 
 from fcn_jax.data.pipeline import combining

@@ -21,15 +21,16 @@ class Augmentation:
   scale_range: tuple[float, float] = (1.0, 1.0)
   """Smallest and largest factor of the random scale."""
   min_labelled: float = 0.0
-  """Share of a crop that should be labelled, 0..1; up to ten are tried."""
+  """Share of a crop that should be labelled, 0..1; up to ten crops are
+  tried."""
   flip: bool = True
   """Mirror half of the pictures."""
   brightness: float = 0.0
-  """Strength of random changes of brightness, mostly 0..1."""
+  """Strength of random changes of brightness, usually 0..1."""
   contrast: float = 0.0
-  """Strength of random changes of contrast, mostly 0..1."""
+  """Strength of random changes of contrast, usually 0..1."""
   saturation: float = 0.0
-  """Strength of random changes of saturation, mostly 0..1."""
+  """Strength of random changes of saturation, usually 0..1."""
   hue: float = 0.0
   """Strength of random changes of hue, 0..0.5."""
   blur_probability: float = 0.0
@@ -37,7 +38,8 @@ class Augmentation:
   blur_sigma: tuple[float, float] = (0.1, 2.0)
   """Smallest and largest standard deviation of the blur, in pixels."""
   num_sizes: int = 4
-  """Sizes that whole pictures are padded to, at most; each is compiled."""
+  """Most sizes that whole pictures are padded to; the step is compiled for
+  each."""
 
   def check(self) -> None:
     """Raises a `ValueError` if a value is out of range."""

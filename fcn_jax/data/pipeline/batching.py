@@ -1,4 +1,4 @@
-"""Checks examples, and stacks them to batches."""
+"""Checks examples, and stacks them into batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from fcn_jax import types
 from fcn_jax.data.pipeline import padding
 from fcn_jax.data.pipeline import transforms
 
-# What fills up a batch: one pixel, since no picture has none.
+# Fills up a batch. It has one pixel, since a picture cannot have none.
 NOTHING = (
   np.full((1, 1, 3), transforms.FILL, np.uint8),
   np.full((1, 1), types.IGNORE_LABEL, np.int32),

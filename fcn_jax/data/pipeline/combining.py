@@ -3,8 +3,8 @@
     dataset = data.load("nyudv2", split="train", extras=("depth",))
     dataset = data.pipeline.combining.with_channels(dataset, "color_depth")
 
-They are for networks that see more than colours, or that have two heads
-(CVPR 2015, section 5: NYUDv2 and SIFT Flow).
+Networks need this if they see more than colours or have two heads (CVPR 2015,
+section 5: NYUDv2 and SIFT Flow).
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from fcn_jax.data.datasets import sift_flow
 
 Modalities = Literal["color", "hha", "color_depth", "color_hha"]
 
-# The features whose channels lie side by side in the images, and those of them
-# that `load` must be asked for.
+# The features whose channels lie side by side in the images, and which of them
+# to ask `load` for.
 _FEATURES: Mapping[str, Sequence[str]] = {
   "color": ("image",),
   "hha": ("hha",),
@@ -85,7 +85,7 @@ def log_depth(depth: np.ndarray) -> np.ndarray:
 
 
 def picture_of(image: np.ndarray) -> np.ndarray:
-  """Returns what to show of an image: its first three channels as uint8.
+  """Returns the part of an image to show: its first three channels as uint8.
 
   Args:
     image: [H, W, C] uint8, or float32 in 0..255, with three channels or more.

@@ -1,4 +1,4 @@
-"""Batches to the device, ahead of the step that needs them."""
+"""Copies batches to the device, ahead of the step that needs them."""
 
 import collections
 from collections.abc import Iterable, Iterator

@@ -27,10 +27,10 @@ def eval_batches(
 ) -> grain.IterDataset:
   """Makes batches that hold each example once, whole and in order.
 
-  Pictures are padded below and to the right with void. The last batch is filled
-  up with examples that are all void, so that scores count no pixel twice.
-  Process p of P gets the examples p, p + P, ... of each batch; all processes
-  have equally many batches, of the same sizes.
+  Pictures are padded below and to the right with void. All-void examples fill
+  up the last batch, so that scores count no pixel twice. Process p of P gets
+  the examples p, p + P, ... of each batch; all processes have the same number
+  of batches, of the same sizes.
 
   Args:
     source: the examples, see `pipeline`.
@@ -47,10 +47,10 @@ def eval_batches(
       [H, W, 3] uint8 need a `process_count` of 1.
 
   Returns:
-    An iterable, to use any number of times, of `types.Batch` with images
-    [N, height, width, 3] uint8 (or the channels and dtype of the source),
-    labels [N, height, width] int32 and valid_sizes [N, 2] int32, N = batch_size
-    / process_count. Examples that only fill up have the size 1x1.
+    An iterable, which can be used any number of times, of `types.Batch` with
+    images [N, height, width, 3] uint8 (or the channels and dtype of the
+    source), labels [N, height, width] int32 and valid_sizes [N, 2] int32, N =
+    batch_size / process_count. Examples that only fill up have the size 1x1.
 
   Raises:
     ValueError: an option is out of range, or the source is empty. While
@@ -116,7 +116,7 @@ class _Maker:
     example = self.source[index]
     batching.check_labels(example, num_classes=self.num_classes)
     if self.loading.process_count > 1:
-      # A process without an example in a batch knows of no other channels.
+      # A process without an example in a batch cannot know its other channels.
       batching.check_plain(example)
     image, label = transforms.rescale(
       example.image, example.label, factor=self.resize_factor

@@ -51,7 +51,7 @@ def fingerprint(source: Sequence[Any], **options: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-  """A dataclass or a number of NumPy as what JSON can hold."""
+  """Converts a dataclass or a NumPy number to what JSON can hold."""
   if dataclasses.is_dataclass(value):
     return dataclasses.asdict(value)
   return value.item()

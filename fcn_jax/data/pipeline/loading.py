@@ -1,4 +1,4 @@
-"""Who reads the pictures: threads and processes."""
+"""The threads and processes that read the pictures."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import grain
 
 @dataclasses.dataclass(frozen=True)
 class Loading:
-  """Threads and processes that load pictures. They change no batch.
+  """Threads and processes that load pictures. They do not change the batches.
 
   A script that has workers needs `if __name__ == "__main__":`.
   """
@@ -17,9 +17,9 @@ class Loading:
   num_workers: int = 0
   """Processes that read and augment training pictures; 0 for threads only."""
   prefetch_buffer_size: int = 4
-  """Batches made ahead, by each worker."""
+  """Batches that each worker makes ahead."""
   process_index: int = 0
-  """Number of this process among those that share each batch."""
+  """Index of this process among those that share each batch."""
   process_count: int = 1
   """How many processes share each batch; it must divide the batch size."""
 

@@ -1,7 +1,7 @@
 """The few sizes to which pictures of many sizes are padded.
 
-A function is compiled anew for every size that it meets. Here a few sizes are
-chosen that waste little and hold everything.
+JAX compiles a function again for every size that it meets. This module chooses
+a few sizes that hold all pictures and waste little.
 """
 
 import concurrent.futures
@@ -12,7 +12,7 @@ import numpy as np
 
 Size = tuple[int, int]
 
-# Batches that are drawn to see which sizes they need.
+# Number of batches drawn to find the sizes that they need.
 _NUM_TRIALS = 2000
 
 
@@ -31,13 +31,13 @@ def padded_sizes(
   """Chooses a few sizes to pad pictures to, with little padding.
 
   Each picture is padded to the smallest of the sizes that hold it, and one of
-  them holds all pictures. The search adds the best further size as often as it
-  may, and then moves each to a better place while there is one.
+  them holds all pictures. The search adds the best further size until it has
+  `num_sizes`, and then replaces sizes by better ones as long as it finds any.
 
   Args:
     image_sizes: [N, 2] integers, heights and widths; frequent sizes count for
       more.
-    num_sizes: the most sizes that there may be.
+    num_sizes: largest number of sizes.
     multiple: sides are multiples of this, or those of the largest picture.
 
   Returns:
@@ -138,5 +138,5 @@ def batch_sizes(
 
 
 def _rescaled(sizes: np.ndarray, factors: np.ndarray) -> np.ndarray:
-  """Returns what `transforms.rescaled_size` does, for many at once."""
+  """Does the same as `transforms.rescaled_size`, for many sizes at once."""
   return np.maximum(np.rint(sizes * factors), 1).astype(np.int64)

@@ -1,7 +1,7 @@
 """Pure functions that change the colours of a picture.
 
 Images are [H, W, 3] uint8, RGB; functions raise a `ValueError` for others. Do
-not pad them before: contrast depends on the mean of all pixels.
+not pad images first: contrast depends on the mean of all pixels.
 """
 
 import math
@@ -38,8 +38,8 @@ def adjust_colors(
   - hue: x turned by hue * 360 degrees about the grey axis
 
   All four are one affine map of colours, so values are rounded and clipped to
-  0..255 only once, at the end. torchvision turns in HSV, which is not affine;
-  this function turns in YIQ, which keeps the grey value.
+  0..255 only once, at the end. torchvision rotates the hue in HSV, which is not
+  affine; this function rotates it in YIQ, which keeps the grey value.
 
   Args:
     image: the picture.
@@ -59,7 +59,7 @@ def adjust_colors(
     )
   matrix = saturation * np.eye(3) + (1.0 - saturation) * np.array(GREY)
   matrix = brightness * contrast * _turn(hue) @ matrix
-  # Greys stay what they are when saturation and hue change.
+  # Changes of saturation and hue leave greys as they are.
   offset = 0.0
   if contrast != 1:
     offset = (1.0 - contrast) * brightness * (_mean(image) @ GREY)
@@ -79,7 +79,7 @@ def _turn(hue: float) -> np.ndarray:
 def _mean(image: np.ndarray) -> np.ndarray:
   """Returns the mean colour, [3]."""
   height, width, _ = image.shape
-  # Along rows of bytes; over both axes at once takes ten times as long.
+  # Sums along rows of bytes; over both axes at once it takes ten times as long.
   columns = image.reshape(height, width * 3).sum(axis=0, dtype=np.uint32)
   return columns.reshape(width, 3).sum(axis=0) / (height * width)
 

@@ -35,7 +35,7 @@ def train_batches(
 ) -> grain.DatasetIterator:
   """Makes shuffled, augmented batches.
 
-  Batch k depends on the source, the options and k alone, not on `loading`. To
+  Batch k depends only on the source, the options and k, not on `loading`. To
   resume a run, give its next batch as `first_batch`. Process p of P gets the
   examples p, p + P, ... of each batch.
 
@@ -53,8 +53,8 @@ def train_batches(
     seed: of the order and of the augmentation.
     resize_factor: resizes pictures and labels, to train at another resolution
       such as 0.5.
-    num_epochs: how often each example is used; None is without end. Batches
-      run across the end of an epoch. Examples that do not fill the very last
+    num_epochs: how often each example is used; None means endlessly. A batch
+      may span the end of an epoch. Examples that do not fill the very last
       batch are left out.
     first_batch: how many batches to leave out at the beginning, without
       reading them.
@@ -67,8 +67,8 @@ def train_batches(
     An iterator of `types.Batch` with images [N, height, width, 3] uint8 (or the
     channels and dtype of the source) and labels [N, height, width] int32 (or a
     dict of them by head), N = batch_size / process_count. Without crops it also
-    has valid_sizes [N, 2] int32. Its `get_state` and `set_state` work between
-    iterators with equal `first_batch` and `num_workers` only.
+    has valid_sizes [N, 2] int32. Its `get_state` and `set_state` work only
+    between iterators with equal `first_batch` and `num_workers`.
 
   Raises:
     ValueError: an option is out of range, or the source has fewer examples than
@@ -85,7 +85,7 @@ def train_batches(
       f"batch_size {batch_size} is larger than the data set, which has"
       f" {len(source)} examples"
     )
-  # Both factors at once, so that the image is interpolated once.
+  # Apply both factors at once, so that the image is interpolated only once.
   smallest, largest = augmentation.scale_range
   factor_range = (smallest * resize_factor, largest * resize_factor)
   padded_sizes = ()
@@ -166,7 +166,7 @@ class _Maker:
   process: slice
 
   def draw(self, index: int, generator: np.random.Generator) -> _Drawn:
-    # Grain uses its own generator again for the next example.
+    # Grain reuses its generator for the next example.
     own = np.random.default_rng(generator.integers(2**63))
     return _Drawn(index, own, own.uniform(*self.factor_range))
 
@@ -214,7 +214,7 @@ def _leave_signals_to_parent(index: int, count: int) -> None:
   """Lets a worker end when its parent does, and not before.
 
   Grain's workers wait forever for a parent that was killed. Ctrl-C goes to all
-  processes of a terminal, but the parent may want to end in order.
+  processes of a terminal, but the parent may need to finish its work first.
   """
   del index, count
   signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Pure functions that change one picture and its labels alike.
+"""Pure functions that change a picture and its labels together.
 
 Everywhere here an image is [H, W, C] uint8 or float32, mostly [H, W, 3] uint8,
 and a label is [H, W] of an integer dtype, or [H, W, L] for L kinds of labels.
@@ -20,7 +20,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 # subtract it see about zero.
 FILL = (124, 116, 104)
 
-# Windows that are drawn at most to find one with enough labels.
+# Largest number of windows drawn to find one with enough labels.
 _MAX_WINDOWS = 10
 
 
@@ -58,7 +58,7 @@ def _interpolate(
 
   if image.shape[-1] == 3 and image.dtype == np.uint8:
     return resized(image)
-  # Pillow has no pictures of such channels, but of each by itself.
+  # Pillow cannot hold such channels together, but each one by itself.
   channels = [resized(image[..., i]) for i in range(image.shape[-1])]
   return np.stack(channels, axis=-1)
 
@@ -66,7 +66,7 @@ def _interpolate(
 def _nearest(old: int, new: int, window: slice) -> np.ndarray:
   """Returns which of the `old` pixels have the centres of the new ones in them.
 
-  `window` says for which of the `new` pixels of the side.
+  `window` selects some of the `new` pixels along the side.
   """
   # Integers, since Pillow's floats take the wrong side where centres fall on
   # the border of two pixels.
@@ -103,8 +103,9 @@ def random_crop(
 ) -> Pair:
   """Resizes, and cuts out a window at a place drawn uniformly.
 
-  The result is that of `rescale` and a crop, images to a grey level, but no
-  pixel outside of the window is interpolated: the cost is that of the window.
+  The result equals `rescale` followed by a crop (images up to one grey level),
+  but only the pixels of the window are interpolated, so the cost is that of the
+  window.
 
   Args:
     generator: source of the randomness.
@@ -136,7 +137,7 @@ def random_crop(
     window = slice(top, top + height), slice(left, left + width)
     rows = _nearest(label.shape[0], whole[0], window[0])
     columns = _nearest(label.shape[1], whole[1], window[1])
-    # One after the other: both at once take ten times as long.
+    # One axis after the other: both at once take ten times as long.
     part = label[rows][:, columns]
     count = _num_labelled(part) if min_labelled else 0
     if count > most:
@@ -163,7 +164,7 @@ def _resize_window(
   for old, new, part in zip(image.shape, size, window, strict=False):
     scale = old / new
     begin, end = part.start * scale, part.stop * scale
-    # What the kernel reaches beyond the window, and a pixel for roundings.
+    # How far the kernel reaches beyond the window, plus a pixel for rounding.
     reach = max(scale, 1.0) + 1.0
     first = max(0, math.floor(begin - reach))
     last = min(old, math.ceil(end + reach))
@@ -259,7 +260,7 @@ def _check_pair(image: np.ndarray, label: np.ndarray) -> None:
   ):
     raise ValueError(
       f"an image of shape {image.shape} does not go with a label of shape"
-      f" {label.shape}: expected are [H, W, C] and [H, W] or [H, W, L]"
+      f" {label.shape}: they must be [H, W, C] and [H, W] or [H, W, L]"
     )
 
 

@@ -2,8 +2,8 @@
 
 Krizhevsky et al. (2012), made fully convolutional as in section 4.1 of CVPR
 2015. `caffenet` is the backbone of the released FCN-AlexNet: normalised after
-pooling, with convolutions in two groups. `alexnet` is torchvision's, after
-Krizhevsky (2014), with neither.
+   pooling, with convolutions in two groups. `alexnet` is torchvision's, after
+   Krizhevsky (2014), with no such normalisation and no groups.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ class Architecture:
 
   Attributes:
     widths: channels of conv1 to conv5.
-    groups: of conv1 to conv5.
-    local_response_norm: whether pool1 and pool2 are followed by one.
+    groups: number of groups in conv1 to conv5.
+    local_response_norm: whether it follows pool1 and pool2.
   """
 
   widths: tuple[int, int, int, int, int]
@@ -62,7 +62,7 @@ def layer_list(
     padding: see `layers.Padding`.
   """
   first = {"same": 5, "caffe": 100, "torchvision": 2}[padding]
-  # fc6 has an even kernel: with one more or one fewer output than inputs.
+  # The kernel of fc6 is even, so it has one output more or fewer than inputs.
   fc6 = {"same": 3, "caffe": 0, "torchvision": 2}[padding]
 
   def pool(name):

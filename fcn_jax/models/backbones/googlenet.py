@@ -38,7 +38,7 @@ class Architecture:
   Attributes:
     largest_kernel: side of the kernels of the branch called 5x5.
     pool4_kernel: side of the windows of the last max-pooling.
-    local_response_norm: whether pool1 and conv2 are followed by one.
+    local_response_norm: whether it follows pool1 and conv2.
     width: factor on the channels of all layers.
   """
 
@@ -86,7 +86,7 @@ def layer_list(
   """
 
   def pool(name, kernel=3):
-    # The second half of a window of 2 is beyond the border, as that of 3 is.
+    # The second half of a window of 2 lies beyond the border, as with one of 3.
     same = padding == "same"
     return geometry.Layer(
       name,

@@ -11,7 +11,7 @@ from fcn_jax import geometry
 from fcn_jax.models import input_normalization
 from fcn_jax.models import layers
 
-# Channels of the outputs of a block to those of its 3x3 convolution.
+# Ratio of a block's output channels to those of its 3x3 convolution.
 EXPANSION = 4
 
 
@@ -41,7 +41,7 @@ ARCHITECTURES = {
   "resnet101": Architecture(depths=(3, 4, 23, 3)),
 }
 
-# Its geometry is torchvision's, which wastes nothing.
+# torchvision's geometry is already without waste, so both are the same.
 PADDINGS = ("same", "torchvision")
 
 

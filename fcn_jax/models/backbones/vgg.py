@@ -55,7 +55,7 @@ _DEPTHS = {
 ARCHITECTURES = {
   **{name: Architecture(depths) for name, depths in _DEPTHS.items()},
   **{f"{name}_bn": _normalized(depths) for name, depths in _DEPTHS.items()},
-  # Of the same shape, to be trained from scratch on two CPU cores.
+  # The same shape, but small enough to train from scratch on two CPU cores.
   "vgg_small": Architecture(
     depths=(1, 1, 2, 2, 2),
     widths=(16, 32, 64, 96, 128),

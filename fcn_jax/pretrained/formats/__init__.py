@@ -1,4 +1,4 @@
-"""Files of weights to arrays by name, and state dicts back to files."""
+"""Reads files of weights as arrays by name, and writes state dicts."""
 
 from fcn_jax.pretrained.formats.caffemodel import is_caffe
 from fcn_jax.pretrained.formats.state_dicts import read as read_state_dict

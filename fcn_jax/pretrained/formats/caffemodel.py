@@ -2,8 +2,8 @@
 
 Such a file is one message of protocol buffers, `NetParameter`. Only fields with
 weights are described here; all others are skipped. The arrays are views of the
-file, which is mapped into memory, so reading the 537 MB of a VGG16 takes
-neither time nor memory.
+file, which is mapped into memory, so reading the 537 MB of a VGG16 takes almost
+no time and memory.
 """
 
 import math
@@ -67,7 +67,8 @@ def read(path: str | pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
 
   Raises:
     ValueError: if there is no such file, or it is not a .caffemodel, or it is
-      truncated or damaged, or it has no weights, or two layers of one name.
+      truncated or damaged, or it has no weights, or has two layers with one
+      name.
   """
   layers = {}
   messages = _layer_messages(path, _mapped(path))
@@ -83,8 +84,8 @@ def read(path: str | pathlib.Path) -> dict[str, tuple[np.ndarray, ...]]:
       continue
     if name in layers:
       raise ValueError(
-        f"{path} has two layers named {name!r} with weights, and nothing tells "
-        "which of them is meant: save the net again with different names."
+        f"{path} has two layers named {name!r} with weights, and it is not "
+        "clear which of them to use: save the net again with different names."
       )
     layers[name] = blobs
   if not layers:
@@ -112,7 +113,7 @@ def _net_fields(
   """The fields of the net; ValueError if it is a message of another kind."""
   for number, value in protobuf.fields(data):
     if isinstance(value, int) and (number == _NET_NAME or number in _LAYERS):
-      raise ValueError(f"field {number} is a number, and no net has that")
+      raise ValueError(f"field {number} is a number, which no net has")
     yield number, value
 
 
@@ -153,13 +154,13 @@ def _other_kind(path: str | pathlib.Path, data: memoryview) -> str:
   start = bytes(data[:1024]).lstrip()
   if start.lower().startswith((b"<!doctype", b"<html", b"<?xml")):
     return (
-      f"{path} is a web page and not a .caffemodel: the link led to a page "
-      "that has the link to the file, or an error. Download the file itself."
+      f"{path} is a web page, not a .caffemodel: the link led to a page that "
+      "links to the file, or to an error. Download the file itself."
     )
   if all(byte >= 0x20 or byte in b"\t\n\r" for byte in start):
     return (
-      f"{path} is a text and not a .caffemodel: a .prototxt lists the layers "
-      "of a net. Give the binary file that has its weights."
+      f"{path} is a text file, not a .caffemodel: a .prototxt only lists the "
+      "layers of a net. Give the binary file that has its weights."
     )
   return (
     f"{path} is not a .caffemodel, or damaged from its first bytes on: give a "
@@ -207,7 +208,7 @@ def _blob(message: memoryview) -> np.ndarray:
       shape.extend(_dims(_part(value)))
     elif field in _LEGACY_SHAPE and isinstance(value, int):
       legacy_shape[field] = protobuf.signed(value)
-  # Where a blob has both, this does as Caffe's Blob::FromProto.
+  # If a blob has both, do the same as Caffe's Blob::FromProto.
   if legacy_shape:
     shape = [legacy_shape.get(field, 0) for field in _LEGACY_SHAPE]
   values = _values(parts[_DATA], "<f4")
@@ -243,5 +244,5 @@ def _part(value: int | memoryview) -> memoryview:
 
 
 def _text(value: int | memoryview) -> str:
-  """A string, with marks in place of what is not UTF-8."""
+  """A string, with replacement characters for bytes that are not UTF-8."""
   return bytes(_part(value)).decode(errors="replace")

@@ -3,9 +3,9 @@
 A pickle is a program for a small stack machine, and Python's machine calls
 whatever the program names. The machine below knows only the instructions for
 dicts of tensors, as `pickletools` decodes them, and calls nothing: a tensor
-becomes a note of where its elements are. A pickle that names anything else is
-refused. Keys of dicts are strings and integers, as hashing nested tuples may
-take forever.
+becomes a record of where its elements are. It refuses a pickle that names
+anything else. Keys of dicts must be strings or integers, since hashing nested
+tuples may take forever.
 """
 
 import pickletools
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-# The types of elements that networks here have; torch knows more.
+# The types of elements that networks here use; torch has more.
 _DTYPES = {
   "torch.DoubleStorage": np.dtype("<f8"),
   "torch.FloatStorage": np.dtype("<f4"),
@@ -45,7 +45,8 @@ _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 # Limit of the items of a tuple. NumPy's arrays have no more axes, and handling
 # one huge tuple again and again may take forever.
 _MOST_ITEMS = 64
-# Limit of integers that are keys: larger ones may be chosen to have one hash.
+# Limit of integers that are keys: larger ones could be crafted to have equal
+# hashes.
 _LARGEST_KEY = 2**60
 
 
@@ -54,12 +55,12 @@ class Refused(ValueError):
 
 
 class Storage(NamedTuple):
-  """Elements in a row, of which tensors are views.
+  """Consecutive elements; tensors are views of them.
 
   Attributes:
     key: its name in the file.
     dtype: of an element.
-    start: its first element among those of that name.
+    start: index of its first element among those under the key.
     size: number of elements.
   """
 
@@ -107,14 +108,14 @@ def load(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
     storages by key. An OrderedDict becomes a dict, without its attributes.
 
   Raises:
-    Refused: if there is more in it than these.
-    ValueError: if this is no pickle, or a damaged one.
+    Refused: if it contains anything else.
+    ValueError: if this is not a pickle, or is damaged.
   """
   try:
     return _run(stream)
   except Refused:
     raise
-  # A warning: of strange escapes in names, where warnings are errors.
+  # Strange escapes in names cause a warning, and warnings may be errors.
   except (ValueError, IndexError, KeyError, TypeError, Warning) as error:
     raise ValueError(
       f"its list of tensors is damaged ({_short(error)}). Download it again"
@@ -217,7 +218,7 @@ def _global(name: str) -> _Global:
 
 
 def _storage(identity: Any) -> Storage:
-  """From ("storage", type, key, device, size), and in old files a view."""
+  """A storage, from ("storage", type, key, device, size) and maybe a view."""
   match identity:
     case ("storage", _Global(name), str(key), _, int(size), *rest) if (
       name in _DTYPES and size >= 0
@@ -231,14 +232,14 @@ def _storage(identity: Any) -> Storage:
 
 
 def _made(called: Any, arguments: Any) -> dict | Tensor | Parameter:
-  """What a call of one of the allowed names gives, without calling it."""
+  """The result of a call of one of the allowed names, without calling it."""
   if type(called) is not _Global or type(arguments) is not tuple:
     raise TypeError("a call of something that has no name")
   name = called.name
   match arguments:
     case () if name == _DICT:
       return {}
-    # As Python 2 writes it.
+    # Python 2 writes it this way.
     case (list(pairs),) if name == _DICT:
       made = {}
       _set(made, pairs)
@@ -280,6 +281,6 @@ def _short(value: Any) -> str:
 
 def _more_than_tensors(found: str) -> str:
   return (
-    f"holds more than tensors: it asks for {found}. Nothing of it was run."
-    " Save the state dict alone: torch.save(model.state_dict(), path)"
+    f"holds more than tensors: it asks for {found}. Nothing in it was run. Save"
+    " the state dict alone: torch.save(model.state_dict(), path)"
   )

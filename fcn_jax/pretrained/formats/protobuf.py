@@ -1,4 +1,4 @@
-"""The wire format of protocol buffers, as far as weights need it.
+"""The part of the wire format of protocol buffers that weights need.
 
 A message is a sequence of fields, each a key (the field's number and the type
 of its value) and a value. The caller knows what the numbers mean. The format:
@@ -81,7 +81,7 @@ def signed(value: int) -> int:
 def _varint(
   message: memoryview, position: int, number: int | None
 ) -> tuple[int, int]:
-  """A varint, of field `number`, and the position behind it."""
+  """A varint of field `number`, and the position after it."""
   value = 0
   for count, byte in enumerate(message[position : position + 10]):
     value |= (byte & 0x7F) << 7 * count

@@ -21,8 +21,8 @@ from fcn_jax.pretrained.formats import pickled_tensors
 # How zip files begin, and torch's magic number as an instruction of pickles.
 ZIP = b"PK\x03\x04"
 _MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
-# A tensor takes about 150 bytes; this many bytes of instructions can be read
-# in a few seconds, whatever they are.
+# A tensor takes about 150 bytes; reading this many bytes of instructions takes
+# a few seconds at most, whatever they are.
 _LONGEST_PICKLE = 2**22
 
 # torch saves an expanded tensor as one element, so a few bytes could claim more
@@ -61,8 +61,8 @@ def open_zip(path: pathlib.Path, content: mmap.mmap) -> tuple[Any, Find]:
   folder = pickles[0].removesuffix("data.pkl")
   if folder + "constants.pkl" in entries:
     raise ValueError(
-      "this is a TorchScript program, of which the parameters are a part."
-      " Load it with torch.jit.load and save its state dict:"
+      "this is a TorchScript program, which contains the parameters. Load it"
+      " with torch.jit.load and save its state dict:"
       " torch.save(module.state_dict(), path)"
     )
 
@@ -79,7 +79,7 @@ def open_zip(path: pathlib.Path, content: mmap.mmap) -> tuple[Any, Find]:
   pickle = bytes_of("data.pkl")
   if len(pickle) > _LONGEST_PICKLE:
     raise ValueError(
-      f"its list of tensors has {len(pickle)} bytes, and no network's has more"
+      f"its list of tensors has {len(pickle)} bytes, but no network's has more"
       f" than {_LONGEST_PICKLE}. Save the state dict alone:"
       " torch.save(model.state_dict(), path)"
     )
@@ -135,7 +135,7 @@ def open_legacy(content: mmap.mmap) -> tuple[Any, Find]:
     or system.get("little_endian") is not True
   ):
     raise ValueError(
-      "it is of another version of the format, or of a big-endian machine."
+      "it has another version of the format, or is from a big-endian machine."
       " Load it with torch and save it again"
     )
   state_dict, storages = load()
@@ -213,7 +213,7 @@ def _elements(content: memoryview, dtype: np.dtype) -> np.ndarray:
 
 
 def widened(array: np.ndarray) -> np.ndarray:
-  """The array itself, or as float32 if it has half of the bits."""
+  """The array itself, or as float32 if it has 16-bit floats."""
   if array.dtype in (np.float16, jnp.bfloat16):
     array = array.astype(np.float32)
     array.flags.writeable = False

@@ -22,7 +22,7 @@ from safetensors import numpy as safetensors_numpy
 from fcn_jax.pretrained.formats import pickled_tensors
 from fcn_jax.pretrained.formats import pytorch
 
-# What people's training scripts put the state dict under.
+# Keys under which training scripts put the state dict.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 # What torch's DataParallel puts before each name.
 _PARALLEL = "module."
@@ -61,7 +61,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """
   path = pathlib.Path(path)
   if not path.is_file():
-    raise ValueError(f"{path} is not there, or is no file. Check the path")
+    raise ValueError(f"{path} does not exist, or is not a file. Check the path")
   if not path.stat().st_size:
     raise ValueError(f"{path} is empty. {pytorch.AGAIN}")
   with path.open("rb") as file:
@@ -92,10 +92,10 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   partial = path.with_name(path.name + ".partial")
   _check_free(partial)
   try:
-    # The library would make the file unreadable for others.
+    # The library would make the file unreadable for other users.
     partial.touch()
     permissions = partial.stat().st_mode
-    # It writes arrays as they lie in memory.
+    # The library writes arrays in the order of memory, whatever their strides.
     safetensors_numpy.save_file(
       {name: np.asarray(array, order="C") for name, array in arrays.items()},
       partial,
@@ -111,7 +111,7 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _check_free(path: pathlib.Path) -> None:
   if path.exists():
-    raise ValueError(f"{path} is there already. Remove it, or choose a name")
+    raise ValueError(f"{path} exists already. Remove it, or choose a name")
 
 
 def _read(path: pathlib.Path, content: mmap.mmap) -> dict[str, np.ndarray]:
@@ -122,33 +122,33 @@ def _read(path: pathlib.Path, content: mmap.mmap) -> dict[str, np.ndarray]:
     return _state_dict(*pytorch.open_legacy(content))
   if start.startswith(b"version https://git-lfs"):
     raise ValueError(
-      "this is a pointer of Git LFS and not the file itself. Fetch the file"
-      " with: git lfs pull"
+      "this is a Git LFS pointer, not the file itself. Fetch the file with: git"
+      " lfs pull"
     )
   if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
     raise ValueError(
-      "this is a web page and not the file. Open the address in a browser to"
-      " see what it says, and download the file itself"
+      "this is a web page, not the file. Open the address in a browser to see"
+      " what it says, and download the file itself"
     )
   # safetensors: its header follows the length of the header.
   if start[8:9] == b"{":
     return _read_safetensors(path, content)
   raise ValueError(
-    "this is neither a file of torch.save (of torch 0.1.2 or newer) nor a"
+    "this is neither a file of torch.save (from torch 0.1.2 or newer) nor a"
     f" safetensors file, or only a few bytes of one. {pytorch.AGAIN}"
   )
 
 
 def _state_dict(content: Any, find: pytorch.Find) -> dict[str, np.ndarray]:
-  """From what a pickle holds to arrays by name."""
+  """Converts the content of a pickle to arrays by name."""
   if type(content) is dict:
     wrapped = [content[key] for key in _WRAPPERS if key in content]
     if wrapped and type(wrapped[0]) is dict:
       content = wrapped[0]
   if type(content) is not dict:
     raise ValueError(
-      f"it holds {_kind(content)} and no state dict. Save the state dict"
-      " alone: torch.save(model.state_dict(), path)"
+      f"it holds {_kind(content)}, not a state dict. Save the state dict alone:"
+      " torch.save(model.state_dict(), path)"
     )
   arrays = {}
   for name, tensor in content.items():
@@ -187,7 +187,7 @@ def _read_safetensors(
       ]
   except safetensors.SafetensorError as error:
     raise ValueError(
-      f"this is no safetensors file, or a part of one ({error})."
+      f"this is not a safetensors file, or only a part of one ({error})."
       f" {pytorch.AGAIN}"
     ) from error
   for name, kind, shape in shapes:

@@ -49,14 +49,17 @@ def _run_and_kill(folder, *, num_batches, process_count, **options):
     )
     for index, path in enumerate(paths)
   ]
-  deadline = time.monotonic() + 60
-  while min(len(_lines(path)) for path in paths) < num_batches:
-    assert all(process.poll() is None for process in processes)
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
-  for process in processes:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+  # Long enough for a busy machine; only a run that hangs comes to it.
+  deadline = time.monotonic() + 300
+  try:
+    while min(len(_lines(path)) for path in paths) < num_batches:
+      assert all(process.poll() is None for process in processes)
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+  finally:
+    for process in processes:
+      process.send_signal(signal.SIGKILL)
+      process.wait()
   parts = [_lines(path) for path in paths]
   # One host may have been a batch ahead; a checkpoint is of all of them.
   return [

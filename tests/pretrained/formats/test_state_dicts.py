@@ -159,13 +159,13 @@ def test_the_library_reads_what_write_wrote(tmp_path):
 def test_write_leaves_files_that_are_there(tmp_path):
   path = tmp_path / "net.safetensors"
   path.write_text("mine")
-  with pytest.raises(ValueError, match=r"net\.safetensors is there already"):
+  with pytest.raises(ValueError, match=r"net\.safetensors exists already"):
     state_dicts.write(path, example())
   assert path.read_text() == "mine"
   with pytest.raises(ValueError, match=r"name it net\.safetensors"):
     state_dicts.write(tmp_path / "net.pth", example())
   (tmp_path / "a.safetensors.partial").write_text("mine")
-  with pytest.raises(ValueError, match=r"partial is there already"):
+  with pytest.raises(ValueError, match=r"partial exists already"):
     state_dicts.write(tmp_path / "a.safetensors", example())
   assert (tmp_path / "a.safetensors.partial").read_text() == "mine"
   (tmp_path / "a.safetensors.partial").unlink()
@@ -232,7 +232,7 @@ def test_pickles_that_run_code_are_refused_and_not_run(tmp_path, kind, place):
   with pytest.raises(
     ValueError,
     match=r"more than tensors: it asks for .*(posix|builtins|pathlib|subproc)"
-    r".*Nothing of it was run.*state_dict",
+    r".*Nothing in it was run.*state_dict",
   ):
     state_dicts.read(path)
   assert not marker.exists()
@@ -441,9 +441,9 @@ def cut(path, *, legacy, size):
 
 
 FAULTY = {
-  "is not there": lambda path: None,
+  "does not exist": lambda path: None,
   "is empty. Download it again": lambda path: path.write_bytes(b""),
-  "is not there, or is no file": lambda path: path.mkdir(),
+  "does not exist, or is not a file": lambda path: path.mkdir(),
   "a web page": lambda path: path.write_text("\n<!DOCTYPE html><html>"),
   "git lfs pull": lambda path: path.write_text(
     "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n"
@@ -470,7 +470,7 @@ FAULTY = {
     path, {"weights": example()}
   ),
   "under 7": lambda path: torch_files.save(path, {7: np.ones(3)}),
-  "type list and no state dict": lambda path: torch_files.save(
+  "type list, not a state dict": lambda path: torch_files.save(
     path, [np.ones(3)]
   ),
   "there are no tensors": lambda path: torch_files.save(path, {}),
