@@ -24,6 +24,8 @@ _OPTIONS = {
   "save_every": 2,
   "validate_every": 3,
   "validation_batch": 4,
+  "num_pictures": 1,
+  "num_sizes": 1,
   "ema_decay": 0.9,
 }
 

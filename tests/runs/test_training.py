@@ -59,9 +59,13 @@ def test_tensorboard_shows_the_records(finished_run, prepared_dir):
   source = data.load(
     "shapes/tiny", split="validation", prepared_dir=prepared_dir
   ).source
-  height, width = source[0].label.shape
+  # The one that is shown is in the middle of the five.
+  assert {name for name in images if "picture" in name} == {
+    "validation/picture_2"
+  }
+  height, width = source[2].label.shape
   # Image, truth and prediction side by side.
-  picture = board.Images("validation/picture_0")[-1]
+  picture = board.Images("validation/picture_2")[-1]
   assert (picture.width, picture.height) == (3 * width, height)
 
 
