@@ -195,12 +195,15 @@ def has_ended(config: config_lib.Train) -> bool:
 
 def train(study: Study, variants: Sequence[Variant]) -> None:
   """Trains all runs that are not finished; ends the program on a signal."""
-  for variant in variants:
-    for seed in range(study.num_seeds):
-      config = run_config(study, variant, seed)
-      if has_ended(config):
-        continue
-      with errors.ends_of_runs(study):
-        with errors.explained():
-          prepared = training.prepare(config, cut=variant.cut)
-        training.run(prepared)
+  runs = [
+    (run_config(study, variant, seed), variant.cut)
+    for variant in variants
+    for seed in range(study.num_seeds)
+  ]
+  for config, cut in runs:
+    if has_ended(config):
+      continue
+    with errors.ends_of_runs(study):
+      with errors.explained():
+        prepared = training.prepare(config, cut=cut)
+      training.run(prepared)
