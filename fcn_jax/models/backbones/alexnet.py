@@ -3,7 +3,7 @@
 Krizhevsky et al. (2012), made fully convolutional as in section 4.1 of CVPR
 2015. `caffenet` is the backbone of the released FCN-AlexNet: normalised after
 pooling, with convolutions in two groups. `alexnet` is torchvision's, after
-   Krizhevsky (2014), with no such normalisation and no groups.
+Krizhevsky (2014), with no such normalisation and no groups.
 """
 
 import dataclasses
