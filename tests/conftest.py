@@ -9,11 +9,11 @@ os.environ["XLA_FLAGS"] = " ".join(
   [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4"]
 ).strip()
 
-# A program is compiled once for all tests, processes and runs: compiling is
-# most of their time. What is compiled from other code has another key.
+# A program is compiled once for all tests, processes, runs and clones: compiling
+# is most of their time. A program of other code has another key.
+_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
 os.environ.setdefault(
-  "JAX_COMPILATION_CACHE_DIR",
-  str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"),
+  "JAX_COMPILATION_CACHE_DIR", str(_CACHE.expanduser() / "fcn_jax" / "tests")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -3,7 +3,7 @@
 The comment above a preset gives the hardware, the time and the score to expect.
 A score is "seen" if we measured it ourselves; others are from
 
-  CVPR 2015, PAMI 2017: the FCN papers, see the README;
+  CVPR 2015, PAMI 2017: the FCN papers, see the citation in the README;
   released nets: the authors' own, scored on the 736 images of VOC 2011's
     validation split that are not in the training set.
 """

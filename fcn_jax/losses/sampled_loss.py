@@ -22,7 +22,7 @@ LossForm = Literal["auto", "logits", "strips", "pixels"]
 # When "pixels" is the fastest form: a listed pixel costs as much as a few
 # pixels in strips, plus a constant that does not depend on the number of
 # classes. Both constants are from two CPU cores; see
-# experiments/benchmarks/loss_head.py.
+# experiments.benchmarks.loss_head.
 _LISTED_SHARE = 0.6
 _LISTED_CLASSES = 20
 
