@@ -1,7 +1,6 @@
 """Settings of all tests: strict promotion, and several devices on one CPU."""
 
 import os
-import pathlib
 
 # These are read when JAX is imported, also by the scripts that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -11,9 +10,13 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 # A program is compiled once for all tests, processes, runs and clones: compiling
 # is most of their time. A program of other code has another key.
-_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
 os.environ.setdefault(
-  "JAX_COMPILATION_CACHE_DIR", str(_CACHE.expanduser() / "fcn_jax" / "tests")
+  "JAX_COMPILATION_CACHE_DIR",
+  os.path.join(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
+    "fcn_jax",
+    "tests",
+  ),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
