@@ -8,8 +8,8 @@ os.environ["XLA_FLAGS"] = " ".join(
   [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4"]
 ).strip()
 
-# A program is compiled once for all tests, processes, runs and clones; compiling
-# is most of their time. A program of other code has another key.
+# A program is compiled once for all tests, processes, runs and clones, as
+# compiling is most of their time. A program of other code has another key.
 os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR",
   os.path.join(
