@@ -142,7 +142,7 @@ def test_a_loss_that_is_not_finite_ends_the_command_with_the_remedies(
   ("more", "message"),
   [
     (["--learning-rate=1"], r"other options: learning_rate \(0.003 there, 1.0"),
-    (["--steps=4", "--warmup-steps=1"], "of 6 steps; steps may grow"),
+    (["--steps=4", "--warmup-steps=1"], "has 6 steps; steps may grow"),
     (["--seed=1"], "--overwrite to delete"),
     (["--num-devices=3"], "3 devices cannot share a batch of 4"),
     (["--num-devices=9"], "num_devices is 9, but there are 4"),

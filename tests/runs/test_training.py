@@ -142,7 +142,7 @@ def test_a_run_on_patches_goes_on_with_the_same_patches(tmp_path, prepared_dir):
   ("options", "message"),
   [
     ({"learning_rate": 1.0}, r"other options: learning_rate \(0.003 there, 1."),
-    ({"steps": 4}, "of 6 steps; steps may grow"),
+    ({"steps": 4}, "has 6 steps; steps may grow"),
     ({"seed": 1}, "--overwrite to delete"),
     ({"num_devices": 3}, "3 devices cannot share a batch of 4"),
     ({"num_devices": 9}, "num_devices is 9, but there are 4"),
