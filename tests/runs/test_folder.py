@@ -163,7 +163,7 @@ def test_what_changes_no_number_may_change(claimed, options):
   [
     (
       {"learning_rate": 1.0, "seed": 1},
-      r"other options: (?=.*learning_rate \(0.003 there, 1.0 now\)).*seed \(0 th",
+      r"other options: (?=.*learning_rate \(0.003 there, 1.0 n).*seed \(0",
     ),
     ({"seed": 1}, "--overwrite to delete"),
     ({"flip": False}, r"flip \(True there, False now\)"),
