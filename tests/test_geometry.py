@@ -184,6 +184,7 @@ def probe(layers, image):
   return signal[0, :, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
 def test_the_receptive_field_is_what_the_gradient_says(num_layers):
   layers = PROBED[:num_layers]

@@ -266,6 +266,7 @@ def cuts(batch):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random", "grid", "balanced"])
 def test_patches_of_padded_images_say_what_they_fill(name):
   batch = padded_batch(SMALL_SIZES)
@@ -303,6 +304,7 @@ def test_patches_of_padded_images_say_what_they_fill(name):
         assert (rows.max(), columns.max()) == (height - 1, width - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [(4, 6), (3, 4), (1, 5)])
 def test_the_grid_of_a_padded_image_is_its_own(stride):
   sizes = ((4, 6), (9, 17), (13, 6), (8, 12))
@@ -319,6 +321,7 @@ def test_the_grid_of_a_padded_image_is_its_own(stride):
     np.testing.assert_array_equal(labels[n][~is_void], expected)
 
 
+@pytest.mark.slow
 def test_images_that_fill_their_arrays_are_cut_as_those_without_sizes():
   batch = numbered_batch()
   full = batch._replace(valid_sizes=jnp.array([[13, 17]] * 2, jnp.int32))

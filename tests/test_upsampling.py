@@ -222,6 +222,7 @@ def test_a_score_map_passes_through_jit():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride, offset, edge", score_maps.GRIDS)
 def test_at_pixels_has_the_logits_of_to_pixels(stride, offset, edge):
   score_map = score_maps.make_map(stride=stride, offset=offset, edge=edge)
@@ -235,6 +236,7 @@ def test_at_pixels_has_the_logits_of_to_pixels(stride, offset, edge):
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_at_pixels_has_the_gradient_of_to_pixels():
   score_map = score_maps.make_map()
   rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """Presets of fcn-jax train."""
 
+import jax
 import pytest
 
 from fcn_jax import models
@@ -11,12 +12,15 @@ from fcn_jax.runs import trained_model
 PRESETS = {name: config for name, (_, config) in presets.PRESETS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
 def test_every_preset_is_in_order(config):
   config.check()
   model = build.model(config, 21)
   optimizer = build.optimizer(config.optimizer)
-  template = trained_model.state_template(model, optimizer)
+  # Users have JAX's default.
+  with jax.numpy_dtype_promotion("standard"):
+    template = trained_model.state_template(model, optimizer)
   assert runs.checkpoints.num_bytes(template["params"]) > 1e5
   rate = build.schedule(config.optimizer)(config.optimizer.warmup_steps)
   assert rate == pytest.approx(config.optimizer.learning_rate)

@@ -126,6 +126,7 @@ def test_a_signal_is_said_and_is_the_exit_status(
   assert "is saved; the same command continues" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_command_with_the_remedies(
   tmp_path, prepared_dir
 ):

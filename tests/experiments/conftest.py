@@ -1,6 +1,14 @@
+import jax
 import pytest
 
 from tests.helpers import studies
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _standard_promotion():
+  # optax accumulates and averages across types; users have JAX's default.
+  with jax.numpy_dtype_promotion("standard"):
+    yield
 
 
 @pytest.fixture(scope="session")

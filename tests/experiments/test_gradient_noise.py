@@ -46,6 +46,7 @@ def options(workdir, prepared_dir, *more):
 # What is measured.
 
 
+@pytest.mark.slow
 def test_projections_are_products_of_pixel_gradients_and_directions():
   model = fcn.models.FCN(
     3, backbone="vgg_small", head_width=8, dropout_rate=0.0

@@ -170,6 +170,7 @@ def test_other_options_are_refused_with_their_names(
   untouched(made_up)
 
 
+@pytest.mark.slow
 def test_the_same_command_leaves_variants_that_have_ended_as_they_are(
   made_up, prepared_dir, monkeypatch, untouched, capsys
 ):

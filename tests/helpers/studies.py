@@ -88,6 +88,8 @@ def snapshot(workdir):
   return {
     path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
     for path in workdir.rglob("*")
+    # Touched by who looks whether another program is training there.
+    if path.name != ".lock"
   }
 
 

@@ -63,6 +63,7 @@ def file(model_and_variables, tmp_path_factory):
   return export(path, *model_and_variables, resize=0.5, step=7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("options", "size"),
   [
@@ -105,6 +106,7 @@ assert not [name for name in sys.modules if name.startswith("flax.")]
 """
 
 
+@pytest.mark.slow
 def test_the_file_runs_where_the_package_cannot_be_imported(
   model_and_variables, file, tmp_path
 ):
@@ -129,6 +131,7 @@ def test_the_file_runs_where_the_package_cannot_be_imported(
     )
 
 
+@pytest.mark.slow
 def test_a_picture_is_resized_as_for_training(model_and_variables, file):
   (picture,) = pictures(1, 90, 70)
   found = fcn.inference.load_exported(file).segment(picture)
@@ -146,6 +149,7 @@ def run_as_program(file, picture, monkeypatch):
   runpy.run_path(str(file), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_a_picture_on_its_side_is_turned(file, tmp_path, monkeypatch):
   (picture,) = pictures(1, 37, 70)
   exif = Image.Exif()

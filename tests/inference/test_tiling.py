@@ -85,6 +85,7 @@ def log_ratios(probabilities):
   return logs - logs.mean(axis=-1, keepdims=True)
 
 
+@pytest.mark.slow
 @every_net
 def test_tiles_have_the_classes_and_logits_of_the_whole_picture(
   padding, stride
@@ -111,6 +112,7 @@ def test_tiles_have_the_classes_and_logits_of_the_whole_picture(
   )
 
 
+@pytest.mark.slow
 @every_net
 def test_the_pixels_seen_are_those_that_the_gradient_says(padding, stride):
   # Positive everywhere, so that each pixel that is seen has a gradient, and
@@ -202,6 +204,7 @@ def test_one_program_serves_all_tiles_of_all_large_pictures(trained):
   assert inference.predict._cache_size() == before + 1
 
 
+@pytest.mark.slow
 def test_small_pictures_share_the_shapes_to_which_they_are_padded(trained):
   model, variables, image, _ = trained
   model = model.clone(name="counted")
@@ -214,6 +217,7 @@ def test_small_pictures_share_the_shapes_to_which_they_are_padded(trained):
   assert inference.predict._cache_size() == before + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 400), (360, 33)])
 def test_strips_and_single_pixels_have_their_classes(trained, height, width):
   model, variables, image, _ = trained

@@ -61,6 +61,7 @@ def assert_forms_are_equal(score_map, labels, weights, rtol=1e-5, **options):
   return expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride, offset, edge", score_maps.GRIDS)
 def test_the_forms_are_equal_for_all_strides_offsets_and_edges(
   stride, offset, edge
@@ -73,6 +74,7 @@ def test_the_forms_are_equal_for_all_strides_offsets_and_edges(
   assert np.abs(gradient).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_size", [(1, 1), (3, 50), (64, 40)])
 def test_the_forms_are_equal_where_the_last_cells_are_cut(image_size):
   score_map = score_maps.make_map(image_size=image_size)
@@ -82,6 +84,7 @@ def test_the_forms_are_equal_where_the_last_cells_are_cut(image_size):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "normalize, rate",
   [("sum", None), ("valid", None), ("kept", None), ("expected", 0.3)],
@@ -126,6 +129,7 @@ def test_the_size_of_the_chunks_has_no_influence(
   )
 
 
+@pytest.mark.slow
 def test_two_heads_are_the_sum_of_their_losses():
   heads = {
     "semantic": score_maps.make_map(),
@@ -190,6 +194,7 @@ def test_a_sampled_label_outside_the_classes_makes_the_loss_nan(form):
   assert jnp.isnan(value)
 
 
+@pytest.mark.slow
 def test_pixels_without_room_are_left_out_of_the_sum_and_of_the_mean():
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
@@ -233,6 +238,7 @@ def largest_array(form, score_map, labels, weights):
   return max(math.prod(map(int, shape.split(","))) for shape in set(shapes))
 
 
+@pytest.mark.slow
 def test_no_array_of_all_logits_is_in_the_compiled_program(monkeypatch):
   # As on pictures that are large beside a chunk.
   monkeypatch.setattr(losses.listed_pixels, "_CHUNK_BYTES_CPU", 2**18)
@@ -256,6 +262,7 @@ def test_one_trace_serves_all_samples_of_a_shape():
     compute(score_map, labels, score_maps.make_weights(labels, seed=seed))
 
 
+@pytest.mark.slow
 def test_batches_spread_over_devices_have_the_same_loss_and_gradient():
   score_map = score_maps.make_map(num_images=4)
   labels = score_maps.make_labels(score_map)

@@ -61,6 +61,7 @@ every_pooling = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @every_pooling
 def test_max_pool_takes_the_largest_cell_of_each_window(
   kernel, stride, padding, ceil_mode
@@ -78,6 +79,7 @@ def test_max_pool_takes_the_largest_cell_of_each_window(
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 @every_pooling
 def test_the_gradient_of_max_pool_is_that_of_xla(
   kernel, stride, padding, ceil_mode
@@ -115,6 +117,7 @@ def test_the_gradient_of_max_pool_is_that_of_xla(
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", [3, 0])
 def test_average_pool_is_the_mean_of_the_cells_inside(padding):
   layer = geometry.Layer("pool5", 7, padding=padding)

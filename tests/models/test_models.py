@@ -119,6 +119,7 @@ def test_images_of_any_size_are_scored(variables, size):
   assert np.any(scores.scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["same", "caffe"])
 @pytest.mark.parametrize(
   "stride, layer", [(32, "score_fr"), (16, "score_pool4"), (8, "score_pool3")]
@@ -165,6 +166,7 @@ def test_a_score_is_centred_where_the_gradient_says(padding, stride, layer):
     assert (pixels[0] + pixels[-1]) / 2 == centre
 
 
+@pytest.mark.slow
 def test_whole_numbers_and_floats_score_alike(variables):
   picture = images()
   whole = infer(small(), variables, picture)
@@ -195,6 +197,7 @@ def test_skip_scales_multiply_the_features_of_the_skips(variables):
   assert not np.allclose(scaled.scores, plain.scores, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key_in_training_and_is_off_in_inference(variables):
   model, picture = small(), images()
 

@@ -117,6 +117,7 @@ def test_fcn_resnet50_has_the_parameters_of_torchvisions():
   assert num_parameters(models.FCNResNet(21, auxiliary=True)) == 35_322_218
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "backbone, padding",
   [
@@ -182,6 +183,7 @@ def test_the_layer_that_leaves_nothing_of_an_image_is_named(
   assert math.prod(score_map.scores.shape) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "backbone, padding, stride",
   [
@@ -343,6 +345,7 @@ PADDED_NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PADDED_NETWORKS)
 def test_padding_is_not_seen_by(narrow, name):
   make, options = PADDED_NETWORKS[name]
@@ -377,6 +380,7 @@ def split(variables):
   return variables.pop("params"), variables
 
 
+@pytest.mark.slow
 def test_a_trained_resnet_does_not_see_padding(narrow):
   model = FCNResNet()
   size = (101, 117)
@@ -415,6 +419,7 @@ def logits_of(model, variables, image):
   return fcn.upsampling.to_pixels(models.heads.by_name(score_map)[""])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "make, options, size, tile_size",
   [
@@ -463,6 +468,7 @@ def export(path, model, variables):
   return fcn.inference.load_exported(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "make, options",
   [

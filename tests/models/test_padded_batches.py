@@ -174,6 +174,7 @@ def compare_with_images_alone(model, chosen):
   return batch, weights, score_map, loss
 
 
+@pytest.mark.slow
 @every_net
 def test_logits_losses_and_gradients_are_those_of_the_images_alone(
   padding, stride
@@ -197,10 +198,12 @@ def test_logits_losses_and_gradients_are_those_of_the_images_alone(
     np.testing.assert_allclose(terms.loss, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_group_normalization_is_that_of_the_images_alone():
   compare_with_images_alone(net(stride=32, normalization="group"), [0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["same", "caffe"])
 def test_a_vgg16_scores_an_image_as_alone(padding):
   model = net(backbone="narrow_vgg16", padding=padding)
@@ -213,6 +216,7 @@ def test_a_vgg16_scores_an_image_as_alone(padding):
   assert_close(logits[0, :height, :width], expected[0])
 
 
+@pytest.mark.slow
 def test_a_trained_batch_normalization_is_that_of_the_images_alone():
   # Images of one size are a batch without padding as well. Here XLA optimises:
   # its fusions round otherwise, which must not decide where a gradient goes.

@@ -117,6 +117,7 @@ def test_normalisations_have_the_names_of_torchvision(name, ours, theirs):
   assert found[f"batch_stats/{ours}/var"] == f"{theirs}.running_var"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_nothing_is_lost_on_the_way_to_torchvision_and_back(name):
   model, state_dict = NETWORKS[name], state_dict_of(name)

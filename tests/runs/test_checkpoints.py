@@ -416,6 +416,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damage_to_any_file_of_the_newest_step_is_found(two_steps, damage):
   newest, aside = two_steps / "00000002", two_steps / "damaged-00000002"
@@ -682,6 +683,7 @@ for life in range(int(sys.argv[2])):
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_from_a_step_it_saved_last(tmp_path):
   num_lives = 8
   result = subprocess.run(

@@ -82,6 +82,7 @@ def test_a_finished_run_that_is_started_again_only_reports(
 # Going on.
 
 
+@pytest.mark.slow
 def test_a_damaged_step_is_repeated_from_the_one_before(
   run_copy, finished_run, prepared_dir
 ):
@@ -99,6 +100,7 @@ def test_a_damaged_step_is_repeated_from_the_one_before(
   assert (run_copy / "checkpoints" / f"damaged-{newest.name}").is_dir()
 
 
+@pytest.mark.slow
 def test_more_steps_on_another_number_of_devices(
   run_copy, finished_run, prepared_dir
 ):

@@ -43,6 +43,7 @@ def test_bounds_are_known_where_there_are_any():
     assert capacity.of_sampler(cases.SAMPLERS[name], cases.SHAPE) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "sampler, most_expected, slack",
   [

@@ -47,6 +47,7 @@ def assert_equals_the_loops(weights, capacity):
     assert np.asarray(one).dtype == np.asarray(other).dtype or np.ndim(one) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.0, 0.03, 0.5, 1.0])
 @pytest.mark.parametrize("capacity", [1, 7, 40, 10_000])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 9, 11), (2, 8, 32)])

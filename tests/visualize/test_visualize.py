@@ -110,6 +110,7 @@ def test_errors_are_red_where_the_truth_is_known():
   assert painted.dtype == np.uint8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [2, 21, 150])
 def test_a_confusion_matrix_is_a_small_picture_of_itself(tmp_path, num_classes):
   names = [f"class {i}" for i in range(num_classes)]
@@ -254,6 +255,7 @@ def test_a_large_overlay_is_drawn_smaller(tmp_path):
     assert (picture.format, picture.width) == ("JPEG", 1667)
 
 
+@pytest.mark.slow
 def test_figures_need_no_pyplot():
   code = "\n".join(
     [

@@ -279,6 +279,7 @@ def test_without_source_and_prepared_data_the_message_says_what_to_give(
   assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
   "CAMVID_DIR" not in os.environ, reason="CAMVID_DIR is not set"
 )

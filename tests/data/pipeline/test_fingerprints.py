@@ -68,6 +68,7 @@ def _run_and_kill(folder, *, num_batches, process_count, **options):
   ]
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_and_resumed_otherwise_have_the_same_batches(
   tmp_path,
 ):
@@ -93,6 +94,7 @@ def test_runs_killed_at_random_and_resumed_otherwise_have_the_same_batches(
   assert found == list(itertools.islice(expected, len(found))), seed
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_process_is_killed(tmp_path):
   _run_and_kill(tmp_path, num_batches=1, process_count=1, num_workers=2)
   deadline = time.monotonic() + 20

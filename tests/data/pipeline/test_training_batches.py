@@ -71,6 +71,7 @@ def test_batches_before_the_first_are_not_read():
   assert len(source.reads) <= 8
 
 
+@pytest.mark.slow
 def test_worker_processes_make_the_batches_of_threads():
   source = made.source(10)
   options = {**_WHOLE, "num_epochs": 2, "first_batch": 1}
