@@ -127,22 +127,22 @@ NETWORKS = {**TORCHVISION, **CAFFE}
 
 def class_table(dataset: str | None, num_classes: int) -> dict[str, Any]:
   """Names and colours of the classes, for checkpoints and other commands."""
-  data = fcn.data
+  datasets = fcn.data.datasets
   known = {
-    "voc2012": (data.voc2012.CLASS_NAMES, data.voc2012.PALETTE),
+    "voc2012": (datasets.voc2012.CLASS_NAMES, datasets.voc2012.PALETTE),
     "pascal_context": (
-      data.pascal_context.CLASS_NAMES,
-      data.pascal_context.PALETTE,
+      datasets.pascal_context.CLASS_NAMES,
+      datasets.pascal_context.PALETTE,
     ),
-    "nyudv2": (data.nyudv2.CLASS_NAMES, data.nyudv2.PALETTE),
-    "sift_flow": (data.sift_flow.CLASS_NAMES, data.sift_flow.PALETTE),
+    "nyudv2": (datasets.nyudv2.CLASS_NAMES, datasets.nyudv2.PALETTE),
+    "sift_flow": (datasets.sift_flow.CLASS_NAMES, datasets.sift_flow.PALETTE),
   }
   names, palette = known.get(dataset, ((), ()))
   if len(names) != num_classes:
     names = tuple(f"class {number}" for number in range(num_classes))
     if dataset == "sift_flow" and num_classes == 3:
-      names = data.sift_flow.GEOMETRIC_NAMES
-    palette = data.palettes.voc_palette(num_classes=num_classes)
+      names = datasets.sift_flow.GEOMETRIC_NAMES
+    palette = datasets.palettes.voc_palette(num_classes=num_classes)
   return {"names": list(names), "palette": np.asarray(palette).tolist()}
 
 
