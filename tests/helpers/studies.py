@@ -74,6 +74,8 @@ def end_run(config, confusion, *, losses=None):
   scores = validation.scores_by_name(np.asarray(confusion), shapes.CLASS_NAMES)
   _append(config, "evaluation", steps, **scores)
   records.write_json(config.run.workdir / folder.SUMMARY_FILE, {})
+  # Written last: it says that the run has ended.
+  (config.run.workdir / folder.CURVES_FILE).touch()
 
 
 def _append(config, kind, step, **values):
