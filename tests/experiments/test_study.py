@@ -134,7 +134,7 @@ def test_a_study_goes_on_with_the_same_options_only(config, untouched):
     ({"steps": 8}, r"steps \(4 there, 8 now\)"),
     # Runs that have not begun would begin with it.
     ({"init": config.run.workdir}, r"init \(None there"),
-    ({"seed": 1, "stride": 16}, r"stride .8 there, 16 now., seed .5 there"),
+    ({"seed": 1, "stride": 16}, r"seed .5 there, 1 now., stride .8 there"),
   ):
     with pytest.raises(ValueError, match=message):
       check(config.replace(**options))
@@ -180,7 +180,7 @@ def test_only_runs_that_have_not_ended_are_trained(config, monkeypatch):
   variants = [WHOLE, SAMPLED]
   studies.end_runs(config, variants)
   lost = config.run.workdir / "variants/p=0.5-seed1"
-  (lost / "summary.json").unlink()
+  (lost / "curves.png").unlink()
   trained = []
   monkeypatch.setattr(
     training, "prepare", lambda run, *, cut: (run.run.workdir, cut)
