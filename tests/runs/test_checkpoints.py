@@ -652,7 +652,7 @@ def test_bytes_are_known_before_anything_is_saved(tmp_path):
 LIVES = """
 import os, pathlib, random, signal, sys, time
 import numpy as np
-from fcn_jax import checkpoints
+from fcn_jax.runs import checkpoints
 
 def state(step):
   return {"params": {str(i): np.full(60_000, step + i, "f") for i in range(8)}}
