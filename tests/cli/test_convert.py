@@ -75,6 +75,7 @@ def test_a_released_net_is_found_out_and_becomes_a_run(tmp_path, capsys, name):
   assert printed.startswith((tmp_path / "run" / "weights.txt").read_text())
 
 
+@pytest.mark.slow
 def test_each_head_of_a_released_net_can_be_taken(tmp_path, capsys):
   file, variables = released_file(tmp_path, "siftflow-fcn16s")
   for head, num_classes in (("semantic", 33), ("geometric", 3)):
@@ -113,6 +114,7 @@ def test_torchvisions_fcn_is_predicted_with(tmp_path, capsys, auxiliary):
   assert np.mean(np.asarray(Image.open(written)) != expected[0]) < 0.01
 
 
+@pytest.mark.slow
 def test_a_classifier_begins_training(tmp_path, capsys):
   model = fcn.models.FCN(
     200, backbone="resnet50", stride=32, inputs=PIXELS.TORCHVISION

@@ -139,13 +139,13 @@ def test_with_flips_the_mirrored_picture_has_the_mirrored_probabilities():
 def test_pictures_of_many_sizes_share_few_programs():
   model, variables = network()
   model = model.clone(name="counted")
-  before = inference.plans.probabilities_at._cache_size()
+  before = inference.tiling_plan.probabilities_at._cache_size()
   for height, width in ((70, 93), (90, 122), (128, 101)):
     inference.probabilities(
       model, variables, picture(height, width), scales=(1.0, 0.5), flip=True
     )
   # One for each scale; mirrored pictures need none of their own.
-  assert inference.plans.probabilities_at._cache_size() == before + 2
+  assert inference.tiling_plan.probabilities_at._cache_size() == before + 2
 
 
 def test_only_pictures_of_bytes_or_single_precision_are_rescaled():

@@ -31,6 +31,7 @@ def saved_steps(workdir):
 # Runs that are cut off.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("number", "log_every"), [(signal.SIGTERM, 1), (signal.SIGINT, STEPS)]
 )
