@@ -191,6 +191,7 @@ def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
   assert_close(run(step, warm, 1)[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate, form", [(0.03, "pixels"), (0.9, "strips")])
 def test_every_form_of_the_loss_takes_the_same_step(warm, rate, form):
   sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
@@ -208,6 +209,7 @@ def test_every_form_of_the_loss_takes_the_same_step(warm, rate, form):
   jax.tree.map(np.testing.assert_array_equal, found["auto"], found[form])
 
 
+@pytest.mark.slow
 def test_pixels_without_room_are_counted_in_the_metrics(warm):
   step = fcn.train.make_train_step(
     PLAIN, SGD, fcn.losses.make(form="pixels", capacity=100)
@@ -218,6 +220,7 @@ def test_pixels_without_room_are_counted_in_the_metrics(warm):
   assert metrics.num_dropped == metrics.num_valid - 100 * num_images > 0
 
 
+@pytest.mark.slow
 def test_hard_examples_are_chosen_by_the_losses_of_the_step(warm):
   sampler = functools.partial(fcn.sampling.hardest, count=50)
   batch = example_batch()
@@ -253,6 +256,7 @@ def test_several_devices_take_the_step_of_one(plain_step, warm):
   assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_accumulated_images_make_the_step_of_their_batch(plain_step, warm):
   batch = example_batch()
   count = len(batch.labels)

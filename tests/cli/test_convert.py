@@ -60,7 +60,12 @@ def error_of(capsys, *arguments):
 
 
 @pytest.mark.parametrize(
-  "name", ["voc-fcn8s", "voc-fcn-alexnet", "pascalcontext-fcn16s"]
+  "name",
+  [
+    "voc-fcn-alexnet",
+    pytest.param("voc-fcn8s", marks=pytest.mark.slow),
+    pytest.param("pascalcontext-fcn16s", marks=pytest.mark.slow),
+  ],
 )
 def test_a_released_net_is_found_out_and_becomes_a_run(tmp_path, capsys, name):
   file, variables = released_file(tmp_path, name)
@@ -90,6 +95,7 @@ def test_each_head_of_a_released_net_can_be_taken(tmp_path, capsys):
       )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auxiliary", [True, False])
 def test_torchvisions_fcn_is_predicted_with(tmp_path, capsys, auxiliary):
   model = fcn.models.FCNResNet(21, auxiliary=auxiliary)
@@ -179,6 +185,7 @@ def test_a_trained_network_goes_back_to_torchvision(tmp_path, capsys):
   assert out.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_cannot_be_converted_is_refused_and_nothing_is_written(
   tmp_path, capsys
 ):
@@ -221,6 +228,7 @@ def classifier_file(tmp_path, backbone):
   return file
 
 
+@pytest.mark.slow
 def test_a_classifier_is_not_taken_for_one_of_fewer_layers(tmp_path, capsys):
   file = classifier_file(tmp_path, "vgg19")
   convert(file, "--workdir", tmp_path / "run")
@@ -283,6 +291,7 @@ def test_other_classes_are_found_out(tmp_path):
   assert_equal(network.variables, variables)
 
 
+@pytest.mark.slow
 def test_a_network_that_torchvision_has_not_is_exported_by_its_own_names(
   tmp_path, capsys
 ):

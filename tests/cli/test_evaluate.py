@@ -127,6 +127,7 @@ def test_images_are_named_with_their_own_scores(folder, dataset, predictions):
     assert float(row["pixel_accuracy"]) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
   evaluate.main(
     [

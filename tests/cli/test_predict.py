@@ -111,6 +111,7 @@ def test_classes_are_those_of_the_picture_as_it_is_displayed(
   assert "1 pictures, 2 files" in printed and "step 1" in printed
 
 
+@pytest.mark.slow
 def test_a_picture_in_tiles_has_the_classes_of_the_whole(
   run, network, tmp_path, capsys
 ):

@@ -106,6 +106,7 @@ def test_options_of_the_command_line_are_those_of_the_run(
 # Runs that end early.
 
 
+@pytest.mark.slow
 def test_a_signal_is_said_and_is_the_exit_status(
   tmp_path, prepared_dir, capsys
 ):

@@ -199,6 +199,7 @@ def test_the_next_stride_begins_with_both_heads(two_headed):
     assert not np.any(state.params[f"score_pool4_{head}"]["kernel"])
 
 
+@pytest.mark.slow
 def test_early_fusion_begins_with_a_net_for_colours_and_goes_on(
   tmp_path, nyud, color_run
 ):

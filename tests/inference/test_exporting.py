@@ -161,6 +161,7 @@ def test_a_picture_on_its_side_is_turned(file, tmp_path, monkeypatch):
     assert mask.size == (37, 70)
 
 
+@pytest.mark.slow
 def test_a_mask_that_is_there_stays(file, tmp_path, monkeypatch, capsys):
   path = tmp_path / "street.png"
   Image.fromarray(pictures(1, 37, 70)[0]).save(path)

@@ -160,6 +160,7 @@ def trained():
     yield model, variables, image, logits_of(model, variables, image)
 
 
+@pytest.mark.slow
 def test_a_smaller_margin_is_cheaper_and_its_disagreement_is_told(trained):
   model, variables, image, logits = trained
   options = {"tile_size": TILE_SIZE}

@@ -73,6 +73,7 @@ def by_a_loop(model, variables, image, scales, flip):
   return np.mean(found, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "scales, flip, options",
   [
@@ -95,6 +96,7 @@ def test_the_average_is_that_of_a_loop_over_whole_pictures(
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_tiles_have_the_average_of_the_whole_picture():
   model, variables = network(stride=32)
   image = picture(305, 411)

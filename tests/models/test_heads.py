@@ -99,6 +99,7 @@ def copy(state):
   return jax.tree.map(jnp.copy, state)
 
 
+@pytest.mark.slow
 def test_the_auxiliary_loss_counts_with_its_weight():
   model = models.FCNResNet(4, auxiliary=True, dropout_rate=0.0)
   assert model.head_weights == {"out": 1.0, "aux": 0.5}
@@ -173,6 +174,7 @@ def test_heads_are_trained_on_their_own_labels():
   chex.assert_trees_all_equal(new_state.params[name], state.params[name])
 
 
+@pytest.mark.slow
 def test_labels_are_shared_unless_each_head_has_its_own():
   model = models.FCN({"a": 4, "b": 4}, backbone="vgg_small", dropout_rate=0.0)
   state = random_state(model)
@@ -185,6 +187,7 @@ def test_labels_are_shared_unless_each_head_has_its_own():
   chex.assert_trees_all_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_losses_of_several_heads_are_sampled_in_one_trace(monkeypatch):
   traced = chex.assert_max_traces(fcn.train.train_step, n=1)
   monkeypatch.setattr(fcn.train, "train_step", traced)
@@ -274,6 +277,7 @@ def test_late_fusion_is_the_mean_of_the_scores_of_its_networks():
   assert (found.stride, found.offset) == (alone[0].stride, alone[0].offset)
 
 
+@pytest.mark.slow
 def test_late_fusion_trains_both_networks_and_drops_out_differently():
   model = late_fusion(dropout_rate=0.5)
   state = random_state(model)

@@ -50,6 +50,7 @@ def test_another_net_begins_with_a_trained_ones_parameters(donor):
   assert state.step == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("options", "message"),
   [

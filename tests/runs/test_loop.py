@@ -120,6 +120,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_images_names(
   assert f"on the images {names}." in message
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_can_be_left_out_so_many_in_a_row(
   tmp_path, prepared_dir
 ):
@@ -136,6 +137,7 @@ def test_steps_that_are_not_finite_can_be_left_out_so_many_in_a_row(
 # Callbacks.
 
 
+@pytest.mark.slow
 def test_a_run_calls_back_with_the_saved_state_and_again_if_it_goes_on_there(
   run_copy, finished_run, prepared_dir
 ):

@@ -187,6 +187,7 @@ def test_options_become_a_table(tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_tensorboard_files_need_neither_tensorflow_nor_an_import_of_pytorch(
   tmp_path,
 ):

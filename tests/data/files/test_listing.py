@@ -36,6 +36,7 @@ def test_every_fault_is_found_with_its_reason_and_the_good_are_counted(faulty):
   assert len(survey.measured) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
   not pathlib.Path("/proc/self/status").exists(), reason="needs Linux's /proc"
 )
