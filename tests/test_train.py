@@ -298,6 +298,7 @@ def test_batch_statistics_are_part_of_the_state():
   assert set(fcn.train.variables(state)) == {"params", "batch_stats"}
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_can_leave_all_but_its_number(warm):
   step = fcn.train.make_train_step(
     PLAIN, SGD, fcn.losses.make(normalize="valid"), skip_nonfinite=True

@@ -123,7 +123,7 @@ def test_torchvisions_fcn_is_predicted_with(tmp_path, capsys, auxiliary):
 @pytest.mark.slow
 def test_a_classifier_begins_training(tmp_path, capsys):
   model = fcn.models.FCN(
-    200, backbone="resnet50", stride=32, inputs=PIXELS.TORCHVISION
+    200, backbone="vgg11", stride=32, inputs=PIXELS.TORCHVISION
   )
   file, variables = torchvision_file(tmp_path, model)
   convert(file, "--workdir", tmp_path / "begin")
@@ -131,9 +131,8 @@ def test_a_classifier_begins_training(tmp_path, capsys):
   options = [
     "shapes",
     "--dataset=shapes/tiny",
-    "--architecture=fcn_resnet",
-    "--backbone=resnet50",
-    "--auxiliary",
+    "--architecture=fcn",
+    "--normalization=none",
     f"--prepared-dir={tmp_path / 'data'}",
     f"--init={tmp_path / 'begin'}",
     "--batch-size=4",
@@ -145,21 +144,29 @@ def test_a_classifier_begins_training(tmp_path, capsys):
     "--steps=1",
     "--validation-batch=4",
   ]
-  train.main([*options, f"--workdir={tmp_path / 'run'}"])
+  fitting = ["--backbone=vgg11", "--inputs=torchvision"]
+  train.main([*options, f"--workdir={tmp_path / 'run'}", *fitting])
   network = fcn.runs.load(tmp_path / "run", "best")
   # The backbone is the classifier's, after a step that hardly changes it.
   np.testing.assert_allclose(
-    network.variables["params"]["layer3_0_conv2"]["kernel"],
-    variables["params"]["layer3_0_conv2"]["kernel"],
+    network.variables["params"]["conv3_1"]["kernel"],
+    variables["params"]["conv3_1"]["kernel"],
     atol=1e-6,
   )
   with pytest.raises(SystemExit):
-    train.main([*options, f"--workdir={tmp_path / 'other'}", "--inputs=caffe"])
+    train.main(
+      [
+        *options,
+        f"--workdir={tmp_path / 'other'}",
+        fitting[0],
+        "--inputs=caffe",
+      ]
+    )
   assert "--inputs" in capsys.readouterr().err
-  backbone = ["--architecture=fcn", "--no-auxiliary", "--backbone=vgg16"]
+  other = [f"--workdir={tmp_path / 'other'}", "--backbone=alexnet"]
   with pytest.raises(SystemExit):
-    train.main([*options, f"--workdir={tmp_path / 'other'}", *backbone])
-  assert "backbone resnet50" in capsys.readouterr().err
+    train.main([*options, *other, fitting[1]])
+  assert "backbone vgg11" in capsys.readouterr().err
   assert not (tmp_path / "other").exists()
   picture = tmp_path / "picture.png"
   Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(picture)

@@ -30,6 +30,7 @@ STEPS = tiny_runs.STEPS
 # From pictures to predictions.
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_scored_and_predicted_with(
   tmp_path, finished_run, prepared_dir, capsys
 ):

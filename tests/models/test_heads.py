@@ -130,6 +130,7 @@ def test_the_auxiliary_loss_counts_with_its_weight():
     assert np.any(before["kernel"] != after["kernel"])
 
 
+@pytest.mark.slow
 def test_heads_are_trained_on_their_own_labels():
   model = two_heads()
   assert models.heads.main_head(model) == "semantic"

@@ -96,6 +96,7 @@ def test_signals_are_those_of_before_when_a_run_has_ended():
 # Guards.
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_images_names(
   tmp_path, prepared_dir
 ):
