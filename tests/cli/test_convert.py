@@ -259,6 +259,7 @@ def test_a_truncated_file_is_said_to_be_truncated(tmp_path, capsys):
   assert "truncated" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "fault", [OSError(28, "no space"), KeyboardInterrupt()]
 )

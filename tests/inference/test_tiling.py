@@ -249,6 +249,7 @@ def test_arrays_may_lie_on_disk(trained, tmp_path):
   np.testing.assert_allclose(probabilities, jax.nn.softmax(logits), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_statistics_of_the_whole_picture_are_refused_for_tiles_only(trained):
   _, _, image, _ = trained
   model = net(normalization="group")

@@ -208,6 +208,7 @@ def test_losses_of_several_heads_are_sampled_in_one_trace(monkeypatch):
   assert len({int(metrics.num_sampled) for metrics in history}) > 1
 
 
+@pytest.mark.slow
 def test_the_classes_of_each_head_are_predicted_by_its_name():
   model = two_heads()
   variables = fcn.train.variables(random_state(model))

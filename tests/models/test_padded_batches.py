@@ -251,6 +251,7 @@ def test_a_trained_batch_normalization_is_that_of_the_images_alone():
   assert_close(found, expected, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["same", "caffe"])
 def test_batch_statistics_are_those_of_all_cells_of_all_images(padding):
   model = net(normalization="batch", padding=padding)

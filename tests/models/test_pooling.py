@@ -13,6 +13,7 @@ max_pool_2x2 = functools.partial(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(4, 6), (5, 6), (4, 7), (5, 7), (1, 1)])
 def test_max_pool_is_flax_max_pool_rounded_up(size):
   rng = np.random.default_rng(0)

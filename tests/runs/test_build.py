@@ -62,6 +62,7 @@ def terms_and_pixels(loss, labels):
   return jax.device_get(terms), np.any(gradient, axis=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", get_args(config.Sampler))
 def test_every_sampler_can_be_chosen_and_leaves_out_void(dataset, labels, name):
   rate = 1.0 if name in WITHOUT_RATE else 0.25
