@@ -13,10 +13,10 @@ NEWEST ?= $(shell for python in python3.13 \
 	$$python -c 'import sys; print(sys.executable)' 2> /dev/null && break; done)
 
 # What `make newest` runs: every room, in a minute or two.
-SHORT_SET := tests/test_package.py tests/test_train.py tests/losses \
+SHORT_SET := tests/test_package.py tests/test_train.py \
+	tests/losses/test_pixel_losses.py tests/losses/test_sampled_loss.py \
 	tests/data/pipeline/test_training_batches.py tests/models/test_models.py \
-	tests/runs/test_training.py tests/runs/test_trained_model.py \
-	tests/inference/test_prediction.py tests/inference/test_exporting.py \
+	tests/runs/test_training.py tests/inference/test_exporting.py \
 	tests/pretrained/formats/test_state_dicts.py tests/cli/test_main.py
 
 BIN := $(VENV)/bin
@@ -54,7 +54,8 @@ parity: $(VENV)/.parity ## install PyTorch and OpenCV, compare with them
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m parity $(ARGS)
 
 newest: $(VENV)-newest/.installed ## a few tests, newest Python and JAX here
-	$(VENV)-newest/bin/python -m pytest -m 'not slow' $(SHORT_SET) $(ARGS)
+	$(VENV)-newest/bin/python -m pytest -n $(WORKERS) --dist loadfile \
+		-m 'not slow' $(SHORT_SET) $(ARGS)
 
 lint: $(VENV)/.installed ## check the code's style
 	$(BIN)/ruff check .
