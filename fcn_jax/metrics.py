@@ -46,17 +46,44 @@ def confusion_matrix(
 
   Returns:
     [C, C] int32; entry (i, j) counts pixels of class i predicted as j. Void
-    pixels, and labels outside the classes, are left out. Sum the matrices of
-    several batches on the host in int64.
+    pixels, and labels and predictions outside the classes, are left out;
+    `num_unpredicted` counts the latter. Sum the matrices of several batches on
+    the host in int64.
   """
   chex.assert_equal_shape((labels, predictions))
-  labels = labels.astype(jnp.int32)
+  labels, predictions = labels.astype(jnp.int32), predictions.astype(jnp.int32)
   cells = labels * num_classes + predictions
   # One cell beyond the matrix counts the pixels without a class.
-  known = (labels >= 0) & (labels < num_classes)
+  known = _is_class(labels, num_classes) & _is_class(predictions, num_classes)
   cells = jnp.where(known, cells, num_classes**2)
   counts = jnp.bincount(cells.reshape(-1), length=num_classes**2 + 1)
   return counts[:-1].reshape(num_classes, num_classes)
+
+
+def num_unpredicted(
+  labels: jax.Array, predictions: jax.Array, *, num_classes: int
+) -> jax.Array:
+  """Number of pixels whose label is a class and whose prediction is none.
+
+  `inference.predict` predicts no class, but `IGNORE_LABEL`, for pixels outside
+  the images' `valid_sizes`, where labels should be void.
+
+  Args:
+    labels: [...] int32, classes 0..C-1 or `IGNORE_LABEL`.
+    predictions: [...] int32.
+    num_classes: C.
+
+  Returns:
+    [] int32.
+  """
+  chex.assert_equal_shape((labels, predictions))
+  unpredicted = ~_is_class(predictions, num_classes)
+  unpredicted &= _is_class(labels, num_classes)
+  return jnp.sum(unpredicted, dtype=jnp.int32)
+
+
+def _is_class(numbers: jax.Array, num_classes: int) -> jax.Array:
+  return (numbers >= 0) & (numbers < num_classes)
 
 
 def boundary_band(labels: jax.Array, *, width: int) -> jax.Array:

@@ -146,7 +146,8 @@ def train_step(
     model: the network.
     optimizer: an optax chain.
     loss: from `losses.make`. With several heads, each head has this loss, with
-      the same key, and the model's `head_weights` are the weights of their sum.
+      pixels of its own, and the model's `head_weights` are the weights of their
+      sum.
     state: where training stands.
     batch: images [N, H, W, 3] and labels [N, H, W]; labels outside the images
       are void. With `valid_sizes`, the network does not see what is outside.
@@ -210,10 +211,13 @@ def _loss_of_heads(model, loss, state, params, batch, keys):
     mutable=list(state.model_state),
   )
   total, terms = jnp.zeros(()), {}
-  for head, score_map in models.heads.by_name(score_maps).items():
+  for number, (head, score_map) in enumerate(
+    models.heads.by_name(score_maps).items()
+  ):
     is_own = isinstance(batch.labels, Mapping)
     labels = batch.labels[head] if is_own else batch.labels
-    terms[head] = loss(sample_key, score_map, labels)
+    head_key = jax.random.fold_in(sample_key, number) if number else sample_key
+    terms[head] = loss(head_key, score_map, labels)
     total += model.head_weights[head] * terms[head].loss
   return total, (terms[models.heads.main_head(model)], model_state)
 

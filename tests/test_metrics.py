@@ -143,6 +143,16 @@ def test_labels_outside_the_classes_are_no_pixels_of_another_class():
   np.testing.assert_array_equal(counts, [[0, 0, 0], [1, 0, 0], [0, 0, 0]])
 
 
+def test_predictions_outside_the_classes_are_left_out_and_counted():
+  labels = jnp.array([0, 1, 2, 2, 255, 7, 1], jnp.int32)
+  predictions = jnp.array([0, 255, -1, 3, 255, -1, 2], jnp.int32)
+  counts = metrics.confusion_matrix(labels, predictions, num_classes=3)
+  np.testing.assert_array_equal(counts, [[1, 0, 0], [0, 0, 1], [0, 0, 0]])
+  # Neither void nor a label that is no class lacks a prediction.
+  left_out = metrics.num_unpredicted(labels, predictions, num_classes=3)
+  assert left_out == 3
+
+
 def band_by_distances(labels, width):
   """Chessboard distances to other labels, label by label, from SciPy."""
   band = np.zeros(labels.shape, bool)

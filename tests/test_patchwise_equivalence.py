@@ -56,7 +56,13 @@ jit = functools.partial(
 )
 jit_layers = functools.partial(jit, static_argnames="layers")
 jit_logits = functools.partial(jit, static_argnames=("layers", "logits_of"))
-bernoulli = jit(sampling.bernoulli, static_argnames=("rate", "cell"))
+
+
+@functools.partial(jit, static_argnames=("rate", "cell"))
+def draw(key, labels, *, rate, cell=1):
+  return sampling.bernoulli(rate=rate, cell=cell).draw(key, labels)
+
+
 extract_patches = jit(patches.extract_patches, static_argnames="size")
 
 
@@ -171,7 +177,7 @@ def gradient(params, images, labels, weights, *, layers, logits_of=network):
 
 def whole_gradient(params, images, labels, **options):
   """Gradient of the sum of all terms of the loss."""
-  weights = sampling.whole_image(None, labels)
+  weights = sampling.valid_pixels(labels)
   return gradient(params, images, labels, weights, **options)
 
 
@@ -328,7 +334,7 @@ def test_the_gradient_under_a_random_mask_is_the_sum_over_the_kept_patches(
 ):
   images, labels = make_example(layers, void=0.2)
   params = initialize(layers)
-  weights = bernoulli(jax.random.key(0), labels, rate=0.5)
+  weights = draw(jax.random.key(0), labels, rate=0.5)
   kept = np.ravel(weights) > 0
   assert 0 < kept.sum() < np.sum(labels != VOID) < labels.size
 
@@ -352,7 +358,7 @@ def accumulate_over_images(params, num_images):
   gradients, kept = [], []
   for n in range(num_images):
     image, label = images[n : n + 1], labels[n : n + 1]
-    weights = bernoulli(keys[n], label, rate=0.5)
+    weights = draw(keys[n], label, rate=0.5)
     gradients.append(gradient(params, image, label, weights, layers=SMALL_VGG))
     kept.append(np.asarray(weights[0] > 0))
   # A mean over images of their means would be another loss.
@@ -463,7 +469,7 @@ def test_the_mean_over_masks_converges_at_the_rate_that_the_variance_predicts(
     gradients_under_masks(params, images, labels, masks, layers=layers)
   )
   num_draws = 2**14
-  weights = bernoulli(
+  weights = draw(
     jax.random.key(2), jnp.tile(labels, (num_draws, 1, 1)), rate=rate
   ).reshape(num_draws, *labels.shape)
   kept = np.asarray(weights, float).reshape(num_draws, -1)
@@ -497,7 +503,7 @@ def test_a_mask_of_blocks_has_the_variance_of_the_sums_over_its_blocks():
     gradients_under_masks(params, images, labels, masks, **options)
   )
   draws = jnp.broadcast_to(labels, (2**14, *image_size))
-  weights = bernoulli(jax.random.key(3), draws, rate=rate, cell=stride)
+  weights = draw(jax.random.key(3), draws, rate=rate, cell=stride)
   # A block of void alone would count as dropped; it has no gradient either.
   kept = np.asarray(weights).reshape(len(draws), -1) @ is_in_block.T > 0
   masked = gradient(params, images, labels, weights[:1], **options)

@@ -16,7 +16,7 @@ MODEL = fcn.models.FCN(
 # Without dropout, for steps that are to be compared with one another.
 PLAIN = MODEL.clone(dropout_rate=0.0)
 SGD = fcn.optimizers.caffe_sgd(0.01, momentum=0.9, weight_decay=0.0)
-SAMPLER = functools.partial(fcn.sampling.bernoulli, rate=0.5)
+SAMPLER = fcn.sampling.bernoulli(rate=0.5)
 
 
 def example_batch(num_images=4, seed=0):
@@ -155,7 +155,9 @@ def test_metrics_are_sums_and_counts_over_the_sampled_pixels(warm):
     PLAIN,
     SGD,
     fcn.losses.make(
-      sampler=lambda key, labels: jnp.asarray(mask, jnp.float32),
+      sampler=fcn.sampling.Sampler(
+        lambda key, labels: jnp.asarray(mask, jnp.float32)
+      ),
       normalize="valid",
     ),
   )
@@ -182,9 +184,8 @@ def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
     PLAIN,
     SGD,
     fcn.losses.make(
-      sampler=functools.partial(fcn.sampling.bernoulli, rate=1.0, cell=8),
+      sampler=fcn.sampling.bernoulli(rate=1.0, cell=8),
       normalize="expected",
-      rate=1.0,
     ),
   )
   expected, _ = run(plain_step, warm, 1)
@@ -194,7 +195,7 @@ def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
 @pytest.mark.slow
 @pytest.mark.parametrize("rate, form", [(0.03, "pixels"), (0.9, "strips")])
 def test_every_form_of_the_loss_takes_the_same_step(warm, rate, form):
-  sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
+  sampler = fcn.sampling.bernoulli(rate=rate)
   found = {}
   for name in ("logits", "auto", form):
     step = fcn.train.make_train_step(
@@ -222,7 +223,7 @@ def test_pixels_without_room_are_counted_in_the_metrics(warm):
 
 @pytest.mark.slow
 def test_hard_examples_are_chosen_by_the_losses_of_the_step(warm):
-  sampler = functools.partial(fcn.sampling.hardest, count=50)
+  sampler = fcn.sampling.hardest(count=50)
   batch = example_batch()
   step = fcn.train.make_train_step(PLAIN, SGD, fcn.losses.make(sampler=sampler))
   _, metrics = step(jax.device_put(warm), batch, KEY)

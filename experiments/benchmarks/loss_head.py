@@ -5,11 +5,12 @@
 
 The loss begins at the coarse score map. "logits" interpolates it at every
 pixel, as everyone does, and multiplies by the mask; "strips" never holds more
-than a strip of logits; "pixels" interpolates at the sampled pixels only. All
-give the same loss and gradient. The time is that of value and gradient, with
-drawing the mask and listing its pixels. The forms take turns in one process:
-compare the ratios. Memory is what the compiled program needs besides its
-arguments and results.
+than a strip of logits; "blocks" interpolates the blocks between four cells that
+hold a sampled pixel, or all of them; "pixels" interpolates at the sampled
+pixels only. All give the same loss and gradient. The time is that of value and
+gradient, with drawing the mask and listing its pixels. The forms take turns in
+one process: compare the ratios. Memory is what the compiled program needs
+besides its arguments and results.
 
 The second part times whole train steps of FCN-8s, with all logits and with the
 form that `losses.make` chooses by itself.
@@ -32,7 +33,7 @@ import tyro
 
 import fcn_jax as fcn
 
-FORMS = ("logits", "strips", "pixels")
+FORMS = ("logits", "strips", "blocks", "pixels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +77,9 @@ def take_turns(
 
 def loss_function(form: str, score_map, labels, rate: float):
   """Value and gradient of the mean loss, from scores and a key."""
-  sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
+  sampler = fcn.sampling.bernoulli(rate=rate)
   if rate == 1:
-    sampler = fcn.sampling.whole_image
+    sampler = fcn.sampling.whole_image()
   loss = fcn.losses.make(sampler=sampler, form=form)
 
   def loss_of(scores, key):
@@ -187,9 +188,9 @@ class TrainSteps:
     self, rate: float
   ) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
     """For each form of the loss, what runs a step, and its megabytes."""
-    sampler = fcn.sampling.whole_image
+    sampler = fcn.sampling.whole_image()
     if rate < 1:
-      sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
+      sampler = fcn.sampling.bernoulli(rate=rate)
     functions, megabytes = {}, {}
     for form in ("logits", "auto"):
       loss = fcn.losses.make(sampler=sampler, form=form)

@@ -26,36 +26,26 @@ def samplers_to_compare(
   pixels = config.data.batch_size * math.prod(config.augmentation.crop_size)
   classes = {"num_classes": num_classes}
   make = {
-    "pixels": lambda p: functools.partial(fcn.sampling.bernoulli, rate=p),
-    "cells of 8": lambda p: functools.partial(
-      fcn.sampling.bernoulli, rate=p, cell=8
-    ),
-    "blocks of 32": lambda p: functools.partial(
-      fcn.sampling.bernoulli, rate=p, cell=32
-    ),
-    "one a block": lambda p: functools.partial(
-      fcn.sampling.one_per_block, block=round(p**-0.5)
-    ),
-    "boundary, 1/q": lambda p: functools.partial(
-      fcn.sampling.importance,
-      probabilities=functools.partial(
-        fcn.sampling.boundary_probabilities,
+    "pixels": lambda p: fcn.sampling.bernoulli(rate=p),
+    "cells of 8": lambda p: fcn.sampling.bernoulli(rate=p, cell=8),
+    "blocks of 32": lambda p: fcn.sampling.bernoulli(rate=p, cell=32),
+    "one a block": lambda p: fcn.sampling.one_per_block(block=round(p**-0.5)),
+    "boundary, 1/q": lambda p: fcn.sampling.importance(
+      probabilities=fcn.sampling.boundary_probabilities(
         rate=min(1.0, 2 * p),
         rate_elsewhere=p / 2,
         distance=4,
       ),
     ),
-    "classes, 1/q": lambda p: functools.partial(
-      fcn.sampling.importance,
-      probabilities=functools.partial(
-        fcn.sampling.class_probabilities, count=round(p * pixels), **classes
+    "classes, 1/q": lambda p: fcn.sampling.importance(
+      probabilities=fcn.sampling.class_probabilities(
+        count=round(p * pixels), **classes
       ),
     ),
-    "class-balanced": lambda p: functools.partial(
-      fcn.sampling.class_balanced, count=round(p * pixels), **classes
+    "class-balanced": lambda p: fcn.sampling.class_balanced(
+      count=round(p * pixels), **classes
     ),
-    "hardest": lambda p: functools.partial(
-      fcn.sampling.hardest,
+    "hardest": lambda p: fcn.sampling.hardest(
       count=max(1, round(p * pixels / config.data.batch_size)),
     ),
   }
@@ -186,7 +176,7 @@ def measure(
       result["samplers"][name].append({"share": count / mean_valid, **found})
       progress.update()
   for rate in config.rates:
-    sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
+    sampler = fcn.sampling.bernoulli(rate=rate)
     found = estimates.noise_of_sums(sums_of(sampler)[0], rate * mean_valid)
     result["rates"][str(rate)] = found
   return result
@@ -206,12 +196,11 @@ def sample_sums(
     Sums [M, R, N]; the mean over images of the sum of the weights, and of the
     number of pixels kept.
   """
-  asks = fcn.sampling.asks_for_losses(sampler)
 
   @jax.jit
   def draw(key, labels, pixel_losses, projections):
-    options = {"pixel_losses": pixel_losses} if asks else {}
-    weights = sampler(key, labels, **options)
+    options = {"pixel_losses": pixel_losses} if sampler.needs_losses else {}
+    weights = sampler.draw(key, labels, **options)
     sums = jnp.einsum("nhw,rnhw->rn", weights, projections)
     return sums, jnp.sum(weights), jnp.sum(weights != 0)
 
@@ -241,9 +230,9 @@ def time_steps(
   key = jax.random.key(config.run.seed)
   steps, states = {}, {}
   for rate in config.rates:
-    sampler = fcn.sampling.whole_image
+    sampler = fcn.sampling.whole_image()
     if rate < 1:
-      sampler = functools.partial(fcn.sampling.bernoulli, rate=rate)
+      sampler = fcn.sampling.bernoulli(rate=rate)
     loss = fcn.losses.make(sampler=sampler)
     steps[rate] = fcn.train.make_train_step(model, optimizer, loss)
     states[rate] = fcn.train.create_state(key, model, optimizer)

@@ -7,10 +7,11 @@
   it by a sampler's weights, and `loss_map` computes it from a score map.
 - `normalizer`, `num_kept`, `num_valid` and `divide` say what the sum of the
   pixel losses is divided by (`Normalization`).
-- `strips` and `listed_pixels` compute sums over pixels without the logits of
-  all pixels.
+- `strips`, `blocks` and `listed_pixels` compute sums over pixels without the
+  logits of all pixels.
 """
 
+from fcn_jax.losses import blocks
 from fcn_jax.losses import listed_pixels
 from fcn_jax.losses import strips
 from fcn_jax.losses.normalization import Normalization
@@ -32,6 +33,7 @@ __all__ = [
   "LossForm",
   "LossTerms",
   "Normalization",
+  "blocks",
   "divide",
   "listed_pixels",
   "loss_map",

@@ -5,38 +5,25 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from fcn_jax import sampling
 from fcn_jax import types
 
 Normalization = Literal["sum", "valid", "kept", "expected"]
 
 
-def check(normalize: Normalization, *, rate: float | None) -> None:
-  """Checks the options of `normalizer`.
-
-  Raises:
-    ValueError: if `normalize` is unknown, or `rate` missing, superfluous or
-      out of range.
-  """
+def check(normalize: Normalization) -> None:
+  """Raises a `ValueError` if `normalize` is unknown."""
   if normalize not in get_args(Normalization):
     raise ValueError(
       f"normalize is {normalize!r}; choose one of "
       f"{', '.join(get_args(Normalization))}."
     )
-  if (rate is not None) != (normalize == "expected"):
-    raise ValueError(
-      f"rate is {rate} with normalize={normalize!r}: give the sampling rate "
-      'with normalize="expected", and only there.'
-    )
-  if rate is not None:
-    sampling.check_rate(rate)
 
 
 def normalizer(
   normalize: Normalization,
   num_kept: jax.Array,
   num_valid: jax.Array,
-  rate: float | None = None,
+  expected_sum: jax.Array | None = None,
 ) -> jax.Array:
   """What a weighted sum of pixel losses is divided by.
 
@@ -44,26 +31,31 @@ def normalizer(
     normalize: "sum": 1, for the plain sum of the released Caffe nets. "valid":
       the number of pixels that are not void. "kept": the number of pixels
       with a weight other than 0 that are not void, for weights of 0 and 1.
-      "expected": `rate` times the number of valid pixels. Unlike "kept" it
-      does not depend on the draw, so the loss is an unbiased estimate of the
-      whole-image mean.
+      "expected": the expected sum of the weights. Unlike "kept" it does not
+      depend on the draw: if all valid pixels have the same expected weight, the
+      loss is an unbiased estimate of the whole-image mean.
     num_kept: [] int32, see the function `num_kept`.
     num_valid: [] int32, see the function `num_valid`.
-    rate: expected weight of a valid pixel, in (0, 1], for "expected" only.
+    expected_sum: [] float32, for "expected" only, see `sampling.Sampler`.
 
   Returns:
-    Scalar float32, 0 if there is no such pixel.
+    Scalar float32, 0 if there is no such pixel. Counts above 2^24 are rounded.
 
   Raises:
-    ValueError: see `check`.
+    ValueError: if `normalize` is unknown, or `expected_sum` is missing.
   """
-  check(normalize, rate=rate)
+  check(normalize)
+  if normalize == "expected":
+    if expected_sum is None:
+      raise ValueError(
+        'normalize is "expected", but the expected sum of the weights is not '
+        "given."
+      )
+    return jnp.asarray(expected_sum, jnp.float32)
   if normalize == "sum":
     return jnp.ones((), jnp.float32)
-  if normalize == "kept":
-    return num_kept.astype(jnp.float32)
-  num_valid = num_valid.astype(jnp.float32)
-  return num_valid if normalize == "valid" else rate * num_valid
+  count = num_kept if normalize == "kept" else num_valid
+  return count.astype(jnp.float32)
 
 
 def num_kept(labels: jax.Array, weights: jax.Array) -> jax.Array:

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax import upsampling
+from fcn_jax.losses import blocks
 from fcn_jax.losses import listed_pixels
 from fcn_jax.losses import normalization
 from fcn_jax.losses import pixel_losses
 from fcn_jax.losses import strips
 
-LossForm = Literal["auto", "logits", "strips", "pixels"]
+LossForm = Literal["auto", "logits", "strips", "blocks", "pixels"]
 
 # When "pixels" is the fastest form: a listed pixel costs as much as a few
 # pixels in strips, plus a constant that does not depend on the number of
@@ -53,26 +54,25 @@ Loss = Callable[[jax.Array, types.ScoreMap, jax.Array], LossTerms]
 
 def make(
   *,
-  sampler: sampling.Sampler = sampling.whole_image,
+  sampler: sampling.Sampler = sampling.whole_image(),
   normalize: normalization.Normalization = "kept",
-  rate: float | None = None,
   form: LossForm = "auto",
   capacity: int | None = None,
 ) -> Loss:
   """Makes the loss of a score map at the pixels that a sampler keeps.
 
-  Its value is that of `masked_cross_entropy`. In the forms "strips" and
-  "pixels" the gradient is computed together with the value and has no further
-  derivative; weights have no gradient.
+  Its value is that of `masked_cross_entropy`. In all forms but "logits" the
+  gradient is computed together with the value and has no further derivative;
+  weights have no gradient.
 
   Args:
     sampler: which pixels enter the loss, see `sampling`.
     normalize: see `normalizer`.
-    rate: expected weight of a pixel, for `normalize="expected"` only.
     form: how the loss is computed; all forms give the same numbers. "logits":
       from the logits of all pixels. "strips": strip by strip, without them.
-      "pixels": at the sampled pixels only. "auto": "pixels" if the sampler
-      keeps few enough pixels for that to be the fastest, else "strips".
+      "blocks": in the blocks of pixels between four cells that hold a sampled
+      pixel. "pixels": at the sampled pixels only. "auto": "pixels" if the
+      sampler keeps few enough pixels for that to be the fastest, else "strips".
     capacity: the most pixels of an image that the form "pixels" has room for;
       those beyond are left out and counted in `LossTerms.num_dropped`. None
       asks the sampler for its bound, which is too small less than once in 1e9
@@ -82,11 +82,14 @@ def make(
     A function of a random key, a score map and labels [N, H, W] to the terms.
 
   Raises:
-    ValueError: if `form` or `normalize` is unknown, `rate` missing,
-      superfluous or out of range, `capacity` less than 1, or missing where the
-      form is "pixels" and the sampler does not say how many pixels it keeps.
+    TypeError: if `sampler` is not a `Sampler`.
+    ValueError: if `form` or `normalize` is unknown, `normalize` is "expected"
+      and the sampler does not state an expected sum, `capacity` is less than 1,
+      or missing where the form is "pixels" and the sampler does not say how
+      many pixels it keeps. The loss raises one if a batch has 2^31 pixels or
+      more, which int32 cannot count.
   """
-  normalization.check(normalize, rate=rate)
+  _check_sampler(sampler, normalize)
   _check_form(form, capacity, sampler)
 
   def loss(
@@ -94,15 +97,28 @@ def make(
   ) -> LossTerms:
     num_images = len(score_map.scores)
     chex.assert_shape(labels, (num_images, *score_map.image_size))
+    if labels.size >= 2**31:
+      raise ValueError(
+        f"labels of shape {labels.shape} are {labels.size} pixels; a batch may "
+        "have 2^31 - 1: make it smaller."
+      )
     weights = _draw(sampler, key, score_map, labels)
     length = _list_length(form, capacity, sampler, score_map)
     if length is not None:
       sums = _sum_listed(score_map, labels, weights, length)
+    elif form == "blocks":
+      is_whole = sampler is sampling.whole_image()
+      sums = _sum_blocks(score_map, labels, weights, is_whole)
     else:
       sum_all = _sum_logits if form == "logits" else _sum_strips
       sums = sum_all(score_map, labels, weights)
     num_valid = normalization.num_valid(labels)
-    count = normalization.normalizer(normalize, sums.num_kept, num_valid, rate)
+    expected_sum = None
+    if normalize == "expected":
+      expected_sum = sampler.expected_sum(labels)
+    count = normalization.normalizer(
+      normalize, sums.num_kept, num_valid, expected_sum
+    )
     return LossTerms(
       loss=normalization.divide(sums.loss_sum, count),
       loss_sum=sums.loss_sum,
@@ -150,6 +166,34 @@ def _sum_strips(score_map, labels, weights):
   return _sums_of_all(loss_sum, labels, weights)
 
 
+def _sum_blocks(score_map, labels, weights, is_whole):
+  num_classes = score_map.scores.shape[-1]
+  sorted_labels = blocks.split(
+    score_map, _in_bytes(labels, num_classes), fill=types.IGNORE_LABEL
+  )
+  arrays = sorted_labels, blocks.split(score_map, weights, fill=0)
+  function = functools.partial(pixel_losses.weighted_losses, axis=2)
+  if is_whole:
+    loss_sum = blocks.sum_blocks(function, score_map, arrays)
+  else:
+    kept = jnp.any(arrays[1] != 0, axis=2).astype(jnp.float32)
+    sample = sampling.compact(kept[..., None], capacity=kept.shape[1])
+    loss_sum = blocks.sum_listed(
+      function, score_map, sample.indices, sample.num_used, arrays
+    )
+  return _sums_of_all(loss_sum, labels, weights)
+
+
+def _in_bytes(labels, num_classes):
+  """Labels as uint8 if no label changes its meaning."""
+  last = types.IGNORE_LABEL - 1
+  if num_classes > last:
+    return labels
+  # What is neither void nor a class stays that.
+  known = (labels >= 0) & (labels <= types.IGNORE_LABEL)
+  return jnp.where(known, labels, last).astype(jnp.uint8)
+
+
 def _sums_of_all(loss_sum, labels, weights):
   num_kept = normalization.num_kept(labels, weights)
   return _Sums(loss_sum, num_kept, jnp.zeros((), jnp.int32))
@@ -172,10 +216,25 @@ def _sum_listed(score_map, labels, weights, capacity):
 
 def _draw(sampler, key, score_map, labels):
   """Weights [N, H, W]; the losses are computed only if the sampler asks."""
-  if sampling.asks_for_losses(sampler):
+  if sampler.needs_losses:
     losses = loss_map(score_map, labels)
-    return sampler(key, labels, pixel_losses=losses)
-  return sampler(key, labels)
+    return sampler.draw(key, labels, pixel_losses=losses)
+  return sampler.draw(key, labels)
+
+
+def _check_sampler(sampler, normalize):
+  if not isinstance(sampler, sampling.Sampler):
+    raise TypeError(
+      f"sampler is {sampler!r}, not a Sampler: give one of `sampling`, called "
+      "with its options, such as sampling.bernoulli(rate=0.25), or make your "
+      "own with sampling.Sampler(draw=...)."
+    )
+  normalization.check(normalize)
+  if normalize == "expected" and sampler.expected_sum is None:
+    raise ValueError(
+      'normalize is "expected", but the sampler does not state the expected '
+      'sum of its weights: use another, such as "kept".'
+    )
 
 
 def _check_form(form, capacity, sampler):
@@ -185,7 +244,7 @@ def _check_form(form, capacity, sampler):
     )
   if capacity is not None and capacity < 1:
     raise ValueError(f"capacity is {capacity}; it is at least 1 pixel.")
-  is_known = capacity is not None or sampling.capacity.is_known(sampler)
+  is_known = capacity is not None or sampler.max_count is not None
   if form == "pixels" and not is_known:
     raise ValueError(
       'form is "pixels", but the sampler does not say how many pixels of '
@@ -195,7 +254,7 @@ def _check_form(form, capacity, sampler):
 
 def _list_length(form, capacity, sampler, score_map):
   """Length of the list of sampled pixels; None if they are not listed."""
-  if form in ("logits", "strips"):
+  if form in ("logits", "strips", "blocks"):
     return None
   if capacity is None:
     shape = (len(score_map.scores), *score_map.image_size)

@@ -1,6 +1,5 @@
 """Makes the network, optimizer and loss of a run from its options."""
 
-import functools
 import math
 from collections.abc import Mapping
 
@@ -114,23 +113,15 @@ def loss(config: config_lib.Train, dataset: data.Dataset) -> losses.Loss:
   Raises:
     ValueError: if a class that needs a weight has no pixel.
   """
-  options = config.loss
-  cell = options.cell or config.network.stride
-  rate = None
-  if options.normalize == "expected":
-    rates = {"whole_image": 1.0, "one_per_block": 1 / cell**2}
-    rate = rates.get(options.sampler, options.rate)
   return losses.make(
-    sampler=sampler(config, dataset),
-    normalize=options.normalize,
-    rate=rate,
+    sampler=sampler(config, dataset), normalize=config.loss.normalize
   )
 
 
 def sampler(
   config: config_lib.Train, dataset: data.Dataset
 ) -> sampling.Sampler:
-  """Which pixels enter the loss: (key, labels) -> weights.
+  """Which pixels enter the loss.
 
   Raises:
     ValueError: see `loss`.
@@ -141,36 +132,31 @@ def sampler(
   if config.augmentation.crop_size is not None:
     pixels = math.prod(config.augmentation.crop_size)
     count = max(1, round(options.rate * pixels))
-  bind = functools.partial
   match options.sampler:
     case "whole_image":
-      return sampling.whole_image
+      return sampling.whole_image()
     case "bernoulli":
-      return bind(sampling.bernoulli, rate=options.rate, cell=cell)
+      return sampling.bernoulli(rate=options.rate, cell=cell)
     case "fixed_count":
-      return bind(sampling.fixed_count, count=count)
+      return sampling.fixed_count(count=count)
     case "one_per_block":
-      return bind(sampling.one_per_block, block=cell)
+      return sampling.one_per_block(block=cell)
     case "hardest":
-      return bind(sampling.hardest, count=count)
+      return sampling.hardest(count=count)
     case "near_boundary":
-      return bind(
-        sampling.near_boundary,
+      return sampling.near_boundary(
         rate=options.rate,
         rate_elsewhere=options.rate_elsewhere,
         distance=options.boundary_distance,
       )
     case "class_balanced":
-      return bind(
-        sampling.class_balanced,
+      return sampling.class_balanced(
         count=config.data.batch_size * count,
         num_classes=dataset.num_classes,
       )
     case "class_weighted":
       weights = class_weights(data.class_frequencies(dataset))
-      return bind(
-        sampling.class_weighted, class_weights=tuple(weights.tolist())
-      )
+      return sampling.class_weighted(class_weights=tuple(weights.tolist()))
   raise ValueError(f"there is no sampler {options.sampler!r}.")
 
 

@@ -58,7 +58,6 @@ Sampler = Literal[
 _WITHOUT_RATE = ("whole_image", "one_per_block", "class_weighted")
 _WITH_COUNT = ("fixed_count", "class_balanced", "hardest")
 _WITH_CLASSES = ("class_balanced", "class_weighted")
-_WITH_KNOWN_RATE = ("whole_image", "bernoulli", "fixed_count", "one_per_block")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,9 +189,9 @@ class Loss:
   """Distance in pixels up to which a pixel is near a boundary
   (near_boundary)."""
   normalize: normalization.Normalization = "kept"
-  """Divide the sum of the pixel losses by the number of kept pixels, of valid
-  pixels, of pixels expected to be kept, or by nothing (sum, as in the
-  papers)."""
+  """Divide the weighted sum of the pixel losses by the number of kept pixels or
+  of valid pixels, by the expected sum of the weights, or by nothing (sum, as in
+  the papers)."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
@@ -209,9 +208,8 @@ class Loss:
       rate_elsewhere=(0 <= self.rate_elsewhere <= 1, "in 0..1"),
       cell=(self.cell is None or self.cell >= 1, "at least 1"),
       normalize=(
-        self.normalize != "expected" or self.sampler in _WITH_KNOWN_RATE,
-        f"another for {self.sampler}: the share of the pixels that it keeps is "
-        "not known",
+        self.normalize != "expected" or self.sampler != "hardest",
+        "another for hardest: what it keeps is not random",
       ),
     )
 
@@ -240,7 +238,9 @@ class Optimizer:
   clip_norm: float | None = None
   """Largest norm of the gradient. Longer gradients are scaled down to it."""
   accumulate: int = 1
-  """Number of steps whose gradients are averaged for one update."""
+  """Number of steps whose gradients are averaged for one update. With
+  --normalize kept this is a mean of the steps' means; with expected, pixels
+  of all steps weigh the same if the steps have as many valid ones."""
   ema_decay: float | None = None
   """Decay of a moving average (EMA) of the parameters, such as 0.999.
   Validation and prediction then use the average."""

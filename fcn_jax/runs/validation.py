@@ -1,5 +1,6 @@
 """Scores the network of a run, and draws what it predicts."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,7 +32,11 @@ def evaluate(
   state: train.TrainState,
   batches: Iterable[types.Batch],
 ) -> np.ndarray:
-  """Confusion matrix [C, C] of a trained network, in int64."""
+  """Confusion matrix [C, C] of a trained network, in int64.
+
+  Raises:
+    ValueError: if a batch has labels outside its images.
+  """
   variables = train.variables(state)
   num_classes = heads.num_classes(model)
   confusion = np.zeros((num_classes,) * 2, np.int64)
@@ -39,15 +44,24 @@ def evaluate(
     predictions = inference.predict(
       model, variables, batch.images, batch.valid_sizes
     )
-    confusion += np.asarray(
-      _confusion_matrix(batch.labels, predictions, num_classes=num_classes)
-    )
+    counts, num_unpredicted = _compare(batch.labels, predictions, num_classes)
+    if num_unpredicted:
+      raise ValueError(
+        f"{num_unpredicted} pixels of a batch have a label, but lie outside "
+        "the images: make the labels beyond `valid_sizes` void, "
+        f"{types.IGNORE_LABEL}."
+      )
+    confusion += np.asarray(counts)
   return confusion
 
 
-_confusion_matrix = jax.jit(
-  metrics.confusion_matrix, static_argnames="num_classes"
-)
+@functools.partial(jax.jit, static_argnames="num_classes")
+def _compare(labels, predictions, num_classes):
+  """The confusion matrix of a batch, and the number of unpredicted pixels."""
+  return (
+    metrics.confusion_matrix(labels, predictions, num_classes=num_classes),
+    metrics.num_unpredicted(labels, predictions, num_classes=num_classes),
+  )
 
 
 def scores_by_name(

@@ -2,18 +2,18 @@
 
 "Patchwise training is loss sampling" (section 3.4 of both papers): to train
 on a random subset of the patches of an image is to drop a random subset of
-the terms of its loss. A sampler here is a pure function
+the terms of its loss. The functions here make samplers, which are small tuples
+of pure functions and facts (`Sampler`):
 
-    sampler(key, labels, ...) -> weights
+    sampler = sampling.bernoulli(rate=0.25)
+    weights = sampler.draw(key, labels)
 
-from a random key and labels [N, H, W] (int32, `IGNORE_LABEL` = void) to
-weights [N, H, W] float32. A weight of zero leaves the pixel out; void pixels
-always have weight zero. Bind the options with `functools.partial` to give a
-sampler to `losses.make`.
+From a random key and labels [N, H, W] (int32, `IGNORE_LABEL` = void) a sampler
+draws weights [N, H, W] float32. A weight of zero leaves the pixel out; void
+pixels always have weight zero. `losses.make` takes a sampler.
 
 If weights are not just 0 and 1, do not divide the loss by the number of kept
-pixels (`losses.normalizer`). With `importance`, use "valid"; with
-`one_per_block`, use "expected" and the rate 1 / block^2.
+pixels (`losses.normalizer`): use "expected".
 
 - All valid pixels alike: `whole_image`, `bernoulli`, `fixed_count`,
   `fixed_count_in_batch`, `one_per_block`.
@@ -23,7 +23,7 @@ pixels (`losses.normalizer`). With `importance`, use "valid"; with
 - With given probabilities, corrected by weights: `importance`, of
   `class_probabilities` or `boundary_probabilities`.
 - `capacity` says how many pixels a sampler keeps at most; `compact` lists the
-  kept pixels (`PixelSample`). `Sampler` is the type of samplers.
+  kept pixels (`PixelSample`). `Sampler` and `Probabilities` are the types.
 """
 
 from fcn_jax.sampling import capacity
@@ -40,8 +40,8 @@ from fcn_jax.sampling.compaction import PixelSample
 from fcn_jax.sampling.compaction import compact
 from fcn_jax.sampling.hard import harder_than
 from fcn_jax.sampling.hard import hardest
+from fcn_jax.sampling.sampler import Probabilities
 from fcn_jax.sampling.sampler import Sampler
-from fcn_jax.sampling.sampler import asks_for_losses
 from fcn_jax.sampling.uniform import bernoulli
 from fcn_jax.sampling.uniform import check_rate
 from fcn_jax.sampling.uniform import fixed_count
@@ -52,8 +52,8 @@ from fcn_jax.sampling.uniform import whole_image
 
 __all__ = [
   "PixelSample",
+  "Probabilities",
   "Sampler",
-  "asks_for_losses",
   "bernoulli",
   "boundary_probabilities",
   "capacity",

@@ -1,71 +1,33 @@
 """How many pixels a sampler keeps at most, for arrays of fixed size.
 
 Under `jax.jit` the list of sampled pixels needs a length that does not depend
-on the draw. `bounded_by` attaches a sufficient length to a sampler; where the
+on the draw. A sampler states a sufficient one (`Sampler.max_count`); where the
 count is random, such a list is too short less than once in 1e9 steps.
 """
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any
+
+from fcn_jax.sampling import sampler as sampler_lib
 
 # The largest probability of a step in which some image does not fit.
 OVERFLOW_PROBABILITY = 1e-9
 
 
-def bounded_by(max_count: Callable[..., int]) -> Callable[[Any], Any]:
-  """Declares how many pixels of an image a sampler keeps at most.
-
-  Args:
-    max_count: from the shape (N, H, W) of the labels and, by keyword, the
-      sampler's options to the number of pixels. Use `tail_bound` where the
-      number is random.
-
-  Returns:
-    A decorator of samplers.
-  """
-
-  def mark(sampler):
-    sampler.max_count = max_count
-    return sampler
-
-  return mark
-
-
 def of_sampler(
-  sampler: Callable[..., Any], shape: tuple[int, int, int]
+  sampler: sampler_lib.Sampler, shape: tuple[int, int, int]
 ) -> int | None:
   """The number of pixels that is enough for each image of a batch.
 
   Args:
-    sampler: a function, or a `functools.partial` of one with its options bound
-      by keyword.
+    sampler: see `Sampler.max_count`.
     shape: N, H and W of the labels.
 
   Returns:
-    The bound; None if the sampler has none.
+    The bound, at most H * W; None if the sampler states none.
   """
-  max_count, options = _max_count(sampler)
-  if max_count is None:
+  if sampler.max_count is None:
     return None
-  return min(shape[1] * shape[2], max_count(shape, **options))
-
-
-def is_known(sampler: Callable[..., Any]) -> bool:
-  """Whether `of_sampler` has a bound for a sampler."""
-  return _max_count(sampler)[0] is not None
-
-
-def _max_count(sampler):
-  """The `max_count` of a sampler, or None, and the options bound to it."""
-  options = {}
-  while isinstance(sampler, functools.partial):
-    if sampler.args:
-      return None, {}
-    options = {**sampler.keywords, **options}
-    sampler = sampler.func
-  return getattr(sampler, "max_count", None), options
+  return min(shape[1] * shape[2], sampler.max_count(shape))
 
 
 def tail_bound(mean: float, *, num_draws: int, num_images: int) -> int:

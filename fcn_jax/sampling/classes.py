@@ -14,6 +14,7 @@ import numpy as np
 
 from fcn_jax import types
 from fcn_jax.sampling import capacity
+from fcn_jax.sampling import sampler as sampler_lib
 from fcn_jax.sampling import uniform
 
 
@@ -39,42 +40,20 @@ def class_counts(labels: jax.Array, *, num_classes: int) -> jax.Array:
   return counts[:-1].astype(jnp.int32)
 
 
-def _balanced_bound(
-  shape: tuple[int, int, int],
-  *,
-  count: int,
-  num_classes: int,
-  frequencies: Sequence[float] | None = None,
-) -> int:
-  uniform.check_integer("count", count)
-  # Probabilities from the batch's own counts sum to `count` at most. From given
-  # frequencies they can sum to more, the most where one image is all of the
-  # rarest class and the rest of the batch is void.
-  mean = float(count)
-  if frequencies is not None:
-    shares = _checked_shares(frequencies, num_classes)
-    mean = count / (num_classes * float(shares.min()))
-  return capacity.tail_bound(
-    mean, num_draws=shape[1] * shape[2], num_images=shape[0]
-  )
-
-
-@capacity.bounded_by(_balanced_bound)
 def class_probabilities(
-  labels: jax.Array,
   *,
   count: int,
   num_classes: int,
   frequencies: Sequence[float] | None = None,
-) -> jax.Array:
+) -> sampler_lib.Probabilities:
   """Probabilities that keep equally many pixels of each class.
 
   A pixel of class c is kept with probability min(1, count / (K n_c)), where K
   is the number of classes present and n_c the number of pixels of class c:
-  min(n_c, count / K) pixels of each class are expected.
+  min(n_c, count / K) pixels of each class are expected. The probability is NaN
+  where a label is neither void nor a class.
 
   Args:
-    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
     count: expected number of kept pixels in the batch; fewer if a class has
       less than its part.
     num_classes: C.
@@ -85,42 +64,52 @@ def class_probabilities(
       equal over the training set, not in every batch. None counts n_c and K in
       the batch.
 
-  Returns:
-    [N, H, W] float32 in 0..1; 0 where void, NaN where a label is neither void
-    nor a class.
-
   Raises:
     ValueError: if `count` is not positive, or `frequencies` are not C positive
       numbers.
   """
   uniform.check_integer("count", count)
   uniform.check_integer("num_classes", num_classes)
-  chex.assert_rank(labels, 3)
-  # In float32: the products can exceed int32 in large batches.
-  if frequencies is None:
-    class_sizes = class_counts(labels, num_classes=num_classes)
-    class_sizes = class_sizes.astype(jnp.float32)
-    num_present = jnp.sum(class_sizes > 0).astype(jnp.float32)
-  else:
+  shares = None
+  if frequencies is not None:
     shares = _checked_shares(frequencies, num_classes)
-    num_valid = jnp.sum(uniform.valid_pixels(labels))
-    class_sizes = num_valid * jnp.asarray(shares, jnp.float32)
-    num_present = jnp.float32(num_classes)
-  # The maximum avoids a division by 0 for classes without a pixel; where it
-  # replaces another small number, the probability is 1 either way.
-  expected = count / jnp.maximum(num_present * class_sizes, 1.0)
-  return _of_class(jnp.minimum(expected, 1.0), labels)
+
+  def of(labels):
+    chex.assert_rank(labels, 3)
+    # In float32: the products can exceed int32 in large batches.
+    if shares is None:
+      class_sizes = class_counts(labels, num_classes=num_classes)
+      class_sizes = class_sizes.astype(jnp.float32)
+      num_present = jnp.sum(class_sizes > 0).astype(jnp.float32)
+    else:
+      num_valid = jnp.sum(uniform.valid_pixels(labels))
+      class_sizes = num_valid * jnp.asarray(shares, jnp.float32)
+      num_present = jnp.float32(num_classes)
+    # The maximum avoids a division by 0 for classes without a pixel; where it
+    # replaces another small number, the probability is 1 either way.
+    expected = count / jnp.maximum(num_present * class_sizes, 1.0)
+    return _of_class(jnp.minimum(expected, 1.0), labels)
+
+  def max_count(shape):
+    # Probabilities from the batch's own counts sum to `count` at most. From
+    # given frequencies they can sum to more, the most where one image is all of
+    # the rarest class and the rest of the batch is void.
+    mean = float(count)
+    if shares is not None:
+      mean = count / (num_classes * float(shares.min()))
+    return capacity.tail_bound(
+      mean, num_draws=shape[1] * shape[2], num_images=shape[0]
+    )
+
+  return sampler_lib.Probabilities(of, max_count)
 
 
-@capacity.bounded_by(_balanced_bound)
 def class_balanced(
-  key: jax.Array,
-  labels: jax.Array,
   *,
   count: int,
   num_classes: int,
   frequencies: Sequence[float] | None = None,
-) -> jax.Array:
+) -> sampler_lib.Sampler:
   """Keeps equal numbers of pixels of each class, in expectation.
 
   Pixels are drawn independently with `class_probabilities`, which are their
@@ -128,46 +117,36 @@ def class_balanced(
   classes of the class's mean loss times min(n_c, count / K).
 
   Args:
-    key: random key.
-    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
     count: see `class_probabilities`, as for the following.
     num_classes: C.
     frequencies: [C], or None.
 
   Returns:
-    [N, H, W] float32 weights, 0 where void or dropped, else 1; NaN where a
-    label is neither void nor a class.
+    A sampler with weights 0 and 1; NaN where a label is neither void nor a
+    class.
   """
-  probabilities = class_probabilities(
-    labels, count=count, num_classes=num_classes, frequencies=frequencies
+  return uniform.independently(
+    class_probabilities(
+      count=count, num_classes=num_classes, frequencies=frequencies
+    )
   )
-  return uniform.independent(key, probabilities)
 
 
-def class_weighted(
-  key: jax.Array | None,
-  labels: jax.Array,
-  *,
-  class_weights: Sequence[float],
-) -> jax.Array:
+def class_weighted(*, class_weights: Sequence[float]) -> sampler_lib.Sampler:
   """Keeps every pixel, with the weight of its class.
 
   The deterministic alternative to `class_balanced`.
 
   Args:
-    key: unused; here because all samplers have it.
-    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
     class_weights: [C], such as `median_frequency_weights` gives; a weight of 0
       leaves the class out.
 
   Returns:
-    [N, H, W] float32 weights, 0 where void; NaN where a label is neither void
-    nor a class.
+    A sampler with these weights; NaN where a label is neither void nor a class.
 
   Raises:
     ValueError: if a class weight is negative or not finite.
   """
-  del key
   weights = _checked_classes("class weight", class_weights)
   for index, weight in enumerate(weights):
     if not 0.0 <= weight < np.inf:
@@ -175,7 +154,14 @@ def class_weighted(
         f"the weight of class {index} is {weight}; give a finite number, 0 to "
         "leave the class out."
       )
-  return _of_class(jnp.asarray(weights, jnp.float32), labels)
+
+  def of(labels):
+    return _of_class(jnp.asarray(weights, jnp.float32), labels)
+
+  return sampler_lib.Sampler(
+    draw=lambda key, labels: of(labels),
+    expected_sum=lambda labels: jnp.sum(of(labels)),
+  )
 
 
 def inverse_frequency_weights(frequencies: Sequence[float]) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 Online hard example mining (Shrivastava, Gupta and Girshick, CVPR 2016), for
 pixels: Wu, Shen and van den Hengel call it online bootstrapping
-(arXiv:1604.04339 and arXiv:1605.06885). These samplers have one more parameter,
-`pixel_losses`, which `losses.make` fills. They are not random, and what they
-keep does not estimate the whole loss.
+(arXiv:1604.04339 and arXiv:1605.06885). These samplers need the losses of the
+pixels, without gradient, which `losses.make` gives them. They are not random,
+and what they keep does not estimate the whole loss.
 """
 
 import chex
@@ -12,77 +12,66 @@ import jax
 import jax.numpy as jnp
 
 from fcn_jax import types
-from fcn_jax.sampling import capacity
+from fcn_jax.sampling import sampler as sampler_lib
 from fcn_jax.sampling import uniform
 
 
-@capacity.bounded_by(lambda shape, *, count, **options: count)
-def hardest(
-  key: jax.Array | None,
-  labels: jax.Array,
-  *,
-  pixel_losses: jax.Array,
-  count: int,
-) -> jax.Array:
+def hardest(*, count: int) -> sampler_lib.Sampler:
   """Keeps the `count` valid pixels of each image with the largest losses.
 
-  Wu, Shen and van den Hengel, arXiv:1605.06885.
+  Wu, Shen and van den Hengel, arXiv:1605.06885. Pixels of equal loss are taken
+  from the top left. A loss of NaN counts as the largest, so that it shows.
 
   Args:
-    key: unused; pixels of equal loss are taken from the top left.
-    labels: [N, H, W] int32.
-    pixel_losses: [N, H, W] float, without gradient; NaN counts as the largest,
-      so that it shows in the loss.
     count: pixels to keep of each image; all, if it has fewer valid ones.
 
   Returns:
-    [N, H, W] float32 weights, 0 where void or dropped, else 1.
+    A sampler with weights 0 and 1.
 
   Raises:
     ValueError: if `count` is not positive.
   """
-  del key
   uniform.check_integer("count", count)
-  kept = _with_largest(labels, _detached(pixel_losses), count)
-  return kept.astype(jnp.float32)
+
+  def draw(key, labels, *, pixel_losses):
+    del key
+    kept = _with_largest(labels, _detached(pixel_losses), count)
+    return kept.astype(jnp.float32)
+
+  return sampler_lib.Sampler(draw, lambda shape: count, needs_losses=True)
 
 
-def harder_than(
-  key: jax.Array | None,
-  labels: jax.Array,
-  *,
-  pixel_losses: jax.Array,
-  threshold: float,
-  min_count: int,
-) -> jax.Array:
+def harder_than(*, threshold: float, min_count: int) -> sampler_lib.Sampler:
   """Keeps all valid pixels with a loss above a threshold, or a minimum number.
 
   Wu, Shen and van den Hengel, arXiv:1604.04339, drop pixels whose true class
-  has a probability of p or more; that is a threshold of -log(p).
+  has a probability of p or more; that is a threshold of -log(p). For losses of
+  NaN, and equal ones, see `hardest`.
 
   Args:
-    key: unused; pixels of equal loss are taken from the top left.
-    labels: [N, H, W] int32.
-    pixel_losses: as in `hardest`, in nats.
     threshold: in nats.
     min_count: the least number of the hardest valid pixels to keep of each
       image, if it has as many.
 
   Returns:
-    [N, H, W] float32 weights, 0 where void or dropped, else 1.
+    A sampler with weights 0 and 1.
 
   Raises:
     ValueError: if `threshold` or `min_count` is negative.
   """
-  del key
   if not threshold >= 0.0:
     raise ValueError(
       f"threshold is {threshold}; it is a loss in nats, 0 or more."
     )
   uniform.check_integer("min_count", min_count, least=0)
-  losses = _detached(pixel_losses)
-  kept = _with_largest(labels, losses, min_count) | (losses > threshold)
-  return jnp.where(kept, uniform.valid_pixels(labels), 0.0)
+
+  def draw(key, labels, *, pixel_losses):
+    del key
+    losses = _detached(pixel_losses)
+    kept = _with_largest(labels, losses, min_count) | (losses > threshold)
+    return jnp.where(kept, uniform.valid_pixels(labels), 0.0)
+
+  return sampler_lib.Sampler(draw, needs_losses=True)
 
 
 def _detached(pixel_losses: jax.Array) -> jax.Array:

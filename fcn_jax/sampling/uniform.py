@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fcn_jax import types
 from fcn_jax.sampling import capacity
+from fcn_jax.sampling import sampler as sampler_lib
 
 
 def valid_pixels(labels: jax.Array) -> jax.Array:
@@ -23,30 +24,20 @@ def valid_pixels(labels: jax.Array) -> jax.Array:
   return (labels != types.IGNORE_LABEL).astype(jnp.float32)
 
 
-def whole_image(key: jax.Array | None, labels: jax.Array) -> jax.Array:
-  """Keeps every pixel that is not void: whole-image training.
-
-  Args:
-    key: unused, as all samplers have one.
-    labels: [N, H, W] int32.
-
-  Returns:
-    [N, H, W] float32 weights, 0 where void, else 1.
-  """
-  del key
-  return valid_pixels(labels)
+def num_valid(labels: jax.Array) -> jax.Array:
+  """Number of pixels that are not void, [] float32, of labels [...] int32."""
+  count = jnp.sum(labels != types.IGNORE_LABEL, dtype=jnp.int32)
+  return count.astype(jnp.float32)
 
 
-def _bernoulli_bound(
-  shape: tuple[int, int, int], *, rate: float, cell: int = 1
-) -> int:
-  check_rate(rate)
-  check_integer("cell", cell)
-  num_cells = _num_squares(shape[1], cell) * _num_squares(shape[2], cell)
-  most = capacity.tail_bound(
-    rate * num_cells, num_draws=num_cells, num_images=shape[0]
-  )
-  return most * cell**2
+def whole_image() -> sampler_lib.Sampler:
+  """Keeps every pixel that is not void: whole-image training."""
+  return _WHOLE_IMAGE
+
+
+_WHOLE_IMAGE = sampler_lib.Sampler(
+  draw=lambda key, labels: valid_pixels(labels), expected_sum=num_valid
+)
 
 
 # Up to this rate it is faster to draw the gaps between the kept cells: 2 ms
@@ -75,10 +66,7 @@ def _kept_after_gaps(
   return mark(positions)
 
 
-@capacity.bounded_by(_bernoulli_bound)
-def bernoulli(
-  key: jax.Array, labels: jax.Array, *, rate: float, cell: int = 1
-) -> jax.Array:
+def bernoulli(*, rate: float, cell: int = 1) -> sampler_lib.Sampler:
   """Keeps each cell of `cell` x `cell` pixels with probability `rate`.
 
   This is the sampling of the papers' experiment (Figure 5), which draws once
@@ -88,36 +76,46 @@ def bernoulli(
   `rate` times the whole one.
 
   Args:
-    key: random key.
-    labels: [N, H, W] int32.
     rate: probability in (0, 1] of keeping a cell.
     cell: side of a cell in pixels; cells are aligned to the top left of the
       image, and those at the bottom and right may be cut off.
 
   Returns:
-    [N, H, W] float32 weights, 0 where void or dropped, else 1.
+    A sampler with weights 0 and 1.
 
   Raises:
     ValueError: if `rate` is not in (0, 1] or `cell` is not positive.
   """
   check_rate(rate)
   check_integer("cell", cell)
-  chex.assert_rank(labels, 3)
-  batch, height, width = labels.shape
-  cells = (batch, _num_squares(height, cell), _num_squares(width, cell))
-  if rate <= _GAPS_RATE:
-    kept = _kept_after_gaps(key, rate, batch, cells[1] * cells[2])
-    kept = kept.reshape(cells)
-  else:
-    kept = jax.random.bernoulli(key, float(rate), cells)
-  if cell > 1:
-    kept = jnp.repeat(jnp.repeat(kept, cell, axis=1), cell, axis=2)
-    kept = kept[:, :height, :width]
-  return jnp.where(kept, valid_pixels(labels), 0.0)
+
+  def draw(key, labels):
+    chex.assert_rank(labels, 3)
+    batch, height, width = labels.shape
+    cells = (batch, _num_squares(height, cell), _num_squares(width, cell))
+    if rate <= _GAPS_RATE:
+      kept = _kept_after_gaps(key, rate, batch, cells[1] * cells[2])
+      kept = kept.reshape(cells)
+    else:
+      kept = jax.random.bernoulli(key, float(rate), cells)
+    if cell > 1:
+      kept = jnp.repeat(jnp.repeat(kept, cell, axis=1), cell, axis=2)
+      kept = kept[:, :height, :width]
+    return jnp.where(kept, valid_pixels(labels), 0.0)
+
+  def max_count(shape):
+    num_cells = _num_squares(shape[1], cell) * _num_squares(shape[2], cell)
+    most = capacity.tail_bound(
+      rate * num_cells, num_draws=num_cells, num_images=shape[0]
+    )
+    return most * cell**2
+
+  return sampler_lib.Sampler(
+    draw, max_count, expected_sum=lambda labels: rate * num_valid(labels)
+  )
 
 
-@capacity.bounded_by(lambda shape, *, count: count)
-def fixed_count(key: jax.Array, labels: jax.Array, *, count: int) -> jax.Array:
+def fixed_count(*, count: int) -> sampler_lib.Sampler:
   """Keeps `count` pixels of each image, drawn without replacement.
 
   The number of terms is the same at each step; with `bernoulli` it varies. In
@@ -125,26 +123,19 @@ def fixed_count(key: jax.Array, labels: jax.Array, *, count: int) -> jax.Array:
   images with much void weigh as much as others.
 
   Args:
-    key: random key.
-    labels: [N, H, W] int32.
     count: pixels to keep of each image; all, if it has fewer valid ones.
 
   Returns:
-    [N, H, W] float32 weights, 0 where void or dropped, else 1.
+    A sampler with weights 0 and 1.
 
   Raises:
     ValueError: if `count` is not positive.
   """
   check_integer("count", count)
-  chex.assert_rank(labels, 3)
-  rows = labels.reshape(len(labels), -1)
-  return _draw_from_rows(key, rows, count).reshape(labels.shape)
+  return _of_count(count, lambda labels: labels.reshape(len(labels), -1))
 
 
-@capacity.bounded_by(lambda shape, *, count: min(count, shape[1] * shape[2]))
-def fixed_count_in_batch(
-  key: jax.Array, labels: jax.Array, *, count: int
-) -> jax.Array:
+def fixed_count_in_batch(*, count: int) -> sampler_lib.Sampler:
   """Keeps `count` pixels of the batch, drawn without replacement.
 
   Like `fixed_count`, but for the whole batch: each of its n valid pixels has
@@ -153,20 +144,26 @@ def fixed_count_in_batch(
   pixels, which `fixed_count` avoids.
   """
   check_integer("count", count)
-  chex.assert_rank(labels, 3)
-  row = labels.reshape(1, -1)
-  return _draw_from_rows(key, row, count).reshape(labels.shape)
+  return _of_count(count, lambda labels: labels.reshape(1, -1))
 
 
-def _num_blocks(shape: tuple[int, int, int], *, block: int) -> int:
-  check_integer("block", block)
-  return _num_squares(shape[1], block) * _num_squares(shape[2], block)
+def _of_count(count, to_rows):
+  """Keeps `count` pixels of each row of [R, M] labels, see `fixed_count`."""
+
+  def draw(key, labels):
+    chex.assert_rank(labels, 3)
+    kept = _draw_from_rows(key, to_rows(labels), count)
+    return kept.reshape(labels.shape)
+
+  def expected_sum(labels):
+    is_valid = to_rows(labels) != types.IGNORE_LABEL
+    available = jnp.sum(is_valid, axis=1, dtype=jnp.int32)
+    return jnp.sum(jnp.minimum(available, count)).astype(jnp.float32)
+
+  return sampler_lib.Sampler(draw, lambda shape: count, expected_sum)
 
 
-@capacity.bounded_by(_num_blocks)
-def one_per_block(
-  key: jax.Array, labels: jax.Array, *, block: int
-) -> jax.Array:
+def one_per_block(*, block: int) -> sampler_lib.Sampler:
   """Keeps one random valid pixel of each square of `block` x `block` pixels.
 
   The kept pixel has the weight (valid pixels of its block) / block^2 and
@@ -176,18 +173,28 @@ def one_per_block(
   spatial correlation in a batch.)
 
   Args:
-    key: random key.
-    labels: [N, H, W] int32.
     block: side of a block in pixels; blocks are aligned to the top left of the
       image, and those at the bottom and right may be cut off.
 
   Returns:
-    [N, H, W] float32 weights, 0 where void or dropped, else in (0, 1].
+    A sampler with weights in 0..1.
 
   Raises:
     ValueError: if `block` is not positive.
   """
   check_integer("block", block)
+
+  def max_count(shape):
+    return _num_squares(shape[1], block) * _num_squares(shape[2], block)
+
+  return sampler_lib.Sampler(
+    functools.partial(_draw_one_per_block, block=block),
+    max_count,
+    expected_sum=lambda labels: num_valid(labels) / block**2,
+  )
+
+
+def _draw_one_per_block(key, labels, *, block):
   chex.assert_rank(labels, 3)
   batch, height, width = labels.shape
   rows, columns = _num_squares(height, block), _num_squares(width, block)
@@ -202,14 +209,23 @@ def one_per_block(
   valid = labels != types.IGNORE_LABEL
   # Numbered 1, 2, ... in each block, the valid pixels are drawn by number.
   number = jnp.cumsum(valid, axis=-1, dtype=jnp.int32)
-  num_valid = number[..., -1:]
-  drawn = 1 + jax.random.randint(key, num_valid.shape, 0, num_valid)
-  share = num_valid.astype(jnp.float32) / block**2
+  num_in_block = number[..., -1:]
+  drawn = 1 + jax.random.randint(key, num_in_block.shape, 0, num_in_block)
+  share = num_in_block.astype(jnp.float32) / block**2
   weights = jnp.where(valid & (number == drawn), share, 0.0)
   weights = weights.reshape(batch, rows, columns, block, block)
   weights = weights.transpose(0, 1, 3, 2, 4)
   weights = weights.reshape(batch, rows * block, columns * block)
   return weights[:, :height, :width]
+
+
+def independently(probabilities: sampler_lib.Probabilities):
+  """A sampler that draws each pixel with its own probability."""
+  return sampler_lib.Sampler(
+    draw=lambda key, labels: independent(key, probabilities.of(labels)),
+    max_count=probabilities.max_count,
+    expected_sum=lambda labels: jnp.sum(probabilities.of(labels)),
+  )
 
 
 def independent(key: jax.Array, probabilities: jax.Array) -> jax.Array:

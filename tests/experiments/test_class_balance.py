@@ -101,7 +101,8 @@ def test_variants_keep_the_pixels_that_their_names_say(prepared_dir):
   def weights_of(name, **options):
     run_config = study_lib.run_config(config, planned[name], 0)
     sampler = build.sampler(run_config, dataset)
-    return np.asarray(jax.jit(sampler)(jax.random.key(0), labels, **options))
+    draw = jax.jit(sampler.draw)
+    return np.asarray(draw(jax.random.key(0), labels, **options))
 
   assert np.array_equal(weights_of("plain"), np.asarray(labels != 255))
   share = weights_of("p=0.25").sum() / num_valid

@@ -53,44 +53,43 @@ VALID = LABELS != VOID
 
 LOSSES = np.random.default_rng(3).exponential(size=SHAPE).astype(np.float32)
 
-partial = functools.partial
-
 BOUNDARY = {"rate": 0.8, "rate_elsewhere": 0.3, "distance": 1}
 
 CLASSES = {"count": 12, "num_classes": NUM_CLASSES}
 
 TRAINING_SET = {**CLASSES, "frequencies": FREQUENCIES}
 
+
+def with_losses(sampler, pixel_losses=LOSSES):
+  """The sampler with losses of its own."""
+  draw = functools.partial(sampler.draw, pixel_losses=pixel_losses)
+  return sampler._replace(draw=draw, needs_losses=False)
+
+
 RANDOM_SAMPLERS = {
-  "bernoulli": partial(sampling.bernoulli, rate=0.3),
-  "bernoulli by gaps": partial(sampling.bernoulli, rate=0.2),
-  "bernoulli in cells": partial(sampling.bernoulli, rate=0.3, cell=3),
-  "fixed_count": partial(sampling.fixed_count, count=5),
-  "fixed_count_in_batch": partial(sampling.fixed_count_in_batch, count=9),
-  "one_per_block": partial(sampling.one_per_block, block=3),
-  "class_balanced": partial(sampling.class_balanced, **CLASSES),
-  "class_balanced by set": partial(sampling.class_balanced, **TRAINING_SET),
-  "near_boundary": partial(sampling.near_boundary, **BOUNDARY),
-  "importance of boundaries": partial(
-    sampling.importance,
-    probabilities=partial(sampling.boundary_probabilities, **BOUNDARY),
+  "bernoulli": sampling.bernoulli(rate=0.3),
+  "bernoulli by gaps": sampling.bernoulli(rate=0.2),
+  "bernoulli in cells": sampling.bernoulli(rate=0.3, cell=3),
+  "fixed_count": sampling.fixed_count(count=5),
+  "fixed_count_in_batch": sampling.fixed_count_in_batch(count=9),
+  "one_per_block": sampling.one_per_block(block=3),
+  "class_balanced": sampling.class_balanced(**CLASSES),
+  "class_balanced by set": sampling.class_balanced(**TRAINING_SET),
+  "near_boundary": sampling.near_boundary(**BOUNDARY),
+  "importance of boundaries": sampling.importance(
+    probabilities=sampling.boundary_probabilities(**BOUNDARY),
   ),
-  "importance of classes": partial(
-    sampling.importance,
-    probabilities=partial(sampling.class_probabilities, **CLASSES),
+  "importance of classes": sampling.importance(
+    probabilities=sampling.class_probabilities(**CLASSES),
   ),
 }
 
 SAMPLERS = {
   **RANDOM_SAMPLERS,
-  "whole_image": sampling.whole_image,
-  "class_weighted": partial(
-    sampling.class_weighted, class_weights=(0.5, 1.0, 2.0, 4.0)
-  ),
-  "hardest": partial(sampling.hardest, pixel_losses=LOSSES, count=5),
-  "harder_than": partial(
-    sampling.harder_than, pixel_losses=LOSSES, threshold=1.0, min_count=5
-  ),
+  "whole_image": sampling.whole_image(),
+  "class_weighted": sampling.class_weighted(class_weights=(0.5, 1.0, 2.0, 4.0)),
+  "hardest": with_losses(sampling.hardest(count=5)),
+  "harder_than": with_losses(sampling.harder_than(threshold=1.0, min_count=5)),
 }
 
 
@@ -104,24 +103,14 @@ def draws(sampler, labels=LABELS, keys=KEYS):
 def compiled_over_keys(sampler):
   # Not `vmap`, of which some random functions take longer to compile.
   return jax.jit(
-    lambda keys, labels: jax.lax.map(lambda x: sampler(*x), (keys, labels))
+    lambda keys, labels: jax.lax.map(lambda x: sampler.draw(*x), (keys, labels))
   )
-
-
-@functools.cache
-def with_static_options(name):
-  """A sampler that is compiled with its options static, its arrays not."""
-  options = dict(getattr(SAMPLERS[name], "keywords", {}))
-  arrays = {k: options.pop(k) for k in ["pixel_losses"] if k in options}
-  function = getattr(SAMPLERS[name], "func", SAMPLERS[name])
-  compiled = jax.jit(function, static_argnames=tuple(options))
-  return lambda key, labels: compiled(key, labels, **options, **arrays)
 
 
 @functools.cache
 def draws_of(name):
   """As `draws`, from `LABELS`; once for all tests."""
-  return draws(with_static_options(name))
+  return draws(SAMPLERS[name])
 
 
 def counts_by_image(weights):

@@ -49,15 +49,17 @@ class LossTest(chex.TestCase):
     num_kept = sum(weight != 0 for weight in np.ravel(weights))
     assert 0 < num_kept < num_valid < labels.size
     total = loop(logits, labels, weights)
-    for normalize, rate, count in (
+    for normalize, expected_sum, count in (
       ("sum", None, 1),
       ("valid", None, num_valid),
       ("kept", None, num_kept),
-      ("expected", 0.6, 0.6 * num_valid),
+      ("expected", 0.6 * num_valid, 0.6 * num_valid),
     ):
       loss = self.variant(
         functools.partial(
-          losses.masked_cross_entropy, normalize=normalize, rate=rate
+          losses.masked_cross_entropy,
+          normalize=normalize,
+          expected_sum=expected_sum,
         )
       )(logits, labels, weights)
       np.testing.assert_allclose(loss, total / count, rtol=1e-5)
@@ -83,14 +85,14 @@ def test_a_batch_of_void_has_no_loss_and_no_gradient(normalize):
     labels,
     jnp.zeros(SHAPE),
     normalize=normalize,
-    rate=0.5 if normalize == "expected" else None,
+    expected_sum=0.0 if normalize == "expected" else None,
   )
   assert loss == 0
   np.testing.assert_array_equal(gradient, np.zeros(logits.shape))
 
 
 @pytest.mark.parametrize("normalize", ["sum", "valid", "kept"])
-@pytest.mark.parametrize("scale", [1.0, 1e30])
+@pytest.mark.parametrize("scale", [1.0, 1e30, np.inf, np.nan])
 def test_logits_of_void_and_dropped_pixels_have_no_gradient(normalize, scale):
   logits, labels, weights = example()
   out = np.asarray(weights) == 0
@@ -138,7 +140,9 @@ def test_only_expected_makes_the_sampled_loss_unbiased(rate):
   whole = losses.masked_cross_entropy(
     logits, labels, jnp.ones(shape), normalize="valid"
   )
-  unbiased = mean_over_all_masks(normalize="expected", rate=rate)
+  unbiased = mean_over_all_masks(
+    normalize="expected", expected_sum=rate * len(valid)
+  )
   np.testing.assert_allclose(unbiased, whole, rtol=1e-5)
   assert abs(mean_over_all_masks(normalize="kept") - whole) > 1e-3 * whole
 

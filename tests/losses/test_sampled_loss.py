@@ -23,10 +23,21 @@ def masked(score_map, labels, weights, **options):
   return losses.masked_cross_entropy(logits, labels, weights, **options)
 
 
-def compute(form, score_map, labels, weights, capacity=10**6, **options):
+def compute(
+  form,
+  score_map,
+  labels,
+  weights,
+  capacity=10**6,
+  expected_sum=None,
+  **options,
+):
   """The loss in one of the forms, under given weights."""
   loss = losses.make(
-    sampler=lambda key, labels: weights,
+    sampler=sampling.Sampler(
+      lambda key, labels: weights,
+      expected_sum=lambda labels: expected_sum,
+    ),
     form=form,
     capacity=capacity,
     **options,
@@ -36,6 +47,10 @@ def compute(form, score_map, labels, weights, capacity=10**6, **options):
 
 def strips(*arrays, **options):
   return compute("strips", *arrays, **options)
+
+
+def blocks(*arrays, **options):
+  return compute("blocks", *arrays, **options)
 
 
 def pixels(*arrays, **options):
@@ -52,7 +67,7 @@ def value_and_gradient(form, score_map, labels, weights, **options):
 def assert_forms_are_equal(score_map, labels, weights, rtol=1e-5, **options):
   expected = value_and_gradient(masked, score_map, labels, weights, **options)
   scale = np.abs(expected[1]).max()
-  for form in (strips, pixels):
+  for form in (strips, blocks, pixels):
     value, gradient = value_and_gradient(
       form, score_map, labels, weights, **options
     )
@@ -75,6 +90,27 @@ def test_the_forms_are_equal_for_all_strides_offsets_and_edges(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stride, offset, edge", score_maps.GRIDS)
+def test_all_blocks_are_the_whole_image(stride, offset, edge):
+  # Labels of so many classes are no bytes.
+  score_map = score_maps.make_map(
+    stride=stride, offset=offset, edge=edge, num_classes=300
+  )
+  labels = score_maps.make_labels(score_map)
+  loss = losses.make(form="blocks")
+
+  def whole(score_map, labels, weights):
+    return loss(None, score_map, labels).loss
+
+  arrays = score_map, labels, sampling.valid_pixels(labels)
+  expected = value_and_gradient(masked, *arrays, normalize="kept")
+  found = value_and_gradient(whole, *arrays)
+  np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+  scale = np.abs(expected[1]).max()
+  np.testing.assert_allclose(found[1], expected[1], atol=1e-5 * scale)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("image_size", [(1, 1), (3, 50), (64, 40)])
 def test_the_forms_are_equal_where_the_last_cells_are_cut(image_size):
   score_map = score_maps.make_map(image_size=image_size)
@@ -85,19 +121,18 @@ def test_the_forms_are_equal_where_the_last_cells_are_cut(image_size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  "normalize, rate",
-  [("sum", None), ("valid", None), ("kept", None), ("expected", 0.3)],
-)
-def test_the_forms_are_equal_under_every_normalization(normalize, rate):
+@pytest.mark.parametrize("normalize", ["sum", "valid", "kept", "expected"])
+def test_the_forms_are_equal_under_every_normalization(normalize):
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
+  weights = score_maps.make_weights(labels)
+  expected_sum = 100.0 if normalize == "expected" else None
   assert_forms_are_equal(
     score_map,
     labels,
-    score_maps.make_weights(labels),
+    weights,
     normalize=normalize,
-    rate=rate,
+    expected_sum=expected_sum,
   )
 
 
@@ -150,7 +185,7 @@ def test_two_heads_are_the_sum_of_their_losses():
     )
 
   expected = total(masked)
-  for form in (strips, pixels):
+  for form in (strips, blocks, pixels):
     found = total(form)
     chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
 
@@ -160,7 +195,7 @@ def value_and_gradient_of_heads(loss_of, heads):
   return value, {name: head.scores for name, head in gradient.items()}
 
 
-@pytest.mark.parametrize("form", [strips, pixels])
+@pytest.mark.parametrize("form", [strips, blocks, pixels])
 def test_nothing_kept_is_loss_0_with_gradient_0(form):
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
@@ -171,7 +206,7 @@ def test_nothing_kept_is_loss_0_with_gradient_0(form):
   np.testing.assert_array_equal(gradient, 0)
 
 
-@pytest.mark.parametrize("form", [strips, pixels])
+@pytest.mark.parametrize("form", [strips, blocks, pixels])
 def test_weights_on_void_have_no_influence(form):
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
@@ -183,7 +218,7 @@ def test_weights_on_void_have_no_influence(form):
   chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("form", [strips, pixels])
+@pytest.mark.parametrize("form", [strips, blocks, pixels])
 def test_a_sampled_label_outside_the_classes_makes_the_loss_nan(form):
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map).at[1, 5, 5].set(77)
@@ -241,14 +276,15 @@ def largest_array(form, score_map, labels, weights):
 @pytest.mark.slow
 def test_no_array_of_all_logits_is_in_the_compiled_program(monkeypatch):
   # As on pictures that are large beside a chunk.
-  monkeypatch.setattr(losses.listed_pixels, "_CHUNK_BYTES_CPU", 2**18)
+  for form in (losses.listed_pixels, losses.blocks):
+    monkeypatch.setattr(form, "_CHUNK_BYTES_CPU", 2**18)
   score_map = score_maps.make_map(image_size=(160, 192), num_classes=40)
   labels = score_maps.make_labels(score_map)
   weights = score_maps.make_weights(labels, rate=0.1)
   num_logits = labels.size * 40
   assert largest_array(masked, score_map, labels, weights) >= num_logits
   few = functools.partial(pixels, capacity=4000)
-  for form in (strips, few):
+  for form in (strips, blocks, few):
     largest = largest_array(form, score_map, labels, weights)
     assert largest <= num_logits / 8
 
@@ -273,7 +309,7 @@ def test_batches_spread_over_devices_have_the_same_loss_and_gradient():
   sharding = jax.sharding.NamedSharding(
     mesh, jax.sharding.PartitionSpec("batch")
   )
-  for form in (strips, pixels):
+  for form in (strips, blocks, pixels):
     expected = value_and_gradient(
       form, score_map, labels, weights, normalize="kept"
     )
@@ -286,13 +322,13 @@ def test_batches_spread_over_devices_have_the_same_loss_and_gradient():
     )
 
 
-@pytest.mark.parametrize("form", ["logits", "strips", "pixels"])
+@pytest.mark.parametrize("form", ["logits", "strips", "blocks", "pixels"])
 def test_the_terms_are_the_sum_and_the_counts_of_the_loss(form):
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
   weights = score_maps.make_weights(labels)
   loss = losses.make(
-    sampler=lambda key, labels: weights,
+    sampler=sampling.Sampler(lambda key, labels: weights),
     normalize="valid",
     form=form,
     capacity=1000,
@@ -306,6 +342,11 @@ def test_the_terms_are_the_sum_and_the_counts_of_the_loss(form):
   np.testing.assert_allclose(
     terms.loss, terms.loss_sum / float(terms.num_valid), rtol=1e-6
   )
+
+
+def test_a_function_is_no_sampler():
+  with pytest.raises(TypeError, match="called with its options, such as"):
+    losses.make(sampler=sampling.bernoulli)
 
 
 def test_options_of_the_form_are_checked_when_the_loss_is_made():

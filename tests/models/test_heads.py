@@ -193,7 +193,7 @@ def test_losses_of_several_heads_are_sampled_in_one_trace(monkeypatch):
   traced = chex.assert_max_traces(fcn.train.train_step, n=1)
   monkeypatch.setattr(fcn.train, "train_step", traced)
   model = two_heads()
-  sampler = functools.partial(fcn.sampling.bernoulli, rate=0.5)
+  sampler = fcn.sampling.bernoulli(rate=0.5)
   step = step_of(model, sampler=sampler, form="pixels")
   truths = {head: labels(number, 40, 48) for head, number in CLASSES.items()}
   batch = fcn.types.Batch(images(40, 48), truths)
@@ -206,6 +206,24 @@ def test_losses_of_several_heads_are_sampled_in_one_trace(monkeypatch):
     assert metrics.num_dropped == 0
     assert metrics.is_finite
   assert len({int(metrics.num_sampled) for metrics in history}) > 1
+
+
+@pytest.mark.slow
+def test_each_head_has_pixels_of_its_own():
+  model = models.FCN({"a": 4, "b": 4}, backbone="vgg_small", dropout_rate=0.0)
+  batch = fcn.types.Batch(images(40, 48), labels(4, 40, 48))
+  values = jnp.arange(batch.labels.size, dtype=jnp.float32)
+
+  def sum_of_kept_values(key, score_map, truth):
+    kept = fcn.sampling.bernoulli(rate=0.5).draw(key, truth)
+    total = jnp.sum(kept.reshape(-1) * values)
+    terms = fcn.losses.make()(key, score_map, truth)
+    return terms._replace(loss=total, loss_sum=total)
+
+  step = fcn.train.make_train_step(model, SGD, sum_of_kept_values)
+  _, metrics = step(random_state(model), batch, KEY)
+  of_a, of_b = metrics.loss_sum, metrics.loss - metrics.loss_sum
+  assert abs(of_a - of_b) > 0.001 * of_a
 
 
 @pytest.mark.slow

@@ -188,7 +188,7 @@ def test_logits_losses_and_gradients_are_those_of_the_images_alone(
     return
   for form in ("strips", "pixels"):
     loss = fcn.losses.make(
-      sampler=lambda key, labels: weights,
+      sampler=fcn.sampling.Sampler(lambda key, labels: weights),
       normalize="sum",
       form=form,
       capacity=3000,
@@ -236,7 +236,9 @@ def test_a_trained_batch_normalization_is_that_of_the_images_alone():
         train=True,
         mutable=["batch_stats"],
       )
-      loss = fcn.losses.make(sampler=lambda key, labels: weights, form="strips")
+      loss = fcn.losses.make(
+        sampler=fcn.sampling.Sampler(lambda key, labels: weights), form="strips"
+      )
       return loss(None, score_map, batch.labels).loss, statistics
 
     return jax.value_and_grad(loss_of, has_aux=True)(variables["params"])

@@ -89,6 +89,11 @@ def test_every_sampler_can_be_chosen_and_leaves_out_void(dataset, labels, name):
     ({"normalize": "sum"}, lambda terms: 1),
     ({"normalize": "valid"}, lambda terms: terms.num_valid),
     ({"normalize": "expected"}, lambda terms: 0.25 * terms.num_valid),
+    # Of images with void as many pixels are kept as of others.
+    (
+      {"sampler": "fixed_count", "normalize": "expected"},
+      lambda terms: terms.num_kept,
+    ),
     (
       {"sampler": "one_per_block", "rate": 1.0, "normalize": "expected"},
       lambda terms: terms.num_valid / 64,

@@ -1,13 +1,16 @@
 """Scoring the network of a run."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from fcn_jax import data
+from fcn_jax import models
 from fcn_jax import optimizers
 from fcn_jax import train
+from fcn_jax import types
 from fcn_jax.runs import config
 from fcn_jax.runs import validation
 from tests.helpers import tiny_runs
@@ -25,6 +28,20 @@ def test_the_averaged_parameters_are_what_is_validated():
   without = state._replace(opt_state=optax.sgd(0.1).init(params))
   found = validation.predicting_state(without).params
   tiny_runs.assert_same_bits(found, params)
+
+
+@pytest.mark.slow
+def test_labels_outside_the_images_are_an_error():
+  model = models.FCN(num_classes=3, backbone="vgg_small", head_width=8)
+  state = train.create_state(jax.random.key(0), model, optax.sgd(0.1))
+  images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
+  labels = jnp.zeros((1, 32, 32), jnp.int32)
+  batch = types.Batch(images, labels, valid_sizes=jnp.array([[32, 30]]))
+  with pytest.raises(ValueError, match="^64 pixels .* outside the images"):
+    validation.evaluate(model, state, [batch])
+  void = labels.at[:, :, 30:].set(types.IGNORE_LABEL)
+  confusion = validation.evaluate(model, state, [batch._replace(labels=void)])
+  assert confusion.sum() == 32 * 30
 
 
 def test_scores_have_the_names_of_their_classes():

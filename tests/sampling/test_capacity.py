@@ -1,5 +1,3 @@
-import functools
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,9 +18,7 @@ def test_an_exact_bound_is_reached_and_not_exceeded(name, bound):
   labels = np.zeros(cases.SHAPE, np.int32)
   # All that a batch keeps can be in one image.
   labels[1] = cases.VOID
-  counts = cases.counts_by_image(
-    cases.draws(cases.with_static_options(name), labels)
-  )
+  counts = cases.counts_by_image(cases.draws(cases.SAMPLERS[name], labels))
   stated = capacity.of_sampler(cases.RANDOM_SAMPLERS[name], cases.SHAPE)
   assert counts.max() == stated == bound
 
@@ -47,18 +43,17 @@ def test_bounds_are_known_where_there_are_any():
 @pytest.mark.parametrize(
   "sampler, most_expected, slack",
   [
-    (functools.partial(sampling.bernoulli, rate=0.1), 922, 1.25),
-    (functools.partial(sampling.bernoulli, rate=0.1, cell=4), 922, 2.0),
-    (functools.partial(sampling.bernoulli, rate=1.0, cell=5), 9216, 1.0),
-    (functools.partial(sampling.one_per_block, block=5), 400, 1.0),
+    (sampling.bernoulli(rate=0.1), 922, 1.25),
+    (sampling.bernoulli(rate=0.1, cell=4), 922, 2.0),
+    (sampling.bernoulli(rate=1.0, cell=5), 9216, 1.0),
+    (sampling.one_per_block(block=5), 400, 1.0),
     (
-      functools.partial(sampling.class_balanced, count=2000, num_classes=4),
+      sampling.class_balanced(count=2000, num_classes=4),
       500,
       5.0,
     ),
     (
-      functools.partial(
-        sampling.class_balanced,
+      sampling.class_balanced(
         count=500,
         num_classes=4,
         frequencies=(4, 4, 4, 1),
@@ -67,18 +62,13 @@ def test_bounds_are_known_where_there_are_any():
       5.0,
     ),
     (
-      functools.partial(
-        sampling.near_boundary, rate=0.01, rate_elsewhere=0.2, distance=1
-      ),
+      sampling.near_boundary(rate=0.01, rate_elsewhere=0.2, distance=1),
       1844,
       1.25,
     ),
     (
-      functools.partial(
-        sampling.importance,
-        probabilities=functools.partial(
-          sampling.class_probabilities, count=2000, num_classes=4
-        ),
+      sampling.importance(
+        probabilities=sampling.class_probabilities(count=2000, num_classes=4),
       ),
       900,
       5.0,
@@ -98,8 +88,8 @@ def test_with_a_batch_rich_in_a_rare_class_its_bound_still_holds():
   # number is then count / (C * share) = 80 * 13 / 4 = 260.
   labels = np.full(cases.BIG, cases.VOID, np.int32)
   labels[2, :50] = 3
-  sampler = functools.partial(
-    sampling.class_balanced, count=80, num_classes=4, frequencies=(4, 4, 4, 1)
+  sampler = sampling.class_balanced(
+    count=80, num_classes=4, frequencies=(4, 4, 4, 1)
   )
   bound = capacity.of_sampler(sampler, cases.BIG)
   counts = cases.counts_by_image(
@@ -110,47 +100,19 @@ def test_with_a_batch_rich_in_a_rare_class_its_bound_still_holds():
 
 
 def test_importance_has_the_bound_of_its_probabilities():
-  function = functools.partial(
-    sampling.boundary_probabilities, **cases.BOUNDARY
-  )
+  function = sampling.boundary_probabilities(**cases.BOUNDARY)
   shape = (4, 300, 200)
-  sampler = functools.partial(sampling.importance, probabilities=function)
+  sampler = sampling.importance(probabilities=function)
   assert (
     capacity.of_sampler(sampler, shape)
     == capacity.of_sampler(function, shape)
     == capacity.of_sampler(cases.RANDOM_SAMPLERS["near_boundary"], shape)
     < 300 * 200
   )
-  unknown = functools.partial(
-    sampling.importance, probabilities=lambda labels: jnp.ones(labels.shape)
+  unknown = sampling.importance(
+    probabilities=sampling.Probabilities(lambda labels: jnp.ones(labels.shape))
   )
-  assert capacity.of_sampler(unknown, shape) == 300 * 200
-
-
-@pytest.mark.parametrize(
-  "sampler, options, message",
-  [
-    (sampling.bernoulli, {"rate": 0.0}, "sampling rate is 0.0"),
-    (sampling.bernoulli, {"rate": 0.5, "cell": 0}, "cell is 0"),
-    (sampling.one_per_block, {"block": 0}, "block is 0"),
-    (sampling.class_balanced, {**cases.CLASSES, "count": 0}, "count is 0"),
-    (
-      sampling.class_balanced,
-      {**cases.CLASSES, "frequencies": (1.0,) * 3},
-      "3 entries and num_classes is 4",
-    ),
-    (
-      sampling.near_boundary,
-      {**cases.BOUNDARY, "rate": 0},
-      "sampling rate is 0",
-    ),
-  ],
-)
-def test_asking_for_the_bound_names_a_wrong_option_too(
-  sampler, options, message
-):
-  with pytest.raises(ValueError, match=message):
-    capacity.of_sampler(functools.partial(sampler, **options), cases.SHAPE)
+  assert capacity.of_sampler(unknown, shape) is None
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.25, 0.9])
@@ -174,22 +136,9 @@ def test_the_tail_bound_of_a_certain_draw_is_all_of_it():
   assert bound == 50
 
 
-def test_a_sampler_is_asked_through_its_partials_for_its_capacity():
-  shape = (4, 512, 512)
-  inner = functools.partial(sampling.bernoulli, rate=0.5, cell=8)
-  outer = functools.partial(inner, rate=0.05)
-  found = capacity.of_sampler(outer, shape)
-  direct = functools.partial(sampling.bernoulli, rate=0.05, cell=8)
-  assert found == capacity.of_sampler(direct, shape)
-  assert 0.05 * 512 * 512 < found < 0.1 * 512 * 512
-
-
 def test_of_a_sampler_of_ones_own_nothing_is_known_until_it_says():
-  def sampler(key, labels, *, count):
-    raise AssertionError("is not called")
-
-  bound = functools.partial(sampler, count=9)
-  assert capacity.of_sampler(bound, (2, 8, 8)) is None
-  capacity.bounded_by(lambda shape, *, count: count)(sampler)
-  assert capacity.of_sampler(bound, (2, 8, 8)) == 9
-  assert capacity.of_sampler(bound, (2, 2, 2)) == 4
+  own = sampling.Sampler(draw=lambda key, labels: labels)
+  assert capacity.of_sampler(own, (2, 8, 8)) is None
+  own = own._replace(max_count=lambda shape: 9)
+  assert capacity.of_sampler(own, (2, 8, 8)) == 9
+  assert capacity.of_sampler(own, (2, 2, 2)) == 4

@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,8 +27,8 @@ def test_class_counts_leave_out_void_also_among_300_classes():
 @pytest.mark.parametrize("frequencies", [None, cases.FREQUENCIES, (1, 1, 1, 1)])
 def test_class_probabilities_are_those_of_a_loop(count, frequencies):
   options = {"count": count, "num_classes": 4, "frequencies": frequencies}
-  probabilities = sampling.class_probabilities(
-    jnp.asarray(cases.LABELS), **options
+  probabilities = sampling.class_probabilities(**options).of(
+    jnp.asarray(cases.LABELS)
   )
   assert probabilities.dtype == jnp.float32
   np.testing.assert_allclose(
@@ -43,7 +41,7 @@ def test_class_probabilities_are_those_of_a_loop(count, frequencies):
 def test_class_probabilities_sum_to_the_count_if_all_classes_have_enough():
   labels = jnp.asarray(cases.BIG_LABELS)
   options = {"count": 800, "num_classes": 6}
-  function = jax.jit(functools.partial(sampling.class_probabilities, **options))
+  function = jax.jit(sampling.class_probabilities(**options).of)
   probabilities = np.asarray(function(labels))
   np.testing.assert_allclose(probabilities.sum(), 800, rtol=1e-5)
   for index in range(4):
@@ -55,18 +53,17 @@ def test_class_probabilities_sum_to_the_count_if_all_classes_have_enough():
 def test_a_batch_like_the_training_set_has_the_same_probabilities():
   counts = np.bincount(cases.BIG_LABELS.ravel())
   options = {"count": 800, "num_classes": 4}
-  counted = sampling.class_probabilities(
-    jnp.asarray(cases.BIG_LABELS), **options
-  )
+  labels = jnp.asarray(cases.BIG_LABELS)
+  counted = sampling.class_probabilities(**options).of(labels)
   for frequencies in (counts, counts / counts.sum()):
     given = sampling.class_probabilities(
-      jnp.asarray(cases.BIG_LABELS), frequencies=tuple(frequencies), **options
+      frequencies=tuple(frequencies), **options
     )
-    np.testing.assert_allclose(given, counted, rtol=1e-5)
+    np.testing.assert_allclose(given.of(labels), counted, rtol=1e-5)
 
 
 def test_of_each_class_equally_many_pixels_are_kept():
-  sampler = functools.partial(sampling.class_balanced, count=400, num_classes=6)
+  sampler = sampling.class_balanced(count=400, num_classes=6)
   kept = cases.draws(sampler, cases.BIG_LABELS, cases.KEYS[:200]) != 0
   for index in range(4):
     mean = kept[:, index == cases.BIG_LABELS].sum(axis=1).mean()
@@ -84,24 +81,22 @@ def test_a_label_that_is_no_class_shows_as_nan(label):
     cases.SAMPLERS["importance of classes"],
   ]
   for sampler in samplers:
-    weights = np.asarray(sampler(cases.KEY, labels))
+    weights = np.asarray(sampler.draw(cases.KEY, labels))
     assert np.flatnonzero(np.isnan(weights)).tolist() == [0]
 
 
 def test_class_weighted_gives_each_pixel_the_weight_of_its_class():
   class_weights = (0.5, 0.0, 2.0, 3.0)
-  weights = sampling.class_weighted(
-    None, jnp.asarray(cases.LABELS), class_weights=class_weights
-  )
+  sampler = sampling.class_weighted(class_weights=class_weights)
+  weights = sampler.draw(None, jnp.asarray(cases.LABELS))
   for place, label in np.ndenumerate(cases.LABELS):
     expected = 0.0 if label == cases.VOID else class_weights[label]
     assert weights[place] == expected
 
 
 def test_void_has_no_weight_also_where_it_would_be_a_class():
-  weights = sampling.class_weighted(
-    None, jnp.asarray(cases.LABELS), class_weights=np.ones(300)
-  )
+  sampler = sampling.class_weighted(class_weights=np.ones(300))
+  weights = sampler.draw(None, jnp.asarray(cases.LABELS))
   np.testing.assert_array_equal(weights, cases.VALID)
 
 

@@ -20,7 +20,7 @@ def test_weights_are_float32_and_0_exactly_where_void(name):
   )
   batches[chance.random(batches.shape) < 0.3] = cases.VOID
   batches[-1] = cases.VOID
-  weights = cases.draws(cases.with_static_options(name), batches)
+  weights = cases.draws(cases.SAMPLERS[name], batches)
   assert weights.dtype == np.float32
   assert np.all(np.isfinite(weights)) and np.all(weights >= 0)
   assert not np.any(weights[batches == cases.VOID])
@@ -31,10 +31,10 @@ def test_weights_are_float32_and_0_exactly_where_void(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", cases.SAMPLERS)
-def test_compiled_with_static_options_a_sampler_gives_the_same(name):
+def test_a_compiled_sampler_gives_the_same(name):
   np.testing.assert_allclose(
     cases.draws_of(name)[0],
-    cases.SAMPLERS[name](cases.KEYS[0], jnp.asarray(cases.LABELS)),
+    cases.SAMPLERS[name].draw(cases.KEYS[0], jnp.asarray(cases.LABELS)),
     rtol=1e-6,
   )
 
@@ -98,6 +98,29 @@ def test_expected_weights_are_those_of_the_docstring(name, mean, square):
   )
 
 
+@pytest.mark.parametrize("name, mean, square", expectations())
+def test_the_stated_sum_is_that_of_the_expected_weights(name, mean, square):
+  stated = cases.SAMPLERS[name].expected_sum(jnp.asarray(cases.LABELS))
+  np.testing.assert_allclose(stated, mean[cases.VALID].sum(), rtol=1e-5)
+
+
+def test_without_chance_the_stated_sum_is_that_of_the_weights():
+  labels = jnp.asarray(cases.LABELS)
+  for name in ("whole_image", "class_weighted"):
+    sampler = cases.SAMPLERS[name]
+    weights = sampler.draw(None, labels)
+    np.testing.assert_allclose(sampler.expected_sum(labels), weights.sum())
+
+
+def test_a_count_above_the_valid_pixels_is_not_expected():
+  labels = jnp.asarray(cases.LABELS).at[0].set(cases.VOID)
+  num_valid = int(np.sum(cases.VALID[1]))
+  assert sampling.fixed_count(count=30).expected_sum(labels) == 30
+  assert sampling.fixed_count(count=1000).expected_sum(labels) == num_valid
+  in_batch = sampling.fixed_count_in_batch(count=1000)
+  assert in_batch.expected_sum(labels) == num_valid
+
+
 # Wrong options.
 
 WRONG = [
@@ -150,15 +173,15 @@ WRONG = [
     "rate_elsewhere is 1.1",
   ),
   (sampling.near_boundary, {**cases.BOUNDARY, "distance": 0}, "distance is 0"),
-  (sampling.hardest, {"pixel_losses": cases.LOSSES, "count": 0}, "count is 0"),
+  (sampling.hardest, {"count": 0}, "count is 0"),
   (
     sampling.harder_than,
-    {"pixel_losses": cases.LOSSES, "threshold": -1.0, "min_count": 1},
+    {"threshold": -1.0, "min_count": 1},
     "threshold is -1.0; it is a loss in nats",
   ),
   (
     sampling.harder_than,
-    {"pixel_losses": cases.LOSSES, "threshold": 1.0, "min_count": -1},
+    {"threshold": 1.0, "min_count": -1},
     "min_count is -1; give an integer, 0 or more",
   ),
 ]
@@ -167,7 +190,7 @@ WRONG = [
 @pytest.mark.parametrize("sampler, options, message", WRONG)
 def test_a_wrong_option_is_named_with_its_remedy(sampler, options, message):
   with pytest.raises(ValueError, match=message):
-    sampler(cases.KEY, jnp.asarray(cases.LABELS), **options)
+    sampler(**options)
 
 
 # Several devices.
@@ -181,7 +204,7 @@ def test_a_batch_spread_over_devices_is_sampled_as_on_one(name):
   mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
   spread = jax.sharding.NamedSharding(mesh, jax.P("data"))
   labels = jax.device_put(cases.LABELS, spread)
-  sample = jax.jit(cases.SAMPLERS[name])
+  sample = jax.jit(cases.SAMPLERS[name].draw)
   key = jax.random.key(0)
   np.testing.assert_array_equal(
     sample(key, labels), sample(key, jnp.asarray(cases.LABELS))

@@ -1,5 +1,4 @@
 import collections
-import functools
 import itertools
 
 import chex
@@ -20,22 +19,22 @@ class UniformTest(chex.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
   def test_whole_image_keeps_all_but_void(self):
     labels = cases.labels_with_void()
-    weights = self.variant(sampling.whole_image)(cases.KEY, labels)
+    weights = self.variant(sampling.whole_image().draw)(cases.KEY, labels)
     np.testing.assert_array_equal(weights, np.asarray(labels) != cases.VOID)
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_rate_1_is_the_whole_image(self):
     labels = cases.labels_with_void()
-    sampler = functools.partial(sampling.bernoulli, rate=1.0, cell=8)
-    weights = self.variant(sampler)(cases.KEY, labels)
-    np.testing.assert_array_equal(weights, sampling.whole_image(None, labels))
+    sampler = sampling.bernoulli(rate=1.0, cell=8)
+    weights = self.variant(sampler.draw)(cases.KEY, labels)
+    np.testing.assert_array_equal(weights, sampling.valid_pixels(labels))
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_cells_are_constant_inside_also_where_they_are_cut_off(self):
     cell, shape = 8, (2, 45, 38)
     labels = jnp.zeros(shape, jnp.int32)
-    sampler = functools.partial(sampling.bernoulli, rate=0.5, cell=cell)
-    weights = np.asarray(self.variant(sampler)(cases.KEY, labels))
+    sampler = sampling.bernoulli(rate=0.5, cell=cell)
+    weights = np.asarray(self.variant(sampler.draw)(cases.KEY, labels))
     corners = weights[:, ::cell, ::cell]
     assert corners.shape == (2, 6, 5)
     filled = corners.repeat(cell, axis=1).repeat(cell, axis=2)
@@ -47,7 +46,7 @@ class UniformTest(chex.TestCase):
 @pytest.mark.parametrize("cell", [1, 4])
 def test_the_share_of_kept_cells_is_the_rate(rate, cell):
   labels = jnp.zeros((4, 50 * cell, 50 * cell), jnp.int32)
-  weights = sampling.bernoulli(cases.KEY, labels, rate=rate, cell=cell)
+  weights = sampling.bernoulli(rate=rate, cell=cell).draw(cases.KEY, labels)
   # Five standard deviations of a binomial share of 10,000 cells.
   bound = 5 * np.sqrt(rate * (1 - rate) / 10_000)
   assert abs(float(weights.mean()) - rate) < bound
@@ -55,7 +54,7 @@ def test_the_share_of_kept_cells_is_the_rate(rate, cell):
 
 def test_neighbouring_cells_and_images_are_drawn_independently():
   labels = jnp.zeros((2, 400, 400), jnp.int32)
-  weights = sampling.bernoulli(cases.KEY, labels, rate=0.5, cell=4)
+  weights = sampling.bernoulli(rate=0.5, cell=4).draw(cases.KEY, labels)
   cells = np.asarray(weights)[:, ::4, ::4] - 0.5
   for a, b in (
     (cells[:, 1:], cells[:, :-1]),
@@ -68,7 +67,7 @@ def test_neighbouring_cells_and_images_are_drawn_independently():
 
 @pytest.mark.parametrize("count", [1, 35, 1000])
 def test_each_image_keeps_the_count_or_all_it_has(count):
-  sampler = functools.partial(sampling.fixed_count, count=count)
+  sampler = sampling.fixed_count(count=count)
   weights = cases.draws(sampler, keys=cases.KEYS[:200])
   kept = np.minimum(count, cases.VALID.sum(axis=(1, 2)))
   assert np.all(cases.counts_by_image(weights) == kept)
@@ -77,7 +76,7 @@ def test_each_image_keeps_the_count_or_all_it_has(count):
 
 @pytest.mark.parametrize("count", [1, 69, 1000])
 def test_the_batch_keeps_the_count_or_all_it_has(count):
-  sampler = functools.partial(sampling.fixed_count_in_batch, count=count)
+  sampler = sampling.fixed_count_in_batch(count=count)
   kept = cases.counts_by_image(cases.draws(sampler, keys=cases.KEYS[:200]))
   assert np.all(kept.sum(axis=1) == min(count, cases.VALID.sum()))
 
@@ -88,7 +87,7 @@ def test_the_batch_keeps_the_count_or_all_it_has(count):
 def test_all_sets_of_a_count_are_equally_likely(sampler):
   labels = np.array([[[0, cases.VOID, 1], [2, 0, cases.VOID]]], np.int32)
   labels = np.concatenate([labels, np.full((1, 2, 3), cases.VOID, np.int32)])
-  weights = cases.draws(functools.partial(sampler, count=2), labels)
+  weights = cases.draws(sampler(count=2), labels)
   sets = collections.Counter(map(bytes, weights))
   assert len(sets) == 6
   # Five standard deviations of a binomial count.
@@ -108,8 +107,8 @@ def test_each_block_with_truth_keeps_one_pixel_that_stands_for_all():
 @pytest.mark.parametrize("block", [1, 7, 45])
 def test_blocks_of_any_size_cover_the_image(block):
   labels = np.asarray(cases.labels_with_void())
-  sampler = functools.partial(sampling.one_per_block, block=block)
-  weights = np.asarray(jax.jit(sampler)(cases.KEY, labels))
+  sampler = sampling.one_per_block(block=block)
+  weights = np.asarray(jax.jit(sampler.draw)(cases.KEY, labels))
   num_valid = np.sum(labels != cases.VOID, axis=(1, 2))
   np.testing.assert_allclose(
     weights.sum(axis=(1, 2)), num_valid / block**2, rtol=1e-5
