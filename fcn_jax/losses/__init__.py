@@ -5,7 +5,7 @@
 - `masked_cross_entropy` defines the loss, from the logits of all pixels.
   `pixel_cross_entropy` is the loss of each pixel, `weighted_losses` multiplies
   it by a sampler's weights, and `loss_map` computes it from a score map.
-- `normalizer`, `num_kept`, `num_valid` and `divide` say what the sum of the
+- `normalizer`, `num_kept` and `divide` say what the sum of the
   pixel losses is divided by (`Normalization`).
 - `strips`, `blocks` and `listed_pixels` compute sums over pixels without the
   logits of all pixels.
@@ -18,7 +18,6 @@ from fcn_jax.losses.normalization import Normalization
 from fcn_jax.losses.normalization import divide
 from fcn_jax.losses.normalization import normalizer
 from fcn_jax.losses.normalization import num_kept
-from fcn_jax.losses.normalization import num_valid
 from fcn_jax.losses.pixel_losses import masked_cross_entropy
 from fcn_jax.losses.pixel_losses import pixel_cross_entropy
 from fcn_jax.losses.pixel_losses import weighted_losses
@@ -41,7 +40,6 @@ __all__ = [
   "masked_cross_entropy",
   "normalizer",
   "num_kept",
-  "num_valid",
   "pixel_cross_entropy",
   "strips",
   "weighted_losses",

@@ -8,7 +8,6 @@ pixel of a list (`listed_pixels`) has four reads and four sums of its own.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,9 @@ from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax.losses import gradients
 
-# Bytes of the logits of a chunk. On a CPU they should stay in the cache;
-# elsewhere a chunk should fill the device.
-_CHUNK_BYTES_CPU = 2**18
+# Bytes of the logits of a chunk. On a CPU they should stay in the cache: 2**18
+# were slower. Elsewhere a chunk should fill the device, and this is a guess.
+_CHUNK_BYTES_CPU = 2**20
 _CHUNK_BYTES = 2**28
 
 
@@ -50,29 +49,6 @@ def split(
   return values.reshape(len(values), rows * columns, stride**2)
 
 
-def sum_blocks(
-  function: gradients.PixelFunction,
-  score_map: types.ScoreMap,
-  arrays: tuple[jax.Array, ...],
-) -> jax.Array:
-  """Sums a function of the logits over all blocks.
-
-  The gradient with respect to the scores has no derivative itself, and the
-  arrays have no gradient.
-
-  Args:
-    function: from logits [N, blocks, C, P] and the part [N, blocks, P] of each
-      of `arrays` to one value for each pixel, [N, blocks, P].
-    score_map: scores [N, h, w, C].
-    arrays: each [N, B, P], see `split`.
-
-  Returns:
-    Scalar, in the dtype of the scores.
-  """
-  compute = functools.partial(_on_each_device, function, _all_blocks)
-  return gradients.sum_with_gradient(compute, score_map, (arrays,))
-
-
 def sum_listed(
   function: gradients.PixelFunction,
   score_map: types.ScoreMap,
@@ -83,9 +59,12 @@ def sum_listed(
   """Sums a function of the logits over listed blocks.
 
   The cost is that of `num_used` blocks in each image and does not depend on K.
+  The gradient with respect to the scores has no derivative itself, and the
+  arrays have no gradient.
 
   Args:
-    function: as for `sum_blocks`.
+    function: from logits [N, blocks, C, P] and the part [N, blocks, P] of each
+      of `arrays` to one value for each pixel, [N, blocks, P].
     score_map: scores [N, h, w, C].
     indices: [N, K] int32, blocks, each of them once.
     num_used: [N] int32, how many of the K indices of each image count.
@@ -94,26 +73,22 @@ def sum_listed(
   Returns:
     Scalar, in the dtype of the scores.
   """
-  compute = functools.partial(_on_each_device, function, _listed_blocks)
+
+  def compute(score_map, constants):
+    return jax.lax.platform_dependent(
+      score_map,
+      constants,
+      cpu=functools.partial(_sum_and_gradient, function, _CHUNK_BYTES_CPU),
+      default=functools.partial(_sum_and_gradient, function, _CHUNK_BYTES),
+    )
+
   constants = arrays, indices, num_used
   return gradients.sum_with_gradient(compute, score_map, constants)
 
 
-def _on_each_device(function, method, score_map, constants):
-  """The sum and its gradient, in chunks of the size that suits the device."""
-
-  def with_chunks(num_bytes):
-    return functools.partial(_sum_and_gradient, function, method, num_bytes)
-
-  return jax.lax.platform_dependent(
-    score_map,
-    constants,
-    cpu=with_chunks(_CHUNK_BYTES_CPU),
-    default=with_chunks(_CHUNK_BYTES),
-  )
-
-
-def _sum_and_gradient(function, method, num_bytes, score_map, constants):
+def _sum_and_gradient(function, num_bytes, score_map, constants):
+  """The sum and its gradient, in chunks of so many bytes of logits."""
+  arrays, indices, num_used = constants
   corners, from_corners = jax.vjp(
     lambda scores: _corners(gradients.with_scores(score_map, scores)),
     score_map.scores,
@@ -122,63 +97,6 @@ def _sum_and_gradient(function, method, num_bytes, score_map, constants):
   shares = _shares(score_map)
   block_bytes = shares.shape[1] * num_classes * corners.dtype.itemsize
   size = max(1, min(num_blocks, num_bytes // (num_images * block_bytes)))
-
-  def sum_chunk(scores, is_used, parts):
-    """Sums [N] of a chunk, and the gradient of their total."""
-
-    def sum_of(scores):
-      logits = jnp.einsum(
-        "nkqc,qp->nkcp", scores, shares, precision=jax.lax.Precision.HIGHEST
-      )
-      values = function(logits, *parts)
-      return gradients.sums(jnp.where(is_used[..., None], values, 0.0))
-
-    (_, sums), gradient = jax.value_and_grad(sum_of, has_aux=True)(scores)
-    return sums, gradient
-
-  totals, gradient = method(sum_chunk, size, corners, *constants)
-  (gradient,) = from_corners(gradient)
-  return jnp.sum(totals), gradients.with_scores(score_map, gradient)
-
-
-# From scores [N, blocks, 4, C], which blocks count [N, blocks], and the parts
-# of the arrays to sums [N] and the gradient of the scores.
-_SumChunk = Callable[..., tuple[jax.Array, jax.Array]]
-
-
-def _all_blocks(
-  sum_chunk: _SumChunk, size: int, corners: jax.Array, arrays
-) -> tuple[jax.Array, jax.Array]:
-  num_images, num_blocks = corners.shape[:2]
-  num_chunks = -(-num_blocks // size)
-  used = jnp.ones((num_images, num_blocks), bool)
-
-  def in_chunks(array):
-    rest = [(0, 0)] * (array.ndim - 2)
-    missing = num_chunks * size - num_blocks
-    array = jnp.pad(array, [(0, 0), (0, missing), *rest])
-    array = array.reshape(num_images, num_chunks, size, *array.shape[2:])
-    return jnp.moveaxis(array, 1, 0)
-
-  def add(totals, chunk):
-    scores, is_used, *parts = chunk
-    sums, gradient = sum_chunk(scores, is_used, parts)
-    return totals + sums, gradient
-
-  totals, gradient = jax.lax.scan(
-    add,
-    jnp.zeros(num_images, corners.dtype),
-    tuple(map(in_chunks, (corners, used, *arrays))),
-  )
-  gradient = jnp.moveaxis(gradient, 0, 1)
-  gradient = gradient.reshape(num_images, -1, *corners.shape[2:])
-  return totals, gradient[:, :num_blocks]
-
-
-def _listed_blocks(
-  sum_chunk: _SumChunk, size: int, corners, arrays, indices, num_used
-) -> tuple[jax.Array, jax.Array]:
-  num_images, num_blocks = corners.shape[:2]
   indices = jnp.pad(indices, [(0, 0), (0, -indices.shape[1] % size)])
   position = jnp.arange(indices.shape[1], dtype=jnp.int32)[None]
   used = position < num_used[:, None]
@@ -193,15 +111,25 @@ def _listed_blocks(
       for array in (indices, targets, used)
     )
     scores, *parts = (_take(array, here) for array in (corners, *arrays))
-    sums, terms = sum_chunk(scores, is_used, parts)
+
+    def sum_of(scores):
+      logits = jnp.einsum(
+        "nkqc,qp->nkcp", scores, shares, precision=jax.lax.Precision.HIGHEST
+      )
+      values = function(logits, *parts)
+      return gradients.sums(jnp.where(is_used[..., None], values, 0.0))
+
+    (_, sums), terms = jax.value_and_grad(sum_of, has_aux=True)(scores)
     return totals + sums, _write(gradient, target, terms)
 
-  return jax.lax.fori_loop(
+  totals, gradient = jax.lax.fori_loop(
     0,
     -(-jnp.max(num_used) // size),
     add,
     (jnp.zeros(num_images, corners.dtype), jnp.zeros_like(corners)),
   )
+  (gradient,) = from_corners(gradient)
+  return jnp.sum(totals), gradients.with_scores(score_map, gradient)
 
 
 def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
@@ -210,7 +138,9 @@ def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
   return take(array, indices)
 
 
-def _write(array: jax.Array, indices: jax.Array, values: jax.Array):
+def _write(
+  array: jax.Array, indices: jax.Array, values: jax.Array
+) -> jax.Array:
   """Writes [N, K, ...] to distinct places [N, K]; nothing beyond the array."""
   write = jax.vmap(
     lambda rows, i, new: rows.at[i].set(new, mode="drop", unique_indices=True)

@@ -35,7 +35,7 @@ def normalizer(
       depend on the draw: if all valid pixels have the same expected weight, the
       loss is an unbiased estimate of the whole-image mean.
     num_kept: [] int32, see the function `num_kept`.
-    num_valid: [] int32, see the function `num_valid`.
+    num_valid: [] int32, see `sampling.num_valid`.
     expected_sum: [] float32, for "expected" only, see `sampling.Sampler`.
 
   Returns:
@@ -67,11 +67,6 @@ def num_kept(labels: jax.Array, weights: jax.Array) -> jax.Array:
   """
   kept = (weights != 0) & (labels != types.IGNORE_LABEL)
   return jnp.sum(kept, dtype=jnp.int32)
-
-
-def num_valid(labels: jax.Array) -> jax.Array:
-  """Number of pixels that are not void, [] int32, of labels [...] int32."""
-  return jnp.sum(labels != types.IGNORE_LABEL, dtype=jnp.int32)
 
 
 def divide(total: jax.Array, count: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax.losses import normalization
 
@@ -89,6 +90,6 @@ def masked_cross_entropy(
   """
   total = jnp.sum(weighted_losses(logits, labels, weights))
   num_kept = normalization.num_kept(labels, weights)
-  num_valid = normalization.num_valid(labels)
+  num_valid = sampling.num_valid(labels)
   count = normalization.normalizer(normalize, num_kept, num_valid, expected_sum)
   return normalization.divide(total, count)

@@ -106,13 +106,10 @@ def make(
     length = _list_length(form, capacity, sampler, score_map)
     if length is not None:
       sums = _sum_listed(score_map, labels, weights, length)
-    elif form == "blocks":
-      is_whole = sampler is sampling.whole_image()
-      sums = _sum_blocks(score_map, labels, weights, is_whole)
     else:
-      sum_all = _sum_logits if form == "logits" else _sum_strips
-      sums = sum_all(score_map, labels, weights)
-    num_valid = normalization.num_valid(labels)
+      sum_of = {"logits": _sum_logits, "blocks": _sum_blocks}
+      sums = sum_of.get(form, _sum_strips)(score_map, labels, weights)
+    num_valid = sampling.num_valid(labels)
     expected_sum = None
     if normalize == "expected":
       expected_sum = sampler.expected_sum(labels)
@@ -166,21 +163,18 @@ def _sum_strips(score_map, labels, weights):
   return _sums_of_all(loss_sum, labels, weights)
 
 
-def _sum_blocks(score_map, labels, weights, is_whole):
+def _sum_blocks(score_map, labels, weights):
   num_classes = score_map.scores.shape[-1]
   sorted_labels = blocks.split(
     score_map, _in_bytes(labels, num_classes), fill=types.IGNORE_LABEL
   )
   arrays = sorted_labels, blocks.split(score_map, weights, fill=0)
   function = functools.partial(pixel_losses.weighted_losses, axis=2)
-  if is_whole:
-    loss_sum = blocks.sum_blocks(function, score_map, arrays)
-  else:
-    kept = jnp.any(arrays[1] != 0, axis=2).astype(jnp.float32)
-    sample = sampling.compact(kept[..., None], capacity=kept.shape[1])
-    loss_sum = blocks.sum_listed(
-      function, score_map, sample.indices, sample.num_used, arrays
-    )
+  kept = jnp.any(arrays[1] != 0, axis=2).astype(jnp.float32)
+  listed = sampling.compact(kept[..., None], capacity=kept.shape[1])
+  loss_sum = blocks.sum_listed(
+    function, score_map, listed.indices, listed.num_used, arrays
+  )
   return _sums_of_all(loss_sum, labels, weights)
 
 

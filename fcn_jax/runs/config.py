@@ -239,8 +239,8 @@ class Optimizer:
   """Largest norm of the gradient. Longer gradients are scaled down to it."""
   accumulate: int = 1
   """Number of steps whose gradients are averaged for one update. With
-  --normalize kept this is a mean of the steps' means; with expected, pixels
-  of all steps weigh the same if the steps have as many valid ones."""
+  --normalize kept this is a mean of the steps' means. With expected, all pixels
+  count the same if all steps have equally many valid ones."""
   ema_decay: float | None = None
   """Decay of a moving average (EMA) of the parameters, such as 0.999.
   Validation and prediction then use the average."""

@@ -22,6 +22,7 @@ pixels (`losses.normalizer`): use "expected".
 - By place: `near_boundary`. By loss: `hardest`, `harder_than`.
 - With given probabilities, corrected by weights: `importance`, of
   `class_probabilities` or `boundary_probabilities`.
+- `valid_pixels` and `num_valid` tell what is not void.
 - `capacity` says how many pixels a sampler keeps at most; `compact` lists the
   kept pixels (`PixelSample`). `Sampler` and `Probabilities` are the types.
 """
@@ -46,6 +47,7 @@ from fcn_jax.sampling.uniform import bernoulli
 from fcn_jax.sampling.uniform import check_rate
 from fcn_jax.sampling.uniform import fixed_count
 from fcn_jax.sampling.uniform import fixed_count_in_batch
+from fcn_jax.sampling.uniform import num_valid
 from fcn_jax.sampling.uniform import one_per_block
 from fcn_jax.sampling.uniform import valid_pixels
 from fcn_jax.sampling.uniform import whole_image
@@ -71,6 +73,7 @@ __all__ = [
   "inverse_frequency_weights",
   "median_frequency_weights",
   "near_boundary",
+  "num_valid",
   "one_per_block",
   "valid_pixels",
   "whole_image",

@@ -101,7 +101,9 @@ def importance(
     kept = uniform.independent(key, chosen)
     return kept / jnp.where(chosen > 0, chosen, 1.0)
 
-  return sampler_lib.Sampler(draw, probabilities.max_count, uniform.num_valid)
+  return sampler_lib.Sampler(
+    draw, probabilities.max_count, uniform.num_valid_as_float
+  )
 
 
 def _check_rates(rate: float, rate_elsewhere: float) -> None:

@@ -25,9 +25,13 @@ def valid_pixels(labels: jax.Array) -> jax.Array:
 
 
 def num_valid(labels: jax.Array) -> jax.Array:
-  """Number of pixels that are not void, [] float32, of labels [...] int32."""
-  count = jnp.sum(labels != types.IGNORE_LABEL, dtype=jnp.int32)
-  return count.astype(jnp.float32)
+  """Number of pixels that are not void, [] int32, of labels [...] int32."""
+  return jnp.sum(labels != types.IGNORE_LABEL, dtype=jnp.int32)
+
+
+def num_valid_as_float(labels: jax.Array) -> jax.Array:
+  """`num_valid` as float32, to be multiplied by an expected weight."""
+  return num_valid(labels).astype(jnp.float32)
 
 
 def whole_image() -> sampler_lib.Sampler:
@@ -36,7 +40,7 @@ def whole_image() -> sampler_lib.Sampler:
 
 
 _WHOLE_IMAGE = sampler_lib.Sampler(
-  draw=lambda key, labels: valid_pixels(labels), expected_sum=num_valid
+  draw=lambda key, labels: valid_pixels(labels), expected_sum=num_valid_as_float
 )
 
 
@@ -111,7 +115,9 @@ def bernoulli(*, rate: float, cell: int = 1) -> sampler_lib.Sampler:
     return most * cell**2
 
   return sampler_lib.Sampler(
-    draw, max_count, expected_sum=lambda labels: rate * num_valid(labels)
+    draw,
+    max_count,
+    expected_sum=lambda labels: rate * num_valid_as_float(labels),
   )
 
 
@@ -190,7 +196,7 @@ def one_per_block(*, block: int) -> sampler_lib.Sampler:
   return sampler_lib.Sampler(
     functools.partial(_draw_one_per_block, block=block),
     max_count,
-    expected_sum=lambda labels: num_valid(labels) / block**2,
+    expected_sum=lambda labels: num_valid_as_float(labels) / block**2,
   )
 
 
@@ -219,7 +225,9 @@ def _draw_one_per_block(key, labels, *, block):
   return weights[:, :height, :width]
 
 
-def independently(probabilities: sampler_lib.Probabilities):
+def independently(
+  probabilities: sampler_lib.Probabilities,
+) -> sampler_lib.Sampler:
   """A sampler that draws each pixel with its own probability."""
   return sampler_lib.Sampler(
     draw=lambda key, labels: independent(key, probabilities.of(labels)),
