@@ -218,10 +218,12 @@ def test_weights_on_void_have_no_influence(form):
   chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
+# As bytes, the last three would be class 0 and void.
+@pytest.mark.parametrize("label", [77, 256, -1, 511])
 @pytest.mark.parametrize("form", [strips, blocks, pixels])
-def test_a_sampled_label_outside_the_classes_makes_the_loss_nan(form):
+def test_a_sampled_label_outside_the_classes_makes_the_loss_nan(form, label):
   score_map = score_maps.make_map()
-  labels = score_maps.make_labels(score_map).at[1, 5, 5].set(77)
+  labels = score_maps.make_labels(score_map).at[1, 5, 5].set(label)
   weights = jnp.ones(labels.shape)
   value, _ = value_and_gradient(
     form, score_map, labels, weights, normalize="kept"
