@@ -5,6 +5,7 @@
 See the README for an example, and ARCHITECTURE.md for how data flows.
 """
 
+from fcn_jax import blocks
 from fcn_jax import data
 from fcn_jax import geometry
 from fcn_jax import inference
@@ -27,6 +28,7 @@ from fcn_jax import visualize
 __version__ = "0.2.0"
 
 __all__ = [
+  "blocks",
   "interpolation",
   "label_boundaries",
   "data",

@@ -26,6 +26,8 @@ import fractions
 import math
 from collections.abc import Sequence
 
+from fcn_jax import types
+
 Fraction = fractions.Fraction
 
 
@@ -69,14 +71,6 @@ class Layer:
     return room // self.stride + 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Grid:
-  """Output i is centred on image coordinate `offset + stride * i` (pixels)."""
-
-  stride: Fraction
-  offset: Fraction
-
-
 def bilinear_upsampling(factor: int, name: str = "upscore") -> Layer:
   """The transposed convolution of the papers that upsamples by `factor`."""
   return Layer(name, kernel=2 * factor, stride=factor, transposed=True)
@@ -99,8 +93,8 @@ def output_size(layers: Sequence[Layer], size: int) -> int:
   return size
 
 
-def grid(layers: Sequence[Layer]) -> Grid:
-  """The grid on which the outputs of a stack of layers lie in the image."""
+def grid(layers: Sequence[Layer]) -> types.Grid:
+  """Where the outputs of a stack of layers lie in the image, in fractions."""
   stride, offset = Fraction(1), Fraction(0)
   for layer in layers:
     centre = Fraction(layer.extent - 1, 2) - layer.padding
@@ -110,7 +104,7 @@ def grid(layers: Sequence[Layer]) -> Grid:
     else:
       offset += centre * stride
       stride *= layer.stride
-  return Grid(stride, offset)
+  return types.Grid(stride, offset)
 
 
 def receptive_field(layers: Sequence[Layer]) -> int:

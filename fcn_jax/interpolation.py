@@ -57,6 +57,35 @@ def interpolate_axis(
   return jax.lax.slice_in_dim(fine, -lead, size - lead, axis=axis)
 
 
+def multiply_axis(
+  values: jax.Array,
+  *,
+  axis: int,
+  factor: int,
+  offset: float,
+  size: int,
+  edge: types.EdgeRule,
+) -> jax.Array:
+  """`interpolate_axis` as a matrix product, which is faster on a TPU."""
+  first, last = covering_cells(factor, offset, size)
+  values = take_cells(values, axis=axis, start=first, stop=last + 1, edge=edge)
+  # Not NumPy: an exported program does not know its size yet.
+  positions = (jnp.arange(size, dtype=values.dtype) - offset) / factor
+  cells = first + jnp.arange(last + 1 - first, dtype=values.dtype)
+  shares = jnp.maximum(0, 1 - jnp.abs(positions[None] - cells[:, None]))
+  # Shares are multiples of 1 / (2 factor). Where bfloat16 holds them exactly,
+  # only the values need more than one pass of a TPU.
+  is_exact = 256 % (2 * factor) == 0
+  highest, default = jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT
+  values = jnp.tensordot(
+    values,
+    shares,
+    (axis, 0),
+    precision=(highest, default if is_exact else highest),
+  )
+  return jnp.moveaxis(values, -1, axis)
+
+
 def covering_cells(factor: int, offset: float, size: int) -> tuple[int, int]:
   """The first and the last cell that outputs 0..size-1 lie between."""
   first = math.floor(-offset / factor)
@@ -85,8 +114,22 @@ def take_cells(
 ) -> jax.Array:
   """Cells start..stop-1 along an axis; those outside by the edge rule."""
   before, after = max(0, -start), max(0, stop - values.shape[axis])
-  padding = [(0, 0)] * values.ndim
-  padding[axis] = (before, after)
-  mode = "edge" if edge == "clamp" else "constant"
-  values = jnp.pad(values, padding, mode=mode)
+  if edge == "zero":
+    padding = [(0, 0)] * values.ndim
+    padding[axis] = (before, after)
+    values = jnp.pad(values, padding)
+  else:
+    # The gradient of `jnp.pad(mode="edge")` would exchange zeros between
+    # devices.
+    first = _repeat(values, 0, before, axis)
+    last = _repeat(values, values.shape[axis] - 1, after, axis)
+    values = jnp.concatenate([first, values, last], axis)
   return jax.lax.slice_in_dim(values, start + before, stop + before, axis=axis)
+
+
+def _repeat(values: jax.Array, index: int, number: int, axis: int) -> jax.Array:
+  """One cell along an axis, several times."""
+  cell = jax.lax.slice_in_dim(values, index, index + 1, axis=axis)
+  shape = [*cell.shape]
+  shape[axis] = number
+  return jnp.broadcast_to(cell, shape)

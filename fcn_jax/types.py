@@ -1,6 +1,7 @@
 """The few data structures that modules share."""
 
 import dataclasses
+import fractions
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -30,6 +31,21 @@ class Batch(NamedTuple):
   valid_sizes: jax.Array | None = None
 
 
+class Grid(NamedTuple):
+  """Where the cells of a map lie in the image.
+
+  Cell i is centred on image coordinate offset + i * stride, in rows and in
+  columns.
+
+  Attributes:
+    stride: pixels between neighbouring cells.
+    offset: image coordinate of the centre of cell (0, 0), see `ScoreMap`.
+  """
+
+  stride: int | fractions.Fraction
+  offset: float | fractions.Fraction
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ScoreMap:
@@ -55,3 +71,8 @@ class ScoreMap:
   offset: float = dataclasses.field(metadata={"static": True})
   image_size: tuple[int, int] = dataclasses.field(metadata={"static": True})
   edge: EdgeRule = dataclasses.field(metadata={"static": True})
+
+  @property
+  def grid(self) -> Grid:
+    """Where the cells lie, without the scores."""
+    return Grid(self.stride, self.offset)

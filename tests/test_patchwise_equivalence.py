@@ -58,9 +58,9 @@ jit_layers = functools.partial(jit, static_argnames="layers")
 jit_logits = functools.partial(jit, static_argnames=("layers", "logits_of"))
 
 
-@functools.partial(jit, static_argnames=("rate", "cell"))
-def draw(key, labels, *, rate, cell=1):
-  return sampling.bernoulli(rate=rate, cell=cell).draw(key, labels)
+@functools.partial(jit, static_argnames="rate")
+def draw(key, labels, *, rate):
+  return sampling.bernoulli(rate=rate, unit="pixel").draw(key, labels)
 
 
 extract_patches = jit(patches.extract_patches, static_argnames="size")
@@ -480,21 +480,23 @@ def test_the_mean_over_masks_converges_at_the_rate_that_the_variance_predicts(
 
 
 def test_a_mask_of_blocks_has_the_variance_of_the_sums_over_its_blocks():
-  # The mask of the papers' experiment on a loss at pixels: all pixels of a
-  # cell of the final layer are kept or dropped together.
+  # The mask of the papers' experiment on a loss at pixels: all pixels between
+  # four cells of the final layer are kept or dropped together.
   layers, rate = SMALL_VGG, 0.5
   images, _ = make_example(layers, num_images=1)
   params = initialize(layers)
-  stride = int(geometry.grid(layers).stride)
+  grid = geometry.grid(layers)
   image_size = images.shape[1:3]
   # The last blocks are cut off, in both directions.
-  assert all(side % stride for side in image_size)
+  assert all((side - grid.offset) % grid.stride for side in image_size)
   labels = random_labels((1, *image_size), void=0.2)
 
-  rows, columns = np.indices(image_size) // stride
+  positions = np.indices(image_size) - float(grid.offset)
+  rows, columns = (positions // int(grid.stride)).astype(int)
+  rows, columns = rows - rows.min(), columns - columns.min()
   block_of = (rows * (columns.max() + 1) + columns).ravel()
   is_in_block = block_of == np.arange(block_of.max() + 1)[:, None]
-  assert set(is_in_block.sum(axis=1)) > {stride**2}
+  assert set(is_in_block.sum(axis=1)) > {grid.stride**2}
 
   # A mask for each block gives its part of the gradient.
   options = {"layers": layers, "logits_of": pixel_logits}
@@ -503,7 +505,8 @@ def test_a_mask_of_blocks_has_the_variance_of_the_sums_over_its_blocks():
     gradients_under_masks(params, images, labels, masks, **options)
   )
   draws = jnp.broadcast_to(labels, (2**14, *image_size))
-  weights = draw(jax.random.key(3), draws, rate=rate, cell=stride)
+  sampler = sampling.bernoulli(rate=rate)
+  weights = sampler.draw(jax.random.key(3), draws, grid=grid)
   # A block of void alone would count as dropped; it has no gradient either.
   kept = np.asarray(weights).reshape(len(draws), -1) @ is_in_block.T > 0
   masked = gradient(params, images, labels, weights[:1], **options)

@@ -184,7 +184,7 @@ def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
     PLAIN,
     SGD,
     fcn.losses.make(
-      sampler=fcn.sampling.bernoulli(rate=1.0, cell=8),
+      sampler=fcn.sampling.bernoulli(rate=1.0),
       normalize="expected",
     ),
   )
@@ -193,9 +193,15 @@ def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rate, form", [(0.03, "pixels"), (0.9, "strips")])
-def test_every_form_of_the_loss_takes_the_same_step(warm, rate, form):
-  sampler = fcn.sampling.bernoulli(rate=rate)
+@pytest.mark.parametrize(
+  "form, sampler",
+  [
+    ("pixels", fcn.sampling.bernoulli(rate=0.03, unit="pixel")),
+    ("blocks", fcn.sampling.bernoulli(rate=0.5)),
+    ("places", fcn.sampling.places(rate=0.25)),
+  ],
+)
+def test_every_form_of_the_loss_takes_the_same_step(warm, form, sampler):
   found = {}
   for name in ("logits", "auto", form):
     step = fcn.train.make_train_step(

@@ -109,10 +109,11 @@ def plan(config: ClassBalance, num_classes: int) -> list[study_lib.Variant]:
     num_classes=num_classes,
   )
   variant = study_lib.Variant
+  pixels = {"sampler": "bernoulli", "rate": rate, "unit": "pixel"}
   return [
     variant("plain", {}),
-    # Pixel by pixel, and not by cells of the score map, as balanced pixels.
-    variant(f"p={rate:.3g}", {"sampler": "bernoulli", "rate": rate, "cell": 1}),
+    # Single pixels, and not blocks, as the balanced ones.
+    variant(f"p={rate:.3g}", pixels),
     variant("class weights", {"sampler": "class_weighted"}),
     variant("balanced pixels", {"sampler": "class_balanced", "rate": rate}),
     variant("hard pixels", {"sampler": "hardest", "rate": rate}),

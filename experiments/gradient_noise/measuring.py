@@ -15,6 +15,13 @@ import tqdm
 import fcn_jax as fcn
 from experiments.gradient_noise import estimates
 
+# Samplers of all pixels alike, by name and rate; their steps are timed.
+UNIFORM = {
+  "places": lambda p: fcn.sampling.places(rate=p),
+  "blocks": lambda p: fcn.sampling.bernoulli(rate=p),
+  "pixels": lambda p: fcn.sampling.bernoulli(rate=p, unit="pixel"),
+}
+
 # Samplers under which the expected loss is not that of whole images.
 OWN_OBJECTIVE = ("class-balanced", "hardest")
 
@@ -26,10 +33,11 @@ def samplers_to_compare(
   pixels = config.data.batch_size * math.prod(config.augmentation.crop_size)
   classes = {"num_classes": num_classes}
   make = {
-    "pixels": lambda p: fcn.sampling.bernoulli(rate=p),
-    "cells of 8": lambda p: fcn.sampling.bernoulli(rate=p, cell=8),
-    "blocks of 32": lambda p: fcn.sampling.bernoulli(rate=p, cell=32),
-    "one a block": lambda p: fcn.sampling.one_per_block(block=round(p**-0.5)),
+    **UNIFORM,
+    "random places": lambda p: fcn.sampling.places(
+      rate=p, arrangement="random"
+    ),
+    "one a square": lambda p: fcn.sampling.one_per_square(side=round(p**-0.5)),
     "boundary, 1/q": lambda p: fcn.sampling.importance(
       probabilities=fcn.sampling.boundary_probabilities(
         rate=min(1.0, 2 * p),
@@ -161,9 +169,11 @@ def measure(
     "rates": {},
   }
 
+  grid = grid_of(model, variables, batches[0])
+
   def sums_of(sampler):
     return sample_sums(
-      sampler, mask_key, maps, losses, batches, config.num_masks
+      sampler, mask_key, maps, losses, batches, config.num_masks, grid
     )
 
   for name, by_share in samplers.items():
@@ -175,11 +185,21 @@ def measure(
       found = estimates.noise_of_sums(sums, weight, signal)
       result["samplers"][name].append({"share": count / mean_valid, **found})
       progress.update()
-  for rate in config.rates:
-    sampler = fcn.sampling.bernoulli(rate=rate)
-    found = estimates.noise_of_sums(sums_of(sampler)[0], rate * mean_valid)
-    result["rates"][str(rate)] = found
+  for name, sampler_of in UNIFORM.items():
+    result["rates"][name] = {}
+    for rate in config.rates:
+      sums, weight, _ = sums_of(sampler_of(rate))
+      found = estimates.noise_of_sums(sums, weight)
+      result["rates"][name][str(rate)] = found
   return result
+
+
+def grid_of(
+  model: fcn.models.Network, variables: Mapping[str, Any], batch
+) -> fcn.types.Grid:
+  """Where the cells of the network's score map lie."""
+  apply = functools.partial(model.apply, train=False)
+  return jax.eval_shape(apply, variables, batch.images).grid
 
 
 def sample_sums(
@@ -189,6 +209,7 @@ def sample_sums(
   losses: Sequence[jax.Array],
   batches: Sequence[fcn.types.Batch],
   num_masks: int,
+  grid: fcn.types.Grid,
 ) -> tuple[np.ndarray, float, float]:
   """Draws masks and sums the projections under them.
 
@@ -199,7 +220,8 @@ def sample_sums(
 
   @jax.jit
   def draw(key, labels, pixel_losses, projections):
-    options = {"pixel_losses": pixel_losses} if sampler.needs_losses else {}
+    known = {"grid": grid, "pixel_losses": pixel_losses}
+    options = {name: known[name] for name in sampler.needs}
     weights = sampler.draw(key, labels, **options)
     sums = jnp.einsum("nhw,rnhw->rn", weights, projections)
     return sums, jnp.sum(weights), jnp.sum(weights != 0)
@@ -225,26 +247,34 @@ def time_steps(
   model: fcn.models.Network,
   optimizer: Any,
   batch: fcn.types.Batch,
-) -> dict[str, float]:
-  """Median seconds an image of a train step at each rate, taking turns."""
+) -> dict[str, dict[str, float]]:
+  """Median seconds an image of a train step, by sampler and rate.
+
+  All take turns.
+  """
   key = jax.random.key(config.run.seed)
-  steps, states = {}, {}
-  for rate in config.rates:
-    sampler = fcn.sampling.whole_image()
-    if rate < 1:
-      sampler = fcn.sampling.bernoulli(rate=rate)
-    loss = fcn.losses.make(sampler=sampler)
-    steps[rate] = fcn.train.make_train_step(model, optimizer, loss)
-    states[rate] = fcn.train.create_state(key, model, optimizer)
-    states[rate], _ = steps[rate](states[rate], batch, key)
-  seconds = {rate: [] for rate in config.rates}
-  for _ in range(config.rounds):
-    for rate, step in steps.items():
+  steps = {}
+  for name, sampler_of in UNIFORM.items():
+    for rate in config.rates:
+      sampler = fcn.sampling.whole_image() if rate == 1 else sampler_of(rate)
+      loss = fcn.losses.make(sampler=sampler)
+      steps[name, rate] = fcn.train.make_train_step(model, optimizer, loss)
+  states = {
+    variant: fcn.train.create_state(key, model, optimizer) for variant in steps
+  }
+  seconds = {variant: [] for variant in steps}
+  for _ in range(1 + config.rounds):
+    for variant, step in steps.items():
       begin = time.perf_counter()
-      states[rate], metrics = step(states[rate], batch, key)
+      states[variant], metrics = step(states[variant], batch, key)
       metrics.loss.block_until_ready()
-      seconds[rate].append(time.perf_counter() - begin)
+      seconds[variant].append(time.perf_counter() - begin)
+  # The first round compiles.
   return {
-    str(rate): statistics.median(values) / config.data.batch_size
-    for rate, values in seconds.items()
+    name: {
+      str(rate): statistics.median(seconds[name, rate][1:])
+      / config.data.batch_size
+      for rate in config.rates
+    }
+    for name in UNIFORM
   }

@@ -18,37 +18,37 @@ CONTENTS = (NOISE, TIMING_FILE, SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
 
 
 def rates_table(
-  noise_at: dict[str, Any], seconds: dict[str, float]
-) -> list[dict[str, float]]:
-  """Cost and benefit of each rate p, relative to whole images.
+  noise_at: dict[str, Any], seconds: dict[str, dict[str, float]]
+) -> list[dict[str, Any]]:
+  """Cost and benefit of samplers and rates, relative to whole images.
 
   Args:
     noise_at: what `measuring.measure` found.
-    seconds: of a step, for each image, by rate.
+    seconds: of a step, for each image, by sampler and rate.
 
   Returns:
-    For each rate: the `rate`, the `seconds` an image, and the variance of the
-    gradient relative to that at p = 1: with as many images (`images`), with as
-    many loss terms, that is 1 / p times the images (`terms`), and with as many
-    images as take the same time (`time`).
+    For each sampler and rate: the `sampler`, the `rate`, the `seconds` an
+    image, and the variance of the gradient relative to that of whole images:
+    with as many images (`images`), with as many loss terms, that is 1 / p times
+    the images (`terms`), and with as many images as take the same time
+    (`time`).
   """
-
-  def variance(rate):
-    return noise_at["rates"][rate]["masks"] + noise_at["whole"]["images"]
-
-  by_rate = []
-  for rate, cost in seconds.items():
-    ratio = variance(rate) / variance("1.0")
-    by_rate.append(
-      {
-        "rate": float(rate),
-        "seconds": cost,
-        "images": ratio,
-        "terms": ratio * float(rate),
-        "time": ratio * cost / seconds["1.0"],
-      }
-    )
-  return by_rate
+  compared = []
+  for sampler, by_rate in seconds.items():
+    for rate, cost in by_rate.items():
+      masks = noise_at["rates"][sampler][rate]["masks"]
+      ratio = 1 + masks / noise_at["whole"]["images"]
+      compared.append(
+        {
+          "sampler": sampler,
+          "rate": float(rate),
+          "seconds": cost,
+          "images": ratio,
+          "terms": ratio * float(rate),
+          "time": ratio * cost / by_rate["1.0"],
+        }
+      )
+  return compared
 
 
 def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
@@ -64,9 +64,10 @@ def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
   """
   lines = []
   for steps, noise_at in summary["measured"].items():
-    by_rate = rates_table(noise_at, summary["seconds_an_image"])
-    best = min(by_rate, key=lambda one: one["time"])
-    noise_at["rates_compared"] = by_rate
+    compared = rates_table(noise_at, summary["seconds_an_image"])
+    best = min(compared, key=lambda one: one["time"])
+    noise_at["rates_compared"] = compared
+    noise_at["suggested_sampler"] = best["sampler"]
     noise_at["suggested_rate"] = best["rate"]
     # The noise of one image is the batch at which noise and signal are equal.
     noise_at["suggested_batch"] = noise_at["whole"]["noise"] * best["images"]
@@ -94,7 +95,8 @@ def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
     f"After {steps} steps (loss {noise_at['loss']:.2f} nats a pixel). One "
     f"whole image: noise {whole['noise']:.1f}; {noise_at['pixels']:,.0f} "
     f"pixels that count as {noise_at['independent_pixels']:.1f} independent "
-    f"ones. Suggested: p = {noise_at['suggested_rate']:g}, {batch}.",
+    f"ones. Suggested: {noise_at['suggested_sampler']} at p = "
+    f"{noise_at['suggested_rate']:g}, {batch}.",
     "",
     "Noise of one image's gradient (share of the pixels kept in brackets); "
     "1/q: weighted so that the expected loss is that of whole images; the last "
@@ -113,15 +115,16 @@ def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
     lines.append(f"| {name} | " + " | ".join(cells) + " |")
   lines += [
     "",
-    "Single pixels at rate p; variance relative to p = 1:",
+    "Variance relative to whole images (p = 1):",
     "",
-    "| p | ms an image | as many images | as many loss terms | as much time |",
-    "| ---: | ---: | ---: | ---: | ---: |",
+    "| sampler | p | ms an image | as many images | as many loss terms "
+    "| as much time |",
+    "| --- | ---: | ---: | ---: | ---: | ---: |",
   ]
   for one in noise_at["rates_compared"]:
     lines.append(
-      f"| {one['rate']:g} | {1e3 * one['seconds']:.1f} | {one['images']:.3f} "
-      f"| {one['terms']:.3f} | {one['time']:.3f} |"
+      f"| {one['sampler']} | {one['rate']:g} | {1e3 * one['seconds']:.1f} "
+      f"| {one['images']:.3f} | {one['terms']:.3f} | {one['time']:.3f} |"
     )
   distances = [1, 2, 4, 8, 16, 32, 64]
   found = noise_at["correlation"]
@@ -145,9 +148,9 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
   noise, correlation, rates = figure.subplots(1, 3)
   *_, (steps, last) = summary["measured"].items()
   _draw_noise(noise, last, f"Samplers, after {steps} steps")
-  for number, (steps, noise_at) in enumerate(summary["measured"].items()):
+  _draw_rates(rates, last)
+  for steps, noise_at in summary["measured"].items():
     correlation.plot(np.array(noise_at["correlation"]), label=f"{steps} steps")
-    _draw_rates(rates, noise_at, f"{steps} steps", color=f"C{number}")
   correlation.axhline(0, color="black", linewidth=0.5)
   correlation.set(
     xlabel="distance (pixels)",
@@ -157,9 +160,9 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
   rates.set(
     xscale="log",
     yscale="log",
-    xlabel="rate p (single pixels)",
-    ylabel="variance of the gradient, relative to p = 1",
-    title="What a rate brings",
+    xlabel="rate p",
+    ylabel="variance of the gradient, relative to whole images",
+    title=f"What a rate brings, after {steps} steps",
   )
   for axes in (noise, correlation, rates):
     axes.legend(fontsize=7)
@@ -198,22 +201,22 @@ def _draw_noise(
   axes.minorticks_off()
 
 
-def _draw_rates(
-  axes: matplotlib.axes.Axes, noise_at: dict[str, Any], when: str, *, color: str
-) -> None:
+def _draw_rates(axes: matplotlib.axes.Axes, noise_at: dict[str, Any]) -> None:
   """Draws the variance at each rate, relative to that of whole images."""
   compared = noise_at["rates_compared"]
-  for key, meaning, style in (
-    ("images", "many images", ":"),
-    ("terms", "many loss terms", "--"),
-    ("time", "much time", "-"),
-  ):
-    axes.plot(
-      [one["rate"] for one in compared],
-      [one[key] for one in compared],
-      style,
-      color=color,
-      marker="o",
-      markersize=3,
-      label=f"as {meaning}, {when}",
-    )
+  samplers = dict.fromkeys(one["sampler"] for one in compared)
+  for number, sampler in enumerate(samplers):
+    mine = [one for one in compared if one["sampler"] == sampler]
+    for key, meaning, style in (
+      ("images", "many images", ":"),
+      ("time", "much time", "-"),
+    ):
+      axes.plot(
+        [one["rate"] for one in mine],
+        [one[key] for one in mine],
+        style,
+        color=f"C{number}",
+        marker="o",
+        markersize=3,
+        label=f"{sampler}, as {meaning}",
+      )

@@ -40,9 +40,9 @@ class LossSampling(study_lib.Study):
   rates: tuple[float, ...] = (1.0, 0.5, 0.25)
   """Sampling rates p, one variant each, with batch_size / p images a step. Rate
   1 trains on whole images."""
-  cell: int | None = None
-  """Side in pixels of the cells that are kept or dropped together. Default: the
-  stride of the score map."""
+  unit: sampling.Unit = "block"
+  """What is kept or dropped as a whole: the pixels between four cells of the
+  score map, as in the papers, or single pixels."""
   patch_size: tuple[int, int] | None = (48, 48)
   """Height and width of the patches of the explicit-patchwise variant. It sees
   as many pixels a step as the variant of whole images. None leaves it out."""
@@ -108,7 +108,6 @@ def plan(config: LossSampling) -> list[study_lib.Variant]:
   config_lib.at_least_one(config, "patches_per_image")
   config_lib.require(
     config,
-    cell=(config.cell is None or config.cell >= 1, "at least 1"),
     rates=(len(set(config.rates)) == len(config.rates), "all different"),
   )
   base = config.data.batch_size
@@ -130,7 +129,7 @@ def plan(config: LossSampling) -> list[study_lib.Variant]:
 
 
 def _variant(name, images, rate, config, cut=None):
-  sampler = {"sampler": "bernoulli", "rate": rate, "cell": config.cell}
+  sampler = {"sampler": "bernoulli", "rate": rate, "unit": config.unit}
   return study_lib.Variant(name, {"batch_size": images, **sampler}, cut)
 
 

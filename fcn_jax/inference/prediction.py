@@ -45,7 +45,7 @@ def predict(
     model, variables, images, valid_sizes, head=head
   )
   classes = strips.map_strips(
-    lambda logits: jnp.argmax(logits, axis=1).astype(jnp.int32), score_map
+    lambda logits: jnp.argmax(logits, axis=-2).astype(jnp.int32), score_map
   )
   if valid_sizes is None:
     return classes

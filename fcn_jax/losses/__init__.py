@@ -11,20 +11,19 @@
   logits of all pixels.
 """
 
-from fcn_jax.losses import blocks
-from fcn_jax.losses import listed_pixels
-from fcn_jax.losses import strips
+from fcn_jax.losses.choice import LossForm
+from fcn_jax.losses.forms import loss_map
 from fcn_jax.losses.normalization import Normalization
 from fcn_jax.losses.normalization import divide
 from fcn_jax.losses.normalization import normalizer
 from fcn_jax.losses.normalization import num_kept
+from fcn_jax.losses.pixel_losses import PixelLoss
+from fcn_jax.losses.pixel_losses import cross_entropy
 from fcn_jax.losses.pixel_losses import masked_cross_entropy
 from fcn_jax.losses.pixel_losses import pixel_cross_entropy
 from fcn_jax.losses.pixel_losses import weighted_losses
 from fcn_jax.losses.sampled_loss import Loss
-from fcn_jax.losses.sampled_loss import LossForm
 from fcn_jax.losses.sampled_loss import LossTerms
-from fcn_jax.losses.sampled_loss import loss_map
 from fcn_jax.losses.sampled_loss import make
 
 __all__ = [
@@ -32,15 +31,14 @@ __all__ = [
   "LossForm",
   "LossTerms",
   "Normalization",
-  "blocks",
+  "PixelLoss",
+  "cross_entropy",
   "divide",
-  "listed_pixels",
   "loss_map",
   "make",
   "masked_cross_entropy",
   "normalizer",
   "num_kept",
   "pixel_cross_entropy",
-  "strips",
   "weighted_losses",
 ]

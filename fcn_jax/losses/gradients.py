@@ -3,51 +3,22 @@
 A score map is small and its logits are many: one for each class at each
 pixel. Interpolation is local, so a sum over pixels and its gradient can be
 computed piece by piece, in one pass: nothing is kept for a backward pass, and
-no [N, H, W, C] array exists. The pieces are strips of all pixels (`strips`) or
-chunks of a list of pixels (`listed_pixels`).
+no [N, H, W, C] array exists. The pieces are strips of all pixels (`strips`),
+the same places in all blocks (`places`), or chunks of a list of blocks
+(`listed_blocks`) or of pixels (`listed_pixels`).
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fcn_jax import types
 
-# From logits, and the matching part of each further array, to a value for each
-# pixel.
+# From logits [..., C, P], and the matching part [..., P] of each further array,
+# to a value for each pixel, [..., P].
 PixelFunction = Callable[..., jax.Array]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def sum_with_gradient(
-  compute: Callable[[types.ScoreMap, Any], tuple[jax.Array, types.ScoreMap]],
-  score_map: types.ScoreMap,
-  constants: Any,
-) -> jax.Array:
-  """The sum that `compute` returns, differentiable once by the scores.
-
-  Args:
-    compute: returns the sum and its gradient, for a score map.
-    score_map: scores [N, h, w, C].
-    constants: arrays without a gradient.
-
-  Returns:
-    Scalar.
-  """
-  return compute(score_map, constants)[0]
-
-
-sum_with_gradient.defvjp(
-  lambda compute, score_map, constants: compute(score_map, constants),
-  lambda compute, gradient, cotangent: (
-    jax.tree.map(lambda scores: cotangent * scores, gradient),
-    None,
-  ),
-)
 
 
 def with_scores(score_map: types.ScoreMap, scores: jax.Array) -> types.ScoreMap:
@@ -55,11 +26,27 @@ def with_scores(score_map: types.ScoreMap, scores: jax.Array) -> types.ScoreMap:
   return dataclasses.replace(score_map, scores=scores)
 
 
-def sums(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The sum of [N, ...], and that of each image, [N].
+def of_pieces(
+  function: Callable[[jax.Array], jax.Array], scores: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The sum of values of a piece, with its gradient.
 
   Loops carry the sums of the images, so that devices with parts of the batch
   need not exchange a sum in every iteration.
+
+  Args:
+    function: from scores to the values of pixels, [N, ...].
+    scores: an array.
+
+  Returns:
+    The sums of the images, [N], and the gradient of their sum with respect to
+    the scores.
   """
-  of_images = jnp.sum(values.reshape(len(values), -1), axis=1)
-  return jnp.sum(of_images), of_images
+
+  def sum_of(scores):
+    values = function(scores)
+    of_images = jnp.sum(values.reshape(len(values), -1), axis=1)
+    return jnp.sum(of_images), of_images
+
+  (_, of_images), gradient = jax.value_and_grad(sum_of, has_aux=True)(scores)
+  return of_images, gradient

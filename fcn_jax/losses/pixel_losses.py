@@ -1,5 +1,7 @@
 """The loss of single pixels, and the definition of the loss of a batch."""
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,59 +10,75 @@ from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax.losses import normalization
 
+# (logits [..., C, P], labels [..., P] of classes) -> losses [..., P].
+PixelLoss = Callable[[jax.Array, jax.Array], jax.Array]
 
-def pixel_cross_entropy(
-  logits: jax.Array, labels: jax.Array, *, axis: int = -1
-) -> jax.Array:
-  """Softmax cross-entropy of every pixel, in nats.
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Softmax cross-entropy, in nats: the pixel loss of the papers.
 
   Args:
-    logits: [..., C].
-    labels: [...] int32, classes 0..C-1 or `IGNORE_LABEL`.
-    axis: the axis of the classes in `logits`.
+    logits: [..., C, P].
+    labels: [..., P] integers, classes 0..C-1.
 
   Returns:
-    [...] losses; 0, with zero gradient, where void, whatever the logits are;
-    NaN where a label is neither void nor a class.
+    [..., P] losses; NaN where a label is not a class.
   """
-  expected = list(labels.shape)
-  expected.insert(axis % logits.ndim, logits.shape[axis])
-  chex.assert_shape(logits, expected)
-  num_classes = logits.shape[axis]
-  is_void = labels == types.IGNORE_LABEL
-  # Logits that are not finite would make the zero gradient of void NaN.
-  logits = jnp.where(jnp.expand_dims(is_void, axis), 0, logits)
-  shape = [1] * logits.ndim
-  shape[axis] = num_classes
+  num_classes = logits.shape[-2]
+  shape = [1] * (logits.ndim - 2) + [num_classes, 1]
   classes = jnp.arange(num_classes, dtype=labels.dtype).reshape(shape)
-  truth = jnp.expand_dims(labels, axis)
   # Comparing with all classes is faster here than indexing one of them,
   # especially in the backward pass.
-  score = jnp.sum(jnp.where(classes == truth, logits, 0), axis=axis)
+  is_truth = classes == labels[..., None, :]
+  score = jnp.sum(jnp.where(is_truth, logits, 0), axis=-2)
   score = jnp.where((labels >= 0) & (labels < num_classes), score, jnp.nan)
-  losses = jax.nn.logsumexp(logits, axis=axis) - score
-  return jnp.where(is_void, 0, losses)
+  return jax.nn.logsumexp(logits, axis=-2) - score
 
 
 def weighted_losses(
-  logits: jax.Array, labels: jax.Array, weights: jax.Array, *, axis: int = -1
+  pixel_loss: PixelLoss,
+  logits: jax.Array,
+  labels: jax.Array,
+  weights: jax.Array | None = None,
 ) -> jax.Array:
   """Weight times loss of every pixel; void where the weight is 0.
 
   Args:
-    logits: [..., C].
-    labels: [...] int32.
-    weights: [...] float32.
-    axis: the axis of the classes in `logits`.
+    pixel_loss: such as `cross_entropy`.
+    logits: [..., C, P].
+    labels: [..., P] integers, classes 0..C-1 or `IGNORE_LABEL`.
+    weights: [..., P] float32; None for 1.
 
   Returns:
-    [...], in the dtype of the logits.
+    [..., P], in the dtype of the logits; 0, with zero gradient, where void,
+    whatever the logits are.
   """
-  chex.assert_equal_shape((labels, weights))
+  is_out = labels == types.IGNORE_LABEL
+  if weights is not None:
+    chex.assert_equal_shape((labels, weights))
+    is_out = is_out | (weights == 0)
   # Not 0 times the loss: neither it nor its gradient may be finite.
-  labels = jnp.where(weights == 0, types.IGNORE_LABEL, labels)
-  losses = pixel_cross_entropy(logits, labels, axis=axis)
-  return weights.astype(losses.dtype) * losses
+  logits = jnp.where(is_out[..., None, :], 0, logits)
+  losses = pixel_loss(logits, jnp.where(is_out, 0, labels))
+  if weights is not None:
+    losses = weights.astype(losses.dtype) * losses
+  return jnp.where(is_out, 0, losses)
+
+
+def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """`cross_entropy` of logits whose classes come last.
+
+  Args:
+    logits: [..., C].
+    labels: [...] integers, classes 0..C-1 or `IGNORE_LABEL`.
+
+  Returns:
+    [...] losses; 0, with zero gradient, where void; NaN where a label is
+    neither void nor a class.
+  """
+  chex.assert_shape(logits, (*labels.shape, None))
+  logits, labels = logits[..., None], labels[..., None]
+  return weighted_losses(cross_entropy, logits, labels)[..., 0]
 
 
 def masked_cross_entropy(
@@ -88,7 +106,11 @@ def masked_cross_entropy(
   Raises:
     ValueError: if `normalize` is unknown, or `expected_sum` missing.
   """
-  total = jnp.sum(weighted_losses(logits, labels, weights))
+  chex.assert_equal_shape((labels, weights))
+  losses = pixel_cross_entropy(
+    logits, jnp.where(weights == 0, types.IGNORE_LABEL, labels)
+  )
+  total = jnp.sum(weights.astype(losses.dtype) * losses)
   num_kept = normalization.num_kept(labels, weights)
   num_valid = sampling.num_valid(labels)
   count = normalization.normalizer(normalize, num_kept, num_valid, expected_sum)

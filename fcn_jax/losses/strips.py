@@ -1,12 +1,12 @@
 """Functions of the logits of all pixels, computed strip by strip.
 
-The rows of pixels between two rows of cells depend on these two rows alone.
-The classes of a strip come before its pixels, [N, C, rows, W]: a sum over
-classes is then one over whole rows of numbers, which is faster on a CPU (about
-twice with 150 classes).
+The rows of pixels between two rows of cells depend on these two rows alone; a
+strip is one or more of such pieces. The classes of a strip come before its
+columns, [N, pieces, rows, C, W]: a sum over classes is then one over whole rows
+of numbers.
 """
 
-import functools
+from collections.abc import Callable
 
 import chex
 import jax
@@ -25,8 +25,8 @@ def map_strips(
   """Applies a function of the logits to all pixels.
 
   Args:
-    function: from logits [N, C, rows, W] and the part [N, rows, W] of each of
-      `arrays` to one value for each pixel, [N, rows, W].
+    function: from logits [N, ..., C, W] and the part [N, ..., W] of each of
+      `arrays` to one value for each pixel, [N, ..., W].
     score_map: scores [N, h, w, C].
     arrays: each [N, H, W].
 
@@ -38,74 +38,88 @@ def map_strips(
   def apply(_, strip):
     number, *parts = strip
     rows = jax.lax.dynamic_slice_in_dim(cells, number, 2)
-    return None, function(_strip_logits(score_map, rows), *parts)
+    logits = _strip_logits(score_map, rows, interpolation.interpolate_axis)
+    return None, function(logits, *parts)
 
-  _, values = jax.lax.scan(apply, None, _strips(score_map, arrays))
-  values = jnp.moveaxis(values, 0, 1)
+  # Not `len`, as an exported program does not know its size yet.
+  num_pieces = cells.shape[0] - 1
+  numbers = jnp.arange(num_pieces, dtype=jnp.int32)
+  pieces = _pieces(score_map, arrays, num_pieces)
+  parts = (jnp.moveaxis(array, 1, 0)[:, :, None] for array in pieces)
+  _, values = jax.lax.scan(apply, None, (numbers, *parts))
+  values = jnp.moveaxis(values[:, :, 0], 0, 1)
   values = values.reshape(values.shape[0], -1, values.shape[-1])
   before, _ = _rows_outside(score_map)
   height = score_map.image_size[0]
   return jax.lax.slice_in_dim(values, before, before + height, axis=1)
 
 
-def sum_strips(
+def value_and_gradient(
   function: gradients.PixelFunction,
   score_map: types.ScoreMap,
   arrays: tuple[jax.Array, ...],
-) -> jax.Array:
+  *,
+  strip_bytes: int,
+) -> tuple[jax.Array, types.ScoreMap]:
   """Sums a function of the logits over all pixels.
-
-  The gradient with respect to the scores has no derivative itself, and the
-  arrays have no gradient.
 
   Args:
     function: as in `map_strips`.
     score_map: scores [N, h, w, C].
     arrays: each [N, H, W].
+    strip_bytes: bytes of the logits of a strip; it has one piece at least.
 
   Returns:
-    Scalar, in the dtype of the scores.
+    The sum, in the dtype of the scores, and its gradient.
   """
-  compute = functools.partial(_sum_and_gradient, function)
-  return gradients.sum_with_gradient(compute, score_map, arrays)
-
-
-def _sum_and_gradient(function, score_map, arrays):
   cells, from_cells = jax.vjp(
     lambda scores: _rows_of_cells(gradients.with_scores(score_map, scores)),
     score_map.scores,
   )
+  num_images, num_classes = cells.shape[1:3]
+  width, num_pieces = score_map.image_size[1], len(cells) - 1
+  row_bytes = num_images * num_classes * width * cells.dtype.itemsize
+  size = strip_bytes // (row_bytes * score_map.stride)
+  size = max(1, min(num_pieces, size))
+  num_strips = -(-num_pieces // size)
   inside = jnp.ones((1, *score_map.image_size), bool)
+  arrays = _pieces(score_map, (inside, *arrays), num_strips * size)
+  cells = jnp.pad(cells, [(0, -num_pieces % size)] + [(0, 0)] * 3)
 
-  def add(totals, strip):
-    number, is_inside, *parts = strip
+  def add(number, carry):
+    totals, gradient = carry
+    start = number * size
+    is_inside, *parts = (
+      jax.lax.dynamic_slice_in_dim(array, start, size, axis=1)
+      for array in arrays
+    )
 
-    def sum_of(rows):
-      values = function(_strip_logits(score_map, rows), *parts)
-      return gradients.sums(jnp.where(is_inside, values, 0.0))
+    def values(rows):
+      # XLA would compute shifted sums again for each use of the logits, and a
+      # loss with its gradient has many.
+      logits = _strip_logits(score_map, rows, interpolation.multiply_axis)
+      return jnp.where(is_inside, function(logits, *parts), 0.0)
 
-    rows = jax.lax.dynamic_slice_in_dim(cells, number, 2)
-    (_, sums), gradient = jax.value_and_grad(sum_of, has_aux=True)(rows)
+    rows = jax.lax.dynamic_slice_in_dim(cells, start, size + 1)
+    sums, new = gradients.of_pieces(values, rows)
+    new += jax.lax.dynamic_slice_in_dim(gradient, start, size + 1)
+    gradient = jax.lax.dynamic_update_slice_in_dim(gradient, new, start, 0)
     return totals + sums, gradient
 
-  totals, pairs = jax.lax.scan(
+  totals, gradient = jax.lax.fori_loop(
+    0,
+    num_strips,
     add,
-    jnp.zeros(len(score_map.scores), cells.dtype),
-    _strips(score_map, (inside, *arrays)),
+    (jnp.zeros(num_images, cells.dtype), jnp.zeros_like(cells)),
   )
-  # A row of cells is the lower one of a strip and the upper one of the next.
-  rest = [(0, 0)] * 3
-  gradient = jnp.pad(pairs[:, 0], [(0, 1), *rest])
-  gradient += jnp.pad(pairs[:, 1], [(1, 0), *rest])
-  return jnp.sum(totals), gradients.with_scores(
-    score_map, *from_cells(gradient)
-  )
+  (gradient,) = from_cells(gradient[: num_pieces + 1])
+  return jnp.sum(totals), gradients.with_scores(score_map, gradient)
 
 
 def _rows_of_cells(score_map: types.ScoreMap) -> jax.Array:
   """The rows of cells between which the image's rows lie, [h', N, C, w]."""
   first, last = interpolation.covering_cells(
-    score_map.stride, score_map.offset, score_map.image_size[0]
+    *score_map.grid, score_map.image_size[0]
   )
   cells = interpolation.take_cells(
     score_map.scores,
@@ -117,42 +131,49 @@ def _rows_of_cells(score_map: types.ScoreMap) -> jax.Array:
   return jnp.transpose(cells, (1, 0, 3, 2))
 
 
-def _strip_logits(score_map: types.ScoreMap, rows: jax.Array) -> jax.Array:
-  """Logits between two rows of cells [2, N, C, w]: [N, C, stride, W]."""
-  above, below = interpolation.interpolate_axis(
+def _strip_logits(
+  score_map: types.ScoreMap,
+  rows: jax.Array,
+  interpolate: Callable[..., jax.Array],
+) -> jax.Array:
+  """Logits between rows of cells [R + 1, N, C, w]: [N, R, stride, C, W]."""
+  fraction = interpolation.fractions_between(
+    *score_map.grid, rows.dtype
+  ).reshape(1, 1, -1, 1, 1)
+  rows = jnp.moveaxis(rows, 0, 1)
+  above, below = rows[:, :-1, None], rows[:, 1:, None]
+  rows = above * (1 - fraction) + below * fraction
+  return interpolate(
     rows,
-    axis=3,
+    axis=4,
     factor=score_map.stride,
     offset=score_map.offset,
     size=score_map.image_size[1],
     edge=score_map.edge,
   )
-  fraction = interpolation.fractions_between(
-    score_map.stride, score_map.offset, rows.dtype
-  ).reshape(1, 1, -1, 1)
-  return above[:, :, None] * (1 - fraction) + below[:, :, None] * fraction
 
 
 def _rows_outside(score_map: types.ScoreMap) -> tuple[int, int]:
-  """Rows of the first and of the last strip that are not in the image."""
+  """Rows of the first and of the last piece that are not in the image."""
   stride, height = score_map.stride, score_map.image_size[0]
   first, last = interpolation.covering_cells(stride, score_map.offset, height)
   before = -interpolation.first_output(stride, score_map.offset, first)
   return before, (last - first) * stride - before - height
 
 
-def _strips(
-  score_map: types.ScoreMap, arrays: tuple[jax.Array, ...]
-) -> tuple[jax.Array, ...]:
-  """Numbers of the strips [S], and each array in strips [S, N, stride, W]."""
-  padding = [(0, 0), _rows_outside(score_map), (0, 0)]
+def _pieces(
+  score_map: types.ScoreMap, arrays: tuple[jax.Array, ...], number: int
+) -> list[jax.Array]:
+  """Each array in pieces, [N, number, stride, W]; those beyond all are 0."""
+  before, after = _rows_outside(score_map)
+  height = score_map.image_size[0]
+  num_pieces = (before + height + after) // score_map.stride
+  after += (number - num_pieces) * score_map.stride
   pieces = []
   for array in arrays:
     chex.assert_shape(array, (None, *score_map.image_size))
-    rows = jnp.pad(array, padding)
-    rows = rows.reshape(len(rows), -1, score_map.stride, rows.shape[-1])
-    pieces.append(jnp.moveaxis(rows, 1, 0))
-  first, last = interpolation.covering_cells(
-    score_map.stride, score_map.offset, score_map.image_size[0]
-  )
-  return jnp.arange(last - first, dtype=jnp.int32), *pieces
+    rows = jnp.pad(array, [(0, 0), (before, after), (0, 0)])
+    pieces.append(
+      rows.reshape(len(rows), number, score_map.stride, rows.shape[-1])
+    )
+  return pieces

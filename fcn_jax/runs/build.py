@@ -127,7 +127,6 @@ def sampler(
     ValueError: see `loss`.
   """
   options = config.loss
-  cell = options.cell or config.network.stride
   count = 0
   if config.augmentation.crop_size is not None:
     pixels = math.prod(config.augmentation.crop_size)
@@ -135,12 +134,17 @@ def sampler(
   match options.sampler:
     case "whole_image":
       return sampling.whole_image()
+    case "places" | "bernoulli" if options.rate == 1:
+      return sampling.whole_image()
+    case "places":
+      return sampling.places(rate=options.rate, arrangement=options.arrangement)
     case "bernoulli":
-      return sampling.bernoulli(rate=options.rate, cell=cell)
+      return sampling.bernoulli(rate=options.rate, unit=options.unit)
     case "fixed_count":
       return sampling.fixed_count(count=count)
-    case "one_per_block":
-      return sampling.one_per_block(block=cell)
+    case "one_per_square":
+      side = options.side or config.network.stride
+      return sampling.one_per_square(side=side)
     case "hardest":
       return sampling.hardest(count=count)
     case "near_boundary":

@@ -9,6 +9,7 @@ import dataclasses
 import pathlib
 from typing import Any, Literal, Self
 
+from fcn_jax import sampling
 from fcn_jax.data.pipeline import augmentation as augmentation_lib
 from fcn_jax.data.pipeline import combining
 from fcn_jax.losses import normalization
@@ -45,9 +46,10 @@ Inputs = Literal[
 
 Sampler = Literal[
   "whole_image",
+  "places",
   "bernoulli",
   "fixed_count",
-  "one_per_block",
+  "one_per_square",
   "class_balanced",
   "class_weighted",
   "near_boundary",
@@ -55,7 +57,7 @@ Sampler = Literal[
 ]
 
 # Samplers by what they need, or cannot use.
-_WITHOUT_RATE = ("whole_image", "one_per_block", "class_weighted")
+_WITHOUT_RATE = ("whole_image", "one_per_square", "class_weighted")
 _WITH_COUNT = ("fixed_count", "class_balanced", "hardest")
 _WITH_CLASSES = ("class_balanced", "class_weighted")
 
@@ -173,15 +175,20 @@ class Network:
 class Loss:
   """Which pixels enter the loss, and what it is divided by."""
 
-  sampler: Sampler = "whole_image"
+  sampler: Sampler = "places"
   """Which pixels enter the loss; see fcn_jax/sampling."""
   rate: float = 1.0
-  """Share of the pixels that enter the loss (bernoulli, fixed_count,
+  """Share of the pixels that enter the loss (places, bernoulli, fixed_count,
   class_balanced, hardest). For near_boundary: the share of those near a
   boundary."""
-  cell: int | None = None
-  """Side in pixels of the cells that are kept together (bernoulli) or of the
-  blocks (one_per_block). Default: the stride."""
+  arrangement: sampling.Arrangement = "even"
+  """Which pixels of each block are kept (places): far from one another, or
+  random."""
+  unit: sampling.Unit = "block"
+  """What is kept or dropped as a whole (bernoulli): the pixels between four
+  cells of the score map, as in the papers, or single pixels."""
+  side: int | None = None
+  """Side in pixels of the squares (one_per_square). Default: the stride."""
   rate_elsewhere: float = 0.1
   """Share of the pixels away from boundaries that enter the loss
   (near_boundary)."""
@@ -206,7 +213,7 @@ class Loss:
         else f"1 with the sampler {self.sampler}",
       ),
       rate_elsewhere=(0 <= self.rate_elsewhere <= 1, "in 0..1"),
-      cell=(self.cell is None or self.cell >= 1, "at least 1"),
+      side=(self.side is None or self.side >= 1, "at least 1"),
       normalize=(
         self.normalize != "expected" or self.sampler != "hardest",
         "another for hardest: what it keeps is not random",

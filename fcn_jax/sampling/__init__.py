@@ -5,18 +5,24 @@ on a random subset of the patches of an image is to drop a random subset of
 the terms of its loss. The functions here make samplers, which are small tuples
 of pure functions and facts (`Sampler`):
 
-    sampler = sampling.bernoulli(rate=0.25)
+    sampler = sampling.fixed_count(count=500)
     weights = sampler.draw(key, labels)
 
 From a random key and labels [N, H, W] (int32, `IGNORE_LABEL` = void) a sampler
 draws weights [N, H, W] float32. A weight of zero leaves the pixel out; void
-pixels always have weight zero. `losses.make` takes a sampler.
+pixels always have weight zero. `losses.make` takes a sampler. Some samplers
+keep pixels by their place between the cells of a score map; their `draw` needs
+to know where these lie:
+
+    sampler = sampling.places(rate=0.25)
+    weights = sampler.draw(key, labels, grid=score_map.grid)
 
 If weights are not just 0 and 1, do not divide the loss by the number of kept
 pixels (`losses.normalizer`): use "expected".
 
-- All valid pixels alike: `whole_image`, `bernoulli`, `fixed_count`,
-  `fixed_count_in_batch`, `one_per_block`.
+- All valid pixels alike: `whole_image`, `places` (spread over the image, with
+  an `Arrangement`), `bernoulli` (of a `Unit`: block or pixel), `fixed_count`,
+  `fixed_count_in_batch`, `one_per_square`.
 - By class: `class_balanced`, `class_weighted`, with `inverse_frequency_weights`
   and `median_frequency_weights`.
 - By place: `near_boundary`. By loss: `hardest`, `harder_than`.
@@ -28,6 +34,8 @@ pixels (`losses.normalizer`): use "expected".
 """
 
 from fcn_jax.sampling import capacity
+from fcn_jax.sampling.bernoulli import Unit
+from fcn_jax.sampling.bernoulli import bernoulli
 from fcn_jax.sampling.boundaries import boundary_probabilities
 from fcn_jax.sampling.boundaries import importance
 from fcn_jax.sampling.boundaries import near_boundary
@@ -41,21 +49,24 @@ from fcn_jax.sampling.compaction import PixelSample
 from fcn_jax.sampling.compaction import compact
 from fcn_jax.sampling.hard import harder_than
 from fcn_jax.sampling.hard import hardest
+from fcn_jax.sampling.places import Arrangement
+from fcn_jax.sampling.places import places
 from fcn_jax.sampling.sampler import Probabilities
 from fcn_jax.sampling.sampler import Sampler
-from fcn_jax.sampling.uniform import bernoulli
 from fcn_jax.sampling.uniform import check_rate
 from fcn_jax.sampling.uniform import fixed_count
 from fcn_jax.sampling.uniform import fixed_count_in_batch
 from fcn_jax.sampling.uniform import num_valid
-from fcn_jax.sampling.uniform import one_per_block
+from fcn_jax.sampling.uniform import one_per_square
 from fcn_jax.sampling.uniform import valid_pixels
 from fcn_jax.sampling.uniform import whole_image
 
 __all__ = [
+  "Arrangement",
   "PixelSample",
   "Probabilities",
   "Sampler",
+  "Unit",
   "bernoulli",
   "boundary_probabilities",
   "capacity",
@@ -74,7 +85,8 @@ __all__ = [
   "median_frequency_weights",
   "near_boundary",
   "num_valid",
-  "one_per_block",
+  "one_per_square",
+  "places",
   "valid_pixels",
   "whole_image",
 ]

@@ -14,20 +14,21 @@ OVERFLOW_PROBABILITY = 1e-9
 
 
 def of_sampler(
-  sampler: sampler_lib.Sampler, shape: tuple[int, int, int]
+  sampler: sampler_lib.Sampler, shape: tuple[int, int, int], **known
 ) -> int | None:
   """The number of pixels that is enough for each image of a batch.
 
   Args:
     sampler: see `Sampler.max_count`.
     shape: N, H and W of the labels.
+    **known: `grid`, if the sampler needs it.
 
   Returns:
     The bound, at most H * W; None if the sampler states none.
   """
   if sampler.max_count is None:
     return None
-  return min(shape[1] * shape[2], sampler.max_count(shape))
+  return min(shape[1] * shape[2], sampler.max_count(shape, **known))
 
 
 def tail_bound(mean: float, *, num_draws: int, num_images: int) -> int:

@@ -69,7 +69,9 @@ def compact(weights: jax.Array, *, capacity: int) -> PixelSample:
     indices=indices,
     weights=jnp.where(used, jnp.take_along_axis(flat, indices, axis=1), 0),
     num_used=jnp.minimum(num_sampled, capacity),
-    num_dropped=jnp.sum(jnp.maximum(num_sampled - capacity, 0)),
+    num_dropped=jnp.sum(
+      jnp.maximum(num_sampled - capacity, 0), dtype=jnp.int32
+    ),
   )
 
 

@@ -38,7 +38,7 @@ def hardest(*, count: int) -> sampler_lib.Sampler:
     kept = _with_largest(labels, _detached(pixel_losses), count)
     return kept.astype(jnp.float32)
 
-  return sampler_lib.Sampler(draw, lambda shape: count, needs_losses=True)
+  return sampler_lib.Sampler(draw, lambda shape: count, needs=("pixel_losses",))
 
 
 def harder_than(*, threshold: float, min_count: int) -> sampler_lib.Sampler:
@@ -71,7 +71,7 @@ def harder_than(*, threshold: float, min_count: int) -> sampler_lib.Sampler:
     kept = _with_largest(labels, losses, min_count) | (losses > threshold)
     return jnp.where(kept, uniform.valid_pixels(labels), 0.0)
 
-  return sampler_lib.Sampler(draw, needs_losses=True)
+  return sampler_lib.Sampler(draw, needs=("pixel_losses",))
 
 
 def _detached(pixel_losses: jax.Array) -> jax.Array:

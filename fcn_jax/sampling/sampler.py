@@ -1,9 +1,14 @@
 """What a sampler is: functions and facts."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
+
+from fcn_jax import types
+
+# What the functions of a sampler can ask for beside their arguments.
+Need = Literal["grid", "pixel_losses"]
 
 
 class Sampler(NamedTuple):
@@ -13,19 +18,28 @@ class Sampler(NamedTuple):
 
   Attributes:
     draw: (key, labels [N, H, W]) -> weights [N, H, W] float32, 0 where void.
-      If the sampler `needs_losses`, (key, labels, pixel_losses=[N, H, W]).
     max_count: from the shape (N, H, W) of the labels to how many pixels of an
       image have a weight other than 0 at most; None if not known. Use
       `capacity.tail_bound` where the number is random.
     expected_sum: from labels [N, H, W] to the expected sum of the weights, []
       float32; None if not known.
-    needs_losses: whether `draw` asks for the losses of the pixels.
+    needs: what the functions take by keyword. "grid": all three take `grid`, a
+      `types.Grid`: where the cells of the score map lie. "pixel_losses": `draw`
+      takes the losses of the pixels, [N, H, W].
+    blocks: if whole blocks are kept, (key, (N, rows, columns)) -> [N, rows,
+      columns] bool: what `draw` keeps, as blocks (see `fcn_jax.blocks`).
+    places: if the same places are kept in all blocks of an image, (key, N,
+      stride) -> [N, m] int32 or, if they are the same in all images, [1, m]:
+      what `draw` keeps, as numbers row * stride + column in a block. None
+      instead of an array if `draw` does not repeat with this stride.
   """
 
   draw: Callable[..., jax.Array]
-  max_count: Callable[[tuple[int, int, int]], int] | None = None
-  expected_sum: Callable[[jax.Array], jax.Array] | None = None
-  needs_losses: bool = False
+  max_count: Callable[..., int] | None = None
+  expected_sum: Callable[..., jax.Array] | None = None
+  needs: tuple[Need, ...] = ()
+  blocks: Callable[[jax.Array, tuple[int, int, int]], jax.Array] | None = None
+  places: Callable[[jax.Array, int, int], jax.Array | None] | None = None
 
 
 class Probabilities(NamedTuple):
@@ -38,3 +52,13 @@ class Probabilities(NamedTuple):
 
   of: Callable[[jax.Array], jax.Array]
   max_count: Callable[[tuple[int, int, int]], int] | None = None
+
+
+def check_grid(grid: types.Grid | None) -> types.Grid:
+  """The grid in plain numbers; raises a `ValueError` if there is none."""
+  if grid is None:
+    raise ValueError(
+      "this sampler keeps pixels by their place between the cells of a score "
+      "map: give grid=score_map.grid, or a types.Grid(stride, offset)."
+    )
+  return types.Grid(int(grid.stride), float(grid.offset))

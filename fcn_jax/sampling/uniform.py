@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from fcn_jax import types
-from fcn_jax.sampling import capacity
 from fcn_jax.sampling import sampler as sampler_lib
 
 
@@ -42,83 +41,6 @@ def whole_image() -> sampler_lib.Sampler:
 _WHOLE_IMAGE = sampler_lib.Sampler(
   draw=lambda key, labels: valid_pixels(labels), expected_sum=num_valid_as_float
 )
-
-
-# Up to this rate it is faster to draw the gaps between the kept cells: 2 ms
-# instead of 12 ms on a CPU at a rate of 0.05 and 4 x 512 x 512 pixels.
-_GAPS_RATE = 0.25
-
-
-def _kept_after_gaps(
-  key: jax.Array, rate: float, num_rows: int, length: int
-) -> jax.Array:
-  """Independent draws at a low rate, [num_rows, length] bool.
-
-  The gaps between successes of independent trials are geometric, so only
-  successes need random numbers, not all trials. Less than once in 1e9 calls the
-  gaps end before a row does.
-  """
-  count = capacity.tail_bound(
-    rate * length, num_draws=length, num_images=num_rows
-  )
-  gaps = jax.random.geometric(key, rate, (num_rows, count + 1), jnp.int32)
-  # A gap beyond the row ends it; clipped, sums of gaps do not overflow.
-  positions = jnp.cumsum(jnp.minimum(gaps, length + 1), axis=1) - 1
-  mark = jax.vmap(
-    lambda kept: jnp.zeros(length, bool).at[kept].set(True, mode="drop")
-  )
-  return mark(positions)
-
-
-def bernoulli(*, rate: float, cell: int = 1) -> sampler_lib.Sampler:
-  """Keeps each cell of `cell` x `cell` pixels with probability `rate`.
-
-  This is the sampling of the papers' experiment (Figure 5), which draws once
-  for each cell of the final layer: `cell` is then the stride of the network.
-  With `cell=1` every pixel is drawn independently. Each pixel has expected
-  weight `rate` (0 where void), so the expected sum of the sampled loss is
-  `rate` times the whole one.
-
-  Args:
-    rate: probability in (0, 1] of keeping a cell.
-    cell: side of a cell in pixels; cells are aligned to the top left of the
-      image, and those at the bottom and right may be cut off.
-
-  Returns:
-    A sampler with weights 0 and 1.
-
-  Raises:
-    ValueError: if `rate` is not in (0, 1] or `cell` is not positive.
-  """
-  check_rate(rate)
-  check_integer("cell", cell)
-
-  def draw(key, labels):
-    chex.assert_rank(labels, 3)
-    batch, height, width = labels.shape
-    cells = (batch, _num_squares(height, cell), _num_squares(width, cell))
-    if rate <= _GAPS_RATE:
-      kept = _kept_after_gaps(key, rate, batch, cells[1] * cells[2])
-      kept = kept.reshape(cells)
-    else:
-      kept = jax.random.bernoulli(key, float(rate), cells)
-    if cell > 1:
-      kept = jnp.repeat(jnp.repeat(kept, cell, axis=1), cell, axis=2)
-      kept = kept[:, :height, :width]
-    return jnp.where(kept, valid_pixels(labels), 0.0)
-
-  def max_count(shape):
-    num_cells = _num_squares(shape[1], cell) * _num_squares(shape[2], cell)
-    most = capacity.tail_bound(
-      rate * num_cells, num_draws=num_cells, num_images=shape[0]
-    )
-    return most * cell**2
-
-  return sampler_lib.Sampler(
-    draw,
-    max_count,
-    expected_sum=lambda labels: rate * num_valid_as_float(labels),
-  )
 
 
 def fixed_count(*, count: int) -> sampler_lib.Sampler:
@@ -169,59 +91,61 @@ def _of_count(count, to_rows):
   return sampler_lib.Sampler(draw, lambda shape: count, expected_sum)
 
 
-def one_per_block(*, block: int) -> sampler_lib.Sampler:
-  """Keeps one random valid pixel of each square of `block` x `block` pixels.
+def one_per_square(*, side: int) -> sampler_lib.Sampler:
+  """Keeps one random valid pixel of each square of `side` x `side` pixels.
 
-  The kept pixel has the weight (valid pixels of its block) / block^2 and
-  stands for these. Each valid pixel has expected weight 1 / block^2, as with
+  The kept pixel has the weight (valid pixels of its square) / side^2 and
+  stands for these. Each valid pixel has expected weight 1 / side^2, as with
   `bernoulli` at that rate, but the pixels are spread evenly: neighbours, whose
   losses are similar, are seldom kept together. (Section 3.4 of the papers:
   spatial correlation in a batch.)
 
   Args:
-    block: side of a block in pixels; blocks are aligned to the top left of the
-      image, and those at the bottom and right may be cut off.
+    side: in pixels; squares are aligned to the top left of the image, and those
+      at the bottom and right may be cut off.
 
   Returns:
     A sampler with weights in 0..1.
 
   Raises:
-    ValueError: if `block` is not positive.
+    ValueError: if `side` is not positive.
   """
-  check_integer("block", block)
+  check_integer("side", side)
 
   def max_count(shape):
-    return _num_squares(shape[1], block) * _num_squares(shape[2], block)
+    return _num_squares(shape[1], side) * _num_squares(shape[2], side)
 
   return sampler_lib.Sampler(
-    functools.partial(_draw_one_per_block, block=block),
+    functools.partial(_draw_one_per_square, side=side),
     max_count,
-    expected_sum=lambda labels: num_valid_as_float(labels) / block**2,
+    expected_sum=lambda labels: num_valid_as_float(labels) / side**2,
   )
 
 
-def _draw_one_per_block(key, labels, *, block):
+def _draw_one_per_square(key, labels, *, side):
   chex.assert_rank(labels, 3)
   batch, height, width = labels.shape
-  rows, columns = _num_squares(height, block), _num_squares(width, block)
-  # Blocks are void beyond the image.
+  rows, columns = _num_squares(height, side), _num_squares(width, side)
+  # Squares are void beyond the image.
   labels = jnp.pad(
     labels,
-    ((0, 0), (0, rows * block - height), (0, columns * block - width)),
+    ((0, 0), (0, rows * side - height), (0, columns * side - width)),
     constant_values=types.IGNORE_LABEL,
   )
-  labels = labels.reshape(batch, rows, block, columns, block)
+  labels = labels.reshape(batch, rows, side, columns, side)
   labels = labels.transpose(0, 1, 3, 2, 4).reshape(batch, rows, columns, -1)
   valid = labels != types.IGNORE_LABEL
-  # Numbered 1, 2, ... in each block, the valid pixels are drawn by number.
+  # Numbered 1, 2, ... in each square, the valid pixels are drawn by number.
   number = jnp.cumsum(valid, axis=-1, dtype=jnp.int32)
-  num_in_block = number[..., -1:]
-  drawn = 1 + jax.random.randint(key, num_in_block.shape, 0, num_in_block)
-  share = num_in_block.astype(jnp.float32) / block**2
+  num_in_square = number[..., -1:]
+  drawn = 1 + jax.random.randint(
+    key, num_in_square.shape, 0, num_in_square, jnp.int32
+  )
+  share = num_in_square.astype(jnp.float32) / side**2
   weights = jnp.where(valid & (number == drawn), share, 0.0)
-  weights = weights.reshape(batch, rows, columns, block, block)
+  weights = weights.reshape(batch, rows, columns, side, side)
   weights = weights.transpose(0, 1, 3, 2, 4)
-  weights = weights.reshape(batch, rows * block, columns * block)
+  weights = weights.reshape(batch, rows * side, columns * side)
   return weights[:, :height, :width]
 
 

@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_ends_the_command_with_the_remedies(
     (["--seed=1"], "--overwrite to delete"),
     (["--num-devices=3"], "3 devices cannot share a batch of 4"),
     (["--num-devices=9"], "num_devices is 9, but there are 4"),
-    (["--rate=0.5"], "rate is 0.5; it must be 1 with the sampler whole_image"),
+    (["--rate=0"], "rate is 0.0; it must be in 0..1, above 0"),
     (["--ema-decay=1"], "ema_decay is 1.0; it must be"),
     (
       ["--crop-size=None", "--sampler=hardest"],

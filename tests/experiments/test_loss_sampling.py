@@ -74,14 +74,11 @@ def test_variants_see_as_many_pixels_of_more_images():
     assert (one.cut is not None) == (name == "patches")
 
 
-@pytest.mark.parametrize("cell", [None, 5])
-def test_cells_are_those_of_the_score_map_unless_told_otherwise(cell):
-  config = study.LossSampling.make("x", cell=cell, stride=16)
+@pytest.mark.parametrize("unit", ["block", "pixel"])
+def test_all_variants_drop_what_they_are_told(unit):
+  config = study.LossSampling.make("x", unit=unit)
   for variant in study.plan(config):
-    run_config = study_lib.run_config(config, variant, 0)
-    # None is the stride.
-    assert run_config.loss.cell == cell
-    assert run_config.network.stride == 16
+    assert study_lib.run_config(config, variant, 0).loss.unit == unit
 
 
 def test_without_a_patch_size_there_is_no_variant_of_patches():
@@ -109,7 +106,6 @@ def test_presets_are_without_contradictions(preset):
     (("--rates", "1.5"), "at most 1"),
     (("--rates", "0.3"), "whole number"),
     (("--rates", "1", "1"), "all different"),
-    (("--cell", "0"), "cell is 0"),
     (("--patch-size", "65", "64"), "smaller patch"),
     (("--patches-per-image", "0"), "patches_per_image is 0"),
     (("--patches-per-image", "3"), "not a multiple"),
@@ -160,7 +156,10 @@ def test_other_options_are_refused_with_their_names(
   for more, changed in (
     (["--steps=6"], "steps (5 there, 6 now)"),
     (["--learning-rate=0.5"], "learning_rate (0.003 there, 0.5 now)"),
-    (["--num-seeds=2", "--cell=4"], "num_seeds (1 there, 2 now), cell (None"),
+    (
+      ["--num-seeds=2", "--unit=pixel"],
+      "num_seeds (1 there, 2 now), unit (block",
+    ),
   ):
     error = refused(study.main, options(made_up, prepared_dir, *more))
     assert str(made_up) in error

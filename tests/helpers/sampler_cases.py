@@ -26,7 +26,7 @@ NUM_CLASSES = 4
 FREQUENCIES = (8.0, 4.0, 3.0, 1.0)
 
 # Neither class 3 in the first image nor class 2 in the batch is there; blocks
-# and cells of 3 pixels are cut off at the right; one of them is all void.
+# and squares of 3 pixels are cut off at the right; one of them is all void.
 LABELS = np.array(
   [
     [
@@ -51,6 +51,9 @@ LABELS = np.array(
 
 VALID = LABELS != VOID
 
+# Blocks begin at the top left, as squares do.
+GRID = types.Grid(stride=3, offset=0.0)
+
 LOSSES = np.random.default_rng(3).exponential(size=SHAPE).astype(np.float32)
 
 BOUNDARY = {"rate": 0.8, "rate_elsewhere": 0.3, "distance": 1}
@@ -63,16 +66,27 @@ TRAINING_SET = {**CLASSES, "frequencies": FREQUENCIES}
 def with_losses(sampler, pixel_losses=LOSSES):
   """The sampler with losses of its own."""
   draw = functools.partial(sampler.draw, pixel_losses=pixel_losses)
-  return sampler._replace(draw=draw, needs_losses=False)
+  return sampler._replace(draw=draw, needs=())
+
+
+def on_grid(sampler, grid=GRID):
+  """The sampler with a grid."""
+  draw, max_count, expected_sum = (
+    functools.partial(function, grid=grid) for function in sampler[:3]
+  )
+  return sampling.Sampler(draw, max_count, expected_sum)
 
 
 RANDOM_SAMPLERS = {
-  "bernoulli": sampling.bernoulli(rate=0.3),
-  "bernoulli by gaps": sampling.bernoulli(rate=0.2),
-  "bernoulli in cells": sampling.bernoulli(rate=0.3, cell=3),
+  "bernoulli": sampling.bernoulli(rate=0.3, unit="pixel"),
+  "bernoulli by gaps": sampling.bernoulli(rate=0.2, unit="pixel"),
+  "bernoulli of blocks": on_grid(sampling.bernoulli(rate=0.3)),
+  "places": on_grid(sampling.places(rate=1 / 3)),
+  "random places": on_grid(sampling.places(rate=1 / 3, arrangement="random")),
+  "places in every other block": on_grid(sampling.places(rate=1 / 18)),
   "fixed_count": sampling.fixed_count(count=5),
   "fixed_count_in_batch": sampling.fixed_count_in_batch(count=9),
-  "one_per_block": sampling.one_per_block(block=3),
+  "one_per_square": sampling.one_per_square(side=3),
   "class_balanced": sampling.class_balanced(**CLASSES),
   "class_balanced by set": sampling.class_balanced(**TRAINING_SET),
   "near_boundary": sampling.near_boundary(**BOUNDARY),

@@ -15,6 +15,7 @@ from fcn_jax import losses
 from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax import upsampling
+from fcn_jax.losses import choice
 from tests.helpers import score_maps
 
 
@@ -147,18 +148,26 @@ def test_the_forms_are_equal_to_1e_12_in_float64():
     assert value.dtype == jnp.float64
 
 
-@pytest.mark.parametrize("num_pixels_in_chunk", [1, 64])
+def set_chunks(monkeypatch, num_bytes):
+  """Sets the size of all pieces that the forms compute at once."""
+  device = choice._CPU._replace(
+    strip_bytes=num_bytes,
+    band_bytes=num_bytes,
+    block_bytes=num_bytes,
+    pixel_bytes=num_bytes,
+  )
+  monkeypatch.setattr(choice, "_CPU", device)
+
+
+@pytest.mark.parametrize("num_pixels_in_chunk", [1, 64, 10**6])
 def test_the_size_of_the_chunks_has_no_influence(
   num_pixels_in_chunk, monkeypatch
 ):
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
   num_images, *_, num_classes = score_map.scores.shape
-  monkeypatch.setattr(
-    losses.listed_pixels,
-    "_CHUNK_BYTES_CPU",
-    num_pixels_in_chunk * 16 * num_images * num_classes,
-  )
+  num_bytes = num_pixels_in_chunk * 16 * num_images * num_classes
+  set_chunks(monkeypatch, num_bytes)
   assert_forms_are_equal(
     score_map, labels, score_maps.make_weights(labels), normalize="sum"
   )
@@ -278,8 +287,7 @@ def largest_array(form, score_map, labels, weights):
 @pytest.mark.slow
 def test_no_array_of_all_logits_is_in_the_compiled_program(monkeypatch):
   # As on pictures that are large beside a chunk.
-  for form in (losses.listed_pixels, losses.blocks):
-    monkeypatch.setattr(form, "_CHUNK_BYTES_CPU", 2**18)
+  set_chunks(monkeypatch, 2**18)
   score_map = score_maps.make_map(image_size=(160, 192), num_classes=40)
   labels = score_maps.make_labels(score_map)
   weights = score_maps.make_weights(labels, rate=0.1)
@@ -358,3 +366,104 @@ def test_options_of_the_form_are_checked_when_the_loss_is_made():
     losses.make(capacity=0)
   with pytest.raises(ValueError, match="does not say how many .* capacity"):
     losses.make(form="pixels")
+
+
+@pytest.mark.parametrize("stride, offset, edge", score_maps.GRIDS)
+def test_at_rate_1_no_block_is_dropped(stride, offset, edge):
+  score_map = score_maps.make_map(stride=stride, offset=offset, edge=edge)
+  labels = score_maps.make_labels(score_map)
+  loss = losses.make(sampler=sampling.bernoulli(rate=1.0), form="blocks")
+  terms = loss(jax.random.key(0), score_map, labels)
+  assert terms.num_kept == sampling.num_valid(labels)
+  assert terms.num_dropped == 0
+
+
+PIXEL_LOSSES = {
+  "cross-entropy": losses.cross_entropy,
+  "of a user": lambda logits, labels: jnp.square(
+    jnp.max(logits, axis=-2) - labels.astype(logits.dtype)
+  ),
+}
+
+
+def draw_importance(key, labels):
+  probabilities = sampling.class_probabilities(count=300, num_classes=5)
+  return sampling.importance(probabilities=probabilities).draw(key, labels)
+
+
+EVERY_SAMPLER = {
+  "whole image": sampling.whole_image(),
+  "blocks": sampling.bernoulli(rate=0.3),
+  "pixels": sampling.bernoulli(rate=0.3, unit="pixel"),
+  "places": sampling.places(rate=1 / 16),
+  "random places": sampling.places(rate=1 / 16, arrangement="random"),
+  "one a square": sampling.one_per_square(side=4),
+  "count": sampling.fixed_count(count=100),
+  "near boundaries": sampling.near_boundary(
+    rate=0.5, rate_elsewhere=0.1, distance=2
+  ),
+  "class-balanced": sampling.class_balanced(count=200, num_classes=5),
+  "class-weighted": sampling.class_weighted(class_weights=(1, 2, 0, 0.5, 1)),
+  "hardest": sampling.hardest(count=50),
+  "of a user": sampling.Sampler(draw_importance),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "name, pixel_loss",
+  [(name, "cross-entropy") for name in EVERY_SAMPLER]
+  + [(name, "of a user") for name in ("blocks", "places", "class-weighted")],
+)
+def test_all_forms_are_equal_for_every_sampler_and_pixel_loss(name, pixel_loss):
+  sampler = EVERY_SAMPLER[name]
+  forms = ["auto", "strips", "blocks", "pixels"]
+  forms += ["places"] if sampler.places else []
+  with jax.enable_x64(True):
+    score_map = score_maps.make_map(dtype=np.float64)
+    labels = score_maps.make_labels(score_map)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def compute(form, scores):
+      loss = losses.make(
+        PIXEL_LOSSES[pixel_loss],
+        sampler=sampler,
+        normalize="valid",
+        form=form,
+        capacity=10**6,
+      )
+
+      def loss_of(scores):
+        moved = dataclasses.replace(score_map, scores=scores)
+        terms = loss(jax.random.key(3), moved, labels)
+        return terms.loss, terms
+
+      return jax.value_and_grad(loss_of, has_aux=True)(scores)
+
+    expected = compute("logits", score_map.scores)
+    assert expected[0][1].num_kept > 0
+    assert np.abs(expected[1]).max() > 0
+    for form in forms:
+      chex.assert_trees_all_close(
+        compute(form, score_map.scores), expected, rtol=1e-10, atol=1e-12
+      )
+
+
+def test_places_need_a_sampler_and_a_stride_with_places():
+  with pytest.raises(ValueError, match="does not keep the same places"):
+    losses.make(form="places")
+  loss = losses.make(sampler=sampling.places(rate=0.1), form="places")
+  score_map = score_maps.make_map(stride=1, offset=0.0)
+  labels = score_maps.make_labels(score_map)
+  with pytest.raises(ValueError, match="less than one pixel in a block of 1x1"):
+    loss(jax.random.key(0), score_map, labels)
+
+
+@pytest.mark.parametrize("unit", ["block", "pixel"])
+def test_at_stride_1_blocks_are_pixels(unit):
+  score_map = score_maps.make_map(stride=1, offset=0.0)
+  labels = score_maps.make_labels(score_map)
+  loss = losses.make(sampler=sampling.bernoulli(rate=0.5, unit=unit))
+  terms = loss(jax.random.key(0), score_map, labels)
+  share = terms.num_kept / terms.num_valid
+  assert abs(share - 0.5) < 5 * 0.5 / float(terms.num_valid) ** 0.5

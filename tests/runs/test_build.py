@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 BASE = runs.Train(run=config.Run(pathlib.Path("runs/base")))
 # They keep what they keep; there is no rate to choose.
-WITHOUT_RATE = ("whole_image", "one_per_block", "class_weighted")
+WITHOUT_RATE = ("whole_image", "one_per_square", "class_weighted")
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,14 @@ def test_every_sampler_can_be_chosen_and_leaves_out_void(dataset, labels, name):
       lambda terms: terms.num_kept,
     ),
     (
-      {"sampler": "one_per_block", "rate": 1.0, "normalize": "expected"},
+      {"sampler": "one_per_square", "rate": 1.0, "normalize": "expected"},
       lambda terms: terms.num_valid / 64,
     ),
     (
       {
-        "sampler": "one_per_block",
+        "sampler": "one_per_square",
         "rate": 1.0,
-        "cell": 4,
+        "side": 4,
         "normalize": "expected",
       },
       lambda terms: terms.num_valid / 16,

@@ -98,9 +98,12 @@ def test_an_unknown_option_is_an_error():
     ({"head_width": 0}, "head_width is 0; it must be at least 1"),
     ({"stride": 16, "at_once": True}, "at_once is True; .* at stride 16"),
     # Of the loss.
-    ({"rate": 0.5}, "rate is 0.5; it must be 1 with the sampler whole_image"),
+    (
+      {"sampler": "whole_image", "rate": 0.5},
+      "rate is 0.5; it must be 1 with the sampler whole_image",
+    ),
     ({"sampler": "bernoulli", "rate": 0.0}, "rate is 0.0; .* above 0"),
-    ({"cell": 0}, "cell is 0; it must be at least 1"),
+    ({"side": 0}, "side is 0; it must be at least 1"),
     ({"rate_elsewhere": 2.0}, "rate_elsewhere is 2.0; it must be in 0..1"),
     ({"boundary_distance": 0}, "boundary_distance is 0; it must be >= 1"),
     (

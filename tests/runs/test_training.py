@@ -148,7 +148,7 @@ def test_a_run_on_patches_goes_on_with_the_same_patches(tmp_path, prepared_dir):
     ({"seed": 1}, "--overwrite to delete"),
     ({"num_devices": 3}, "3 devices cannot share a batch of 4"),
     ({"num_devices": 9}, "num_devices is 9, but there are 4"),
-    ({"rate": 0.5}, "rate is 0.5; it must be 1 with the sampler whole_image"),
+    ({"rate": 0.0}, "rate is 0.0; it must be in 0..1"),
     ({"ema_decay": 1.0}, "ema_decay is 1.0; it must be"),
     (
       {"crop_size": None, "sampler": "hardest"},

@@ -4,6 +4,7 @@ import pytest
 import scipy.stats
 
 from fcn_jax import sampling
+from fcn_jax import types
 from fcn_jax.sampling import capacity
 from tests.helpers import sampler_cases as cases
 
@@ -12,7 +13,11 @@ from tests.helpers import sampler_cases as cases
 
 @pytest.mark.parametrize(
   "name, bound",
-  [("fixed_count", 5), ("fixed_count_in_batch", 9), ("one_per_block", 6)],
+  [
+    ("fixed_count", 5),
+    ("fixed_count_in_batch", 9),
+    ("one_per_square", 6),
+  ],
 )
 def test_an_exact_bound_is_reached_and_not_exceeded(name, bound):
   labels = np.zeros(cases.SHAPE, np.int32)
@@ -39,14 +44,20 @@ def test_bounds_are_known_where_there_are_any():
     assert capacity.of_sampler(cases.SAMPLERS[name], cases.SHAPE) is None
 
 
+def of_blocks(rate, stride):
+  return cases.on_grid(
+    sampling.bernoulli(rate=rate), types.Grid(stride, stride / 2)
+  )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "sampler, most_expected, slack",
   [
-    (sampling.bernoulli(rate=0.1), 922, 1.25),
-    (sampling.bernoulli(rate=0.1, cell=4), 922, 2.0),
-    (sampling.bernoulli(rate=1.0, cell=5), 9216, 1.0),
-    (sampling.one_per_block(block=5), 400, 1.0),
+    (sampling.bernoulli(rate=0.1, unit="pixel"), 922, 1.25),
+    (of_blocks(rate=0.1, stride=4), 922, 2.1),
+    (of_blocks(rate=1.0, stride=5), 9216, 1.1),
+    (sampling.one_per_square(side=5), 400, 1.0),
     (
       sampling.class_balanced(count=2000, num_classes=4),
       500,

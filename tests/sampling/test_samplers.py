@@ -43,8 +43,8 @@ def test_a_compiled_sampler_gives_the_same(name):
 def test_the_key_decides_if_the_sampler_is_random(name):
   num_different = len(np.unique(cases.draws_of(name), axis=0))
   if name in cases.RANDOM_SAMPLERS:
-    # Of cells and blocks there are few.
-    assert num_different > 1000
+    # Of blocks and places there are few.
+    assert num_different > 8
   else:
     assert num_different == 1
 
@@ -52,10 +52,10 @@ def test_the_key_decides_if_the_sampler_is_random(name):
 def expectations():
   """For each random sampler, the stated mean and the second moment."""
   num_valid = cases.VALID.sum(axis=(1, 2), keepdims=True)
-  blocks = np.zeros(cases.SHAPE)
+  squares = np.zeros(cases.SHAPE)
   for n, i, j in itertools.product((0, 1), (0, 3), (0, 3, 6)):
-    block = cases.VALID[n, i : i + 3, j : j + 3]
-    blocks[n, i : i + 3, j : j + 3] = block.sum()
+    square = cases.VALID[n, i : i + 3, j : j + 3]
+    squares[n, i : i + 3, j : j + 3] = square.sum()
   near = np.where(cases.near_boundary_oracle(cases.LABELS, 1), 0.8, 0.3)
   balanced = cases.class_probabilities_oracle(cases.LABELS, **cases.CLASSES)
   by_set = cases.class_probabilities_oracle(cases.LABELS, **cases.TRAINING_SET)
@@ -65,13 +65,16 @@ def expectations():
   stated = {
     "bernoulli": (0.3 * one, 0.3 * one),
     "bernoulli by gaps": (0.2 * one, 0.2 * one),
-    "bernoulli in cells": (0.3 * one, 0.3 * one),
+    "bernoulli of blocks": (0.3 * one, 0.3 * one),
+    "places": (one / 3, one / 3),
+    "random places": (one / 3, one / 3),
+    "places in every other block": (one / 18, one / 18),
     "fixed_count": (5 / num_valid * one, 5 / num_valid * one),
     "fixed_count_in_batch": (
       9 / cases.VALID.sum() * one,
       9 / cases.VALID.sum() * one,
     ),
-    "one_per_block": (one / 9, blocks / 81),
+    "one_per_square": (one / 9, squares / 81),
     "class_balanced": (balanced, balanced),
     "class_balanced by set": (by_set, by_set),
     "near_boundary": (near, near),
@@ -128,12 +131,17 @@ WRONG = [
   (sampling.bernoulli, {"rate": -1.0}, "sampling rate is -1.0"),
   (sampling.bernoulli, {"rate": 1.5}, "sampling rate is 1.5"),
   (sampling.bernoulli, {"rate": float("nan")}, "sampling rate is nan"),
-  (sampling.bernoulli, {"rate": 0.5, "cell": 0}, "cell is 0; give an integer"),
-  (sampling.bernoulli, {"rate": 0.5, "cell": -8}, "cell is -8"),
+  (sampling.bernoulli, {"rate": 0.5, "unit": "cell"}, "'cell'; choose .block"),
+  (sampling.places, {"rate": 0.0}, "sampling rate is 0.0"),
+  (
+    sampling.places,
+    {"rate": 0.5, "arrangement": "grid"},
+    "'grid'; choose one of even, random",
+  ),
   (sampling.fixed_count, {"count": 0}, "count is 0; give an integer, 1"),
   (sampling.fixed_count, {"count": 2.5}, "count is 2.5"),
   (sampling.fixed_count_in_batch, {"count": -3}, "count is -3"),
-  (sampling.one_per_block, {"block": 0}, "block is 0"),
+  (sampling.one_per_square, {"side": 0}, "side is 0"),
   (sampling.class_balanced, {**cases.CLASSES, "count": 0}, "count is 0"),
   (
     sampling.class_balanced,

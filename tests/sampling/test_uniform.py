@@ -22,48 +22,6 @@ class UniformTest(chex.TestCase):
     weights = self.variant(sampling.whole_image().draw)(cases.KEY, labels)
     np.testing.assert_array_equal(weights, np.asarray(labels) != cases.VOID)
 
-  @chex.variants(with_jit=True, without_jit=True)
-  def test_rate_1_is_the_whole_image(self):
-    labels = cases.labels_with_void()
-    sampler = sampling.bernoulli(rate=1.0, cell=8)
-    weights = self.variant(sampler.draw)(cases.KEY, labels)
-    np.testing.assert_array_equal(weights, sampling.valid_pixels(labels))
-
-  @chex.variants(with_jit=True, without_jit=True)
-  def test_cells_are_constant_inside_also_where_they_are_cut_off(self):
-    cell, shape = 8, (2, 45, 38)
-    labels = jnp.zeros(shape, jnp.int32)
-    sampler = sampling.bernoulli(rate=0.5, cell=cell)
-    weights = np.asarray(self.variant(sampler.draw)(cases.KEY, labels))
-    corners = weights[:, ::cell, ::cell]
-    assert corners.shape == (2, 6, 5)
-    filled = corners.repeat(cell, axis=1).repeat(cell, axis=2)
-    np.testing.assert_array_equal(weights, filled[:, :45, :38])
-    assert 0 < corners.mean() < 1
-
-
-@pytest.mark.parametrize("rate", [0.05, 0.25, 0.9])
-@pytest.mark.parametrize("cell", [1, 4])
-def test_the_share_of_kept_cells_is_the_rate(rate, cell):
-  labels = jnp.zeros((4, 50 * cell, 50 * cell), jnp.int32)
-  weights = sampling.bernoulli(rate=rate, cell=cell).draw(cases.KEY, labels)
-  # Five standard deviations of a binomial share of 10,000 cells.
-  bound = 5 * np.sqrt(rate * (1 - rate) / 10_000)
-  assert abs(float(weights.mean()) - rate) < bound
-
-
-def test_neighbouring_cells_and_images_are_drawn_independently():
-  labels = jnp.zeros((2, 400, 400), jnp.int32)
-  weights = sampling.bernoulli(rate=0.5, cell=4).draw(cases.KEY, labels)
-  cells = np.asarray(weights)[:, ::4, ::4] - 0.5
-  for a, b in (
-    (cells[:, 1:], cells[:, :-1]),
-    (cells[:, :, 1:], cells[:, :, :-1]),
-    (cells[0], cells[1]),
-  ):
-    # The correlation of 10,000 or more independent pairs.
-    assert abs(np.mean(a * b) / 0.25) < 0.05
-
 
 @pytest.mark.parametrize("count", [1, 35, 1000])
 def test_each_image_keeps_the_count_or_all_it_has(count):
@@ -95,27 +53,27 @@ def test_all_sets_of_a_count_are_equally_likely(sampler):
   assert all(abs(n - cases.NUM_DRAWS / 6) < bound for n in sets.values())
 
 
-def test_each_block_with_truth_keeps_one_pixel_that_stands_for_all():
-  weights = cases.draws_of("one_per_block")
+def test_each_square_with_truth_keeps_one_pixel_that_stands_for_all():
+  weights = cases.draws_of("one_per_square")
   for n, i, j in itertools.product((0, 1), (0, 3), (0, 3, 6)):
-    block = weights[:, n, i : i + 3, j : j + 3].reshape(cases.NUM_DRAWS, -1)
+    square = weights[:, n, i : i + 3, j : j + 3].reshape(cases.NUM_DRAWS, -1)
     num_valid = cases.VALID[n, i : i + 3, j : j + 3].sum()
-    assert np.all((block != 0).sum(axis=1) == min(num_valid, 1))
-    np.testing.assert_allclose(block.sum(axis=1), num_valid / 9, rtol=1e-6)
+    assert np.all((square != 0).sum(axis=1) == min(num_valid, 1))
+    np.testing.assert_allclose(square.sum(axis=1), num_valid / 9, rtol=1e-6)
 
 
-@pytest.mark.parametrize("block", [1, 7, 45])
-def test_blocks_of_any_size_cover_the_image(block):
+@pytest.mark.parametrize("side", [1, 7, 45])
+def test_squares_of_any_size_cover_the_image(side):
   labels = np.asarray(cases.labels_with_void())
-  sampler = sampling.one_per_block(block=block)
+  sampler = sampling.one_per_square(side=side)
   weights = np.asarray(jax.jit(sampler.draw)(cases.KEY, labels))
   num_valid = np.sum(labels != cases.VOID, axis=(1, 2))
   np.testing.assert_allclose(
-    weights.sum(axis=(1, 2)), num_valid / block**2, rtol=1e-5
+    weights.sum(axis=(1, 2)), num_valid / side**2, rtol=1e-5
   )
-  if block == 1:
+  if side == 1:
     np.testing.assert_array_equal(weights, labels != cases.VOID)
-  if block == 45:
+  if side == 45:
     assert cases.counts_by_image(weights).tolist() == [1, 1]
 
 

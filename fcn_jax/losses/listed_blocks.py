@@ -1,13 +1,10 @@
-"""Sums of functions of the logits over blocks of pixels, chunk by chunk.
+"""Sums of functions of the logits over a list of blocks, chunk by chunk.
 
-A block is the stride x stride pixels between four neighbouring cells; at the
-borders it reaches beyond the image. Its logits are one product of the scores of
-these cells with a constant matrix [4, pixels], the same for all blocks. The
+The logits of a block (see `fcn_jax.blocks`) are one product of the scores of
+four cells with a constant matrix [4, pixels], the same for all blocks. The
 scores of a block are read once and its gradient is written once, whereas each
 pixel of a list (`listed_pixels`) has four reads and four sums of its own.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,50 +14,20 @@ from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax.losses import gradients
 
-# Bytes of the logits of a chunk. On a CPU they should stay in the cache: 2**18
-# were slower. Elsewhere a chunk should fill the device, and this is a guess.
-_CHUNK_BYTES_CPU = 2**20
-_CHUNK_BYTES = 2**28
 
-
-def split(
-  score_map: types.ScoreMap, values: jax.Array, *, fill: float
-) -> jax.Array:
-  """Sorts values of pixels into blocks.
-
-  Args:
-    score_map: scores [N, h, w, C]; where its cells lie decides on the blocks.
-    values: [N, H, W].
-    fill: the value of the pixels of blocks that are outside the image.
-
-  Returns:
-    [N, B, P], blocks row by row and the P = stride^2 pixels of each likewise.
-  """
-  stride, padding, numbers = score_map.stride, [(0, 0)], []
-  for size in score_map.image_size:
-    first, last = interpolation.covering_cells(stride, score_map.offset, size)
-    before = -interpolation.first_output(stride, score_map.offset, first)
-    numbers.append(last - first)
-    padding.append((before, numbers[-1] * stride - size - before))
-  values = jnp.pad(values, padding, constant_values=fill)
-  rows, columns = numbers
-  values = values.reshape(len(values), rows, stride, columns, stride)
-  values = values.transpose(0, 1, 3, 2, 4)
-  return values.reshape(len(values), rows * columns, stride**2)
-
-
-def sum_listed(
+def value_and_gradient(
   function: gradients.PixelFunction,
   score_map: types.ScoreMap,
   indices: jax.Array,
   num_used: jax.Array,
   arrays: tuple[jax.Array, ...],
-) -> jax.Array:
+  *,
+  chunk_bytes: int,
+  by_product: bool,
+) -> tuple[jax.Array, types.ScoreMap]:
   """Sums a function of the logits over listed blocks.
 
   The cost is that of `num_used` blocks in each image and does not depend on K.
-  The gradient with respect to the scores has no derivative itself, and the
-  arrays have no gradient.
 
   Args:
     function: from logits [N, blocks, C, P] and the part [N, blocks, P] of each
@@ -68,27 +35,13 @@ def sum_listed(
     score_map: scores [N, h, w, C].
     indices: [N, K] int32, blocks, each of them once.
     num_used: [N] int32, how many of the K indices of each image count.
-    arrays: each [N, B, P], see `split`.
+    arrays: each [N, B, P], see `blocks.split`.
+    chunk_bytes: bytes of the logits of a chunk.
+    by_product: whether logits are a matrix product, or a sum of four terms.
 
   Returns:
-    Scalar, in the dtype of the scores.
+    The sum, in the dtype of the scores, and its gradient.
   """
-
-  def compute(score_map, constants):
-    return jax.lax.platform_dependent(
-      score_map,
-      constants,
-      cpu=functools.partial(_sum_and_gradient, function, _CHUNK_BYTES_CPU),
-      default=functools.partial(_sum_and_gradient, function, _CHUNK_BYTES),
-    )
-
-  constants = arrays, indices, num_used
-  return gradients.sum_with_gradient(compute, score_map, constants)
-
-
-def _sum_and_gradient(function, num_bytes, score_map, constants):
-  """The sum and its gradient, in chunks of so many bytes of logits."""
-  arrays, indices, num_used = constants
   corners, from_corners = jax.vjp(
     lambda scores: _corners(gradients.with_scores(score_map, scores)),
     score_map.scores,
@@ -96,8 +49,9 @@ def _sum_and_gradient(function, num_bytes, score_map, constants):
   num_images, num_blocks, _, num_classes = corners.shape
   shares = _shares(score_map)
   block_bytes = shares.shape[1] * num_classes * corners.dtype.itemsize
-  size = max(1, min(num_blocks, num_bytes // (num_images * block_bytes)))
-  indices = jnp.pad(indices, [(0, 0), (0, -indices.shape[1] % size)])
+  num_listed = indices.shape[1]
+  size = max(1, min(num_listed, chunk_bytes // (num_images * block_bytes)))
+  indices = jnp.pad(indices, [(0, 0), (0, -num_listed % size)])
   position = jnp.arange(indices.shape[1], dtype=jnp.int32)[None]
   used = position < num_used[:, None]
   # Each unused entry has a number of its own beyond the blocks, so that the
@@ -112,14 +66,11 @@ def _sum_and_gradient(function, num_bytes, score_map, constants):
     )
     scores, *parts = (_take(array, here) for array in (corners, *arrays))
 
-    def sum_of(scores):
-      logits = jnp.einsum(
-        "nkqc,qp->nkcp", scores, shares, precision=jax.lax.Precision.HIGHEST
-      )
-      values = function(logits, *parts)
-      return gradients.sums(jnp.where(is_used[..., None], values, 0.0))
+    def values(scores):
+      logits = _mix(scores, shares, by_product)
+      return jnp.where(is_used[..., None], function(logits, *parts), 0.0)
 
-    (_, sums), terms = jax.value_and_grad(sum_of, has_aux=True)(scores)
+    sums, terms = gradients.of_pieces(values, scores)
     return totals + sums, _write(gradient, target, terms)
 
   totals, gradient = jax.lax.fori_loop(
@@ -130,6 +81,19 @@ def _sum_and_gradient(function, num_bytes, score_map, constants):
   )
   (gradient,) = from_corners(gradient)
   return jnp.sum(totals), gradients.with_scores(score_map, gradient)
+
+
+def _mix(scores: jax.Array, shares: jax.Array, by_product: bool) -> jax.Array:
+  """Scores [N, K, 4, C] times shares [4, P], [N, K, C, P] logits."""
+  if by_product:
+    return jnp.einsum(
+      "nkqc,qp->nkcp", scores, shares, precision=jax.lax.Precision.HIGHEST
+    )
+  terms = [
+    scores[:, :, corner, :, None] * shares[None, None, None, corner]
+    for corner in range(4)
+  ]
+  return sum(terms[1:], start=terms[0])
 
 
 def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
@@ -166,7 +130,7 @@ def _corners(score_map: types.ScoreMap) -> jax.Array:
 def _shares(score_map: types.ScoreMap) -> jax.Array:
   """Share of each of the four cells in each pixel of a block, [4, P]."""
   upper = interpolation.fractions_between(
-    score_map.stride, score_map.offset, score_map.scores.dtype
+    *score_map.grid, score_map.scores.dtype
   )
   shares = jnp.stack([1 - upper, upper])
   shares = shares[:, None, :, None] * shares[None, :, None, :]

@@ -1,0 +1,294 @@
+"""The forms in which the loss of a score map can be computed.
+
+Each is a function of a `Problem`, the `Device` that the program is for, a score
+map, labels [N, H, W] and a random key, and returns `Sums` and the gradient of
+`Sums.loss_sum` with respect to the scores.
+"""
+
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from fcn_jax import blocks as blocks_lib
+from fcn_jax import sampling
+from fcn_jax import types
+from fcn_jax import upsampling
+from fcn_jax.losses import listed_blocks
+from fcn_jax.losses import listed_pixels
+from fcn_jax.losses import normalization
+from fcn_jax.losses import pixel_losses
+from fcn_jax.losses import places as places_lib
+from fcn_jax.losses import strips as strips_lib
+
+
+class Problem(NamedTuple):
+  """What is to be computed.
+
+  Attributes:
+    pixel_loss: the loss of a pixel.
+    sampler: which pixels count.
+    capacity: the length of lists of pixels; None asks the sampler.
+  """
+
+  pixel_loss: pixel_losses.PixelLoss
+  sampler: sampling.Sampler
+  capacity: int | None
+
+
+class Device(NamedTuple):
+  """How the forms are computed on a kind of device.
+
+  Attributes:
+    strip_bytes: bytes of the logits of a strip.
+    band_bytes: the same for places.
+    block_bytes: the same for a chunk of blocks.
+    pixel_bytes: bytes of the scores gathered for a chunk of pixels.
+    blocks_by_product: whether blocks are interpolated by a matrix product.
+  """
+
+  strip_bytes: int
+  band_bytes: int
+  block_bytes: int
+  pixel_bytes: int
+  blocks_by_product: bool
+
+
+class Sums(NamedTuple):
+  """Sums over the pixels of a batch, see `LossTerms`."""
+
+  loss_sum: jax.Array
+  num_kept: jax.Array
+  num_dropped: jax.Array
+
+
+def sums_of_logits(problem, score_map, labels, key) -> Sums:
+  """The definition, from the logits of all pixels."""
+  weights = _draw(problem, score_map, labels, key)
+  logits = jnp.swapaxes(upsampling.to_pixels(score_map), 2, 3)
+  losses = pixel_losses.weighted_losses(
+    problem.pixel_loss, logits, labels, weights
+  )
+  return _sums(jnp.sum(losses), labels, weights)
+
+
+def logits(problem, device, score_map, labels, key):
+  """As `sums_of_logits`."""
+  del device
+
+  def sum_of(score_map):
+    sums = sums_of_logits(problem, score_map, labels, key)
+    return sums.loss_sum, sums
+
+  gradient, sums = jax.grad(sum_of, has_aux=True)(score_map)
+  return sums, gradient
+
+
+def strips(problem, device, score_map, labels, key):
+  """All pixels, in strips."""
+  weights = _draw(problem, score_map, labels, key)
+  loss_sum, gradient = strips_lib.value_and_gradient(
+    _function(problem),
+    score_map,
+    (_in_bytes(score_map, labels), weights),
+    strip_bytes=device.strip_bytes,
+  )
+  return _sums(loss_sum, labels, weights), gradient
+
+
+def blocks(problem, device, score_map, labels, key):
+  """The blocks that hold a kept pixel, or all of them."""
+  list_them = _all_blocks if _is_whole_image(problem) else _kept_blocks
+  listed = list_them(problem, score_map, labels, key)
+  loss_sum, gradient = listed_blocks.value_and_gradient(
+    _function(problem),
+    score_map,
+    listed.indices,
+    listed.num_used,
+    listed.arrays,
+    chunk_bytes=device.block_bytes,
+    by_product=device.blocks_by_product,
+  )
+  return Sums(loss_sum, listed.num_kept, listed.num_dropped), gradient
+
+
+def places(problem, device, score_map, labels, key):
+  """The same places in all blocks."""
+  chosen = problem.sampler.places(key, len(labels), score_map.stride)
+  listed = places_lib.take(
+    score_map,
+    _in_bytes(score_map, labels),
+    chosen,
+    fill=types.IGNORE_LABEL,
+  )
+  loss_sum, gradient = places_lib.value_and_gradient(
+    _function(problem),
+    score_map,
+    chosen,
+    listed,
+    band_bytes=device.band_bytes,
+    by_product=device.blocks_by_product,
+  )
+  num_kept = sampling.num_valid(listed)
+  return Sums(loss_sum, num_kept, jnp.zeros((), jnp.int32)), gradient
+
+
+def pixels(problem, device, score_map, labels, key):
+  """A list of the kept pixels."""
+  weights = _draw(problem, score_map, labels, key)
+  sample = sampling.compact(weights, capacity=num_pixels(problem, score_map))
+  flat = labels.reshape(len(labels), -1)
+  listed = jnp.take_along_axis(flat, sample.indices, axis=1)
+  loss_sum, gradient = listed_pixels.value_and_gradient(
+    _function(problem),
+    score_map,
+    sample.indices,
+    jnp.max(sample.num_used),
+    (listed, sample.weights),
+    chunk_bytes=device.pixel_bytes,
+  )
+  num_kept = normalization.num_kept(listed, sample.weights)
+  return Sums(loss_sum, num_kept, sample.num_dropped), gradient
+
+
+class _Blocks(NamedTuple):
+  """Blocks as `listed_blocks` takes them, and counts of their pixels."""
+
+  indices: jax.Array
+  num_used: jax.Array
+  arrays: tuple[jax.Array, ...]
+  num_kept: jax.Array
+  num_dropped: jax.Array
+
+
+def _all_blocks(problem, score_map, labels, key) -> _Blocks:
+  del problem, key
+  rows, columns = blocks_lib.shape(score_map.grid, score_map.image_size)
+  indices = jnp.arange(rows * columns, dtype=jnp.int32)
+  return _Blocks(
+    indices=jnp.broadcast_to(indices, (len(labels), rows * columns)),
+    num_used=jnp.full(len(labels), rows * columns, jnp.int32),
+    arrays=(_labels_in_blocks(score_map, labels),),
+    num_kept=sampling.num_valid(labels),
+    num_dropped=jnp.zeros((), jnp.int32),
+  )
+
+
+def _kept_blocks(problem, score_map, labels, key) -> _Blocks:
+  shape = blocks_lib.shape(score_map.grid, score_map.image_size)
+  shape = len(labels), *shape
+  arrays = (_labels_in_blocks(score_map, labels),)
+  counts_as = arrays[0] != types.IGNORE_LABEL
+  if problem.sampler.blocks is not None:
+    is_listed = problem.sampler.blocks(key, shape)
+  else:
+    weights = _draw(problem, score_map, labels, key)
+    arrays += (blocks_lib.split(score_map.grid, weights, fill=0),)
+    counts_as = counts_as & (arrays[1] != 0)
+    is_listed = jnp.any(counts_as, axis=2).reshape(shape)
+  listed = sampling.compact(
+    is_listed.astype(jnp.float32), capacity=num_blocks(problem, score_map)
+  )
+  counts = jnp.sum(counts_as, axis=2, dtype=jnp.int32)
+  sampled = jnp.where(is_listed.reshape(counts.shape), counts, 0)
+  in_list = jnp.take_along_axis(counts, listed.indices, axis=1)
+  in_list = jnp.where(listed.weights > 0, in_list, 0)
+  num_kept = jnp.sum(in_list, dtype=jnp.int32)
+  return _Blocks(
+    indices=listed.indices,
+    num_used=listed.num_used,
+    arrays=arrays,
+    num_kept=num_kept,
+    num_dropped=jnp.sum(sampled, dtype=jnp.int32) - num_kept,
+  )
+
+
+def _labels_in_blocks(score_map, labels):
+  labels = _in_bytes(score_map, labels)
+  return blocks_lib.split(score_map.grid, labels, fill=types.IGNORE_LABEL)
+
+
+def known(sampler: sampling.Sampler, score_map: types.ScoreMap):
+  """What the functions of a sampler take by keyword, but the losses."""
+  return {"grid": score_map.grid} if "grid" in sampler.needs else {}
+
+
+def num_pixels(problem: Problem, score_map: types.ScoreMap) -> int | None:
+  """Length of the list of pixels of an image; None if not known."""
+  if problem.capacity is not None:
+    return problem.capacity
+  shape = len(score_map.scores), *score_map.image_size
+  return sampling.capacity.of_sampler(
+    problem.sampler, shape, **known(problem.sampler, score_map)
+  )
+
+
+def num_blocks(problem: Problem, score_map: types.ScoreMap) -> int:
+  """Length of the list of blocks of an image."""
+  sampler = problem.sampler
+  shape = len(score_map.scores), *score_map.image_size
+  rows, columns = blocks_lib.shape(score_map.grid, score_map.image_size)
+  if sampler.max_count is None:
+    return rows * columns
+  most = sampler.max_count(shape, **known(sampler, score_map))
+  if sampler.blocks is not None:
+    most //= score_map.stride**2
+  return min(rows * columns, most)
+
+
+def loss_map(
+  score_map: types.ScoreMap,
+  labels: jax.Array,
+  pixel_loss: pixel_losses.PixelLoss = pixel_losses.cross_entropy,
+) -> jax.Array:
+  """The loss of every pixel, without gradient, for sampling hard examples.
+
+  Args:
+    score_map: scores [N, h, w, C].
+    labels: [N, H, W] int32.
+    pixel_loss: the loss of a pixel.
+
+  Returns:
+    [N, H, W] losses, 0 where void.
+  """
+  return strips_lib.map_strips(
+    functools.partial(pixel_losses.weighted_losses, pixel_loss),
+    jax.lax.stop_gradient(score_map),
+    (labels,),
+  )
+
+
+def _function(problem):
+  return functools.partial(pixel_losses.weighted_losses, problem.pixel_loss)
+
+
+def _is_whole_image(problem):
+  return problem.sampler is sampling.whole_image()
+
+
+def _draw(problem, score_map, labels, key):
+  """Weights [N, H, W]; the losses are computed only if the sampler asks."""
+  sampler = problem.sampler
+  options = known(sampler, score_map)
+  if "pixel_losses" in sampler.needs:
+    options["pixel_losses"] = loss_map(score_map, labels, problem.pixel_loss)
+  weights = sampler.draw(key, labels, **options)
+  chex.assert_equal_shape((labels, weights))
+  return weights
+
+
+def _in_bytes(score_map, labels):
+  """Labels as uint8 if no label changes its meaning."""
+  last = types.IGNORE_LABEL - 1
+  if score_map.scores.shape[-1] > last or labels.dtype == jnp.uint8:
+    return labels
+  # What is neither void nor a class stays that.
+  is_known = (labels >= 0) & (labels <= types.IGNORE_LABEL)
+  return jnp.where(is_known, labels, last).astype(jnp.uint8)
+
+
+def _sums(loss_sum, labels, weights):
+  num_kept = normalization.num_kept(labels, weights)
+  return Sums(loss_sum, num_kept, jnp.zeros((), jnp.int32))
