@@ -28,7 +28,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
 EDITABLE := --no-build-isolation --editable
 
 .PHONY: help install demo test check slow lint docs doctest parity newest \
-	requirements clean
+	tpu-compile gpu-compile requirements clean
 
 help: ## list the targets (the default)
 	@echo "Usage: make <target> [PYTHON=python3.12] [VENV=.venv] [ARGS=...]"
@@ -43,9 +43,10 @@ demo: $(VENV)/.installed ## train and compare on made-up pictures: runs/demo
 # Tests that cannot run here skip themselves, and the summary says why.
 test: $(VENV)/.installed ## run the tests, in about five minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
-		-m 'not slow and not parity' $(ARGS)
+		-m 'not slow and not parity and not tpu_compile and not gpu_compile' \
+		$(ARGS)
 
-check: lint docs test slow parity newest ## everything that CI runs
+check: lint docs test slow parity tpu-compile gpu-compile newest ## all of CI
 
 slow: $(VENV)/.installed ## run the tests that take long
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(ARGS)
@@ -56,6 +57,16 @@ parity: $(VENV)/.parity ## install PyTorch and OpenCV, compare with them
 newest: $(VENV)-newest/.installed ## a few tests, newest Python and JAX here
 	$(VENV)-newest/bin/python -m pytest -n $(WORKERS) --dist loadfile \
 		-m 'not slow' $(SHORT_SET) $(ARGS)
+
+# XLA's compilers need no TPU and no GPU. They lie beside the environment, where
+# JAX does not look for devices.
+tpu-compile: $(VENV)-compilers/.tpu ## compile for TPUs without one
+	PYTHONPATH=$(VENV)-compilers $(BIN)/python -m pytest \
+		-n $(WORKERS) -m tpu_compile tests/accelerators $(ARGS)
+
+gpu-compile: $(VENV)-compilers/.gpu ## compile for GPUs without one
+	PYTHONPATH=$(VENV)-compilers $(BIN)/python -m pytest \
+		-n $(WORKERS) -m gpu_compile tests/accelerators $(ARGS)
 
 lint: $(VENV)/.installed ## check the code's style
 	$(BIN)/ruff check .
@@ -96,6 +107,17 @@ $(VENV)-newest/.installed: setup.cfg
 		print("Python", platform.python_version(), "jax", jax.__version__)'
 	@touch $@
 
+$(VENV)-compilers/.tpu: $(VENV)/.installed
+	@echo "Installing XLA's compiler for TPUs: a minute, once."
+	@$(INSTALL) --no-deps --target $(VENV)-compilers libtpu==0.0.42.1
+	@touch $@
+
+$(VENV)-compilers/.gpu: $(VENV)/.installed
+	@echo "Installing XLA's compiler for GPUs: a minute, once."
+	@$(INSTALL) --no-deps --target $(VENV)-compilers \
+		jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2
+	@touch $@
+
 $(VENV)/.parity: $(VENV)/.installed
 	@echo "Installing PyTorch and OpenCV into $(VENV): a minute or more, once."
 	@$(INSTALL) --constraint requirements.txt $(EDITABLE) '.[parity]'
@@ -115,6 +137,6 @@ requirements: ## choose the pinned versions anew (with Python 3.11)
 	rm -rf $(VENV)-pins
 
 clean: ## remove the environment and the caches; runs/ and data stay
-	rm -rf $(VENV) $(VENV)-newest build dist docs/_build *.egg-info .hypothesis \
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-compilers build dist docs/_build *.egg-info .hypothesis \
 		.pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -58,32 +58,36 @@ def interpolate_axis(
 
 
 def multiply_axis(
-  values: jax.Array,
-  *,
-  axis: int,
-  factor: int,
-  offset: float,
-  size: int,
-  edge: types.EdgeRule,
+  cells: jax.Array, *, axis: int, factor: int, offset: float, size: int
 ) -> jax.Array:
-  """`interpolate_axis` as a matrix product, which is faster on a TPU."""
-  first, last = covering_cells(factor, offset, size)
-  values = take_cells(values, axis=axis, start=first, stop=last + 1, edge=edge)
-  # Not NumPy: an exported program does not know its size yet.
-  positions = (jnp.arange(size, dtype=values.dtype) - offset) / factor
-  cells = first + jnp.arange(last + 1 - first, dtype=values.dtype)
-  shares = jnp.maximum(0, 1 - jnp.abs(positions[None] - cells[:, None]))
+  """`interpolate_axis` as a matrix product.
+
+  Args:
+    cells: array with the covering cells along `axis`, from `take_cells`.
+    axis: the axis to interpolate.
+    factor: outputs a cell.
+    offset: position of cell 0.
+    size: number of outputs.
+
+  Returns:
+    `cells` with `size` entries along `axis`.
+  """
+  first, _ = covering_cells(factor, offset, size)
+  outputs = jnp.arange(size, dtype=cells.dtype)
+  positions = first + jnp.arange(cells.shape[axis], dtype=cells.dtype)
+  distances = (outputs[None] - offset) / factor - positions[:, None]
+  shares = jnp.maximum(0, 1 - jnp.abs(distances))
   # Shares are multiples of 1 / (2 factor). Where bfloat16 holds them exactly,
-  # only the values need more than one pass of a TPU.
-  is_exact = 256 % (2 * factor) == 0
+  # only the cells need more than one pass of a TPU.
   highest, default = jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT
-  values = jnp.tensordot(
-    values,
+  is_exact = 256 % (2 * factor) == 0
+  outputs = jnp.tensordot(
+    cells,
     shares,
     (axis, 0),
     precision=(highest, default if is_exact else highest),
   )
-  return jnp.moveaxis(values, -1, axis)
+  return jnp.moveaxis(outputs, -1, axis)
 
 
 def covering_cells(factor: int, offset: float, size: int) -> tuple[int, int]:

@@ -4,13 +4,11 @@
     python -m experiments.benchmarks.loss_head --part train_step
 
 The loss begins at the coarse score map. "logits" interpolates it at every
-pixel, as everyone does, and multiplies by the mask; "strips" never holds more
-than a strip of logits; "blocks" interpolates the blocks between four cells that
-hold a sampled pixel, or all of them; "pixels" interpolates at the sampled
-pixels only. All give the same loss and gradient. The time is that of value and
-gradient, with drawing the mask and listing its pixels. The forms take turns in
-one process: compare the ratios. Memory is what the compiled program needs
-besides its arguments and results.
+pixel, as everyone does, and multiplies by the mask; the other forms never hold
+all logits, see `losses.make`. All give the same loss and gradient. The time is
+that of value and gradient, with drawing the mask and listing its pixels or
+blocks. The forms take turns in one process: compare the ratios. Memory is what
+the compiled program needs besides its arguments and results.
 
 The second part times whole train steps of FCN-8s, with all logits and with the
 form that `losses.make` chooses by itself.
@@ -33,7 +31,21 @@ import tyro
 
 import fcn_jax as fcn
 
-FORMS = ("logits", "strips", "blocks", "pixels")
+# Samplers by name, and the forms to compare beside "logits" and "auto".
+SAMPLERS = {
+  "places": (
+    lambda rate: fcn.sampling.places(rate=rate),
+    ("places", "blocks", "pixels"),
+  ),
+  "blocks": (
+    lambda rate: fcn.sampling.bernoulli(rate=rate),
+    ("blocks", "pixels"),
+  ),
+  "pixels": (
+    lambda rate: fcn.sampling.bernoulli(rate=rate, unit="pixel"),
+    ("blocks", "pixels"),
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +56,14 @@ class Options:
   """What to time: the loss alone, or whole train steps."""
   num_classes: tuple[int, ...] = (21, 150)
   """Numbers of classes; the train steps always have 21."""
-  image_sizes: tuple[int, ...] = (512,)
-  """Sides of the images in pixels, for the loss."""
+  image_size: int = 512
+  """Side of the images in pixels, for the loss."""
   batch_size: int = 4
   """Images, for the loss."""
-  stride: Literal[8, 16, 32] = 8
+  stride: Literal[4, 8, 16, 32] = 8
   """Stride of the score map."""
-  rates: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125, 0.05)
-  """Sampling rates of single pixels."""
+  rates: tuple[float, ...] = (1.0, 0.25, 0.125, 0.0625)
+  """Sampling rates; 1 is the whole image."""
   train_rates: tuple[float, ...] = (1.0, 0.25, 0.05)
   """Sampling rates of the train steps."""
   rounds: int = 5
@@ -75,31 +87,43 @@ def take_turns(
   return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def loss_function(form: str, score_map, labels, rate: float):
-  """Value and gradient of the mean loss, from scores and a key."""
-  sampler = fcn.sampling.bernoulli(rate=rate)
-  if rate == 1:
-    sampler = fcn.sampling.whole_image()
+def loss_function(form: str, score_map, sampler):
+  """Value and gradient of the mean loss, from scores, labels and a key."""
   loss = fcn.losses.make(sampler=sampler, form=form)
 
-  def loss_of(scores, key):
+  def loss_of(scores, labels, key):
     moved = dataclasses.replace(score_map, scores=scores)
     return loss(key, moved, labels).loss
 
   return jax.jit(jax.value_and_grad(loss_of))
 
 
+def cases_of(options: Options) -> list[tuple[str, float, Any, tuple[str, ...]]]:
+  """Name of the sampler, rate, sampler and forms of each case."""
+  cases = []
+  for rate in options.rates:
+    if rate == 1:
+      forms = ("logits", "strips", "blocks", "auto")
+      cases.append(("whole image", rate, fcn.sampling.whole_image(), forms))
+      continue
+    for name, (sampler_of, forms) in SAMPLERS.items():
+      cases.append((name, rate, sampler_of(rate), ("logits", *forms, "auto")))
+  return cases
+
+
 def time_losses(options: Options) -> list[dict[str, Any]]:
-  """A row for each number of classes, size and rate."""
+  """A row for each number of classes, size, sampler and rate."""
   generator = np.random.default_rng(0)
   cases = [
-    (num_classes, size, rate)
+    (num_classes, *case)
     for num_classes in options.num_classes
-    for size in options.image_sizes
-    for rate in options.rates
+    for case in cases_of(options)
   ]
   rows = []
-  for num_classes, size, rate in tqdm.tqdm(cases, unit="case", disable=None):
+  size = options.image_size
+  for num_classes, name, rate, sampler, forms in tqdm.tqdm(
+    cases, unit="case", disable=None
+  ):
     shape = (options.batch_size, size, size)
     cells = -(-size // options.stride)
     score_map = fcn.types.ScoreMap(
@@ -112,24 +136,21 @@ def time_losses(options: Options) -> list[dict[str, Any]]:
       (size, size),
       "clamp",
     )
-    labels = jnp.asarray(generator.integers(0, num_classes, shape), jnp.int32)
-    key = jax.random.key(0)
+    labels = generator.integers(0, min(num_classes, 250), shape)
+    arguments = score_map.scores, jnp.asarray(labels, jnp.int32)
+    arguments += (jax.random.key(0),)
     functions, megabytes = {}, {}
-    for form in FORMS:
-      if form == "pixels" and rate == 1:
-        continue
+    for form in forms:
       compiled = (
-        loss_function(form, score_map, labels, rate)
-        .lower(score_map.scores, key)
-        .compile()
+        loss_function(form, score_map, sampler).lower(*arguments).compile()
       )
-      functions[form] = functools.partial(compiled, score_map.scores, key)
+      functions[form] = functools.partial(compiled, *arguments)
       memory = compiled.memory_analysis()
       megabytes[form] = memory.temp_size_in_bytes / 1e6
     check_equal({name: function() for name, function in functions.items()})
     rows.append(
       {
-        "case": f"{num_classes} classes, {size}x{size}",
+        "case": f"{num_classes} classes, {name}",
         "rate": rate,
         "seconds": take_turns(functions, options.rounds),
         "megabytes": megabytes,
@@ -190,7 +211,7 @@ class TrainSteps:
     """For each form of the loss, what runs a step, and its megabytes."""
     sampler = fcn.sampling.whole_image()
     if rate < 1:
-      sampler = fcn.sampling.bernoulli(rate=rate)
+      sampler = fcn.sampling.places(rate=rate)
     functions, megabytes = {}, {}
     for form in ("logits", "auto"):
       loss = fcn.losses.make(sampler=sampler, form=form)
@@ -207,12 +228,10 @@ class TrainSteps:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """Rows as Markdown: seconds, how many times as fast, memory."""
-  forms = list(rows[-1]["seconds"])
-  names = [name for name in forms if name != "logits"]
-  header = ["", "p", *(f"{name} ms" for name in forms)]
-  header += [f"logits / {name}" for name in names]
-  header += [f"{name} MB" for name in forms]
+  """Rows as Markdown: milliseconds, how many times as fast, memory."""
+  forms = list(dict.fromkeys(form for row in rows for form in row["seconds"]))
+  header = ["", "p", *(f"{form} ms" for form in forms)]
+  header += ["logits / auto", "auto / best", "logits MB", "auto MB"]
   lines = [
     "| " + " | ".join(header) + " |",
     "| --- |" + " ---: |" * (len(header) - 1),
@@ -220,32 +239,40 @@ def table(rows: list[dict[str, Any]]) -> str:
   for row in rows:
     seconds, megabytes = row["seconds"], row["megabytes"]
     cells = [row["case"], f"{row['rate']:g}"]
-    cells += [_cell(seconds, name, 1e3, "{:.1f}") for name in forms]
     cells += [
-      f"{seconds['logits'] / seconds[name]:.1f}" if name in seconds else ""
-      for name in names
+      f"{1e3 * seconds[form]:.1f}" if form in seconds else "" for form in forms
     ]
-    cells += [_cell(megabytes, name, 1, "{:.0f}") for name in forms]
+    cells += [
+      f"{seconds['logits'] / seconds['auto']:.1f}",
+      f"{seconds['auto'] / min(seconds.values()):.2f}",
+      f"{megabytes['logits']:.0f}",
+      f"{megabytes['auto']:.0f}",
+    ]
     lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines)
 
 
-def _cell(values: dict[str, float], name: str, scale: float, form: str) -> str:
-  return form.format(scale * values[name]) if name in values else ""
-
-
 def draw(path: pathlib.Path, rows: list[dict[str, Any]], title: str) -> None:
   """Draws time and memory against the rate, a column for each case."""
-  cases = list(dict.fromkeys(row["case"] for row in rows))
+  # The whole image belongs to each sampler, as rate 1.
+  cases = list(
+    dict.fromkeys(row["case"] for row in rows if row["rate"] < 1)
+  ) or [rows[0]["case"]]
   figure = matplotlib.figure.Figure((4.5 * len(cases), 6), layout="constrained")
   axes = figure.subplots(2, len(cases), squeeze=False, sharex=True)
   for column, case in enumerate(cases):
-    mine = [row for row in rows if row["case"] == case]
+    classes = case.split(",")[0]
+    mine = [
+      row
+      for row in rows
+      if row["case"] == case
+      or (row["rate"] == 1 and row["case"].split(",")[0] == classes)
+    ]
     for axis, key, scale, label in (
       (axes[0, column], "seconds", 1e3, "time (ms)"),
       (axes[1, column], "megabytes", 1, "temporary memory (MB)"),
     ):
-      for form in mine[-1][key]:
+      for form in dict.fromkeys(form for row in mine for form in row[key]):
         points = [
           (row["rate"], scale * row[key][form])
           for row in mine
@@ -270,8 +297,8 @@ def main(options: Options) -> None:
   print(table(rows))
   if options.figure is not None:
     titles = {
-      "loss": f"Value and gradient of the loss, batch {options.batch_size}, "
-      f"stride {options.stride}",
+      "loss": f"Value and gradient of the loss, {options.batch_size} of "
+      f"{options.image_size}x{options.image_size}, stride {options.stride}",
       "train_step": "Train step of FCN-8s, 21 classes",
     }
     draw(options.figure, rows, f"{titles[options.part]} ({device})")

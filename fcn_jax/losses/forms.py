@@ -88,11 +88,14 @@ def logits(problem, device, score_map, labels, key):
 
 def strips(problem, device, score_map, labels, key):
   """All pixels, in strips."""
-  weights = _draw(problem, score_map, labels, key)
+  weights = None
+  if not _is_whole_image(problem):
+    weights = _draw(problem, score_map, labels, key)
   loss_sum, gradient = strips_lib.value_and_gradient(
     _function(problem),
     score_map,
-    (_in_bytes(score_map, labels), weights),
+    _in_bytes(score_map, labels),
+    weights,
     strip_bytes=device.strip_bytes,
   )
   return _sums(loss_sum, labels, weights), gradient
@@ -290,5 +293,8 @@ def _in_bytes(score_map, labels):
 
 
 def _sums(loss_sum, labels, weights):
-  num_kept = normalization.num_kept(labels, weights)
+  if weights is None:
+    num_kept = sampling.num_valid(labels)
+  else:
+    num_kept = normalization.num_kept(labels, weights)
   return Sums(loss_sum, num_kept, jnp.zeros((), jnp.int32))

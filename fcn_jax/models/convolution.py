@@ -1,4 +1,4 @@
-"""Convolution in the form that is fastest on the device at hand.
+"""Convolution in the form that is fastest on the device.
 
 Some of XLA's convolutions are slow on a CPU (measured on two cores, float32),
 and equivalent slices and matrix products replace them:
@@ -10,8 +10,8 @@ and equivalent slices and matrix products replace them:
 - a convolution in two groups takes 2 to 4 times as long as one convolution for
   each group, and its backward pass 4 to 9 times.
 
-On a GPU or TPU the convolutions are XLA's own. A program exported for images of
-any size runs on all devices, and chooses the form when it is compiled.
+On a GPU or TPU the convolutions are XLA's own. The form is chosen when a program
+is lowered, so that one for another device has that device's form.
 """
 
 import functools
@@ -97,13 +97,11 @@ def conv_general_dilated(
     faster = by_windows
   else:
     faster = by_strips
-  if is_exported and faster in (by_groups, by_windows):
-    return jax.lax.platform_dependent(
-      inputs, kernel, cpu=faster, default=by_xla
-    )
-  if is_exported or jax.default_backend() != "cpu":
+  # Strips are for the gradient, which exported programs do not have, and their
+  # number depends on the size.
+  if faster is by_xla or (is_exported and faster is by_strips):
     return by_xla(inputs, kernel)
-  return faster(inputs, kernel)
+  return jax.lax.platform_dependent(inputs, kernel, cpu=faster, default=by_xla)
 
 
 def convolution_by_windows(

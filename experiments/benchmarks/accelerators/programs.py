@@ -1,0 +1,81 @@
+"""Programs to compile: the loss and the train step, for described devices."""
+
+import jax
+import jax.numpy as jnp
+
+import fcn_jax as fcn
+from experiments.benchmarks.accelerators import topologies
+
+
+def loss(
+  mesh: jax.sharding.Mesh,
+  sampler: fcn.sampling.Sampler,
+  *,
+  num_classes: int,
+  num_images: int = 16,
+  image_size: int = 512,
+  stride: int = 8,
+  form: fcn.losses.LossForm = "auto",
+) -> jax.stages.Compiled:
+  """Value and gradient of the loss, from scores, a key and labels.
+
+  Args:
+    mesh: from `topologies.mesh`; images are split over its devices.
+    sampler: which pixels enter the loss.
+    num_classes: C.
+    num_images: on all devices.
+    image_size: height and width in pixels.
+    stride: of the score map.
+    form: of the loss.
+  """
+  compute = fcn.losses.make(sampler=sampler, form=form)
+  cells = image_size // stride
+
+  def loss_of(scores, labels, key):
+    score_map = fcn.types.ScoreMap(
+      scores, stride, (stride - 1) / 2, (image_size, image_size), "clamp"
+    )
+    return compute(key, score_map, labels).loss
+
+  shape = num_images, cells, cells, num_classes
+  scores = jax.ShapeDtypeStruct(shape, jnp.float32)
+  labels = jax.ShapeDtypeStruct((num_images, image_size, image_size), jnp.int32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return (
+    jax.jit(jax.value_and_grad(loss_of))
+    .lower(
+      topologies.split(mesh, scores),
+      topologies.split(mesh, labels),
+      topologies.replicated(mesh, key),
+    )
+    .compile()
+  )
+
+
+def train_step(
+  mesh: jax.sharding.Mesh,
+  model: fcn.models.Network,
+  sampler: fcn.sampling.Sampler,
+  *,
+  num_images: int,
+  image_size: int,
+) -> jax.stages.Compiled:
+  """A train step with AdamW, data-parallel over the devices of a mesh."""
+  optimizer = fcn.optimizers.adamw(1e-3, total_steps=100)
+  step = fcn.train.make_train_step(
+    model, optimizer, fcn.losses.make(sampler=sampler)
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  state = jax.eval_shape(
+    lambda key: fcn.train.create_state(key, model, optimizer), key
+  )
+  shape = num_images, image_size, image_size
+  batch = fcn.types.Batch(
+    jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
+    jax.ShapeDtypeStruct(shape, jnp.int32),
+  )
+  return step.lower(
+    topologies.replicated(mesh, state),
+    topologies.split(mesh, batch),
+    topologies.replicated(mesh, key),
+  ).compile()

@@ -1,0 +1,165 @@
+"""What XLA's compilers for TPUs and GPUs make of the loss and the step.
+
+Run by `make tpu-compile` and `make gpu-compile`, which install the compilers.
+No TPU or GPU is needed.
+"""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import fcn_jax as fcn
+from experiments.benchmarks.accelerators import analysis
+from experiments.benchmarks.accelerators import programs
+from experiments.benchmarks.accelerators import topologies
+
+
+@pytest.fixture(autouse=True)
+def no_cache():
+  """A program for a device that is not here cannot be read from a cache."""
+  before = jax.config.jax_enable_compilation_cache
+  jax.config.update("jax_enable_compilation_cache", False)
+  yield
+  jax.config.update("jax_enable_compilation_cache", before)
+
+
+SAMPLERS = {
+  "whole image": fcn.sampling.whole_image(),
+  "places": fcn.sampling.places(rate=1 / 16),
+  "blocks": fcn.sampling.bernoulli(rate=1 / 8),
+  "pixels": fcn.sampling.bernoulli(rate=1 / 16, unit="pixel"),
+}
+
+
+def marked(device):
+  """A test's device, with the mark of its target in the Makefile."""
+  kind = "gpu" if device.startswith("h100") else "tpu"
+  package = {"gpu": "jax_cuda12_plugin", "tpu": "libtpu"}[kind]
+  is_there = importlib.util.find_spec(package) is not None
+  return pytest.param(
+    device,
+    marks=[
+      getattr(pytest.mark, f"{kind}_compile"),
+      pytest.mark.skipif(
+        not is_there, reason=f"needs {package}: make {kind}-compile"
+      ),
+    ],
+  )
+
+
+def read(compiled, device):
+  platform = "gpu" if device.startswith("h100") else "tpu"
+  return analysis.read(compiled.as_text(), platform=platform)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("device", [marked("h100:8"), marked("v5e:2x2")])
+def test_devices_with_parts_of_a_batch_only_sum_at_the_end(device, name):
+  mesh = topologies.mesh(device)
+  compiled = programs.loss(mesh, SAMPLERS[name], num_classes=21, image_size=128)
+  found = read(compiled, device)
+  assert found.collectives.keys() == {"all-reduce"}
+  assert found.collectives_in_loops == 0
+
+
+@pytest.mark.parametrize("device", [marked("v5e:16x16"), marked("v6e:2x2")])
+def test_all_sizes_and_generations_only_sum_at_the_end(device):
+  mesh = topologies.mesh(device)
+  compiled = programs.loss(
+    mesh,
+    SAMPLERS["places"],
+    num_classes=21,
+    num_images=mesh.size,
+    image_size=128,
+  )
+  found = read(compiled, device)
+  assert found.collectives.keys() == {"all-reduce"}
+  assert found.collectives_in_loops == 0
+
+
+# AdamW's schedule mixes integers with floats.
+@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.parametrize("device", [marked("h100:8"), marked("v5e:2x2")])
+def test_a_train_step_only_sums_gradients_and_counts(device):
+  model = fcn.models.FCN(6, backbone="vgg_small", dtype=jnp.bfloat16)
+  compiled = programs.train_step(
+    topologies.mesh(device),
+    model,
+    SAMPLERS["places"],
+    num_images=16,
+    image_size=64,
+  )
+  found = read(compiled, device)
+  assert found.collectives.keys() == {"all-reduce"}
+  assert found.collectives_in_loops == 0
+  text = compiled.as_text()
+  assert "f64[" not in text
+  assert "xla_python" not in text and "callback" not in text
+  if device.startswith("h100"):
+    assert "bf16[" in text and "__cudnn$conv" in text
+
+
+@pytest.mark.parametrize("device", [marked("h100:1")])
+def test_on_a_gpu_the_loss_takes_few_launches(device):
+  mesh = topologies.mesh(device)
+  compiled = programs.loss(mesh, SAMPLERS["whole image"], num_classes=21)
+  assert read(compiled, device).launches <= 20
+  compiled = programs.loss(mesh, SAMPLERS["places"], num_classes=150)
+  assert read(compiled, device).launches <= 20
+  assert compiled.memory_analysis().temp_size_in_bytes <= 0.4e9
+
+
+@pytest.mark.parametrize("device", [marked("v5e:1x1")])
+def test_on_a_tpu_the_loss_of_the_whole_image_takes_little_memory(device):
+  mesh = topologies.mesh(device)
+  compiled = programs.loss(mesh, SAMPLERS["whole image"], num_classes=21)
+  # All logits would be 352 MB.
+  assert compiled.memory_analysis().temp_size_in_bytes <= 352e6 / 20
+  found = read(compiled, device)
+  assert found.unestimated == 0
+  assert found.dynamic_loops == 0
+
+
+def test_a_compiler_that_is_not_there_is_named_with_its_remedy(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ModuleNotFoundError, match="make tpu-compile"):
+    topologies.mesh("v5e:2x2")
+  with pytest.raises(ModuleNotFoundError, match="make gpu-compile"):
+    topologies.mesh("h100:1")
+
+
+# The reader, on a program of ours.
+
+PROGRAM = """
+HloModule test
+%body (arg: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %arg = (s32[], f32[8]) parameter(0)
+  %one = f32[8]{0} fusion(%arg), kind=kLoop, backend_config={"estimated_cycles":"1500"}
+  %sum = f32[8]{0} all-reduce(%one), to_apply=%add
+}
+%condition (arg: (s32[], f32[8])) -> pred[] {
+  %limit = s32[] constant(7)
+}
+ENTRY %main (scores: f32[1000000]) -> f32[1000000] {
+  %scores = f32[1000000]{0} parameter(0)
+  %loop = (s32[], f32[8]) while(%tuple), condition=%condition, body=%body
+  %rows = f32[10]{0} gather(%scores, %indices), offset_dims={}
+  ROOT %out = f32[1000000]{0} fusion(%scores), kind=kLoop, backend_config={"estimated_cycles":"3000"}
+}
+"""  # noqa: E501
+
+
+def test_loops_count_as_often_as_they_run():
+  found = analysis.read(PROGRAM, platform="tpu")
+  assert found.seconds == pytest.approx((7 * 1500 + 3000) / 1.5e9)
+  assert found.launches == 7 + 1 + 1
+  assert found.unestimated == 1
+  assert found.collectives == {"all-reduce": 1}
+  assert found.collectives_in_loops == 1
+
+
+def test_on_a_gpu_bytes_and_launches_bound_the_time():
+  found = analysis.read(PROGRAM, platform="gpu")
+  assert found.seconds == pytest.approx(8 * 3e-6 + max(3e-6, 8e6 / 3.35e12))
