@@ -261,6 +261,8 @@ def draw(path: pathlib.Path, rows: list[dict[str, Any]], title: str) -> None:
   cases = list(
     dict.fromkeys(row["case"] for row in rows if row["rate"] < 1)
   ) or [rows[0]["case"]]
+  forms = dict.fromkeys(form for row in rows for form in row["seconds"])
+  colors = {form: f"C{number}" for number, form in enumerate(forms)}
   figure = matplotlib.figure.Figure((4.5 * len(cases), 6), layout="constrained")
   axes = figure.subplots(2, len(cases), squeeze=False, sharex=True)
   for column, case in enumerate(cases):
@@ -281,12 +283,25 @@ def draw(path: pathlib.Path, rows: list[dict[str, Any]], title: str) -> None:
           for row in mine
           if form in row[key]
         ]
-        axis.plot(*zip(*points, strict=True), marker="o", label=form)
+        axis.plot(
+          *zip(*points, strict=True),
+          marker="o",
+          color=colors[form],
+          label=form,
+          # Over the form that it has chosen.
+          linestyle="--" if form == "auto" else "-",
+        )
       axis.set(xscale="log", yscale="log", ylabel=label)
       axis.grid(alpha=0.3, which="both")
     axes[0, column].set_title(case)
     axes[1, column].set_xlabel("sampling rate p")
-  axes[0, 0].legend(title="form of the loss")
+  lines = {}
+  for axis in axes.flat:
+    for line in axis.lines:
+      lines.setdefault(line.get_label(), line)
+  figure.legend(
+    lines.values(), lines, title="form of the loss", loc="outside right center"
+  )
   figure.suptitle(title)
   figure.savefig(path, dpi=85)
 
