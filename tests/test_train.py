@@ -92,6 +92,7 @@ def test_a_new_net_scores_zero_and_has_taken_no_step(initial):
     assert not np.any(layer["bias"])
 
 
+@pytest.mark.slow
 def test_the_loss_begins_at_that_of_chance_and_falls(step, initial):
   state, history = run(step, initial, 40)
   losses = [float(metrics.loss) for metrics in history]
@@ -244,6 +245,7 @@ def test_hard_examples_are_chosen_by_the_losses_of_the_step(warm):
   )
 
 
+@pytest.mark.slow
 def test_several_devices_take_the_step_of_one(plain_step, warm):
   devices = jax.devices()
   assert len(devices) > 1

@@ -177,6 +177,7 @@ def test_a_classifier_begins_training(tmp_path, capsys):
   assert "made from a classifier" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trained_network_goes_back_to_torchvision(tmp_path, capsys):
   model = fcn.models.FCNResNet(21, auxiliary=True)
   file, _ = torchvision_file(tmp_path, model)

@@ -22,7 +22,11 @@ from fcn_jax.runs import folder
 from fcn_jax.runs import records
 from tests.helpers import tiny_runs
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+# Whole runs of the command; `tests/runs` trains within the process.
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.usefixtures("standard_promotion"),
+]
 
 STEPS = tiny_runs.STEPS
 

@@ -5,6 +5,7 @@ import re
 
 import chex
 import numpy as np
+import pytest
 
 import fcn_jax as fcn
 from tests.helpers import narrow
@@ -13,6 +14,7 @@ from tests.helpers import torch_files
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "networks_and_weights.md"
 
 
+@pytest.mark.slow
 def test_published_weights_are_loaded_as_the_page_says(tmp_path, monkeypatch):
   """With narrow networks and random weights in files of these names."""
   narrow.backbones(monkeypatch)

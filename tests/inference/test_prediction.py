@@ -5,6 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import fcn_jax as fcn
 
@@ -51,6 +52,7 @@ def test_equally_likely_classes_give_the_lowest():
   np.testing.assert_array_equal(classes, 0)
 
 
+@pytest.mark.slow
 def test_a_padded_image_is_predicted_as_alone_and_void_outside():
   variables = random_variables()
   sizes = jnp.array([[21, 47], [33, 30]], jnp.int32)

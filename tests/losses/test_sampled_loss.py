@@ -159,7 +159,7 @@ def set_chunks(monkeypatch, num_bytes):
   monkeypatch.setattr(choice, "_CPU", device)
 
 
-@pytest.mark.parametrize("num_pixels_in_chunk", [1, 64, 10**6])
+@pytest.mark.parametrize("num_pixels_in_chunk", [1, 64])
 def test_the_size_of_the_chunks_has_no_influence(
   num_pixels_in_chunk, monkeypatch
 ):
@@ -368,6 +368,7 @@ def test_options_of_the_form_are_checked_when_the_loss_is_made():
     losses.make(form="pixels")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride, offset, edge", score_maps.GRIDS)
 def test_at_rate_1_no_block_is_dropped(stride, offset, edge):
   score_map = score_maps.make_map(stride=stride, offset=offset, edge=edge)

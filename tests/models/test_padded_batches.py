@@ -387,6 +387,7 @@ def test_the_step_is_traced_once_with_sizes_and_once_without(training):
     train.lower(state, batch._replace(valid_sizes=None), KEY)
 
 
+@pytest.mark.slow
 def test_a_step_of_devices_on_padded_images_is_that_on_the_images(training):
   step, state = training
   step = jit(step)
