@@ -3,11 +3,12 @@
     python -m experiments.loss_sampling demo
     python -m experiments.loss_sampling camvid_small --data-dir CAMVID
 
-For each sampling rate p, one variant keeps every cell of the output with
-probability p and sees batch_size / p images a step: the expected number of loss
-terms is the same in all variants. Another variant trains on explicit random
-patches, with as many pixels a step as the variant of whole images. All variants
-have the same network, optimizer and number of steps.
+For each sampling rate p, one variant keeps each block (the pixels between four
+cells of the score map) with probability p and sees batch_size / p images a
+step: the expected number of loss terms is the same in all variants. Another
+variant trains on explicit random patches, with as many pixels a step as the
+variant of whole images. All variants have the same network, optimizer and
+number of steps.
 
 Writes to the work folder: config.json, variants/ (a run each), summary.json,
 table.md, figure5.png (training loss against iterations, images and wall time)

@@ -201,7 +201,7 @@ def _training_table(config: Any, summary: dict[str, Any]) -> list[str]:
   note = (
     f"{config.optimizer.steps} steps with {pixels:,} pixels in the loss, less "
     f"the void ones: {counts[0]} images of {rows}x{columns}; "
-    f"{counts[1]} images, with each cell of {cell}x{cell} pixels kept with "
+    f"{counts[1]} images, with each block of {cell}x{cell} pixels kept with "
     f"probability {config.rate:g}; or {config.patches_per_image} patches "
     f"of {height}x{width} from each of {counts[2]} images: anywhere, "
     "from a grid of a third of their size without replacement, or around "

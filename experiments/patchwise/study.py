@@ -16,7 +16,7 @@ pass a little.
 
 Training. The study trains an FCN-8s in five variants, with the same number of
 steps and about as many pixels in the loss of a step: on whole images; on more
-images, with the cells of the score map kept at random; and on random, grid and
+images, with blocks of pixels kept at random; and on random, grid and
 class-balanced patches of few images. As in practice, patches may be smaller
 than the receptive field: the network then sees padding beyond the patch.
 

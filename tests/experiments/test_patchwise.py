@@ -261,7 +261,7 @@ def test_tables_have_the_timings_and_the_figures_of_the_variants(reported):
     assert rows[name][0] == f"{scores['class_iu']['background']:.2f}"
   # 16 pixels are less than the receptive field.
   assert "the network sees padding" in table
-  assert "each cell of 8x8 pixels" in table
+  assert "each block of 8x8 pixels" in table
 
 
 # Timed and trained, as users do it.
