@@ -1,7 +1,8 @@
 """Blocks: the pixels between four neighbouring cells of a score map.
 
 A block has stride x stride pixels, and all of them depend on the same four
-cells. At the borders of the image, blocks reach beyond it.
+cells. At the borders of the image, blocks reach beyond it. Grids have numbers
+here, not fractions: `score_map.grid`.
 """
 
 import jax

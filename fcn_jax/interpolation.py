@@ -73,10 +73,11 @@ def multiply_axis(
     `cells` with `size` entries along `axis`.
   """
   first, _ = covering_cells(factor, offset, size)
-  outputs = jnp.arange(size, dtype=cells.dtype)
-  positions = first + jnp.arange(cells.shape[axis], dtype=cells.dtype)
-  distances = (outputs[None] - offset) / factor - positions[:, None]
-  shares = jnp.maximum(0, 1 - jnp.abs(distances))
+  # Offsets are multiples of one half, so twice of all distances are integers.
+  outputs = 2 * jnp.arange(size, dtype=jnp.int32) - round(2 * offset)
+  positions = first + jnp.arange(cells.shape[axis], dtype=jnp.int32)
+  distances = jnp.abs(outputs[None] - 2 * factor * positions[:, None])
+  shares = jnp.maximum(0, 1 - distances.astype(cells.dtype) / (2 * factor))
   # Shares are multiples of 1 / (2 factor). Where bfloat16 holds them exactly,
   # only the cells need more than one pass of a TPU.
   highest, default = jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT

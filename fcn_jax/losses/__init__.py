@@ -7,8 +7,8 @@
   it by a sampler's weights, and `loss_map` computes it from a score map.
 - `normalizer`, `num_kept` and `divide` say what the sum of the
   pixel losses is divided by (`Normalization`).
-- `strips`, `blocks` and `listed_pixels` compute sums over pixels without the
-  logits of all pixels.
+- `strips`, `places`, `listed_blocks` and `listed_pixels` compute sums over
+  pixels without the logits of all pixels.
 """
 
 from fcn_jax.losses.choice import LossForm

@@ -120,6 +120,7 @@ def blocks(problem, device, score_map, labels, key):
 def places(problem, device, score_map, labels, key):
   """The same places in all blocks."""
   chosen = problem.sampler.places(key, len(labels), score_map.stride)
+  chosen = jnp.broadcast_to(chosen, (len(labels), chosen.shape[1]))
   listed = places_lib.take(
     score_map,
     _in_bytes(score_map, labels),
@@ -237,8 +238,8 @@ def num_blocks(problem: Problem, score_map: types.ScoreMap) -> int:
     return rows * columns
   most = sampler.max_count(shape, **known(sampler, score_map))
   if sampler.blocks is not None:
-    most //= score_map.stride**2
-  return min(rows * columns, most)
+    most = -(-most // score_map.stride**2)
+  return max(1, min(rows * columns, most))
 
 
 def loss_map(

@@ -10,7 +10,7 @@ from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax.losses import normalization
 
-# (logits [..., C, P], labels [..., P] of classes) -> losses [..., P].
+# (logits [..., C, P], labels [..., P] int32 of classes) -> losses [..., P].
 PixelLoss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -19,7 +19,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
   Args:
     logits: [..., C, P].
-    labels: [..., P] integers, classes 0..C-1.
+    labels: [..., P] int32, classes 0..C-1.
 
   Returns:
     [..., P] losses; NaN where a label is not a class.
@@ -59,7 +59,9 @@ def weighted_losses(
     is_out = is_out | (weights == 0)
   # Not 0 times the loss: neither it nor its gradient may be finite.
   logits = jnp.where(is_out[..., None, :], 0, logits)
-  losses = pixel_loss(logits, jnp.where(is_out, 0, labels))
+  # Bytes would wrap around where a loss computes with labels.
+  classes = jnp.where(is_out, 0, labels).astype(jnp.int32)
+  losses = pixel_loss(logits, classes)
   if weights is not None:
     losses = weights.astype(losses.dtype) * losses
   return jnp.where(is_out, 0, losses)

@@ -55,7 +55,7 @@ def make(
   further derivative; weights have no gradient.
 
   Args:
-    pixel_loss: from logits [..., C, P] and labels [..., P] (integers, classes
+    pixel_loss: from logits [..., C, P] and labels [..., P] (int32, classes
       0..C-1) to losses [..., P]; differentiable once. It need not know of void
       pixels and of those that are left out: what it returns there is ignored.
     sampler: which pixels enter the loss, see `sampling`.
@@ -66,10 +66,10 @@ def make(
       pixel. "places": for samplers that keep the same places in all blocks.
       "pixels": the sampled pixels only. "auto": the fastest, by kind of device,
       sampler and number of classes.
-    capacity: the most pixels of an image that the form "pixels" has room for;
-      those beyond are left out and counted in `LossTerms.num_dropped`. None
-      asks the sampler for its bound, which is too small less than once in 1e9
-      steps, see `sampling.capacity`.
+    capacity: for the form "pixels" only: the most pixels of an image that it
+      has room for; those beyond are left out and counted in
+      `LossTerms.num_dropped`. None asks the sampler for its bound, which is too
+      small less than once in 1e9 steps, see `sampling.capacity`.
 
   Returns:
     A function of a random key, a score map and labels [N, H, W] to the terms.
@@ -86,7 +86,10 @@ def make(
   """
   _check_sampler(sampler, normalize)
   _check_form(form, capacity, sampler)
-  problem = forms.Problem(pixel_loss, sampler, capacity)
+  # "auto" is not to drop pixels on one device and keep them on another.
+  problem = forms.Problem(
+    pixel_loss, sampler, capacity if form == "pixels" else None
+  )
 
   def loss(
     key: jax.Array, score_map: types.ScoreMap, labels: jax.Array

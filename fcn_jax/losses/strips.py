@@ -2,7 +2,8 @@
 
 The rows of pixels between two rows of cells depend on these two rows alone; a
 strip is one or more of such pieces. Classes come before columns, so that a sum
-over classes is one over whole rows of numbers.
+over classes is one over whole rows of numbers. Sums interpolate columns by
+products, so a score that is not finite reaches all columns of its rows.
 """
 
 import chex
@@ -176,7 +177,7 @@ def _rows_of_cells(score_map: types.ScoreMap) -> jax.Array:
 
 
 def _between(score_map: types.ScoreMap, rows: jax.Array) -> jax.Array:
-  """Rows of pixels [R, C, N, stride, w] between those of cells, [R + 1, ...]."""
+  """Rows of pixels [R, C, N, stride, w] between rows of cells [R + 1, ...]."""
   fraction = interpolation.fractions_between(
     *score_map.grid, rows.dtype
   ).reshape(1, 1, 1, -1, 1)

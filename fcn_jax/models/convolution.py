@@ -10,8 +10,8 @@ and equivalent slices and matrix products replace them:
 - a convolution in two groups takes 2 to 4 times as long as one convolution for
   each group, and its backward pass 4 to 9 times.
 
-On a GPU or TPU the convolutions are XLA's own. The form is chosen when a program
-is lowered, so that one for another device has that device's form.
+On a GPU or TPU the convolutions are XLA's own. The form is chosen when a
+program is lowered, so that one for another device has that device's form.
 """
 
 import functools
@@ -37,9 +37,9 @@ def conv_general_dilated(
   """`jax.lax.conv_general_dilated`, with faster forms on a CPU.
 
   For `flax.linen.Conv(conv_general_dilated=...)`. The faster forms are for
-  convolutions without strides and dilation, and have no forward-mode
-  derivative; all other convolutions are XLA's. Groups are convolved one by one,
-  so there should be few.
+  convolutions without strides and dilation; all others are XLA's. A convolution
+  that has a faster form has no forward-mode derivative on any device. Groups
+  are convolved one by one, so there should be few.
 
   Args:
     inputs: [N, H, W, C].

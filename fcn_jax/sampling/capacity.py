@@ -24,11 +24,11 @@ def of_sampler(
     **known: `grid`, if the sampler needs it.
 
   Returns:
-    The bound, at most H * W; None if the sampler states none.
+    The bound, from 1 to H * W; None if the sampler states none.
   """
   if sampler.max_count is None:
     return None
-  return min(shape[1] * shape[2], sampler.max_count(shape, **known))
+  return max(1, min(shape[1] * shape[2], sampler.max_count(shape, **known)))
 
 
 def tail_bound(mean: float, *, num_draws: int, num_images: int) -> int:

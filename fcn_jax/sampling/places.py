@@ -24,8 +24,10 @@ def places(
   This is systematic sampling (Cochran, Sampling Techniques, chapter 8): the
   kept pixels are spread over the image, so that few of them have neighbours
   like themselves. A block of stride x stride pixels has m = rate * stride^2
-  places, rounded, so each valid pixel has expected weight m / stride^2. If that
-  would be less than one place, the pattern repeats after 2, 3 or more blocks.
+  places, rounded, so each valid pixel has expected weight m / stride^2. If
+  rate * stride^2 is less than 1, the pattern repeats after the fewest blocks
+  that have room for a place. At small strides the share of the pixels can
+  differ much from the rate.
 
   Each image has places of its own. No list of pixels is needed: `losses.make`
   computes the logits of a place in all blocks from shifted score maps.

@@ -20,15 +20,16 @@ class Sampler(NamedTuple):
     draw: (key, labels [N, H, W]) -> weights [N, H, W] float32, 0 where void.
     max_count: from the shape (N, H, W) of the labels to how many pixels of an
       image have a weight other than 0 at most; None if not known. Use
-      `capacity.tail_bound` where the number is random.
+      `capacity.tail_bound` where the number is random. With `blocks`, count
+      those that are cut off as whole ones.
     expected_sum: from labels [N, H, W] to the expected sum of the weights, []
       float32; None if not known.
-    needs: what the functions take by keyword. "grid": all three take `grid`, a
-      `types.Grid`: where the cells of the score map lie. "pixel_losses": `draw`
-      takes the losses of the pixels, [N, H, W].
-    blocks: if whole blocks are kept, (key, (N, rows, columns)) -> [N, rows,
-      columns] bool: what `draw` keeps, as blocks (see `fcn_jax.blocks`).
-    places: if the same places are kept in all blocks of an image, (key, N,
+    needs: what the functions above take by keyword. "grid": all three take
+      `grid`, a `types.Grid`: where the cells of the score map lie.
+      "pixel_losses": `draw` takes the losses of the pixels, [N, H, W].
+    blocks: if whole blocks are kept with weight 1, (key, (N, rows, columns)) ->
+      [N, rows, columns] bool: what `draw` keeps, see `fcn_jax.blocks`.
+    places: if the same places are kept in all blocks, with weight 1, (key, N,
       stride) -> [N, m] int32 or, if they are the same in all images, [1, m]:
       what `draw` keeps, as numbers row * stride + column in a block. None
       instead of an array if `draw` does not repeat with this stride.

@@ -468,3 +468,56 @@ def test_at_stride_1_blocks_are_pixels(unit):
   terms = loss(jax.random.key(0), score_map, labels)
   share = terms.num_kept / terms.num_valid
   assert abs(share - 0.5) < 5 * 0.5 / float(terms.num_valid) ** 0.5
+
+
+def test_a_pixel_loss_computes_with_labels_as_integers():
+  # As bytes, 0 - 1 would be 255.
+  def pixel_loss(logits, labels):
+    target = (labels - 1).astype(logits.dtype)
+    return jnp.square(logits[..., 0, :] - target)
+
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  values = [
+    losses.make(pixel_loss, form=form)(None, score_map, labels).loss
+    for form in ("logits", "strips", "blocks")
+  ]
+  np.testing.assert_allclose(values, values[0], rtol=1e-5)
+
+
+def test_a_capacity_is_for_the_form_pixels_only():
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  terms = losses.make(capacity=10)(None, score_map, labels)
+  assert terms.num_dropped == 0
+  assert terms.num_kept == terms.num_valid
+
+
+@pytest.mark.parametrize("unit", ["block", "pixel"])
+def test_a_rate_that_keeps_next_to_nothing_has_loss_0(unit):
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  sampler = sampling.bernoulli(rate=1e-13, unit=unit)
+  loss = losses.make(sampler=sampler)
+  assert loss(jax.random.key(0), score_map, labels).loss == 0
+
+
+def test_all_images_may_share_their_places():
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  sampler = sampling.places(rate=1 / 16)
+  shared = sampler._replace(
+    places=lambda key, num_images, stride: sampler.places(key, 1, stride)
+  )
+  terms = losses.make(sampler=shared)(jax.random.key(0), score_map, labels)
+  assert terms.num_kept > 0
+
+
+def test_strips_are_exact_at_strides_that_are_no_power_of_two():
+  score_map = score_maps.make_map(
+    stride=3, offset=1.0, image_size=(7, 4000), num_images=1
+  )
+  labels = score_maps.make_labels(score_map)
+  found = losses.make(form="strips")(None, score_map, labels).loss
+  expected = losses.make(form="logits")(None, score_map, labels).loss
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
