@@ -193,7 +193,7 @@ def test_losses_of_several_heads_are_sampled_in_one_trace(monkeypatch):
   traced = chex.assert_max_traces(fcn.train.train_step, n=1)
   monkeypatch.setattr(fcn.train, "train_step", traced)
   model = two_heads()
-  sampler = fcn.sampling.bernoulli(rate=0.5)
+  sampler = fcn.sampling.bernoulli(rate=0.5, unit="pixel")
   step = step_of(model, sampler=sampler, form="pixels")
   truths = {head: labels(number, 40, 48) for head, number in CLASSES.items()}
   batch = fcn.types.Batch(images(40, 48), truths)
@@ -215,7 +215,7 @@ def test_each_head_has_pixels_of_its_own():
   values = jnp.arange(batch.labels.size, dtype=jnp.float32)
 
   def sum_of_kept_values(key, score_map, truth):
-    kept = fcn.sampling.bernoulli(rate=0.5).draw(key, truth)
+    kept = fcn.sampling.bernoulli(rate=0.5, unit="pixel").draw(key, truth)
     total = jnp.sum(kept.reshape(-1) * values)
     terms = fcn.losses.make()(key, score_map, truth)
     return terms._replace(loss=total, loss_sum=total)
