@@ -1,7 +1,7 @@
 """Sums of functions of the logits over the same places in all blocks.
 
 The logits of a place in all blocks are the sum of four shifted and scaled score
-maps: nothing is listed, gathered or scattered.
+maps: no score is listed, gathered or scattered.
 """
 
 import jax
