@@ -493,12 +493,14 @@ def test_a_capacity_is_for_the_form_pixels_only():
   assert terms.num_kept == terms.num_valid
 
 
-@pytest.mark.parametrize("unit", ["block", "pixel"])
-def test_a_rate_that_keeps_next_to_nothing_has_loss_0(unit):
+@pytest.mark.parametrize(
+  "unit, form", [("block", "blocks"), ("pixel", "pixels"), ("pixel", "auto")]
+)
+def test_a_rate_that_keeps_next_to_nothing_has_loss_0(unit, form):
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
   sampler = sampling.bernoulli(rate=1e-13, unit=unit)
-  loss = losses.make(sampler=sampler)
+  loss = losses.make(sampler=sampler, form=form)
   assert loss(jax.random.key(0), score_map, labels).loss == 0
 
 
@@ -521,3 +523,41 @@ def test_strips_are_exact_at_strides_that_are_no_power_of_two():
   found = losses.make(form="strips")(None, score_map, labels).loss
   expected = losses.make(form="logits")(None, score_map, labels).loss
   np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_blocks_without_room_are_left_out_and_counted():
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  # Room for 3 blocks of each image, where all are drawn.
+  sampler = sampling.bernoulli(rate=1.0)._replace(
+    max_count=lambda shape, *, grid: 3 * grid.stride**2
+  )
+  loss = losses.make(sampler=sampler, normalize="sum", form="blocks")
+  terms = loss(jax.random.key(0), score_map, labels)
+  # The first ones; the blocks of the first row begin above the image.
+  first = np.zeros(labels.shape, np.float32)
+  first[:, :4, : 4 + 2 * 8] = 1
+  expected = masked(score_map, labels, jnp.asarray(first), normalize="sum")
+  np.testing.assert_allclose(terms.loss, expected, rtol=1e-5)
+  num_valid = sampling.num_valid(labels)
+  assert terms.num_kept == losses.num_kept(labels, jnp.asarray(first))
+  assert terms.num_dropped == num_valid - terms.num_kept
+
+
+def test_places_have_the_loss_and_gradient_of_their_mask():
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  sampler = sampling.places(rate=0.1, arrangement="random")
+  key = jax.random.key(0)
+  weights = sampler.draw(key, labels, grid=score_map.grid)
+  loss = losses.make(sampler=sampler, form="places")
+
+  def of_places(score_map):
+    return loss(key, score_map, labels).loss
+
+  found = jax.jit(jax.value_and_grad(of_places))(score_map)
+  expected = value_and_gradient(
+    masked, score_map, labels, weights, normalize="kept"
+  )
+  np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+  np.testing.assert_allclose(found[1].scores, expected[1], atol=1e-7)

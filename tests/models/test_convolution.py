@@ -137,3 +137,25 @@ def test_options_mean_what_they_mean_to_xla(options):
   found = convolution.conv_general_dilated(inputs, kernel, **options)
   expected = jax.lax.conv_general_dilated(inputs, kernel, **options)
   np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "platform, is_product", [("cpu", True), ("tpu", False), ("cuda", False)]
+)
+def test_the_form_is_chosen_for_the_device_of_the_program(platform, is_product):
+  inputs, kernel = example((2, 8, 8, 3), 1, np.float32)
+
+  def convolve(inputs, kernel):
+    return convolution.conv_general_dilated(
+      inputs,
+      kernel,
+      (1, 1),
+      ((0, 0), (0, 0)),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+  # This process has a CPU only.
+  traced = jax.jit(convolve).trace(inputs, kernel)
+  text = traced.lower(lowering_platforms=(platform,)).as_text()
+  assert ("stablehlo.dot_general" in text) == is_product
+  assert ("stablehlo.convolution" in text) != is_product
