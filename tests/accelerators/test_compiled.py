@@ -33,13 +33,14 @@ SAMPLERS = {
 }
 
 
-def marked(device):
-  """A test's device, with the mark of its target in the Makefile."""
+def marked(device, *more):
+  """A test's parameters, with the mark of its target in the Makefile."""
   kind = "gpu" if device.startswith("h100") else "tpu"
   package = {"gpu": "jax_cuda12_plugin", "tpu": "libtpu"}[kind]
   is_there = importlib.util.find_spec(package) is not None
   return pytest.param(
     device,
+    *more,
     marks=[
       getattr(pytest.mark, f"{kind}_compile"),
       pytest.mark.skipif(
@@ -54,8 +55,12 @@ def read(compiled, device):
   return analysis.read(compiled.as_text(), platform=platform)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("device", [marked("h100:8"), marked("v5e:2x2")])
+@pytest.mark.parametrize(
+  "device, name",
+  [marked("h100:8", name) for name in SAMPLERS]
+  # Compiling takes longer, and other tests compile the others.
+  + [marked("v5e:2x2", name) for name in ("blocks", "pixels")],
+)
 def test_devices_with_parts_of_a_batch_only_sum_at_the_end(device, name):
   mesh = topologies.mesh(device)
   compiled = programs.loss(mesh, SAMPLERS[name], num_classes=21, image_size=128)

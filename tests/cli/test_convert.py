@@ -59,13 +59,10 @@ def error_of(capsys, *arguments):
   return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name",
-  [
-    "voc-fcn-alexnet",
-    pytest.param("voc-fcn8s", marks=pytest.mark.slow),
-    pytest.param("pascalcontext-fcn16s", marks=pytest.mark.slow),
-  ],
+  ["voc-fcn-alexnet", "pascalcontext-fcn16s"],
 )
 def test_a_released_net_is_found_out_and_becomes_a_run(tmp_path, capsys, name):
   file, variables = released_file(tmp_path, name)
@@ -96,9 +93,8 @@ def test_each_head_of_a_released_net_can_be_taken(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("auxiliary", [True, False])
-def test_torchvisions_fcn_is_predicted_with(tmp_path, capsys, auxiliary):
-  model = fcn.models.FCNResNet(21, auxiliary=auxiliary)
+def test_torchvisions_fcn_is_predicted_with(tmp_path, capsys):
+  model = fcn.models.FCNResNet(21, auxiliary=True)
   file, variables = torchvision_file(tmp_path, model)
   convert(file, "--workdir", tmp_path / "run")
   assert "fcn-jax predict" in capsys.readouterr().out
@@ -291,6 +287,7 @@ def test_a_folder_in_use_is_not_touched(tmp_path, capsys):
   assert [path.name for path in workdir.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_other_classes_are_found_out(tmp_path):
   model = fcn.models.FCNResNet(7)
   file, variables = torchvision_file(tmp_path, model)

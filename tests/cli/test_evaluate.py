@@ -15,6 +15,8 @@ from fcn_jax.cli import evaluate
 from fcn_jax.cli import evaluate_report
 from tests.helpers import random_runs
 
+pytestmark = pytest.mark.slow
+
 VOID = fcn.types.IGNORE_LABEL
 
 
@@ -127,7 +129,6 @@ def test_images_are_named_with_their_own_scores(folder, dataset, predictions):
     assert float(row["pixel_accuracy"]) == pytest.approx(expected)
 
 
-@pytest.mark.slow
 def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
   evaluate.main(
     [

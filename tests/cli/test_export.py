@@ -5,6 +5,8 @@ import fcn_jax as fcn
 from fcn_jax.cli import export
 from tests.helpers import random_runs
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("ground", "water", "tree")
 PALETTE = np.array([[10, 20, 30], [0, 0, 250], [0, 200, 0]], np.uint8)
 PICTURE = np.random.default_rng(3).integers(0, 256, (50, 70, 3)).astype("uint8")

@@ -222,7 +222,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
       "-m",
       "experiments.benchmarks.kill_and_resume",
       f"--workdir={tmp_path / 'kills'}",
-      "--kills=2",
+      "--kills=1",
       "--steps=20",
     ],
     capture_output=True,

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 README = pathlib.Path(__file__).parents[2] / "README.md"
 
 
@@ -13,6 +15,7 @@ def blocks():
   return re.findall("```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_library_example_runs(tmp_path):
   (code,) = blocks()
   # A smaller data set and fewer steps, to be done in seconds.

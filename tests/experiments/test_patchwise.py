@@ -124,6 +124,7 @@ def test_presets_are_without_contradictions(preset):
 # Timing.
 
 
+@pytest.mark.slow
 def test_an_output_sees_its_patch_and_nothing_else():
   model = fcn.models.FCN(2, backbone="vgg_small", stride=32)
   outputs = timing.locate_outputs(model, 283)

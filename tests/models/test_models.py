@@ -120,9 +120,13 @@ def test_images_of_any_size_are_scored(variables, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("padding", ["same", "caffe"])
 @pytest.mark.parametrize(
-  "stride, layer", [(32, "score_fr"), (16, "score_pool4"), (8, "score_pool3")]
+  "padding, stride, layer",
+  [
+    ("same", 32, "score_fr"),
+    ("caffe", 16, "score_pool4"),
+    ("caffe", 8, "score_pool3"),
+  ],
 )
 def test_a_score_is_centred_where_the_gradient_says(padding, stride, layer):
   model = small(stride=stride, padding=padding, num_classes=1)

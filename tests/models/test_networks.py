@@ -311,10 +311,8 @@ def loss_and_outputs(model, train, params, model_state, batch, weights):
 
 
 PADDED_NETWORKS = {
-  "caffenet, same": (FCN, {"backbone": "caffenet", "padding": "same"}),
   "caffenet, caffe": (FCN, {"backbone": "caffenet", "padding": "caffe"}),
   "alexnet": (FCN, {"backbone": "alexnet", "padding": "torchvision"}),
-  "googlenet, same": (FCN, {"backbone": "googlenet", "padding": "same"}),
   "googlenet, caffe": (
     FCN,
     {"backbone": "googlenet", "padding": "caffe", "stride": 16},
@@ -324,7 +322,6 @@ PADDED_NETWORKS = {
     {"backbone": "googlenet_bn", "padding": "torchvision", "stride": 32},
   ),
   "resnet50": (FCN, {"backbone": "resnet50"}),
-  "FCNResNet": (FCNResNet, {}),
   "FCNResNet, auxiliary": (FCNResNet, {"auxiliary": True, "resized": False}),
   "two heads": (
     functools.partial(models.FCN, {"a": 4, "b": 5}, dropout_rate=0.0),
@@ -423,10 +420,8 @@ def logits_of(model, variables, image):
 @pytest.mark.parametrize(
   "make, options, size, tile_size",
   [
-    (FCN, {"backbone": "resnet50"}, (301, 203), 192),
     (FCN, {"backbone": "caffenet", "padding": "caffe"}, (650, 60), 512),
     (FCNResNet, {}, (264, 200), 160),
-    (FCNResNet, {"resized": False}, (261, 203), 160),
     # One tile holds it all.
     (FCNResNet, {}, (101, 133), 160),
   ],

@@ -279,7 +279,7 @@ def test_features_and_scores_of_classifiers_are_those_of_torch(name):
   check_features(ours(variables, images), theirs)
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_gradients_of_classifiers_are_those_of_torch(name):
   model, variables, network = in_float64(name)
   images = images_of((97, 161))

@@ -30,6 +30,7 @@ def begun(config, num_classes):
   return initial_state.make(config, model, build.optimizer(config.optimizer))
 
 
+@pytest.mark.slow
 def test_another_net_begins_with_a_trained_ones_parameters(donor):
   trained = runs.load(donor, "best")
   config = trained.config.replace(stride=16, init=donor)
