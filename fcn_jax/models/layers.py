@@ -14,9 +14,9 @@ import jax.numpy as jnp
 
 from fcn_jax import geometry
 from fcn_jax import valid_region
-from fcn_jax.models import convolution
 from fcn_jax.models import input_normalization
 from fcn_jax.models import pooling
+from fcn_jax.models import units
 
 # "same" pads every layer by half its kernel. "caffe" is the geometry of the
 # released nets: 100 pixels at the first layer, none at fc6. "torchvision" is
@@ -98,8 +98,11 @@ class Layers:
     *,
     groups: int = 1,
     relu: bool = True,
+    pool: geometry.Layer | None = None,
   ) -> Maps:
-    """Convolution, normalisation and ReLU; parameters have the layer's name.
+    """Convolution, normalization, ReLU and max-pooling.
+
+    Parameters have the layer's name.
 
     Args:
       maps: features [N, h, w, C].
@@ -108,52 +111,64 @@ class Layers:
       groups: groups of channels that do not see each other.
       relu: whether there is a ReLU. Without one, the cells outside are not
         zero; `add` sets them to zero.
+      pool: the max-pooling, if there is one. It needs a ReLU.
     """
-    values = nn.Conv(
-      width,
-      (layer.kernel, layer.kernel),
-      strides=layer.stride,
-      padding=layer.padding,
-      kernel_dilation=layer.dilation,
-      feature_group_count=groups,
-      use_bias=self.use_bias,
-      kernel_init=nn.initializers.he_normal(),
-      conv_general_dilated=convolution.conv_general_dilated,
-      dtype=self.settings.dtype,
-      param_dtype=self.settings.param_dtype,
-      name=layer.name,
-    )(maps.values)
-    maps = Maps(values, _num_outputs(layer, maps.valid_sizes))
-    values = self._normalize(maps, f"{layer.name}_norm")
-    if not relu:
-      return maps._replace(values=values)
-    return zero_outside(maps._replace(values=nn.relu(values)))
+    if self.settings.normalization == "group":
+      maps = self._unit(maps, layer, width, groups, pool=None)
+      maps = self._normalize_groups(maps, f"{layer.name}_norm")
+      maps = zero_outside(_relu(maps)) if relu else maps
+      return maps if pool is None else max_pool(maps, pool)
+    maps = self._unit(maps, layer, width, groups, pool)
+    return zero_outside(_relu(maps)) if relu else maps
 
-  def _normalize(self, maps: Maps, name: str) -> jax.Array:
-    if self.settings.normalization == "none":
-      return maps.values
-    options = {
-      "dtype": self.settings.dtype,
-      "param_dtype": self.settings.param_dtype,
-      "name": name,
-    }
-    # Only cells inside the images count in the statistics.
+  def _unit(self, maps, layer, width, groups, pool):
+    """See `units`; without group normalization and ReLU."""
+    settings = self.settings
+    shape = layer.kernel, layer.kernel, maps.values.shape[-1] // groups, width
+    parameters = units.Convolution(
+      shape, self.use_bias, settings.param_dtype, name=layer.name
+    )
+    kernel, bias = jax.tree.map(
+      lambda array: array.astype(settings.dtype), parameters()
+    )
+    valid_sizes = _num_outputs(layer, maps.valid_sizes)
+    inside = None
+    if valid_sizes is not None:
+      sides = (layer.num_outputs(side) for side in maps.values.shape[1:3])
+      inside = valid_region.inside(valid_sizes, tuple(sides))[..., None]
+    unit = units.Unit(
+      layer, pool, groups, self.epsilon, self.train, settings.dtype
+    )
+
+    def compute(norm):
+      operands = units.Operands(kernel, bias, norm, inside)
+      return units.compute(unit, maps.values, operands)
+
+    if settings.normalization == "batch":
+      values = units.BatchNorm(
+        width, self.train, settings.param_dtype, name=f"{layer.name}_norm"
+      )(compute)
+    else:
+      values, _ = compute(None)
+    if pool is not None:
+      valid_sizes = _num_outputs(pool, valid_sizes)
+    return Maps(values, valid_sizes)
+
+  def _normalize_groups(self, maps, name):
     mask = None
     if maps.valid_sizes is not None:
-      shape = maps.values.shape[1:3]
-      mask = valid_region.inside(maps.valid_sizes, shape)[..., None]
-    if self.settings.normalization == "batch":
-      return nn.BatchNorm(
-        use_running_average=not self.train,
-        momentum=0.9,
-        epsilon=self.epsilon,
-        **options,
-      )(maps.values, mask=mask)
-    if mask is not None:
+      # Only cells inside the images count in the statistics.
+      inside = valid_region.inside(maps.valid_sizes, maps.values.shape[1:3])
       # GroupNorm splits the channels of the mask as well.
-      mask = jnp.broadcast_to(mask, maps.values.shape)
-    norm = nn.GroupNorm(num_groups=None, group_size=8, **options)
-    return norm(maps.values, mask=mask)
+      mask = jnp.broadcast_to(inside[..., None], maps.values.shape)
+    norm = nn.GroupNorm(
+      num_groups=None,
+      group_size=8,
+      dtype=self.settings.dtype,
+      param_dtype=self.settings.param_dtype,
+      name=name,
+    )
+    return maps._replace(values=norm(maps.values, mask=mask))
 
   def dropout(self, maps: Maps, rate: float, name: str) -> Maps:
     """Dropout of single features, in training; masks depend on the name."""
@@ -164,7 +179,7 @@ class Layers:
 def add(maps: Maps, shortcut: Maps) -> Maps:
   """ReLU of the sum of two maps of equal shape, as of a residual block."""
   return zero_outside(
-    maps._replace(values=nn.relu(maps.values + shortcut.values))
+    _relu(maps._replace(values=maps.values + shortcut.values))
   )
 
 
@@ -229,6 +244,10 @@ def zero_outside(maps: Maps) -> Maps:
     return maps
   values = valid_region.fill_outside(maps.values, maps.valid_sizes, edge="zero")
   return maps._replace(values=values)
+
+
+def _relu(maps):
+  return maps._replace(values=nn.relu(maps.values))
 
 
 def _num_outputs(layer, valid_sizes):

@@ -57,11 +57,22 @@ def max_pool(
     [N, h, w, C].
   """
   for axis in (1, 2):
-    inputs = _max_along(inputs, axis, kernel, stride, padding, ceil_mode)
+    inputs = max_along(
+      inputs, axis, kernel, stride, padding, ceil_mode=ceil_mode
+    )
   return inputs
 
 
-def _max_along(inputs, axis, kernel, stride, padding, ceil_mode):
+def max_along(
+  inputs: jax.Array,
+  axis: int,
+  kernel: int,
+  stride: int,
+  padding: int,
+  *,
+  ceil_mode: bool = False,
+) -> jax.Array:
+  """`max_pool` along one axis."""
   room = inputs.shape[axis] + 2 * padding - kernel
   missing = -room % stride if ceil_mode else 0
   num_outputs = (room + missing) // stride + 1
@@ -74,11 +85,11 @@ def _max_along(inputs, axis, kernel, stride, padding, ceil_mode):
     )
     for tap in range(kernel)
   )
-  return functools.reduce(_maximum, taps)
+  return functools.reduce(maximum, taps)
 
 
 @jax.custom_jvp
-def _maximum(a, b):
+def maximum(a: jax.Array, b: jax.Array) -> jax.Array:
   """`jnp.maximum` with a derivative that survives rounding.
 
   JAX's own derivative compares each argument with the maximum. XLA may
@@ -90,8 +101,8 @@ def _maximum(a, b):
   return jnp.maximum(a, b)
 
 
-@_maximum.defjvp
+@maximum.defjvp
 def _maximum_jvp(arguments, tangents):
   (a, b), (da, db) = arguments, tangents
   tie = jnp.where(a == b, 0.5 * (da + db), db)
-  return _maximum(a, b), jnp.where(a > b, da, tie)
+  return maximum(a, b), jnp.where(a > b, da, tie)

@@ -109,8 +109,7 @@ class Backbone(nn.Module):
     stem, pool, *_ = layer_list(architecture)
     features = {}
     maps = make.begin(images, valid_sizes)
-    maps = make.conv(maps, stem, architecture.widths[0])
-    maps = layers.max_pool(maps, pool)
+    maps = make.conv(maps, stem, architecture.widths[0], pool=pool)
     for number, width in enumerate(architecture.widths, start=1):
       for name, stride, dilation in _blocks(architecture, number):
         convs = _bottleneck(name, stride, dilation)

@@ -101,10 +101,6 @@ class Backbone(nn.Module):
   @nn.compact
   def __call__(self, images, *, train, valid_sizes=None):
     """Features of each pooling layer and of fc7, see `backbones`."""
-    widths = {
-      f"conv{block}": width
-      for block, width in enumerate(self.architecture.widths, start=1)
-    }
     head_width = self.settings.head_width or self.architecture.head_width
     make = layers.Layers(self.settings, train)
     make_head = make
@@ -113,17 +109,21 @@ class Backbone(nn.Module):
       make_head = dataclasses.replace(make, settings=plain)
     features = {}
     maps = make.begin(images, valid_sizes)
-    for layer in layer_list(self.architecture, self.settings.padding):
-      if layer.name.startswith("pool"):
-        maps = layers.max_pool(maps, layer)
-        features[layer.name] = maps.values
-        continue
-      if layer.name.startswith("fc"):
+    layer_of = {
+      layer.name: layer
+      for layer in layer_list(self.architecture, self.settings.padding)
+    }
+    for name, layer in layer_of.items():
+      if name.startswith("fc"):
         maps = make_head.conv(maps, layer, head_width)
-        maps = make.dropout(
-          maps, self.settings.dropout_rate, f"{layer.name}_dropout"
-        )
-      else:
-        maps = make.conv(maps, layer, widths[layer.name.split("_")[0]])
+        maps = make.dropout(maps, self.settings.dropout_rate, f"{name}_dropout")
+      elif name.startswith("conv"):
+        block, number = map(int, name.removeprefix("conv").split("_"))
+        is_last = number == self.architecture.depths[block - 1]
+        pool = layer_of[f"pool{block}"] if is_last else None
+        width = self.architecture.widths[block - 1]
+        maps = make.conv(maps, layer, width, pool=pool)
+        if is_last:
+          features[pool.name] = maps.values
     features["fc7"] = maps.values
     return features

@@ -1,0 +1,260 @@
+"""A convolution and what follows it: normalization, max-pooling and bias.
+
+They are computed together, so that a TPU can keep packed columns between them,
+see `packed_columns`. On other devices they are one after the other.
+
+The pooling comes before the ReLU and, without normalization, before the bias.
+It commutes with both, and there are fewer cells to work on.
+"""
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fcn_jax import geometry
+from fcn_jax.models import convolution
+from fcn_jax.models import packed_columns
+from fcn_jax.models import pooling
+
+
+class Unit(NamedTuple):
+  """What is computed.
+
+  Attributes:
+    layer: the convolution.
+    pool: the max-pooling, or None.
+    groups: groups of channels that do not see each other.
+    epsilon: added to the variances of batch normalization.
+    uses_batch: whether batch normalization uses the statistics of the batch.
+    dtype: of the computation.
+  """
+
+  layer: geometry.Layer
+  pool: geometry.Layer | None
+  groups: int
+  epsilon: float
+  uses_batch: bool
+  dtype: jnp.dtype
+
+
+class Statistics(NamedTuple):
+  """Mean and variance of each channel, [C]."""
+
+  mean: jax.Array
+  variance: jax.Array
+
+
+class Norm(NamedTuple):
+  """Batch normalization.
+
+  Attributes:
+    scale: [C].
+    shift: [C].
+    running: statistics to use if those of the batch are not used.
+  """
+
+  scale: jax.Array
+  shift: jax.Array
+  running: Statistics
+
+
+class Operands(NamedTuple):
+  """What is computed with, besides the inputs.
+
+  Attributes:
+    kernel: [k, k, C / groups, D].
+    bias: [D] or None.
+    norm: or None, for no batch normalization.
+    inside: [N, h, w, 1] bool, the outputs of the convolution that lie in the
+      images; None for all.
+  """
+
+  kernel: jax.Array
+  bias: jax.Array | None
+  norm: Norm | None
+  inside: jax.Array | None
+
+
+def compute(
+  unit: Unit, inputs: jax.Array, operands: Operands
+) -> tuple[jax.Array, Statistics | None]:
+  """Computes a unit in the form that suits the device.
+
+  Args:
+    unit: what to compute.
+    inputs: [N, H, W, C].
+    operands: parameters and what lies inside the images.
+
+  Returns:
+    Values [N, h, w, D], and the statistics used in batch normalization.
+  """
+  columns = _num_columns(unit, inputs, operands)
+  plain = functools.partial(compute_packed, unit, 1)
+  if columns == 1:
+    return plain(inputs, operands)
+  packed = functools.partial(compute_packed, unit, columns)
+  return jax.lax.platform_dependent(inputs, operands, tpu=packed, default=plain)
+
+
+def compute_packed(
+  unit: Unit, columns: int, inputs: jax.Array, operands: Operands
+) -> tuple[jax.Array, Statistics | None]:
+  """As `compute`, with so many columns packed into the channels."""
+  kernel, bias, norm, inside = operands
+  values = _convolve(unit, columns, inputs, kernel)
+  statistics = None
+  if norm is not None:
+    if bias is not None:
+      # The normalization subtracts it again: reducing its gradient would cost
+      # another pass over the map.
+      bias = jax.lax.stop_gradient(bias) if unit.uses_batch else bias
+      values += _for_columns(bias, columns)
+    values, statistics = _normalize(unit, columns, values, norm, inside)
+  if unit.pool is not None:
+    values, columns = _pool(unit.pool, columns, values, inside)
+  if norm is None and bias is not None:
+    values += _for_columns(bias, columns)
+  return packed_columns.unpack(values, columns), statistics
+
+
+def _num_columns(unit, inputs, operands):
+  """How many columns to pack on a TPU; 1 for none."""
+  layer, pool = unit.layer, unit.pool
+  width = inputs.shape[2]
+  if (
+    operands.inside is not None
+    or unit.groups > 1
+    or layer.dilation > 1
+    or layer.kernel == 1
+    or jax.export.is_symbolic_dim(width)
+  ):
+    return 1
+  columns = packed_columns.num_columns(
+    operands.kernel.shape[-1], layer.num_outputs(width)
+  )
+  if pool is not None and not packed_columns.can_pool(
+    pool.kernel, pool.stride, pool.padding, columns
+  ):
+    return 1
+  return columns
+
+
+def _convolve(unit, columns, inputs, kernel):
+  layer = unit.layer
+  if columns > 1:
+    return packed_columns.convolution(
+      inputs,
+      kernel,
+      stride=layer.stride,
+      padding=layer.padding,
+      columns=columns,
+      even_first=unit.pool is not None,
+    )
+  return convolution.conv_general_dilated(
+    inputs,
+    kernel,
+    (layer.stride,) * 2,
+    ((layer.padding,) * 2,) * 2,
+    lhs_dilation=(1, 1),
+    rhs_dilation=(layer.dilation,) * 2,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=unit.groups,
+  )
+
+
+def _normalize(unit, columns, values, norm, inside):
+  """Batch normalization, as `flax.linen.BatchNorm` computes it."""
+  is_wide = jnp.float64 in (values.dtype, norm.scale.dtype)
+  dtype = jnp.float64 if is_wide else jnp.float32
+  if unit.uses_batch:
+    wide = values.astype(dtype)
+
+    def mean_of(values):
+      means = jnp.mean(values, (0, 1, 2), where=inside)
+      return jnp.mean(means.reshape(columns, -1), 0) if columns > 1 else means
+
+    mean, square = mean_of(wide), mean_of(jnp.square(wide))
+    statistics = Statistics(mean, jnp.maximum(0, square - jnp.square(mean)))
+  else:
+    statistics = norm.running
+  scale, shift, mean, variance = (
+    array.astype(dtype) for array in (norm.scale, norm.shift, *statistics)
+  )
+  factor = jax.lax.rsqrt(variance + unit.epsilon) * scale
+  mean, factor, shift = (
+    _for_columns(array, columns) for array in (mean, factor, shift)
+  )
+  values = (values.astype(dtype) - mean) * factor + shift
+  return values.astype(unit.dtype), statistics
+
+
+def _for_columns(values, columns):
+  """Values of the channels [C], for the packed columns: [1, 1, 1, f C]."""
+  return jnp.tile(values, columns).reshape(1, 1, 1, -1)
+
+
+def _pool(pool, columns, values, inside):
+  options = {"padding": pool.padding, "ceil_mode": pool.ceil_mode}
+  if columns > 1:
+    values = packed_columns.max_pool(
+      values, pool.kernel, pool.stride, **options
+    )
+    return values, columns // 2
+  if inside is not None:
+    values = jnp.where(inside, values, -jnp.inf)
+  return pooling.max_pool(values, pool.kernel, pool.stride, **options), 1
+
+
+class Convolution(nn.Module):
+  """The parameters of a convolution, named as those of `flax.linen.Conv`."""
+
+  shape: tuple[int, int, int, int]
+  use_bias: bool
+  param_dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+    """Kernel and bias."""
+    kernel = self.param(
+      "kernel", nn.initializers.he_normal(), self.shape, self.param_dtype
+    )
+    bias = None
+    if self.use_bias:
+      bias = self.param(
+        "bias", nn.initializers.zeros, self.shape[-1:], self.param_dtype
+      )
+    return kernel, bias
+
+
+class BatchNorm(nn.Module):
+  """The parameters of batch normalization, and its running statistics.
+
+  Their names are those of `flax.linen.BatchNorm`.
+  """
+
+  num_channels: int
+  train: bool
+  param_dtype: jnp.dtype
+  momentum: float = 0.9
+
+  @nn.compact
+  def __call__(self, compute) -> jax.Array:
+    """Values of a function from `Norm` to values and statistics."""
+    shape = (self.num_channels,)
+    running = [
+      self.variable("batch_stats", name, initializer, shape, jnp.float32)
+      for name, initializer in (("mean", jnp.zeros), ("var", jnp.ones))
+    ]
+    scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
+    shift = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+    old = Statistics(*(variable.value for variable in running))
+    values, new = compute(Norm(scale, shift, old))
+    if self.train and not self.is_initializing():
+      for variable, array in zip(running, new, strict=True):
+        variable.value = self.momentum * variable.value + (
+          1 - self.momentum
+        ) * array.astype(jnp.float32)
+    return values
