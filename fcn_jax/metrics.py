@@ -51,13 +51,30 @@ def confusion_matrix(
     the host in int64.
   """
   chex.assert_equal_shape((labels, predictions))
-  labels, predictions = labels.astype(jnp.int32), predictions.astype(jnp.int32)
-  cells = labels * num_classes + predictions
-  # One cell beyond the matrix counts the pixels without a class.
-  known = _is_class(labels, num_classes) & _is_class(predictions, num_classes)
-  cells = jnp.where(known, cells, num_classes**2)
-  counts = jnp.bincount(cells.reshape(-1), length=num_classes**2 + 1)
-  return counts[:-1].reshape(num_classes, num_classes)
+
+  def by_counting(labels, predictions):
+    cells = labels * num_classes + predictions
+    # One cell beyond the matrix counts the pixels without a class.
+    known = _is_class(labels, num_classes) & _is_class(predictions, num_classes)
+    cells = jnp.where(known, cells, num_classes**2)
+    counts = jnp.bincount(cells, length=num_classes**2 + 1)
+    return counts[:-1].reshape(num_classes, num_classes)
+
+  def by_product(labels, predictions):
+    # Counting is a scatter, which accelerators are slow at.
+    classes = jnp.arange(num_classes, dtype=jnp.int32)[:, None]
+    rows, columns = (
+      (values[None] == classes).astype(jnp.int8)
+      for values in (labels, predictions)
+    )
+    return jnp.matmul(rows, columns.T, preferred_element_type=jnp.int32)
+
+  return jax.lax.platform_dependent(
+    labels.astype(jnp.int32).reshape(-1),
+    predictions.astype(jnp.int32).reshape(-1),
+    cpu=by_counting,
+    default=by_product,
+  )
 
 
 def num_unpredicted(

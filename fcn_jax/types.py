@@ -19,8 +19,9 @@ class Batch(NamedTuple):
   Attributes:
     images: [N, H, W, 3] uint8 or float32, RGB in 0..255. Other channels for
       networks that have others.
-    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`. For a network
-      whose heads have different classes: those of each head, by its name.
+    labels: [N, H, W] int32 or uint8, classes 0..C-1 or `IGNORE_LABEL`. For a
+      network whose heads have different classes: those of each head, by its
+      name.
     valid_sizes: [N, 2] int32, height and width of each image before it was
       padded below and to the right; None if the images fill the batch, or if
       padding may count as part of them.

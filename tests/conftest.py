@@ -52,6 +52,17 @@ def standard_promotion():
     yield
 
 
+@pytest.fixture(params=["cpu", "accelerator"])
+def each_platform(request, monkeypatch):
+  """Runs a test with the form for a CPU and with that for other devices."""
+  if request.param == "accelerator":
+    monkeypatch.setattr(
+      jax.lax,
+      "platform_dependent",
+      lambda *arrays, default, **others: default(*arrays),
+    )
+
+
 @pytest.fixture(scope="session")
 def prepared_dir(tmp_path_factory):
   """Where the generated data set is prepared, once for all tests."""

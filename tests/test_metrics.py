@@ -52,6 +52,7 @@ def scores_loop(n):
   )
 
 
+@pytest.mark.usefixtures("each_platform")
 @hypothesis.settings(deadline=None, max_examples=50)
 @hypothesis.given(arrays(LABELS), arrays(CLASSES))
 def test_the_confusion_matrix_agrees_with_a_loop_and_with_scikit_learn(
@@ -136,6 +137,7 @@ def test_labels_and_predictions_of_different_size_are_refused():
     metrics.confusion_matrix(labels, labels[:, 1:], num_classes=2)
 
 
+@pytest.mark.usefixtures("each_platform")
 def test_labels_outside_the_classes_are_no_pixels_of_another_class():
   labels = jnp.array([-1, 3, 7, 254, 255, 1])
   predictions = jnp.zeros(6, jnp.int32)
@@ -143,6 +145,7 @@ def test_labels_outside_the_classes_are_no_pixels_of_another_class():
   np.testing.assert_array_equal(counts, [[0, 0, 0], [1, 0, 0], [0, 0, 0]])
 
 
+@pytest.mark.usefixtures("each_platform")
 def test_predictions_outside_the_classes_are_left_out_and_counted():
   labels = jnp.array([0, 1, 2, 2, 255, 7, 1], jnp.int32)
   predictions = jnp.array([0, 255, -1, 3, 255, -1, 2], jnp.int32)

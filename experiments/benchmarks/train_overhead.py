@@ -58,7 +58,9 @@ class Loops:
 
   def _from_device(self) -> Iterator[types.Batch]:
     return data.to_device(
-      self.parts.batches.starting_at(0), sharding=self.sharding
+      self.parts.batches.starting_at(0),
+      num_classes=max(self.parts.model.heads.values()),
+      sharding=self.sharding,
     )
 
   def _time(self, batches: Iterator[types.Batch]) -> float:

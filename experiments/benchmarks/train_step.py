@@ -1,11 +1,13 @@
-"""Times a train step of FCN-32s (VGG16) against PyTorch's, on the CPU.
+"""Times train steps against PyTorch's, on the CPU.
 
     python -m experiments.benchmarks.train_step
 
-Both run the same network, 134 M parameters at padding "same", float32, on the
-same batch, with the same loss (mean cross-entropy over all pixels) and
-stochastic gradient descent with momentum. They run in pairs, one after the
-other, so that other work on the machine slows both equally: compare the ratios.
+FCN-32s on VGG16 (134 M parameters, padding "same"), and torchvision's
+fcn_resnet50 with its auxiliary head (channels last in PyTorch, which is faster
+there). Both packages run the same network in float32 on the same batch, with
+the same loss (mean cross-entropy over all pixels) and stochastic gradient
+descent with momentum. They run in pairs, one after the other, so that other
+work on the machine slows both equally: compare the ratios.
 Each has a process to itself: in one process, the threads and the memory of the
 one slow down the other. Needs PyTorch: `make parity` installs it.
 """
@@ -16,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -28,11 +30,16 @@ import fcn_jax as fcn
 
 try:
   import torch
+
+  from experiments.benchmarks import torch_networks
 except ModuleNotFoundError:
   raise SystemExit(
     "This benchmark compares with PyTorch, which is not installed here: "
     "`make parity` installs it into .venv."
   ) from None
+
+Network = Literal["FCN-32s", "fcn_resnet50"]
+AUXILIARY_WEIGHT = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +56,8 @@ class Options:
   """Timings in each process, of which the median counts."""
   pairs: int = 5
   """Processes of each, of whose ratios the median counts."""
+  networks: tuple[Network, ...] = get_args(Network)
+  """Networks to time."""
   contestant: Literal["PyTorch", "fcn_jax"] | None = None
   """Time only this one, in this process, and print JSON."""
 
@@ -88,13 +97,25 @@ class TorchFCN32s(torch.nn.Module):
     )
 
 
-def torch_functions(options: Options, images, labels):
+def torch_functions(options: Options, network: Network, images, labels):
   """The forward pass and the train step of PyTorch, as functions of nothing."""
-  model = TorchFCN32s(options.num_classes)
-  optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
   images = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))
-  images = images.contiguous()
+  if network == "FCN-32s":
+    model, layout = TorchFCN32s(options.num_classes), torch.contiguous_format
+  else:
+    model = torch_networks.FCN(
+      torch_networks.RESNET_DEPTHS["resnet50"],
+      (64, 128, 256, 512),
+      options.num_classes,
+    )
+    layout = torch.channels_last
+    images = images / 255
+  model = model.to(memory_format=layout)
+  images = images.contiguous(memory_format=layout)
+  optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
   labels = torch.from_numpy(labels.astype(np.int64))
+
+  loss_of = torch.nn.functional.cross_entropy
 
   def forward():
     model.eval()
@@ -104,29 +125,45 @@ def torch_functions(options: Options, images, labels):
   def step():
     model.train()
     optimizer.zero_grad()
-    logits = model(images)
-    torch.nn.functional.cross_entropy(logits, labels).backward()
+    outputs = model(images)
+    if isinstance(outputs, dict):
+      loss = loss_of(outputs["out"], labels)
+      loss += AUXILIARY_WEIGHT * loss_of(outputs["aux"], labels)
+    else:
+      loss = loss_of(outputs, labels)
+    loss.backward()
     optimizer.step()
 
   return forward, step
 
 
-def jax_functions(options: Options, images, labels):
+def jax_functions(options: Options, network: Network, images, labels):
   """The forward pass and the train step of fcn_jax."""
-  model = fcn.models.FCN(options.num_classes, backbone="vgg16", stride=32)
+  if network == "FCN-32s":
+    model = fcn.models.FCN(options.num_classes, backbone="vgg16", stride=32)
+  else:
+    model = fcn.models.FCNResNet(
+      options.num_classes,
+      auxiliary=True,
+      auxiliary_weight=AUXILIARY_WEIGHT,
+    )
   optimizer = optax.sgd(1e-5, momentum=0.9)
   state = fcn.train.create_state(jax.random.key(0), model, optimizer)
   train_step = fcn.train.make_train_step(model, optimizer)
   batch = jax.device_put(fcn.types.Batch(images, labels))
   key = jax.random.key(1)
-  score = jax.jit(
-    lambda variables, images: fcn.upsampling.to_pixels(
-      model.apply(variables, images, train=False)
+
+  @jax.jit
+  def score(variables, images):
+    score_maps = model.apply(variables, images, train=False)
+    return jax.tree.map(
+      fcn.upsampling.to_pixels,
+      fcn.models.heads.by_name(score_maps),
+      is_leaf=lambda leaf: isinstance(leaf, fcn.types.ScoreMap),
     )
-  )
 
   def forward():
-    score({"params": state.params}, batch.images).block_until_ready()
+    jax.block_until_ready(score(fcn.train.variables(state), batch.images))
 
   def step():
     nonlocal state
@@ -136,14 +173,14 @@ def jax_functions(options: Options, images, labels):
   return forward, step
 
 
-def time_contestant(options: Options) -> dict[str, float]:
+def time_contestant(options: Options, network: Network) -> dict[str, float]:
   """Median seconds of the forward pass and of the train step."""
   generator = np.random.default_rng(0)
   shape = (options.batch_size, options.image_size, options.image_size)
   images = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
   labels = generator.integers(0, options.num_classes, shape, dtype=np.int32)
   make = {"PyTorch": torch_functions, "fcn_jax": jax_functions}
-  functions = make[options.contestant](options, images, labels)
+  functions = make[options.contestant](options, network, images, labels)
   medians = {}
   for name, function in zip(("forward", "train step"), functions, strict=True):
     function()  # Compiles and allocates.
@@ -159,34 +196,43 @@ def time_contestant(options: Options) -> dict[str, float]:
 def main(options: Options) -> None:
   """Runs the pairs and prints the table."""
   if options.contestant is not None:
-    print(json.dumps(time_contestant(options)))
+    (network,) = options.networks
+    print(json.dumps(time_contestant(options, network)))
     return
+  print(
+    f"Batch {options.batch_size} of {options.image_size}x{options.image_size}, "
+    f"float32, {torch.get_num_threads()} threads, medians of {options.pairs} "
+    f"pairs; jax {jax.__version__}, torch {torch.__version__}\n"
+  )
+  print("| network | | PyTorch s | fcn_jax s | ratio | range of ratios |")
+  print("| --- | --- | ---: | ---: | ---: | ---: |")
+  for network in options.networks:
+    print_rows(options, network)
+
+
+def print_rows(options: Options, network: Network) -> None:
+  """Runs the pairs of a network and prints its rows."""
   names = ("PyTorch", "fcn_jax")
   seconds = {name: [] for name in names}
-  for _ in tqdm.trange(options.pairs, desc="pairs", disable=None):
+  for _ in tqdm.trange(options.pairs, desc=network, disable=None):
     for name in names:
       process = subprocess.run(
-        [sys.executable, *sys.argv, "--contestant", name],
+        [
+          *(sys.executable, *sys.argv),
+          *("--networks", network, "--contestant", name),
+        ],
         stdout=subprocess.PIPE,
         check=True,
       )
       seconds[name].append(json.loads(process.stdout))
-
-  print(
-    f"FCN-32s (VGG16), batch {options.batch_size} of {options.image_size}x"
-    f"{options.image_size}, float32, {torch.get_num_threads()} threads, "
-    f"medians of {options.pairs} pairs; jax {jax.__version__}, torch "
-    f"{torch.__version__}\n"
-  )
-  print("| | PyTorch s | fcn_jax s | ratio | range of ratios |")
-  print("| --- | ---: | ---: | ---: | ---: |")
   for what in ("forward", "train step"):
     theirs, ours = ([run[what] for run in seconds[name]] for name in names)
     ratios = [b / a for a, b in zip(theirs, ours, strict=True)]
     print(
-      f"| {what} | {statistics.median(theirs):.3f} "
+      f"| {network} | {what} | {statistics.median(theirs):.3f} "
       f"| {statistics.median(ours):.3f} | {statistics.median(ratios):.2f} "
-      f"| {min(ratios):.2f}-{max(ratios):.2f} |"
+      f"| {min(ratios):.2f}-{max(ratios):.2f} |",
+      flush=True,
     )
 
 

@@ -15,6 +15,7 @@ from fcn_jax import upsampling
 from fcn_jax.models import checks
 from fcn_jax.models import input_normalization
 from fcn_jax.models import layers
+from fcn_jax.models import scoring
 from fcn_jax.models.backbones import alexnet
 from fcn_jax.models.backbones import googlenet
 from fcn_jax.models.backbones import resnet
@@ -202,13 +203,8 @@ class FCN(nn.Module):
     suffix = f"_{head}" if head else ""
 
     def score(name, values, layer_list):
-      scores = nn.Conv(
-        num_classes,
-        (1, 1),
-        kernel_init=nn.initializers.zeros,
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        name=name + suffix,
+      scores = scoring.Scores(
+        num_classes, self.dtype, self.param_dtype, name=name + suffix
       )(values)
       grid = geometry.grid(layer_list)
       return types.ScoreMap(

@@ -17,6 +17,7 @@ from fcn_jax import upsampling
 from fcn_jax.models import checks
 from fcn_jax.models import input_normalization
 from fcn_jax.models import layers
+from fcn_jax.models import scoring
 from fcn_jax.models.backbones import resnet
 
 
@@ -148,13 +149,8 @@ class FCNResNet(nn.Module):
       layer = geometry.Layer(f"{name}_conv", 3, padding=1)
       maps = make.conv(maps, layer, width)
       maps = make.dropout(maps, self.dropout_rate, f"{name}_dropout")
-      scores = nn.Conv(
-        self.num_classes,
-        (1, 1),
-        kernel_init=nn.initializers.zeros,
-        dtype=self.dtype,
-        param_dtype=self.param_dtype,
-        name=f"score_{name}",
+      scores = scoring.Scores(
+        self.num_classes, self.dtype, self.param_dtype, name=f"score_{name}"
       )(maps.values)
       return self._placed(
         scores.astype(jnp.float32), images.shape[1:3], valid_sizes

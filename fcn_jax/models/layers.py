@@ -201,16 +201,19 @@ def max_pool(maps: Maps, layer: geometry.Layer) -> Maps:
 
 def average_pool(maps: Maps, layer: geometry.Layer) -> Maps:
   """Mean over windows of stride 1, of the cells inside the image."""
-  counted = jnp.ones((1, *maps.values.shape[1:3], 1), maps.values.dtype)
+  dtype = maps.values.dtype
+  # Sums of bfloat16 would lose what is small beside them.
+  wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
+  counted = jnp.ones((1, *maps.values.shape[1:3], 1), wide)
   if maps.valid_sizes is not None:
     inside = valid_region.inside(maps.valid_sizes, maps.values.shape[1:3])
-    counted = inside[..., None].astype(maps.values.dtype)
+    counted = inside[..., None].astype(wide)
   total, number = (
     pooling.window_sums(values, layer.kernel, padding=layer.padding)
-    for values in (maps.values, counted)
+    for values in (maps.values.astype(wide), counted)
   )
   # Windows wholly outside have no cells; they are set to zero below.
-  values = total / jnp.maximum(number, 1)
+  values = (total / jnp.maximum(number, 1)).astype(dtype)
   return zero_outside(Maps(values, _num_outputs(layer, maps.valid_sizes)))
 
 

@@ -141,6 +141,10 @@ class Network:
   """Scale pool4 and pool3, to train stride 8 in one go (PAMI 2017)."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Number format of the computation. Parameters are float32."""
+  matmul_precision: Literal["default", "high", "highest"] = "default"
+  """Precision of products and convolutions of float32 in training: by default,
+  TPUs round their factors to bfloat16 and GPUs to TF32, highest does not round
+  them. For other commands, set JAX_DEFAULT_MATMUL_PRECISION."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""

@@ -154,7 +154,11 @@ class Loop:
     _, key, _ = build.random_keys(config.run.seed)
     first = int(state.step)
     from_host = parts.batches.starting_at(first)
-    batches = data.to_device(from_host, sharding=parts.batch_sharding)
+    batches = data.to_device(
+      from_host,
+      num_classes=max(parts.model.heads.values()),
+      sharding=parts.batch_sharding,
+    )
     self._bar = tqdm.tqdm(
       desc=config.run.workdir.name,
       total=config.optimizer.steps * config.data.batch_size,
@@ -344,6 +348,7 @@ class Loop:
       sharding = None
     batches: Iterable[types.Batch] = data.to_device(
       batches_lib.validation_batches(self._config, self._parts.validation),
+      num_classes=max(self._parts.model.heads.values()),
       sharding=sharding,
     )
     for batch in batches:

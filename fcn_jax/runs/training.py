@@ -117,6 +117,7 @@ def run(prepared: Prepared) -> str:
   workdir, from_step = config.run.workdir, int(state.step)
   number = folder.num_starts(workdir)
   with (
+    jax.default_matmul_precision(config.network.matmul_precision),
     checkpoints_lib.Checkpoints(workdir / folder.CHECKPOINTS) as checkpoints,
     records.TensorBoard(
       workdir / folder.TENSORBOARD,

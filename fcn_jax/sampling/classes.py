@@ -32,12 +32,22 @@ def class_counts(labels: jax.Array, *, num_classes: int) -> jax.Array:
     ValueError: if `num_classes` is not positive.
   """
   uniform.check_integer("num_classes", num_classes)
-  known = (labels != types.IGNORE_LABEL) & (labels >= 0)
-  known = known & (labels < num_classes)
-  # An additional class takes the pixels that are not counted.
-  classes = jnp.where(known, labels, num_classes).reshape(-1)
-  counts = jnp.bincount(classes, length=num_classes + 1)
-  return counts[:-1].astype(jnp.int32)
+
+  def by_counting(labels):
+    known = (labels >= 0) & (labels < num_classes)
+    # An additional class takes the pixels that are not counted.
+    classes = jnp.where(known, labels, num_classes)
+    return jnp.bincount(classes, length=num_classes + 1)[:-1]
+
+  def by_comparison(labels):
+    # Counting is a scatter, which accelerators are slow at.
+    classes = jnp.arange(num_classes, dtype=jnp.int32)[:, None]
+    return jnp.sum(labels[None] == classes, axis=1, dtype=jnp.int32)
+
+  labels = jnp.where(labels == types.IGNORE_LABEL, -1, labels.astype(jnp.int32))
+  return jax.lax.platform_dependent(
+    labels.reshape(-1), cpu=by_counting, default=by_comparison
+  )
 
 
 def class_probabilities(
@@ -206,11 +216,24 @@ def _of_class(table: jax.Array, labels: jax.Array) -> jax.Array:
 
   NaN where a label is not a class; plain indexing would use another class's.
   """
-  void = labels == types.IGNORE_LABEL
-  # A negative index would count from the end.
-  classes = jnp.where(labels < 0, len(table), labels)
-  values = table.at[classes].get(mode="fill", fill_value=jnp.nan)
-  return jnp.where(void, 0.0, values)
+
+  def by_index(table, labels):
+    # A negative index would count from the end.
+    classes = jnp.where(labels < 0, len(table), labels)
+    return table.at[classes].get(mode="fill", fill_value=jnp.nan)
+
+  def by_comparison(table, labels):
+    # Indexing is a gather, which accelerators are slow at.
+    columns = (-1,) + (1,) * labels.ndim
+    classes = jnp.arange(len(table), dtype=jnp.int32).reshape(columns)
+    values = jnp.where(labels[None] == classes, table.reshape(columns), 0)
+    is_class = (labels >= 0) & (labels < len(table))
+    return jnp.where(is_class, jnp.sum(values, axis=0), jnp.nan)
+
+  values = jax.lax.platform_dependent(
+    table, labels.astype(jnp.int32), cpu=by_index, default=by_comparison
+  )
+  return jnp.where(labels == types.IGNORE_LABEL, 0.0, values)
 
 
 def _checked_shares(

@@ -31,7 +31,7 @@ from tests.helpers import narrow
 torch = pytest.importorskip(
   "torch", reason="PyTorch is not installed: make parity"
 )
-from tests.helpers import torch_networks  # noqa: E402
+from experiments.benchmarks import torch_networks  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -9,6 +9,7 @@ from tests.helpers import sampler_cases as cases
 # Classes.
 
 
+@pytest.mark.usefixtures("each_platform")
 def test_class_counts_leave_out_void_and_what_is_no_class():
   labels = cases.labels_with_void().at[0, 0, :4].set(jnp.array([-1, 7, 254, 4]))
   counts = sampling.class_counts(labels, num_classes=4)
@@ -17,6 +18,7 @@ def test_class_counts_leave_out_void_and_what_is_no_class():
   np.testing.assert_array_equal(counts, np.bincount(known, minlength=4))
 
 
+@pytest.mark.usefixtures("each_platform")
 def test_class_counts_leave_out_void_also_among_300_classes():
   labels = jnp.array([[[cases.VOID, 254, 256, 299]]], jnp.int32)
   counts = sampling.class_counts(labels, num_classes=300)
@@ -71,6 +73,7 @@ def test_of_each_class_equally_many_pixels_are_kept():
     assert abs(mean - 100) < 5 * np.sqrt(100 / 200)
 
 
+@pytest.mark.usefixtures("each_platform")
 @pytest.mark.parametrize("label", [-1, 4, 254])
 def test_a_label_that_is_no_class_shows_as_nan(label):
   labels = jnp.asarray(cases.LABELS).at[0, 0, 0].set(label)
@@ -85,6 +88,7 @@ def test_a_label_that_is_no_class_shows_as_nan(label):
     assert np.flatnonzero(np.isnan(weights)).tolist() == [0]
 
 
+@pytest.mark.usefixtures("each_platform")
 def test_class_weighted_gives_each_pixel_the_weight_of_its_class():
   class_weights = (0.5, 0.0, 2.0, 3.0)
   sampler = sampling.class_weighted(class_weights=class_weights)
@@ -94,6 +98,7 @@ def test_class_weighted_gives_each_pixel_the_weight_of_its_class():
     assert weights[place] == expected
 
 
+@pytest.mark.usefixtures("each_platform")
 def test_void_has_no_weight_also_where_it_would_be_a_class():
   sampler = sampling.class_weighted(class_weights=np.ones(300))
   weights = sampler.draw(None, jnp.asarray(cases.LABELS))

@@ -1,19 +1,23 @@
-"""Estimates the time of the loss on a TPU or GPU, without one.
+"""Estimates the time of losses and networks on a TPU or GPU, without one.
 
     make tpu-compile gpu-compile
     PYTHONPATH=.venv-compilers python -m experiments.benchmarks.accelerators
 
-Compiles the loss in all its forms for the device and reads the compiled
-programs, see `analysis`. Nothing runs: times are the compiler's estimates (TPU)
-or bounds (GPU).
+Compiles the loss in all its forms, or networks (--table networks), for the
+device and reads the compiled programs, see `analysis`. Nothing runs: times are
+the compiler's estimates (TPU) or bounds (GPU). A network takes minutes.
 """
 
 import dataclasses
+import functools
 import importlib.metadata
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import tyro
 
+import fcn_jax as fcn
 from experiments.benchmarks.accelerators import analysis
 from experiments.benchmarks.accelerators import programs
 from experiments.benchmarks.accelerators import topologies
@@ -28,6 +32,10 @@ class Options:
   """A TPU topology such as v5e:1x1 or v6e:1x1, or h100:1."""
   num_classes: tuple[int, ...] = (21, 150)
   """Numbers of classes."""
+  table: Literal["loss", "networks"] = "loss"
+  """What to compile."""
+  networks: tuple[str, ...] = ()
+  """Names of networks, as the table prints them. Default: all."""
 
 
 def cases(num_classes: int) -> list[tuple[str, sampling.Sampler, str]]:
@@ -53,20 +61,26 @@ def main(options: Options) -> None:
   """Prints the table."""
   # A program for a device that is not here cannot be read from a cache.
   jax.config.update("jax_enable_compilation_cache", False)
-  mesh = topologies.mesh(options.device)
   is_gpu = options.device.startswith("h100")
-  platform = "gpu" if is_gpu else "tpu"
   package = "jax-cuda12-plugin" if is_gpu else "libtpu"
   version = importlib.metadata.version(package)
   print(
-    f"Compiled for {options.device} by {package} {version}; 16 images of "
-    "512x512, stride 8, value and gradient. Nothing ran.\n"
+    f"Compiled for {options.device} by {package} {version}. Nothing ran.\n",
+    flush=True,
   )
+  tables = {"loss": print_losses, "networks": print_networks}
+  tables[options.table](options, "gpu" if is_gpu else "tpu")
+
+
+def print_losses(options: Options, platform: str) -> None:
+  """The loss in all its forms."""
   print(
+    "16 images of 512x512, stride 8, value and gradient.\n\n"
     "| classes | sampler | form | ms | launches | temporary MB "
     "| gathers, scatters, sorts | loops of unknown length |\n"
     "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: |"
   )
+  mesh = topologies.mesh(options.device)
   for num_classes in options.num_classes:
     for name, sampler, form in cases(num_classes):
       compiled = programs.loss(
@@ -80,6 +94,63 @@ def main(options: Options) -> None:
         f"| {found.dynamic_loops} |",
         flush=True,
       )
+
+
+# Operations a second of products of bfloat16, from the makers' data sheets.
+PEAK = {"v5e": 197e12, "v6e": 918e12, "h100": 989e12}
+
+
+def networks(num_classes: int) -> dict[str, tuple[fcn.models.Network, int]]:
+  """Networks, and the side of the images that they see."""
+  small = functools.partial(
+    fcn.models.FCN, num_classes, backbone="vgg_small", dtype=jnp.bfloat16
+  )
+  vgg16 = functools.partial(fcn.models.FCN, num_classes, backbone="vgg16")
+  return {
+    "vgg_small": (small(), 256),
+    "vgg_small, batch norm": (small(normalization="batch"), 256),
+    "VGG16 FCN-8s": (vgg16(dtype=jnp.bfloat16), 512),
+    "VGG16 FCN-8s, float32": (vgg16(), 512),
+    "fcn_resnet50": (
+      fcn.models.FCNResNet(num_classes, auxiliary=True, dtype=jnp.bfloat16),
+      512,
+    ),
+  }
+
+
+def print_networks(options: Options, platform: str) -> None:
+  """Train steps, predictions and evaluations of whole networks."""
+  print(
+    "16 images; bfloat16 unless it says otherwise; the loss of all pixels.\n\n"
+    "| network | side | classes | program | ms | temporary GB "
+    "| TFLOP of the layers | share of peak | gathers, scatters, sorts |\n"
+    "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
+  )
+  mesh = topologies.mesh(options.device)
+  whole = fcn.sampling.whole_image()
+  for num_classes in options.num_classes:
+    for name, (model, side) in networks(num_classes).items():
+      if options.networks and name not in options.networks:
+        continue
+      sizes = {"num_images": 16, "image_size": side}
+      forward = programs.num_flops(model, **sizes)
+      # The gradients of inputs and kernels take a forward pass each.
+      for program, passes, compile_it in (
+        ("step", 3, functools.partial(programs.train_step, sampler=whole)),
+        ("predict", 1, programs.predict),
+        ("evaluate, padded", 1, programs.evaluate),
+      ):
+        compiled = compile_it(mesh, model, **sizes)
+        found = analysis.read(compiled.as_text(), platform=platform)
+        memory = compiled.memory_analysis().temp_size_in_bytes / 1e9
+        flops = passes * forward
+        share = flops / found.seconds / PEAK[options.device.split(":")[0]]
+        print(
+          f"| {name} | {side} | {num_classes} | {program} "
+          f"| {1e3 * found.seconds:.1f} | {memory:.2f} | {flops / 1e12:.2f} "
+          f"| {share:.0%} | {found.unestimated} |",
+          flush=True,
+        )
 
 
 if __name__ == "__main__":

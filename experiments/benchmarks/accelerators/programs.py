@@ -1,4 +1,6 @@
-"""Programs to compile: the loss and the train step, for described devices."""
+"""Programs to compile for described devices: the loss, steps, predictions."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +63,14 @@ def train_step(
   image_size: int,
 ) -> jax.stages.Compiled:
   """A train step with AdamW, data-parallel over the devices of a mesh."""
+  # The schedule of the optimizer mixes integers with floats.
+  with jax.numpy_dtype_promotion("standard"):
+    return _lowered_step(
+      mesh, model, sampler, num_images=num_images, image_size=image_size
+    ).compile()
+
+
+def _lowered_step(mesh, model, sampler, *, num_images, image_size):
   optimizer = fcn.optimizers.adamw(1e-3, total_steps=100)
   step = fcn.train.make_train_step(
     model, optimizer, fcn.losses.make(sampler=sampler)
@@ -78,4 +88,72 @@ def train_step(
     topologies.replicated(mesh, state),
     topologies.split(mesh, batch),
     topologies.replicated(mesh, key),
-  ).compile()
+  )
+
+
+def predict(
+  mesh: jax.sharding.Mesh,
+  model: fcn.models.Network,
+  *,
+  num_images: int,
+  image_size: int,
+) -> jax.stages.Compiled:
+  """The class of every pixel of images that fill their arrays."""
+  variables, images, _ = _inputs(model, num_images, image_size)
+  return (
+    jax.jit(functools.partial(fcn.inference.predict, model))
+    .lower(
+      topologies.replicated(mesh, variables), topologies.split(mesh, images)
+    )
+    .compile()
+  )
+
+
+def evaluate(
+  mesh: jax.sharding.Mesh,
+  model: fcn.models.Network,
+  *,
+  num_images: int,
+  image_size: int,
+) -> jax.stages.Compiled:
+  """The confusion matrix of a batch of padded images."""
+  variables, images, labels = _inputs(model, num_images, image_size)
+  sizes = jax.ShapeDtypeStruct((num_images, 2), jnp.int32)
+
+  def count(variables, images, labels, valid_sizes):
+    predicted = fcn.inference.predict(model, variables, images, valid_sizes)
+    return fcn.metrics.confusion_matrix(
+      labels, predicted, num_classes=fcn.models.heads.num_classes(model)
+    )
+
+  return (
+    jax.jit(count)
+    .lower(
+      topologies.replicated(mesh, variables),
+      *topologies.split(mesh, (images, labels, sizes)),
+    )
+    .compile()
+  )
+
+
+def num_flops(
+  model: fcn.models.Network, *, num_images: int, image_size: int
+) -> float:
+  """Operations of a forward pass, counted by XLA in a program for a CPU.
+
+  Programs for accelerators have more: zeros that fill their lanes.
+  """
+  variables, images, _ = _inputs(model, num_images, image_size)
+  scores = functools.partial(model.apply, train=False)
+  cost = jax.jit(scores).lower(variables, images).cost_analysis()
+  return cost["flops"]
+
+
+def _inputs(model, num_images, image_size):
+  """Shapes of variables, images and labels."""
+  shape = num_images, image_size, image_size
+  images = jax.ShapeDtypeStruct((*shape, 3), jnp.uint8)
+  variables = jax.eval_shape(
+    functools.partial(model.init, train=False), jax.random.key(0), images
+  )
+  return variables, images, jax.ShapeDtypeStruct(shape, jnp.int32)

@@ -4,6 +4,7 @@ import collections
 from collections.abc import Iterable, Iterator
 
 import jax
+import numpy as np
 
 from fcn_jax import types
 
@@ -11,6 +12,7 @@ from fcn_jax import types
 def to_device(
   batches: Iterable[types.Batch],
   *,
+  num_classes: int | None = None,
   sharding: jax.sharding.Sharding | None = None,
   buffer_size: int = 2,
 ) -> Iterator[types.Batch]:
@@ -22,6 +24,9 @@ def to_device(
 
   Args:
     batches: on the host, with the examples of this process only.
+    num_classes: of the labels, the most if there are several heads. Labels of
+      at most 255 classes are copied as uint8: a quarter of the bytes. None
+      leaves their dtype.
     sharding: of the leading axis, over the devices of all processes; None for
       the default device.
     buffer_size: batches on the device besides the one in use.
@@ -35,7 +40,12 @@ def to_device(
   if buffer_size < 0:
     raise ValueError(f"buffer_size must be at least 0, not {buffer_size}")
 
+  is_small = num_classes is not None and num_classes <= types.IGNORE_LABEL
+
   def put(batch: types.Batch) -> types.Batch:
+    if is_small:
+      labels = jax.tree.map(lambda each: each.astype(np.uint8), batch.labels)
+      batch = batch._replace(labels=labels)
     if sharding is None:
       return jax.device_put(batch)
     return jax.tree.map(

@@ -61,6 +61,20 @@ def test_a_sharding_spreads_the_examples_over_the_devices():
     np.testing.assert_array_equal(array, expected)
 
 
+@pytest.mark.parametrize(
+  "num_classes, dtype", [(255, np.uint8), (256, np.int32), (None, np.int32)]
+)
+def test_labels_of_few_classes_are_copied_as_bytes(num_classes, dtype):
+  batch = _batch(3)
+  labels = {"a": batch.labels, "b": np.full_like(batch.labels, 255)}
+  (moved,) = device.to_device(
+    [batch._replace(labels=labels)], num_classes=num_classes
+  )
+  for name, expected in labels.items():
+    assert moved.labels[name].dtype == dtype
+    np.testing.assert_array_equal(moved.labels[name], expected)
+
+
 def test_an_error_in_the_data_reaches_the_training_loop():
   source = [
     data.Example(
