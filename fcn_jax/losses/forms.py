@@ -284,9 +284,12 @@ def _draw(problem, score_map, labels, key):
 
 
 def _in_bytes(score_map, labels):
-  """Labels as uint8 if no label changes its meaning."""
+  """Numbers of classes as uint8 if none changes its meaning."""
   last = types.IGNORE_LABEL - 1
-  if score_map.scores.shape[-1] > last or labels.dtype == jnp.uint8:
+  if score_map.scores.shape[-1] > last or labels.dtype in (
+    jnp.uint8,
+    jnp.uint32,  # Of `sigmoid_losses.bit_masks`.
+  ):
     return labels
   # What is neither void nor a class stays that.
   is_known = (labels >= 0) & (labels <= types.IGNORE_LABEL)

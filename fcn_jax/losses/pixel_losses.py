@@ -24,6 +24,20 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   Returns:
     [..., P] losses; NaN where a label is not a class.
   """
+  score = score_of_truth(logits, labels)
+  return jax.nn.logsumexp(logits, axis=-2) - score
+
+
+def score_of_truth(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """The logit of each pixel's own class.
+
+  Args:
+    logits: [..., C, P].
+    labels: [..., P] int32, classes 0..C-1.
+
+  Returns:
+    [..., P]; NaN where a label is not a class.
+  """
   num_classes = logits.shape[-2]
   shape = [1] * (logits.ndim - 2) + [num_classes, 1]
   classes = jnp.arange(num_classes, dtype=labels.dtype).reshape(shape)
@@ -31,8 +45,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   # especially in the backward pass.
   is_truth = classes == labels[..., None, :]
   score = jnp.sum(jnp.where(is_truth, logits, 0), axis=-2)
-  score = jnp.where((labels >= 0) & (labels < num_classes), score, jnp.nan)
-  return jax.nn.logsumexp(logits, axis=-2) - score
+  return jnp.where((labels >= 0) & (labels < num_classes), score, jnp.nan)
 
 
 def weighted_losses(

@@ -114,8 +114,25 @@ def loss(config: config_lib.Train, dataset: data.Dataset) -> losses.Loss:
     ValueError: if a class that needs a weight has no pixel.
   """
   return losses.make(
-    sampler=sampler(config, dataset), normalize=config.loss.normalize
+    pixel_loss(config.loss),
+    sampler=sampler(config, dataset),
+    normalize=config.loss.normalize,
   )
+
+
+def pixel_loss(options: config_lib.Loss) -> losses.PixelLoss:
+  """The loss of a pixel."""
+  match options.pixel_loss:
+    case "cross_entropy" if options.label_smoothing == 0:
+      return losses.cross_entropy
+    case "cross_entropy":
+      return losses.smoothed_cross_entropy(smoothing=options.label_smoothing)
+    case "focal":
+      return losses.focal(gamma=options.gamma)
+    case "symmetric_cross_entropy":
+      return losses.symmetric_cross_entropy()
+    case "generalized_cross_entropy":
+      return losses.generalized_cross_entropy()
 
 
 def sampler(

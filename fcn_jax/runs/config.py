@@ -56,6 +56,13 @@ Sampler = Literal[
   "hardest",
 ]
 
+PixelLoss = Literal[
+  "cross_entropy",
+  "focal",
+  "symmetric_cross_entropy",
+  "generalized_cross_entropy",
+]
+
 # Samplers by what they need, or cannot use.
 _WITHOUT_RATE = ("whole_image", "one_per_square", "class_weighted")
 _WITH_COUNT = ("fixed_count", "class_balanced", "hardest")
@@ -199,6 +206,12 @@ class Loss:
   boundary_distance: int = 8
   """Distance in pixels up to which a pixel is near a boundary
   (near_boundary)."""
+  pixel_loss: PixelLoss = "cross_entropy"
+  """Loss of a pixel; see fcn_jax/losses."""
+  label_smoothing: float = 0.0
+  """Share of the target that is spread over all classes (cross_entropy)."""
+  gamma: float = 2.0
+  """How much less the pixels count that are right already (focal)."""
   normalize: normalization.Normalization = "kept"
   """Divide the weighted sum of the pixel losses by the number of kept pixels or
   of valid pixels, by the expected sum of the weights, or by nothing (sum, as in
@@ -216,6 +229,14 @@ class Loss:
         if has_rate
         else f"1 with the sampler {self.sampler}",
       ),
+      label_smoothing=(
+        0 <= self.label_smoothing < 1
+        and (self.pixel_loss == "cross_entropy" or self.label_smoothing == 0),
+        "in 0..1, below 1"
+        if self.pixel_loss == "cross_entropy"
+        else f"0 with {self.pixel_loss}",
+      ),
+      gamma=(self.gamma >= 0, "at least 0"),
       rate_elsewhere=(0 <= self.rate_elsewhere <= 1, "in 0..1"),
       side=(self.side is None or self.side >= 1, "at least 1"),
       normalize=(

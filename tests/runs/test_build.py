@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from fcn_jax import data
+from fcn_jax import losses
 from fcn_jax import models
 from fcn_jax import optimizers
 from fcn_jax import runs
@@ -81,6 +82,32 @@ def test_every_sampler_can_be_chosen_and_leaves_out_void(dataset, labels, name):
   np.testing.assert_allclose(
     terms.loss, terms.loss_sum / terms.num_kept, rtol=1e-6
   )
+
+
+@pytest.mark.parametrize(
+  ("options", "expected"),
+  [
+    ({}, losses.cross_entropy),
+    (
+      {"label_smoothing": 0.2},
+      losses.smoothed_cross_entropy(smoothing=0.2),
+    ),
+    ({"pixel_loss": "focal", "gamma": 3.0}, losses.focal(gamma=3.0)),
+    (
+      {"pixel_loss": "symmetric_cross_entropy"},
+      losses.symmetric_cross_entropy(),
+    ),
+    (
+      {"pixel_loss": "generalized_cross_entropy"},
+      losses.generalized_cross_entropy(),
+    ),
+  ],
+)
+def test_the_loss_of_a_pixel_is_the_one_that_is_named(options, expected):
+  logits = jax.random.normal(jax.random.key(0), (4, 9))
+  labels = jnp.arange(9, dtype=jnp.int32) % 4
+  found = build.pixel_loss(BASE.replace(**options).loss)
+  np.testing.assert_array_equal(found(logits, labels), expected(logits, labels))
 
 
 @pytest.mark.parametrize(

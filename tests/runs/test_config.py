@@ -104,6 +104,12 @@ def test_an_unknown_option_is_an_error():
     ),
     ({"sampler": "bernoulli", "rate": 0.0}, "rate is 0.0; .* above 0"),
     ({"side": 0}, "side is 0; it must be at least 1"),
+    ({"label_smoothing": 1.0}, "in 0..1, below 1"),
+    (
+      {"label_smoothing": 0.1, "pixel_loss": "focal"},
+      "label_smoothing is 0.1; it must be 0 with focal",
+    ),
+    ({"gamma": -1.0}, "gamma is -1.0; it must be at least 0"),
     ({"rate_elsewhere": 2.0}, "rate_elsewhere is 2.0; it must be in 0..1"),
     ({"boundary_distance": 0}, "boundary_distance is 0; it must be >= 1"),
     (
