@@ -37,9 +37,9 @@ def conv_general_dilated(
   """`jax.lax.conv_general_dilated`, with faster forms on a CPU.
 
   For `flax.linen.Conv(conv_general_dilated=...)`. The faster forms are for
-  convolutions without strides and dilation; all others are XLA's. A convolution
-  that has a faster form has no forward-mode derivative on any device. Groups
-  are convolved one by one, so there should be few.
+  convolutions without strides, and some for dilated ones; all others are XLA's.
+  A convolution that has a faster form has no forward-mode derivative on any
+  device. Groups are convolved one by one, so there should be few.
 
   Args:
     inputs: [N, H, W, C].
@@ -52,13 +52,14 @@ def conv_general_dilated(
     [N, h, w, D].
   """
   num_groups = options.get("feature_group_count", 1)
-  plain = (
+  dilation = tuple(options.get("rhs_dilation") or (1, 1))
+  is_dense = (
     not isinstance(padding, str)
     and all(stride == 1 for stride in window_strides)
-    and all(d == 1 for d in options.get("rhs_dilation") or ())
     and all(d == 1 for d in options.get("lhs_dilation") or ())
     and num_groups == 1
   )
+  is_dilated = dilation != (1, 1)
 
   def by_xla(inputs, kernel):
     return jax.lax.conv_general_dilated(
@@ -82,7 +83,7 @@ def conv_general_dilated(
     return jnp.concatenate(outputs, axis=-1)
 
   def by_strips(inputs, kernel):
-    return convolution_by_strips(inputs, kernel, tuple(padding))
+    return convolution_by_strips(inputs, kernel, tuple(padding), dilation)
 
   is_exported = any(map(jax.export.is_symbolic_dim, inputs.shape))
   taps = kernel.shape[0] * kernel.shape[1]
@@ -91,8 +92,10 @@ def conv_general_dilated(
   num_bytes = 0 if is_exported else inputs.size * taps * inputs.dtype.itemsize
   if num_groups > 1:
     faster = by_groups
-  elif not plain or 9 < taps <= 25:  # XLA is fast at 5x5, also backward.
+  elif not is_dense or 9 < taps <= 25:  # XLA is fast at 5x5, also backward.
     faster = by_xla
+  elif is_dilated:
+    faster = by_strips if 1 < taps <= 9 else by_xla
   elif taps == 1 or (taps > 25 and num_bytes <= _WINDOWS_BYTES):
     faster = by_windows
   else:
@@ -117,51 +120,66 @@ def convolution_by_windows(
   Returns:
     [N, h, w, D].
   """
-  windows = _windows(jnp.pad(inputs, ((0, 0), *padding, (0, 0))), kernel.shape)
+  inputs = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
+  windows = _windows(inputs, kernel.shape, (1, 1))
   return jnp.dot(windows, kernel.reshape(-1, kernel.shape[-1]))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolution_by_strips(
-  inputs: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...]
+  inputs: jax.Array,
+  kernel: jax.Array,
+  padding: tuple[tuple[int, int], ...],
+  dilation: tuple[int, int] = (1, 1),
 ) -> jax.Array:
   """XLA's convolution, whose kernel gradient is summed over strips of rows.
 
-  Arguments and result are those of `convolution_by_windows`.
+  Args:
+    inputs: see `convolution_by_windows`, as for `kernel` and `padding`.
+    kernel: [k, k, C, D].
+    padding: for rows and columns.
+    dilation: distance between taps, in rows and columns.
+
+  Returns:
+    [N, h, w, D].
   """
-  return _convolution(inputs, kernel, padding)
+  return _convolution(inputs, kernel, padding, dilation)
 
 
-def _forward(inputs, kernel, padding):
-  return _convolution(inputs, kernel, padding), (inputs, kernel)
+def _forward(inputs, kernel, padding, dilation):
+  outputs = _convolution(inputs, kernel, padding, dilation)
+  return outputs, (inputs, kernel)
 
 
-def _backward(padding, residuals, cotangent):
+def _backward(padding, dilation, residuals, cotangent):
   inputs, kernel = residuals
   transpose = jax.linear_transpose(
-    lambda inputs: _convolution(inputs, kernel, padding), inputs
+    lambda inputs: _convolution(inputs, kernel, padding, dilation), inputs
   )
   (inputs_gradient,) = transpose(cotangent)
-  return inputs_gradient, _kernel_gradient(inputs, kernel, padding, cotangent)
+  return inputs_gradient, _kernel_gradient(
+    inputs, kernel, padding, dilation, cotangent
+  )
 
 
 convolution_by_strips.defvjp(_forward, _backward)
 
 
-def _convolution(inputs, kernel, padding):
+def _convolution(inputs, kernel, padding, dilation):
   return jax.lax.conv_general_dilated(
     inputs,
     kernel,
     (1, 1),
     padding,
+    rhs_dilation=dilation,
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
 
 
-def _kernel_gradient(inputs, kernel, padding, cotangent):
+def _kernel_gradient(inputs, kernel, padding, dilation, cotangent):
   """Sum over strips of rows of (windows of the inputs)^T @ cotangent."""
   batch, height, width, num_outputs = cotangent.shape
-  size = kernel.shape[0]
+  extent = dilation[0] * (kernel.shape[0] - 1) + 1
   num_taps = kernel.size // num_outputs
   row_bytes = batch * width * num_taps * inputs.dtype.itemsize
   rows = max(1, min(height, _STRIP_BYTES // row_bytes))
@@ -179,7 +197,8 @@ def _kernel_gradient(inputs, kernel, padding, cotangent):
     def strip_of(array, length):
       return jax.lax.dynamic_slice_in_dim(array, strip * rows, length, axis=1)
 
-    windows = _windows(strip_of(inputs, rows + size - 1), kernel.shape)
+    strip_inputs = strip_of(inputs, rows + extent - 1)
+    windows = _windows(strip_inputs, kernel.shape, dilation)
     outputs = strip_of(cotangent, rows).reshape(-1, num_outputs)
     product = jnp.matmul(
       windows.reshape(-1, num_taps).T, outputs, preferred_element_type=dtype
@@ -191,14 +210,14 @@ def _kernel_gradient(inputs, kernel, padding, cotangent):
   return total.reshape(kernel.shape).astype(kernel.dtype)
 
 
-def _windows(inputs, kernel_shape):
+def _windows(inputs, kernel_shape, dilation):
   """All windows of the inputs: [N, h, w, k * k * C]."""
-  rows, columns = kernel_shape[:2]
-  height = inputs.shape[1] - rows + 1
-  width = inputs.shape[2] - columns + 1
+  (rows, columns), (down, right) = kernel_shape[:2], dilation
+  height = inputs.shape[1] - down * (rows - 1)
+  width = inputs.shape[2] - right * (columns - 1)
   taps = [
     inputs[:, i : i + height, j : j + width]
-    for i in range(rows)
-    for j in range(columns)
+    for i in range(0, down * rows, down)
+    for j in range(0, right * columns, right)
   ]
   return jnp.concatenate(taps, axis=-1)

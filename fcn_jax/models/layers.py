@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from fcn_jax import geometry
 from fcn_jax import valid_region
+from fcn_jax.models import batch_norm
 from fcn_jax.models import input_normalization
 from fcn_jax.models import pooling
 from fcn_jax.models import units
@@ -145,7 +146,7 @@ class Layers:
       return units.compute(unit, maps.values, operands)
 
     if settings.normalization == "batch":
-      values = units.BatchNorm(
+      values = batch_norm.BatchNorm(
         width, self.train, settings.param_dtype, name=f"{layer.name}_norm"
       )(compute)
     else:

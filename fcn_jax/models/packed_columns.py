@@ -38,6 +38,11 @@ def unpack(values: jax.Array, columns: int) -> jax.Array:
   return values.reshape(batch, height, width * columns, channels // columns)
 
 
+def for_columns(values: jax.Array, columns: int) -> jax.Array:
+  """Values of the channels [C], for a packed map: [1, 1, 1, columns * C]."""
+  return jnp.tile(values, columns).reshape(1, 1, 1, -1)
+
+
 def convolution(
   inputs: jax.Array,
   kernel: jax.Array,

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from fcn_jax import geometry
+from fcn_jax.models import batch_norm
 from fcn_jax.models import convolution
 from fcn_jax.models import packed_columns
 from fcn_jax.models import pooling
@@ -40,27 +41,6 @@ class Unit(NamedTuple):
   dtype: jnp.dtype
 
 
-class Statistics(NamedTuple):
-  """Mean and variance of each channel, [C]."""
-
-  mean: jax.Array
-  variance: jax.Array
-
-
-class Norm(NamedTuple):
-  """Batch normalization.
-
-  Attributes:
-    scale: [C].
-    shift: [C].
-    running: statistics to use if those of the batch are not used.
-  """
-
-  scale: jax.Array
-  shift: jax.Array
-  running: Statistics
-
-
 class Operands(NamedTuple):
   """What is computed with, besides the inputs.
 
@@ -74,13 +54,13 @@ class Operands(NamedTuple):
 
   kernel: jax.Array
   bias: jax.Array | None
-  norm: Norm | None
+  norm: batch_norm.Norm | None
   inside: jax.Array | None
 
 
 def compute(
   unit: Unit, inputs: jax.Array, operands: Operands
-) -> tuple[jax.Array, Statistics | None]:
+) -> tuple[jax.Array, batch_norm.Statistics | None]:
   """Computes a unit in the form that suits the device.
 
   Args:
@@ -101,7 +81,7 @@ def compute(
 
 def compute_packed(
   unit: Unit, columns: int, inputs: jax.Array, operands: Operands
-) -> tuple[jax.Array, Statistics | None]:
+) -> tuple[jax.Array, batch_norm.Statistics | None]:
   """As `compute`, with so many columns packed into the channels."""
   kernel, bias, norm, inside = operands
   values = _convolve(unit, columns, inputs, kernel)
@@ -111,12 +91,12 @@ def compute_packed(
       # The normalization subtracts it again: reducing its gradient would cost
       # another pass over the map.
       bias = jax.lax.stop_gradient(bias) if unit.uses_batch else bias
-      values += _for_columns(bias, columns)
+      values += packed_columns.for_columns(bias, columns)
     values, statistics = _normalize(unit, columns, values, norm, inside)
   if unit.pool is not None:
     values, columns = _pool(unit.pool, columns, values, inside)
   if norm is None and bias is not None:
-    values += _for_columns(bias, columns)
+    values += packed_columns.for_columns(bias, columns)
   return packed_columns.unpack(values, columns), statistics
 
 
@@ -166,34 +146,13 @@ def _convolve(unit, columns, inputs, kernel):
 
 
 def _normalize(unit, columns, values, norm, inside):
-  """Batch normalization, as `flax.linen.BatchNorm` computes it."""
-  is_wide = jnp.float64 in (values.dtype, norm.scale.dtype)
-  dtype = jnp.float64 if is_wide else jnp.float32
+  options = {"epsilon": unit.epsilon, "columns": columns}
   if unit.uses_batch:
-    wide = values.astype(dtype)
-
-    def mean_of(values):
-      means = jnp.mean(values, (0, 1, 2), where=inside)
-      return jnp.mean(means.reshape(columns, -1), 0) if columns > 1 else means
-
-    mean, square = mean_of(wide), mean_of(jnp.square(wide))
-    statistics = Statistics(mean, jnp.maximum(0, square - jnp.square(mean)))
+    values, statistics = batch_norm.by_batch(values, norm, inside, **options)
   else:
+    values = batch_norm.by_running_statistics(values, norm, **options)
     statistics = norm.running
-  scale, shift, mean, variance = (
-    array.astype(dtype) for array in (norm.scale, norm.shift, *statistics)
-  )
-  factor = jax.lax.rsqrt(variance + unit.epsilon) * scale
-  mean, factor, shift = (
-    _for_columns(array, columns) for array in (mean, factor, shift)
-  )
-  values = (values.astype(dtype) - mean) * factor + shift
   return values.astype(unit.dtype), statistics
-
-
-def _for_columns(values, columns):
-  """Values of the channels [C], for the packed columns: [1, 1, 1, f C]."""
-  return jnp.tile(values, columns).reshape(1, 1, 1, -1)
 
 
 def _pool(pool, columns, values, inside):
@@ -227,34 +186,3 @@ class Convolution(nn.Module):
         "bias", nn.initializers.zeros, self.shape[-1:], self.param_dtype
       )
     return kernel, bias
-
-
-class BatchNorm(nn.Module):
-  """The parameters of batch normalization, and its running statistics.
-
-  Their names are those of `flax.linen.BatchNorm`.
-  """
-
-  num_channels: int
-  train: bool
-  param_dtype: jnp.dtype
-  momentum: float = 0.9
-
-  @nn.compact
-  def __call__(self, compute) -> jax.Array:
-    """Values of a function from `Norm` to values and statistics."""
-    shape = (self.num_channels,)
-    running = [
-      self.variable("batch_stats", name, initializer, shape, jnp.float32)
-      for name, initializer in (("mean", jnp.zeros), ("var", jnp.ones))
-    ]
-    scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
-    shift = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-    old = Statistics(*(variable.value for variable in running))
-    values, new = compute(Norm(scale, shift, old))
-    if self.train and not self.is_initializing():
-      for variable, array in zip(running, new, strict=True):
-        variable.value = self.momentum * variable.value + (
-          1 - self.momentum
-        ) * array.astype(jnp.float32)
-    return values

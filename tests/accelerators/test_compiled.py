@@ -84,8 +84,6 @@ def test_all_sizes_and_generations_only_sum_at_the_end(device):
   assert found.collectives_in_loops == 0
 
 
-# AdamW's schedule mixes integers with floats.
-@pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("device", [marked("h100:8"), marked("v5e:2x2")])
 def test_a_train_step_only_sums_gradients_and_counts(device):
   model = fcn.models.FCN(6, backbone="vgg_small", dtype=jnp.bfloat16)
@@ -114,6 +112,27 @@ def test_on_a_gpu_the_loss_takes_few_launches(device):
   compiled = programs.loss(mesh, SAMPLERS["places"], num_classes=150)
   assert read(compiled, device).launches <= 20
   assert compiled.memory_analysis().temp_size_in_bytes <= 0.4e9
+
+
+@pytest.mark.parametrize("device", [marked("h100:1")])
+@pytest.mark.parametrize("name", ["whole image", "places"])
+def test_on_a_gpu_no_form_slows_the_step_down(device, name):
+  model = fcn.models.FCN(21, backbone="vgg_small", dtype=jnp.bfloat16)
+  seconds = {
+    form: read(
+      programs.train_step(
+        topologies.mesh(device),
+        model,
+        SAMPLERS[name],
+        num_images=16,
+        image_size=256,
+        form=form,
+      ),
+      device,
+    ).seconds
+    for form in ("logits", "auto")
+  }
+  assert seconds["auto"] <= 1.15 * seconds["logits"]
 
 
 @pytest.mark.parametrize("device", [marked("v5e:1x1")])

@@ -9,7 +9,8 @@ from PIL import Image
 import fcn_jax as fcn
 from fcn_jax.cli import convert as convert_command
 from fcn_jax.cli import predict
-from fcn_jax.cli import train
+from fcn_jax.runs import build
+from fcn_jax.runs import initial_state
 from tests.helpers import narrow
 from tests.helpers import torch_files
 
@@ -124,53 +125,24 @@ def test_a_classifier_begins_training(tmp_path, capsys):
   file, variables = torchvision_file(tmp_path, model)
   convert(file, "--workdir", tmp_path / "begin")
   assert "--init" in capsys.readouterr().out
-  options = [
-    "shapes",
-    "--dataset=shapes/tiny",
-    "--architecture=fcn",
-    "--normalization=none",
-    f"--prepared-dir={tmp_path / 'data'}",
-    f"--init={tmp_path / 'begin'}",
-    "--batch-size=4",
-    "--crop-size",
-    "64",
-    "64",
-    "--warmup-steps=0",
-    "--learning-rate=1e-9",
-    "--steps=1",
-    "--validation-batch=4",
-  ]
-  fitting = ["--backbone=vgg11", "--inputs=torchvision"]
-  train.main([*options, f"--workdir={tmp_path / 'run'}", *fitting])
-  network = fcn.runs.load(tmp_path / "run", "best")
-  # The backbone is the classifier's, after a step that hardly changes it.
-  np.testing.assert_allclose(
-    network.variables["params"]["conv3_1"]["kernel"],
-    variables["params"]["conv3_1"]["kernel"],
-    atol=1e-6,
+  config = fcn.runs.Train(run=fcn.runs.config.Run(tmp_path / "run")).replace(
+    backbone="vgg11",
+    normalization="none",
+    inputs="torchvision",
+    init=tmp_path / "begin",
   )
-  with pytest.raises(SystemExit):
-    train.main(
-      [
-        *options,
-        f"--workdir={tmp_path / 'other'}",
-        fitting[0],
-        "--inputs=caffe",
-      ]
+
+  def begin(config):
+    return initial_state.make(
+      config, build.model(config, 6), build.optimizer(config.optimizer)
     )
-  assert "--inputs" in capsys.readouterr().err
-  other = [f"--workdir={tmp_path / 'other'}", "--backbone=alexnet"]
-  with pytest.raises(SystemExit):
-    train.main([*options, *other, fitting[1]])
-  assert "backbone vgg11" in capsys.readouterr().err
-  assert not (tmp_path / "other").exists()
-  picture = tmp_path / "picture.png"
-  Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(picture)
-  with pytest.raises(SystemExit):
-    predict.main(
-      [str(picture), f"--workdir={tmp_path / 'begin'}", f"--out={tmp_path}/out"]
-    )
-  assert "made from a classifier" in capsys.readouterr().err
+
+  state, said = begin(config)
+  assert "score_fr" in said
+  for layer in ("conv1_1", "conv3_1", "conv5_2"):
+    assert_equal(state.params[layer], variables["params"][layer])
+  with pytest.raises(ValueError, match="inputs"):
+    begin(config.replace(inputs="caffe"))
 
 
 @pytest.mark.slow

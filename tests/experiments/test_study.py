@@ -43,6 +43,8 @@ def config(tmp_path, prepared_dir):
     dataset="shapes/tiny",
     crop_size=(48, 48),
     head_width=16,
+    normalization="none",
+    dropout_rate=0.0,
     batch_size=2,
     steps=4,
     warmup_steps=1,

@@ -118,14 +118,27 @@ def test_the_faster_forms_are_exact_in_float64():
   [
     {"window_strides": (2, 2)},
     {"window_strides": (1, 1), "rhs_dilation": (2, 2)},
+    {
+      "window_strides": (1, 1),
+      "rhs_dilation": (2, 3),
+      "padding": [(0, 3), (3, 1)],
+    },
     {"window_strides": (1, 1), "lhs_dilation": (2, 2)},
     {"window_strides": (1, 1), "feature_group_count": 2},
     {"window_strides": (1, 1)},
     {"window_strides": (1, 1), "padding": "SAME"},
   ],
-  ids=["strides", "dilation", "upsampling", "groups", "plain", "by name"],
+  ids=[
+    "strides",
+    "dilation",
+    "two dilations",
+    "upsampling",
+    "groups",
+    "plain",
+    "by name",
+  ],
 )
-def test_options_mean_what_they_mean_to_xla(options):
+def test_options_mean_what_they_mean_to_xla_also_to_gradients(options):
   inputs, kernel = example((1, 9, 8, 4), 3, jnp.float32)
   if "feature_group_count" in options:
     kernel = kernel[:, :, :2]
@@ -134,9 +147,23 @@ def test_options_mean_what_they_mean_to_xla(options):
     "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
     **options,
   }
-  found = convolution.conv_general_dilated(inputs, kernel, **options)
-  expected = jax.lax.conv_general_dilated(inputs, kernel, **options)
-  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+  def value_and_gradients_of(convolve):
+    def outputs_of(inputs, kernel):
+      return convolve(inputs, kernel, **options)
+
+    outputs, transpose = jax.vjp(outputs_of, inputs, kernel)
+    return outputs, *transpose(jnp.sin(outputs))
+
+  found, expected = (
+    jax.jit(value_and_gradients_of, static_argnums=0)(convolve)
+    for convolve in (
+      convolution.conv_general_dilated,
+      jax.lax.conv_general_dilated,
+    )
+  )
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from fcn_jax import geometry
 from fcn_jax import models
+from fcn_jax.models import batch_norm
 from fcn_jax.models import packed_columns
 from fcn_jax.models import units
 
@@ -36,9 +37,9 @@ def example(layer, *, channels=3, outputs=8, size=(11, 16), norm=True):
   kernel = draw(layer.kernel, layer.kernel, channels, outputs)
   operands = units.Operands(kernel, draw(outputs), None, None)
   if norm:
-    running = units.Statistics(draw(outputs), jnp.exp(draw(outputs)))
+    running = batch_norm.Statistics(draw(outputs), jnp.exp(draw(outputs)))
     scale, shift = draw(outputs), draw(outputs)
-    operands = operands._replace(norm=units.Norm(scale, shift, running))
+    operands = operands._replace(norm=batch_norm.Norm(scale, shift, running))
   return draw(2, *size, channels), operands
 
 
@@ -171,7 +172,7 @@ def test_batch_normalization_is_that_of_flax(uses_batch):
 def test_running_statistics_are_those_of_flax(dtype):
   rng = np.random.default_rng(0)
   values = jnp.asarray(rng.normal(2, 3, (4, 5, 6, 8)), dtype)
-  ours = units.BatchNorm(8, train=True, param_dtype=jnp.float32)
+  ours = batch_norm.BatchNorm(8, train=True, param_dtype=jnp.float32)
   unit = unit_of(geometry.Layer("conv", 1))._replace(dtype=dtype)
   kernel = jnp.eye(8, dtype=dtype).reshape(1, 1, 8, 8)
 
@@ -186,6 +187,55 @@ def test_running_statistics_are_those_of_flax(dtype):
   found = ours.apply(variables, compute, mutable=["batch_stats"])
   expected = theirs.apply(variables, values, mutable=["batch_stats"])
   chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("has_outside", [False, True])
+@pytest.mark.parametrize("uses_batch", [True, False])
+def test_gradients_of_batch_normalization_are_those_of_flax(
+  has_outside, uses_batch
+):
+  with jax.enable_x64(True):
+    values, operands = example(CONV, channels=8)
+    inside = None
+    if has_outside:
+      drawn = np.random.default_rng(1).random((*values.shape[:3], 1))
+      inside = jnp.asarray(drawn < 0.7)
+    factors = jnp.cos(jnp.arange(values.size, dtype=values.dtype))
+    factors = factors.reshape(values.shape)
+    flax_norm = nn.BatchNorm(
+      use_running_average=not uses_batch,
+      epsilon=1e-5,
+      dtype=jnp.float64,
+      force_float32_reductions=False,
+      param_dtype=jnp.float64,
+    )
+
+    def ours(values, scale, shift):
+      norm = operands.norm._replace(scale=scale, shift=shift)
+      options = {"epsilon": 1e-5, "columns": 1}
+      if uses_batch:
+        found, _ = batch_norm.by_batch(values, norm, inside, **options)
+      else:
+        found = batch_norm.by_running_statistics(values, norm, **options)
+      return jnp.sum(factors * found)
+
+    def theirs(values, scale, shift):
+      running = operands.norm.running
+      variables = {
+        "params": {"scale": scale, "bias": shift},
+        "batch_stats": {"mean": running.mean, "var": running.variance},
+      }
+      found, _ = flax_norm.apply(
+        variables, values, mask=inside, mutable=["batch_stats"]
+      )
+      return jnp.sum(factors * found)
+
+    arguments = values, operands.norm.scale, operands.norm.shift
+    chex.assert_trees_all_close(
+      *(jax.value_and_grad(f, (0, 1, 2))(*arguments) for f in (ours, theirs)),
+      rtol=1e-9,
+      atol=1e-9,
+    )
 
 
 def test_a_bias_before_batch_normalization_has_no_gradient():

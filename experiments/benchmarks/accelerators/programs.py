@@ -61,34 +61,25 @@ def train_step(
   *,
   num_images: int,
   image_size: int,
+  form: fcn.losses.LossForm = "auto",
 ) -> jax.stages.Compiled:
   """A train step with AdamW, data-parallel over the devices of a mesh."""
-  # The schedule of the optimizer mixes integers with floats.
-  with jax.numpy_dtype_promotion("standard"):
-    return _lowered_step(
-      mesh, model, sampler, num_images=num_images, image_size=image_size
-    ).compile()
-
-
-def _lowered_step(mesh, model, sampler, *, num_images, image_size):
   optimizer = fcn.optimizers.adamw(1e-3, total_steps=100)
   step = fcn.train.make_train_step(
-    model, optimizer, fcn.losses.make(sampler=sampler)
+    model, optimizer, fcn.losses.make(sampler=sampler, form=form)
   )
   key = jax.eval_shape(lambda: jax.random.key(0))
   state = jax.eval_shape(
     lambda key: fcn.train.create_state(key, model, optimizer), key
   )
-  shape = num_images, image_size, image_size
-  batch = fcn.types.Batch(
-    jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
-    jax.ShapeDtypeStruct(shape, jnp.int32),
-  )
-  return step.lower(
-    topologies.replicated(mesh, state),
-    topologies.split(mesh, batch),
-    topologies.replicated(mesh, key),
-  )
+  _, images, labels = _inputs(model, num_images, image_size)
+  # The schedule of the optimizer mixes integers with floats.
+  with jax.numpy_dtype_promotion("standard"):
+    return step.lower(
+      topologies.replicated(mesh, state),
+      topologies.split(mesh, fcn.types.Batch(images, labels)),
+      topologies.replicated(mesh, key),
+    ).compile()
 
 
 def predict(
@@ -156,4 +147,4 @@ def _inputs(model, num_images, image_size):
   variables = jax.eval_shape(
     functools.partial(model.init, train=False), jax.random.key(0), images
   )
-  return variables, images, jax.ShapeDtypeStruct(shape, jnp.int32)
+  return variables, images, jax.ShapeDtypeStruct(shape, jnp.uint8)
