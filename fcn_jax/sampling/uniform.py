@@ -60,7 +60,7 @@ def fixed_count(*, count: int) -> sampler_lib.Sampler:
     ValueError: if `count` is not positive.
   """
   check_integer("count", count)
-  return _of_count(count, lambda labels: labels.reshape(len(labels), -1))
+  return _of_count(count, in_batch=False)
 
 
 def fixed_count_in_batch(*, count: int) -> sampler_lib.Sampler:
@@ -68,24 +68,30 @@ def fixed_count_in_batch(*, count: int) -> sampler_lib.Sampler:
 
   Like `fixed_count`, but for the whole batch: each of its n valid pixels has
   expected weight min(count / n, 1), so the expected sum of the sampled loss is
-  that factor times the whole one. Several devices must communicate to find the
-  pixels, which `fixed_count` avoids.
+  that factor times the whole one. To find the pixels, several devices exchange
+  33 numbers one after the other, which `fixed_count` avoids.
   """
   check_integer("count", count)
-  return _of_count(count, lambda labels: labels.reshape(1, -1))
+  return _of_count(count, in_batch=True)
 
 
-def _of_count(count, to_rows):
-  """Keeps `count` pixels of each row of [R, M] labels, see `fixed_count`."""
+def _of_count(count, *, in_batch):
+  """Keeps `count` pixels of each image, or of the batch."""
 
   def draw(key, labels):
     chex.assert_rank(labels, 3)
-    kept = _draw_from_rows(key, to_rows(labels), count)
-    return kept.reshape(labels.shape)
+    # The pixels with the largest random numbers are a draw without replacement;
+    # 0 is reserved for void pixels.
+    values = jnp.maximum(jax.random.bits(key, labels.shape, jnp.uint32), 1)
+    values = jnp.where(labels != types.IGNORE_LABEL, values, 0)
+    values = values.reshape(len(labels), -1)
+    kept = largest(values, count=count, in_all_rows=in_batch)
+    return kept.astype(jnp.float32).reshape(labels.shape)
 
   def expected_sum(labels):
-    is_valid = to_rows(labels) != types.IGNORE_LABEL
-    available = jnp.sum(is_valid, axis=1, dtype=jnp.int32)
+    is_valid = labels != types.IGNORE_LABEL
+    axes = (0, 1, 2) if in_batch else (1, 2)
+    available = jnp.sum(is_valid, axis=axes, dtype=jnp.int32)
     return jnp.sum(jnp.minimum(available, count)).astype(jnp.float32)
 
   return sampler_lib.Sampler(draw, lambda shape: count, expected_sum)
@@ -176,9 +182,11 @@ def independent(key: jax.Array, probabilities: jax.Array) -> jax.Array:
 
 
 # Compiled: outside `jax.jit`, a loop is compiled anew at each call.
-@functools.partial(jax.jit, static_argnames="count")
-def largest(values: jax.Array, *, count: int) -> jax.Array:
-  """Marks the largest values of each row.
+@functools.partial(jax.jit, static_argnames=("count", "in_all_rows"))
+def largest(
+  values: jax.Array, *, count: int, in_all_rows: bool = False
+) -> jax.Array:
+  """Marks the largest values of each row, or of all rows together.
 
   Finds the smallest kept value bit by bit, by counting the values that are not
   below it: 32 passes, whatever `count` is. For images of 512 x 512 on a CPU
@@ -188,27 +196,35 @@ def largest(values: jax.Array, *, count: int) -> jax.Array:
   Args:
     values: [R, M] uint32; 0 is never marked.
     count: how many to mark.
+    in_all_rows: whether to mark so many of all rows, not of each.
 
   Returns:
-    [R, M] bool with min(count, values other than 0) marks in each row; of
-    equal values the first ones.
+    [R, M] bool with min(count, values other than 0) marks in each row, or in
+    all; of equal values the first ones.
   """
+
+  def num_of(is_counted):
+    axes = (0, 1) if in_all_rows else 1
+    return jnp.sum(is_counted, axis=axes, keepdims=True, dtype=jnp.int32)
+
   one = jnp.ones((), jnp.uint32)
 
   def set_bit(bit: jax.Array, threshold: jax.Array) -> jax.Array:
     raised = threshold | (one << (31 - bit).astype(jnp.uint32))
-    num_above = jnp.sum(
-      values >= raised, axis=1, keepdims=True, dtype=jnp.int32
-    )
-    return jnp.where(num_above >= count, raised, threshold)
+    return jnp.where(num_of(values >= raised) >= count, raised, threshold)
 
-  start = jnp.zeros_like(values, shape=(len(values), 1))
+  num_thresholds = 1 if in_all_rows else len(values)
+  start = jnp.zeros_like(values, shape=(num_thresholds, 1))
   threshold = jax.lax.fori_loop(0, 32, set_bit, start)
   above = values > threshold
-  num_missing = count - jnp.sum(above, axis=1, keepdims=True, dtype=jnp.int32)
+  num_missing = count - num_of(above)
   equal = (values == threshold) & (values > 0)
-  first = jnp.cumsum(equal, axis=1, dtype=jnp.int32) <= num_missing
-  return above | (equal & first)
+  number = jnp.cumsum(equal, axis=1, dtype=jnp.int32)
+  if in_all_rows:
+    # Those of the rows before come first.
+    num_in_row = number[:, -1:]
+    number += jnp.cumsum(num_in_row, axis=0) - num_in_row
+  return above | (equal & (number <= num_missing))
 
 
 def check_rate(rate: float) -> None:
@@ -229,12 +245,3 @@ def check_integer(name: str, number: int, *, least: int = 1) -> None:
 def _num_squares(length: int, side: int) -> int:
   """How many squares of a side cover a length; the last may be cut off."""
   return -(-length // side)
-
-
-def _draw_from_rows(key: jax.Array, labels: jax.Array, count: int) -> jax.Array:
-  """Weight 1 for `count` of the valid pixels of each row of [R, M] labels."""
-  # The pixels with the largest random numbers are a draw without replacement;
-  # 0 is reserved for void pixels.
-  values = jnp.maximum(jax.random.bits(key, labels.shape, jnp.uint32), 1)
-  values = jnp.where(labels != types.IGNORE_LABEL, values, 0)
-  return largest(values, count=count).astype(jnp.float32)

@@ -77,7 +77,9 @@ def test_squares_of_any_size_cover_the_image(side):
     assert cases.counts_by_image(weights).tolist() == [1, 1]
 
 
-mark_largest = jax.jit(uniform.largest, static_argnames="count")
+mark_largest = jax.jit(
+  uniform.largest, static_argnames=("count", "in_all_rows")
+)
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
@@ -89,9 +91,16 @@ mark_largest = jax.jit(uniform.largest, static_argnames="count")
     elements=st.integers(0, 3) | st.integers(0, 2**32 - 1),
   ),
   count=st.sampled_from([0, 1, 4, 10]),
+  in_all_rows=st.booleans(),
 )
-def test_largest_marks_what_a_stable_sort_puts_first(values, count):
-  marks = np.asarray(mark_largest(jnp.asarray(values), count=count))
+def test_largest_marks_what_a_stable_sort_puts_first(
+  values, count, in_all_rows
+):
+  marks = np.asarray(
+    mark_largest(jnp.asarray(values), count=count, in_all_rows=in_all_rows)
+  )
+  if in_all_rows:
+    values, marks = values.reshape(1, -1), marks.reshape(1, -1)
   for row, marked in zip(values, marks, strict=True):
     order = np.argsort(-row.astype(np.int64), kind="stable")[:count]
     expected = [place for place in sorted(order) if row[place] > 0]
