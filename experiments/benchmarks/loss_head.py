@@ -60,8 +60,10 @@ class Options:
   """Side of the images in pixels, for the loss."""
   batch_size: int = 4
   """Images, for the loss."""
-  stride: Literal[4, 8, 16, 32] = 8
-  """Stride of the score map."""
+  strides: tuple[Literal[4, 8, 16, 32], ...] = (8,)
+  """Strides of the score map."""
+  max_logits_gb: float = 1.0
+  """Leave the form "logits" out if one array of them is larger."""
   rates: tuple[float, ...] = (1.0, 0.25, 0.125, 0.0625)
   """Sampling rates; 1 is the whole image."""
   train_rates: tuple[float, ...] = (1.0, 0.25, 0.05)
@@ -118,24 +120,27 @@ def time_losses(options: Options) -> list[dict[str, Any]]:
   """A row for each number of classes, size, sampler and rate."""
   generator = np.random.default_rng(0)
   cases = [
-    (num_classes, *case)
+    (stride, num_classes, *case)
+    for stride in options.strides
     for num_classes in options.num_classes
     for case in cases_of(options)
   ]
   rows = []
   size = options.image_size
-  for num_classes, name, rate, sampler, forms in tqdm.tqdm(
+  for stride, num_classes, name, rate, sampler, forms in tqdm.tqdm(
     cases, unit="case", disable=None
   ):
     shape = (options.batch_size, size, size)
-    cells = -(-size // options.stride)
+    if 4e-9 * np.prod(shape) * num_classes > options.max_logits_gb:
+      forms = tuple(form for form in forms if form != "logits")
+    cells = -(-size // stride)
     score_map = fcn.types.ScoreMap(
       jnp.asarray(
         generator.normal(size=(shape[0], cells, cells, num_classes)),
         jnp.float32,
       ),
-      options.stride,
-      (options.stride - 1) / 2,
+      stride,
+      (stride - 1) / 2,
       (size, size),
       "clamp",
     )
@@ -153,7 +158,7 @@ def time_losses(options: Options) -> list[dict[str, Any]]:
     check_equal({name: function() for name, function in functions.items()})
     rows.append(
       {
-        "case": f"{num_classes} classes, {name}",
+        "case": f"stride {stride}, {num_classes} classes, {name}",
         "rate": rate,
         "seconds": take_turns(functions, options.rounds),
         "megabytes": megabytes,
@@ -164,7 +169,7 @@ def time_losses(options: Options) -> list[dict[str, Any]]:
 
 def check_equal(results: dict[str, Any]) -> None:
   """Raises an `AssertionError` unless all forms gave the same numbers."""
-  value, gradient = results["logits"]
+  value, gradient = next(iter(results.values()))
   scale = float(jnp.abs(gradient).max())
   for other, other_gradient in results.values():
     np.testing.assert_allclose(other, value, rtol=1e-4)
@@ -245,10 +250,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     cells += [
       f"{1e3 * seconds[form]:.1f}" if form in seconds else "" for form in forms
     ]
+    ratio = logits_mb = ""
+    if "logits" in seconds:
+      ratio = f"{seconds['logits'] / seconds['auto']:.1f}"
+      logits_mb = f"{megabytes['logits']:.0f}"
     cells += [
-      f"{seconds['logits'] / seconds['auto']:.1f}",
+      ratio,
       f"{seconds['auto'] / min(seconds.values()):.2f}",
-      f"{megabytes['logits']:.0f}",
+      logits_mb,
       f"{megabytes['auto']:.0f}",
     ]
     lines.append("| " + " | ".join(cells) + " |")
@@ -266,12 +275,12 @@ def draw(path: pathlib.Path, rows: list[dict[str, Any]], title: str) -> None:
   figure = matplotlib.figure.Figure((4.5 * len(cases), 6), layout="constrained")
   axes = figure.subplots(2, len(cases), squeeze=False, sharex=True)
   for column, case in enumerate(cases):
-    classes = case.split(",")[0]
+    classes = case.rsplit(",", 1)[0]
     mine = [
       row
       for row in rows
       if row["case"] == case
-      or (row["rate"] == 1 and row["case"].split(",")[0] == classes)
+      or (row["rate"] == 1 and row["case"].rsplit(",", 1)[0] == classes)
     ]
     for axis, key, scale, label in (
       (axes[0, column], "seconds", 1e3, "time (ms)"),
@@ -316,7 +325,7 @@ def main(options: Options) -> None:
   if options.figure is not None:
     titles = {
       "loss": f"Value and gradient of the loss, {options.batch_size} of "
-      f"{options.image_size}x{options.image_size}, stride {options.stride}",
+      f"{options.image_size}x{options.image_size}",
       "train_step": "Train step of FCN-8s, 21 classes",
     }
     draw(options.figure, rows, f"{titles[options.part]} ({device})")
