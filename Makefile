@@ -12,7 +12,7 @@ NEWEST ?= $(shell for python in python3.13 \
 	$(HOME)/.pyenv/versions/3.13.*/bin/python3 python3.12 python3; do \
 	$$python -c 'import sys; print(sys.executable)' 2> /dev/null && break; done)
 
-# What `make newest` runs: a file of most rooms, in a minute.
+# What `make newest` runs: a test file from most folders, in a minute.
 SHORT_SET := tests/test_package.py tests/test_train.py \
 	tests/sampling/test_bernoulli.py tests/losses/test_pixel_losses.py \
 	tests/data/pipeline/test_training_batches.py tests/models/test_models.py \

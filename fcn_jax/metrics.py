@@ -53,25 +53,40 @@ def confusion_matrix(
   chex.assert_equal_shape((labels, predictions))
 
   def by_counting(labels, predictions):
+    labels, predictions = labels.reshape(-1), predictions.reshape(-1)
     cells = labels * num_classes + predictions
     # One cell beyond the matrix counts the pixels without a class.
     known = _is_class(labels, num_classes) & _is_class(predictions, num_classes)
     cells = jnp.where(known, cells, num_classes**2)
     counts = jnp.bincount(cells, length=num_classes**2 + 1)
-    return counts[:-1].reshape(num_classes, num_classes)
+    counts = counts[:-1].reshape(num_classes, num_classes)
+    return counts.astype(jnp.int32)
 
   def by_product(labels, predictions):
-    # Counting is a scatter, which accelerators are slow at.
-    classes = jnp.arange(num_classes, dtype=jnp.int32)[:, None]
-    rows, columns = (
-      (values[None] == classes).astype(jnp.int8)
-      for values in (labels, predictions)
-    )
-    return jnp.matmul(rows, columns.T, preferred_element_type=jnp.int32)
+    # Counting is a scatter, which accelerators are slow at. Row by row, as
+    # these arrays are large; and for each image by itself, so that devices with
+    # parts of the batch exchange only the sums.
+    classes = jnp.arange(num_classes, dtype=jnp.int32)[None, :, None]
+
+    def add(counts, row):
+      is_true, is_predicted = (
+        (values[:, None] == classes).astype(jnp.int8) for values in row
+      )
+      return counts + jnp.einsum(
+        "ntw,npw->ntp",
+        is_true,
+        is_predicted,
+        preferred_element_type=jnp.int32,
+      ), None
+
+    rows = [_rows(values) for values in (labels, predictions)]
+    counts = jnp.zeros((rows[0].shape[1], num_classes, num_classes), jnp.int32)
+    counts, _ = jax.lax.scan(add, counts, rows)
+    return jnp.sum(counts, axis=0)
 
   return jax.lax.platform_dependent(
-    labels.astype(jnp.int32).reshape(-1),
-    predictions.astype(jnp.int32).reshape(-1),
+    labels.astype(jnp.int32),
+    predictions.astype(jnp.int32),
     cpu=by_counting,
     default=by_product,
   )
@@ -97,6 +112,14 @@ def num_unpredicted(
   unpredicted = ~_is_class(predictions, num_classes)
   unpredicted &= _is_class(labels, num_classes)
   return jnp.sum(unpredicted, dtype=jnp.int32)
+
+
+def _rows(values: jax.Array) -> jax.Array:
+  """Values [N, H, ...] as [H, N, W]; those of fewer axes as one row."""
+  if values.ndim < 3:
+    return values.reshape(1, 1, -1)
+  values = values.reshape(*values.shape[:2], -1)
+  return jnp.moveaxis(values, 1, 0)
 
 
 def _is_class(numbers: jax.Array, num_classes: int) -> jax.Array:

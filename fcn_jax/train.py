@@ -37,7 +37,7 @@ class StepMetrics(NamedTuple):
 
   Attributes:
     loss: [] float32, the normalised loss that was minimised, of all heads.
-    loss_sum: [] float32, weighted sum of the pixel losses, in nats.
+    loss_sum: [] float32, weighted sum of the pixel losses.
     num_sampled: [] int32, pixels in the loss, see `losses.num_kept`.
     num_valid: [] int32, pixels that are not void.
     num_dropped: [] int32, see `losses.LossTerms`.

@@ -1,5 +1,8 @@
+import functools
+
 import hypothesis
 import hypothesis.extra.numpy
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -135,6 +138,25 @@ def test_labels_and_predictions_of_different_size_are_refused():
   labels = jnp.zeros((1, 3, 3), jnp.int32)
   with pytest.raises(AssertionError):
     metrics.confusion_matrix(labels, labels[:, 1:], num_classes=2)
+
+
+@pytest.mark.usefixtures("each_platform")
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_batch_is_counted_in_int32_in_a_compiled_program(wide):
+  rng = np.random.default_rng(0)
+  labels, classes = rng.integers(0, NUM_CLASSES, (2, 3, 9, 11))
+  with jax.enable_x64(wide):
+    count = jax.jit(
+      functools.partial(metrics.confusion_matrix, num_classes=NUM_CLASSES)
+    )
+    counts = count(jnp.asarray(labels), jnp.asarray(classes))
+  assert counts.dtype == np.int32
+  np.testing.assert_array_equal(
+    counts,
+    sklearn.metrics.confusion_matrix(
+      labels.ravel(), classes.ravel(), labels=range(NUM_CLASSES)
+    ),
+  )
 
 
 @pytest.mark.usefixtures("each_platform")

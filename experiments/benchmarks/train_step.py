@@ -30,13 +30,13 @@ import fcn_jax as fcn
 
 try:
   import torch
-
-  from experiments.benchmarks import torch_networks
 except ModuleNotFoundError:
   raise SystemExit(
     "This benchmark compares with PyTorch, which is not installed here: "
     "`make parity` installs it into .venv."
   ) from None
+
+from experiments.benchmarks import torch_networks
 
 Network = Literal["FCN-32s", "fcn_resnet50"]
 AUXILIARY_WEIGHT = 0.5
@@ -218,7 +218,8 @@ def print_rows(options: Options, network: Network) -> None:
     for name in names:
       process = subprocess.run(
         [
-          *(sys.executable, *sys.argv),
+          *(sys.executable, "-m", "experiments.benchmarks.train_step"),
+          *sys.argv[1:],
           *("--networks", network, "--contestant", name),
         ],
         stdout=subprocess.PIPE,

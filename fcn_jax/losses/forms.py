@@ -284,7 +284,7 @@ def _draw(problem, score_map, labels, key):
 
 
 def _in_bytes(score_map, labels):
-  """Numbers of classes as uint8 if none changes its meaning."""
+  """Class labels as uint8 if none changes its meaning."""
   last = types.IGNORE_LABEL - 1
   if score_map.scores.shape[-1] > last or labels.dtype in (
     jnp.uint8,

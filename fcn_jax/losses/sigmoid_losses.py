@@ -27,7 +27,8 @@ def bit_masks(
     is_void: [...] bool, pixels that do not count; None for no such pixel.
 
   Returns:
-    [...] uint32, for `sigmoid_cross_entropy`; `IGNORE_LABEL` where void.
+    [...] uint32, `IGNORE_LABEL` where void. `make` needs this dtype to tell
+    them from numbers of classes.
 
   Raises:
     ValueError: if there are more than `MAX_CLASSES` classes.
@@ -54,7 +55,7 @@ def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
   Args:
     logits: [..., C, P].
-    labels: [..., P] from `bit_masks`, as int32.
+    labels: [..., P] from `bit_masks`, cast to int32 as `make` does.
 
   Returns:
     [..., P] losses; NaN where a label is no bit mask of these classes, such as

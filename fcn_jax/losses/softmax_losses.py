@@ -122,7 +122,8 @@ def class_weighted(
   count in "kept" and "expected", here they do not.
 
   Args:
-    pixel_loss: such as `cross_entropy`.
+    pixel_loss: such as `cross_entropy`; not `sigmoid_cross_entropy`, whose
+      pixels have no single class.
     class_weights: [C], 0 or more.
 
   Raises:

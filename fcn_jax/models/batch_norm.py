@@ -107,7 +107,7 @@ def _by_batch(epsilon, columns, values, scale, shift, inside):
 
 def _forward(epsilon, columns, values, scale, shift, inside):
   wide = values.astype(scale.dtype)
-  count = _count(values, inside, columns)
+  count = _count(values, inside, columns, scale.dtype)
   mean, square = (
     _channel_sums(each, inside, columns) / count
     for each in (wide, jnp.square(wide))
@@ -132,7 +132,7 @@ def _backward(epsilon, columns, residuals, cotangent):
   shift_gradient = sum_of(gradient)
   product = sum_of(gradient * centred)
   # Through the statistics: they depend on the cells that count.
-  count = _count(values, inside, columns)
+  count = _count(values, inside, columns, scale.dtype)
   through = spread(factor * shift_gradient / count) + centred * spread(
     factor * jnp.square(inverse) * product / count
   )
@@ -168,13 +168,11 @@ def _channel_sums(values, inside, columns):
   return jnp.sum(sums.reshape(columns, -1), 0) if columns > 1 else sums
 
 
-def _count(values, inside, columns):
+def _count(values, inside, columns, dtype):
   """How many cells count in the statistics."""
   if inside is None:
     return values.size // values.shape[-1] * columns
-  return jnp.sum(inside, dtype=jnp.float32).astype(
-    jnp.float64 if values.dtype == jnp.float64 else jnp.float32
-  )
+  return jnp.sum(inside, dtype=jnp.int32).astype(dtype)
 
 
 class BatchNorm(nn.Module):

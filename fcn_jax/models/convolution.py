@@ -36,10 +36,10 @@ def conv_general_dilated(
 ) -> jax.Array:
   """`jax.lax.conv_general_dilated`, with faster forms on a CPU.
 
-  For `flax.linen.Conv(conv_general_dilated=...)`. The faster forms are for
-  convolutions without strides, and some for dilated ones; all others are XLA's.
-  A convolution that has a faster form has no forward-mode derivative on any
-  device. Groups are convolved one by one, so there should be few.
+  The faster forms are for convolutions without strides, and some also for
+  dilated ones; all others are XLA's. A convolution that has a faster form has
+  no forward-mode derivative on any device. Groups are convolved one by one, so
+  there should be few.
 
   Args:
     inputs: [N, H, W, C].

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax import geometry
 from fcn_jax.models import pooling
 
 _LANES = 128
@@ -117,11 +118,12 @@ def _selection(size, stride, padding, columns, even_first):
   return selection, first
 
 
-def can_pool(kernel: int, stride: int, padding: int, columns: int) -> bool:
-  """Whether `max_pool` serves such windows."""
-  if (kernel, stride, padding) == (2, 2, 0):
+def can_pool(pool: geometry.Layer, columns: int) -> bool:
+  """Whether `max_pool` serves such a pooling."""
+  windows = pool.kernel, pool.stride, pool.padding
+  if windows == (2, 2, 0):
     return columns > 1
-  return (kernel, stride, padding) == (3, 2, 1) and columns == 2
+  return windows == (3, 2, 1) and columns == 2 and not pool.ceil_mode
 
 
 def max_pool(
@@ -148,9 +150,9 @@ def max_pool(
     values, 1, kernel, stride, padding, ceil_mode=ceil_mode
   )
   even, odd = jnp.split(values, 2, axis=-1)
-  result = pooling.maximum(even, odd)
   if kernel == 3:
-    before = [(0, 0), (0, 0), (1, 0), (0, 0)]
-    before = jnp.pad(odd, before, constant_values=-jnp.inf)[:, :, :-1]
-    result = pooling.maximum(before, result)
-  return result
+    pads = [(0, 0), (0, 0), (1, 0), (0, 0)]
+    before = jnp.pad(odd, pads, constant_values=-jnp.inf)[:, :, :-1]
+    # In the order of `pooling.max_pool`, as it decides on equal cells.
+    even = pooling.maximum(before, even)
+  return pooling.maximum(even, odd)

@@ -115,9 +115,7 @@ def _num_columns(unit, inputs, operands):
   columns = packed_columns.num_columns(
     operands.kernel.shape[-1], layer.num_outputs(width)
   )
-  if pool is not None and not packed_columns.can_pool(
-    pool.kernel, pool.stride, pool.padding, columns
-  ):
+  if pool is not None and not packed_columns.can_pool(pool, columns):
     return 1
   return columns
 

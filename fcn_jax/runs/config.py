@@ -184,7 +184,7 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-  """Which pixels enter the loss, and what it is divided by."""
+  """The loss of a pixel, which pixels enter the loss, and its divisor."""
 
   sampler: Sampler = "places"
   """Which pixels enter the loss; see fcn_jax/sampling."""
@@ -211,7 +211,7 @@ class Loss:
   label_smoothing: float = 0.0
   """Share of the target that is spread over all classes (cross_entropy)."""
   gamma: float = 2.0
-  """How much less the pixels count that are right already (focal)."""
+  """The larger, the less count the pixels that are classified well (focal)."""
   normalize: normalization.Normalization = "kept"
   """Divide the weighted sum of the pixel losses by the number of kept pixels or
   of valid pixels, by the expected sum of the weights, or by nothing (sum, as in

@@ -3,6 +3,7 @@
 It checks everything that can be wrong before it writes anything.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -117,7 +118,7 @@ def run(prepared: Prepared) -> str:
   workdir, from_step = config.run.workdir, int(state.step)
   number = folder.num_starts(workdir)
   with (
-    jax.default_matmul_precision(config.network.matmul_precision),
+    _matmul_precision(config.network.matmul_precision),
     checkpoints_lib.Checkpoints(workdir / folder.CHECKPOINTS) as checkpoints,
     records.TensorBoard(
       workdir / folder.TENSORBOARD,
@@ -143,6 +144,13 @@ def run(prepared: Prepared) -> str:
     # It came after the last step. A study must not begin its next run.
     raise signals_lib.Interrupted(signals.received, config.optimizer.steps)
   return table
+
+
+def _matmul_precision(name):
+  """Within this, products have a precision; "default" leaves what is set."""
+  if name == "default":
+    return contextlib.nullcontext()
+  return jax.default_matmul_precision(name)
 
 
 def make_parts(

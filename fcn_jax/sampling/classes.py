@@ -37,7 +37,8 @@ def class_counts(labels: jax.Array, *, num_classes: int) -> jax.Array:
     known = (labels >= 0) & (labels < num_classes)
     # An additional class takes the pixels that are not counted.
     classes = jnp.where(known, labels, num_classes)
-    return jnp.bincount(classes, length=num_classes + 1)[:-1]
+    counts = jnp.bincount(classes, length=num_classes + 1)
+    return counts[:-1].astype(jnp.int32)
 
   def by_comparison(labels):
     # Counting is a scatter, which accelerators are slow at.

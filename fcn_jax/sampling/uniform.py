@@ -69,7 +69,7 @@ def fixed_count_in_batch(*, count: int) -> sampler_lib.Sampler:
   Like `fixed_count`, but for the whole batch: each of its n valid pixels has
   expected weight min(count / n, 1), so the expected sum of the sampled loss is
   that factor times the whole one. To find the pixels, several devices exchange
-  33 numbers one after the other, which `fixed_count` avoids.
+  counts, 33 times one after the other, which `fixed_count` avoids.
   """
   check_integer("count", count)
   return _of_count(count, in_batch=True)

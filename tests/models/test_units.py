@@ -1,6 +1,8 @@
 """Units: the same numbers with packed columns, and those of Flax."""
 
+import dataclasses
 import functools
+import re
 
 import chex
 import flax.linen as nn
@@ -69,6 +71,9 @@ def value_and_gradients(unit, columns, inputs, operands):
     (STEM, RESNET_POOL, 2),
     (geometry.Layer("conv", 5, padding=1), None, 2),
     (geometry.Layer("conv", 1), None, 4),
+    # Columns are missing to complete the last packed ones.
+    (geometry.Layer("conv", 7, 2, padding=2), None, 4),
+    (geometry.Layer("conv", 3), None, 2),
   ],
 )
 def test_packed_columns_have_the_same_numbers_and_gradients(
@@ -89,16 +94,75 @@ def test_packed_columns_have_the_same_numbers_and_gradients(
     )
 
 
-def test_where_cells_are_equal_packed_columns_share_the_gradient_alike():
+@pytest.mark.parametrize(
+  "layer, pool, columns", [(CONV, POOL, 4), (STEM, RESNET_POOL, 2)]
+)
+def test_where_cells_are_equal_packed_columns_share_the_gradient_alike(
+  layer, pool, columns
+):
   with jax.enable_x64(True):
-    inputs, operands = example(CONV, norm=False)
+    inputs, operands = example(layer, norm=False, size=(22, 32))
     inputs = jnp.ones_like(inputs)
+    # Exact, so that equal cells are equal in both.
+    kernel = jnp.round(4 * operands.kernel) / 4
     compute = functools.partial(
-      value_and_gradients, unit_of(CONV, POOL), inputs=inputs, operands=operands
+      value_and_gradients,
+      unit_of(layer, pool),
+      inputs=inputs,
+      operands=operands._replace(kernel=kernel),
     )
     chex.assert_trees_all_close(
-      compute(columns=4), compute(columns=1), rtol=1e-10
+      compute(columns=columns), compute(columns=1), rtol=1e-10, atol=1e-10
     )
+
+
+@pytest.mark.parametrize("uses_batch", [True, False])
+def test_packed_columns_have_the_same_numbers_in_bfloat16(uses_batch):
+  inputs, operands = jax.tree.map(
+    lambda array: array.astype(jnp.bfloat16), example(CONV, size=(32, 32))
+  )
+  unit = unit_of(CONV, POOL, uses_batch=uses_batch)
+  unit = unit._replace(dtype=jnp.bfloat16)
+  operands = operands._replace(
+    norm=jax.tree.map(lambda array: array.astype(jnp.float32), operands.norm)
+  )
+  (packed, _), (plain, _) = (
+    units.compute_packed(unit, columns, inputs, operands) for columns in (4, 1)
+  )
+  assert packed.dtype == plain.dtype == jnp.bfloat16
+  difference = np.abs(np.asarray(packed - plain, np.float32))
+  assert difference.max() <= 0.02 * np.abs(np.asarray(plain, np.float32)).max()
+
+
+@pytest.mark.parametrize(
+  "layer, pool, outputs, columns",
+  [
+    (CONV, POOL, 64, 2),
+    (CONV, None, 64, 2),
+    (STEM, RESNET_POOL, 64, 2),
+    (CONV, POOL, 128, 1),
+    # None of these is packed.
+    (geometry.Layer("conv", 1), None, 64, 1),
+    (geometry.Layer("conv", 3, padding=2, dilation=2), None, 64, 1),
+    (STEM, RESNET_POOL, 16, 1),
+    (STEM, dataclasses.replace(RESNET_POOL, ceil_mode=True), 64, 1),
+  ],
+)
+def test_a_program_for_a_tpu_packs_what_it_can(layer, pool, outputs, columns):
+  images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  _, operands = jax.tree.map(
+    lambda array: jax.ShapeDtypeStruct(array.shape, jnp.float32),
+    example(layer, outputs=outputs, norm=False),
+  )
+  unit = unit_of(layer, pool)._replace(dtype=jnp.float32)
+  compute = jax.jit(functools.partial(units.compute, unit))
+  text = (
+    compute.trace(images, operands).lower(lowering_platforms=("tpu",)).as_text()
+  )
+  side = layer.num_outputs(64)
+  shape = f"1x{side}x{side // columns}x{columns * outputs}xf32"
+  (convolved,) = re.findall(r"stablehlo.convolution.*-> tensor<(.*)>", text)
+  assert convolved == shape
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def print_networks(options: Options, platform: str) -> None:
     "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
   )
   mesh = topologies.mesh(options.device)
+  peak = mesh.size * PEAK[options.device.split(":")[0]]
   whole = fcn.sampling.whole_image()
   for num_classes in options.num_classes:
     for name, (model, side) in networks(num_classes).items():
@@ -144,7 +145,7 @@ def print_networks(options: Options, platform: str) -> None:
         found = analysis.read(compiled.as_text(), platform=platform)
         memory = compiled.memory_analysis().temp_size_in_bytes / 1e9
         flops = passes * forward
-        share = flops / found.seconds / PEAK[options.device.split(":")[0]]
+        share = flops / found.seconds / peak
         print(
           f"| {name} | {side} | {num_classes} | {program} "
           f"| {1e3 * found.seconds:.1f} | {memory:.2f} | {flops / 1e12:.2f} "
