@@ -26,7 +26,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
 # setuptools is among the pinned requirements, so nothing else is fetched.
 EDITABLE := --no-build-isolation --editable
 
-.PHONY: help install demo test check slow lint docs doctest parity newest \
+.PHONY: help install demo test check slow long lint docs doctest parity newest \
 	tpu-compile gpu-compile requirements clean
 
 help: ## list the targets (the default)
@@ -42,20 +42,23 @@ demo: $(VENV)/.installed ## train and compare on made-up pictures: runs/demo
 # Tests that cannot run here skip themselves, and the summary says why.
 test: $(VENV)/.installed ## run the tests, in about five minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
-		-m 'not slow and not parity and not tpu_compile and not gpu_compile' \
+		-m 'not slow and not long and not parity and not tpu_compile and not gpu_compile' \
 		$(ARGS)
 
-check: lint docs test slow parity tpu-compile gpu-compile newest ## all of CI
+check: lint docs test slow parity tpu-compile gpu-compile newest ## what CI runs
 
-slow: $(VENV)/.installed ## run the tests that take long
+slow: $(VENV)/.installed ## run the tests that take longer
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(ARGS)
+
+long: $(VENV)/.installed ## run the tests that train whole studies: ten minutes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long $(ARGS)
 
 parity: $(VENV)/.parity ## install PyTorch and OpenCV, compare with them
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m parity $(ARGS)
 
 newest: $(VENV)-newest/.installed ## a few tests, newest Python and JAX here
 	$(VENV)-newest/bin/python -m pytest -n $(WORKERS) --dist loadfile \
-		-m 'not slow' $(SHORT_SET) $(ARGS)
+		-m 'not slow and not long' $(SHORT_SET) $(ARGS)
 
 # XLA's compilers need no TPU and no GPU. They lie beside the environment, where
 # JAX does not look for devices.

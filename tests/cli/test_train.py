@@ -214,7 +214,7 @@ def test_folders_of_others_are_not_touched(tmp_path, prepared_dir, capsys):
 # In processes of their own.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
   result = subprocess.run(
     [

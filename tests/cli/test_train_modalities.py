@@ -163,7 +163,7 @@ def _num_labelled(data_dir, dataset, split):
   return sum((e.label != fcn.types.IGNORE_LABEL).sum() for e in source)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_heads_are_trained_and_the_main_one_is_scored(
   two_headed, siftflow
 ):
@@ -178,7 +178,7 @@ def test_both_heads_are_trained_and_the_main_one_is_scored(
   _assert_scored(two_headed, ["--split=test"], labelled)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_next_stride_begins_with_both_heads(two_headed):
   _, preset = presets.PRESETS["siftflow_fcn16s"]
   config = preset.replace(
@@ -199,7 +199,7 @@ def test_the_next_stride_begins_with_both_heads(two_headed):
     assert not np.any(state.params[f"score_pool4_{head}"]["kernel"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_early_fusion_begins_with_a_net_for_colours_and_goes_on(
   tmp_path, nyud, color_run
 ):
@@ -221,7 +221,7 @@ def test_early_fusion_begins_with_a_net_for_colours_and_goes_on(
   assert fcn.runs.load(workdir, "latest").step == 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_late_fusion_begins_with_two_runs_and_is_scored(
   late_fusion, nyud, color_run, hha_run
 ):
@@ -238,7 +238,7 @@ def test_late_fusion_begins_with_two_runs_and_is_scored(
   _assert_scored(late_fusion, [], labelled)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_networks_that_see_more_than_colours_are_refused_by_name(
   late_fusion, tmp_path, capsys
 ):

@@ -82,11 +82,20 @@ def as_program(code):
   return "\n".join(lines) + "\n"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   "page",
-  [page for page in PAGES if examples(page)],
-  ids=lambda page: page.stem,
+  [
+    pytest.param(
+      page,
+      # The quickstart trains for two minutes.
+      marks=getattr(
+        pytest.mark, "long" if page.stem == "quickstart" else "slow"
+      ),
+      id=page.stem,
+    )
+    for page in PAGES
+    if examples(page)
+  ],
 )
 def test_examples_run(page, tmp_path):
   run("\n".join(map(as_program, examples(page))), tmp_path)

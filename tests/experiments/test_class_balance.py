@@ -263,7 +263,7 @@ def finished(tmp_path_factory, prepared_dir):
   return workdir, studies.run(study, options(workdir, prepared_dir)), before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_command_trains_what_is_missing_and_keeps_the_others(finished):
   workdir, done, before = finished
   after = studies.snapshot(workdir / "variants")
@@ -277,7 +277,7 @@ def test_the_same_command_trains_what_is_missing_and_keeps_the_others(finished):
   assert (workdir / "table.md").read_text() in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trained_variants_have_the_pixels_they_should(finished):
   summary = read_summary(finished[0])
   for name in TRAINED:

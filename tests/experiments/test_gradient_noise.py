@@ -48,7 +48,7 @@ def options(workdir, prepared_dir, *more):
 # What is measured.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_projections_are_products_of_pixel_gradients_and_directions():
   model = fcn.models.FCN(
     3, backbone="vgg_small", head_width=8, dropout_rate=0.0
@@ -294,7 +294,7 @@ def test_a_step_is_measured_only_if_that_is_missing(
   assert study.noise_file(config, 2).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_study_measures_only_what_is_missing(
   tmp_path, prepared_dir, measured, monkeypatch
 ):
@@ -388,7 +388,7 @@ def test_help_explains_every_option(capsys):
 # Measured, as users do it.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_measures_and_draws(tmp_path, prepared_dir):
   workdir = tmp_path / "run"
   arguments = options(workdir, prepared_dir, "--measure-at", "2")

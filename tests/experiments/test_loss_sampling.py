@@ -171,7 +171,7 @@ def test_other_options_are_refused_with_their_names(
   untouched(made_up)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_command_leaves_variants_that_have_ended_as_they_are(
   made_up, prepared_dir, monkeypatch, untouched, capsys
 ):
@@ -320,7 +320,7 @@ def finished(tmp_path_factory, prepared_dir):
   return workdir, studies.run(study, options(workdir, prepared_dir)).stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_writes_all_it_promises(finished):
   workdir, printed = finished
   assert {path.name for path in workdir.iterdir()} == {
@@ -340,7 +340,7 @@ def test_a_study_writes_all_it_promises(finished):
       assert len(picture.convert("RGB").getcolors(10**6)) > 20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_variants_see_the_images_and_loss_terms_they_should(finished):
   workdir, _ = finished
   summary = json.loads((workdir / "summary.json").read_text())
@@ -353,7 +353,7 @@ def test_variants_see_the_images_and_loss_terms_they_should(finished):
   assert min(terms) > 0.6 * max(terms)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_step_is_in_the_records_once(finished):
   workdir, _ = finished
   for name in VARIANTS:
@@ -366,7 +366,7 @@ def test_every_step_is_in_the_records_once(finished):
     assert [record["step"] for record in evaluations] == [5]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_evaluation_pixel_is_counted_once(finished):
   workdir, _ = finished
   run = workdir / "variants" / "p=1-seed0"
@@ -387,7 +387,7 @@ def test_every_evaluation_pixel_is_counted_once(finished):
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_command_trains_only_the_missing_variant_and_to_the_bit(
   finished, prepared_dir, tmp_path, untouched
 ):

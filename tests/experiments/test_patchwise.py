@@ -126,7 +126,7 @@ def test_presets_are_without_contradictions(preset):
 # Timing.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_output_sees_its_patch_and_nothing_else():
   model = fcn.models.FCN(2, backbone="vgg_small", stride=32)
   outputs = timing.locate_outputs(model, 283)
@@ -277,7 +277,7 @@ def finished(tmp_path_factory, prepared_dir):
   return workdir, studies.run(study, options(workdir, prepared_dir)).stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_writes_all_it_promises(finished):
   workdir, printed = finished
   assert {path.name for path in workdir.iterdir()} == {
@@ -293,7 +293,7 @@ def test_a_study_writes_all_it_promises(finished):
       assert len(picture.convert("RGB").getcolors(10**6)) > 20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_patches_and_the_pass_give_the_same_loss_and_gradients(finished):
   timed = read_summary(finished[0])["timing"]
   assert set(timed) == set(timing.WORK)
@@ -302,7 +302,7 @@ def test_patches_and_the_pass_give_the_same_loss_and_gradients(finished):
     assert [one["outputs"] for one in work["patches"]] == [1, 4]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_variants_had_as_many_pixels_in_the_loss(finished):
   summary = read_summary(finished[0])
   for name, variant in summary["variants"].items():
@@ -313,7 +313,7 @@ def test_variants_had_as_many_pixels_in_the_loss(finished):
     assert np.isfinite(variant["scores"][0]["mean_iu"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_going_on_with_a_finished_study_only_writes_the_report_again(
   finished, prepared_dir, untouched
 ):

@@ -229,7 +229,7 @@ def test_batches_of_patches_depend_on_their_number_and_the_seed_only(config):
   assert np.any(other_seed.images != last_two[0].images)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_variant_of_patches_goes_on_to_the_bit(config):
   config = dataclasses.replace(config, num_seeds=1)
   variants = [PATCHES]
