@@ -82,7 +82,7 @@ def confusion_matrix(
     rows = [_rows(values) for values in (labels, predictions)]
     counts = jnp.zeros((rows[0].shape[1], num_classes, num_classes), jnp.int32)
     counts, _ = jax.lax.scan(add, counts, rows)
-    return jnp.sum(counts, axis=0)
+    return jnp.sum(counts, axis=0, dtype=jnp.int32)
 
   return jax.lax.platform_dependent(
     labels.astype(jnp.int32),

@@ -61,28 +61,26 @@ def value_and_gradients(unit, columns, inputs, operands):
 
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize(
-  "layer, pool, columns",
+  "layer, pool, columns, width",
   [
-    (CONV, None, 8),
-    (CONV, POOL, 2),
-    (CONV, POOL, 8),
-    (CAFFE_CONV, POOL, 2),
-    (STEM, None, 4),
-    (STEM, RESNET_POOL, 2),
-    (geometry.Layer("conv", 5, padding=1), None, 2),
-    (geometry.Layer("conv", 1), None, 4),
+    (CONV, None, 8, 16),
+    (CONV, POOL, 2, 16),
+    (CONV, POOL, 8, 16),
+    (CAFFE_CONV, POOL, 2, 16),
+    (STEM, None, 4, 16),
+    (STEM, RESNET_POOL, 2, 16),
+    (geometry.Layer("conv", 5, padding=1), None, 2, 18),
+    (geometry.Layer("conv", 1), None, 4, 16),
     # Columns are missing to complete the last packed ones.
-    (geometry.Layer("conv", 7, 2, padding=2), None, 4),
-    (geometry.Layer("conv", 3), None, 2),
+    (geometry.Layer("conv", 7, 2, padding=2), None, 4, 17),
+    (geometry.Layer("conv", 3), None, 8, 18),
   ],
 )
 def test_packed_columns_have_the_same_numbers_and_gradients(
-  layer, pool, columns, norm
+  layer, pool, columns, width, norm
 ):
   with jax.enable_x64(True):
-    inputs, operands = example(
-      layer, norm=norm, size=(11, 18) if layer.kernel == 5 else (11, 16)
-    )
+    inputs, operands = example(layer, norm=norm, size=(11, width))
     compute = functools.partial(
       value_and_gradients,
       unit_of(layer, pool),
