@@ -133,6 +133,9 @@ def time_losses(options: Options) -> list[dict[str, Any]]:
     shape = (options.batch_size, size, size)
     if 4e-9 * np.prod(shape) * num_classes > options.max_logits_gb:
       forms = tuple(form for form in forms if form != "logits")
+    if rate * stride**2 < 1:
+      # Less than one place in a block.
+      forms = tuple(form for form in forms if form != "places")
     cells = -(-size // stride)
     score_map = fcn.types.ScoreMap(
       jnp.asarray(

@@ -139,7 +139,9 @@ def _costs_on_cpu(sizes: _Sizes) -> dict[LossForm, float]:
   if sizes.stride == 1:
     costs["logits"] = 13 * sizes.num_pixels
   else:
-    costs["blocks"] = 8 * sizes.num_blocks + sizes.num_in_blocks
+    # Rows of 16 pixels or fewer are slow.
+    of_pixel = 2.5 if sizes.stride <= 4 else 1
+    costs["blocks"] = 8 * sizes.num_blocks + of_pixel * sizes.num_in_blocks
   if sizes.num_listed is not None:
     of_pixel = 2.5 + 50 / sizes.num_classes
     costs["pixels"] = 5 * sizes.num_blocks + of_pixel * sizes.num_listed
