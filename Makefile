@@ -50,7 +50,7 @@ check: lint docs test slow parity tpu-compile gpu-compile newest ## what CI runs
 slow: $(VENV)/.installed ## run the tests that take longer
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(ARGS)
 
-long: $(VENV)/.installed ## run the tests that train whole studies: ten minutes
+long: $(VENV)/.installed ## run the longest tests, such as whole studies: ten minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long $(ARGS)
 
 parity: $(VENV)/.parity ## install PyTorch and OpenCV, compare with them

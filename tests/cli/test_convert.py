@@ -78,7 +78,7 @@ def test_a_released_net_is_found_out_and_becomes_a_run(tmp_path, capsys, name):
   assert printed.startswith((tmp_path / "run" / "weights.txt").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_head_of_a_released_net_can_be_taken(tmp_path, capsys):
   file, variables = released_file(tmp_path, "siftflow-fcn16s")
   for head, num_classes in (("semantic", 33), ("geometric", 3)):
@@ -161,7 +161,7 @@ def test_a_trained_network_goes_back_to_torchvision(tmp_path, capsys):
   assert out.read_bytes() == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_cannot_be_converted_is_refused_and_nothing_is_written(
   tmp_path, capsys
 ):
@@ -204,7 +204,7 @@ def classifier_file(tmp_path, backbone):
   return file
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_classifier_is_not_taken_for_one_of_fewer_layers(tmp_path, capsys):
   file = classifier_file(tmp_path, "vgg19")
   convert(file, "--workdir", tmp_path / "run")

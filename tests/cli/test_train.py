@@ -234,7 +234,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
   assert "arrays of the last checkpoint that differ: 0" in result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_ends_the_run_in_one_paragraph(tmp_path, prepared_dir):
   # The data are prepared; the checkpoint alone is larger than 300 kB.
   fcn.data.load("shapes/tiny", split="train", prepared_dir=prepared_dir)

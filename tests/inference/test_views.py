@@ -95,7 +95,7 @@ def test_the_average_is_that_of_a_loop_over_whole_pictures(
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tiles_have_the_average_of_the_whole_picture():
   model, variables = network(stride=32)
   image = picture(305, 411)

@@ -68,7 +68,7 @@ def _run_and_kill(folder, *, num_batches, process_count, **options):
   ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_killed_at_random_and_resumed_otherwise_have_the_same_batches(
   tmp_path,
 ):

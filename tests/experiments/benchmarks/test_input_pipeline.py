@@ -78,7 +78,7 @@ def test_both_contestants_change_the_colours_alike(folder):
   assert np.abs(ours.astype(int) - np.asarray(theirs)).max() <= 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_prints_its_tables_and_what_it_leaves_out(
   monkeypatch, capsys
 ):
