@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from fcn_jax import blocks as blocks_lib
+from fcn_jax import label_bytes
 from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax import upsampling
@@ -284,16 +285,7 @@ def _draw(problem, score_map, labels, key):
 
 
 def _in_bytes(score_map, labels):
-  """Class labels as uint8 if none changes its meaning."""
-  last = types.IGNORE_LABEL - 1
-  if score_map.scores.shape[-1] > last or labels.dtype in (
-    jnp.uint8,
-    jnp.uint32,  # Of `sigmoid_losses.bit_masks`.
-  ):
-    return labels
-  # What is neither void nor a class stays that.
-  is_known = (labels >= 0) & (labels <= types.IGNORE_LABEL)
-  return jnp.where(is_known, labels, last).astype(jnp.uint8)
+  return label_bytes.in_bytes(labels, num_classes=score_map.scores.shape[-1])
 
 
 def _sums(loss_sum, labels, weights):

@@ -3,8 +3,9 @@
 Some of XLA's convolutions are slow on a CPU (measured on two cores, float32),
 and equivalent slices and matrix products replace them:
 
-- the gradient of a kernel of a 3x3 convolution takes 3 to 5 times as long as
-  the convolution itself; summed over strips of rows it takes 1 to 2 times;
+- the gradient of a kernel of a 3x3 convolution, dilated or not, takes 3 to 5
+  times as long as the convolution itself; summed over strips of rows it takes 1
+  to 2 times;
 - a 7x7 convolution on a map hardly larger than its kernel (fc6) is one
   matrix product of the gathered windows, and a 1x1 convolution of the map;
 - a convolution in two groups takes 2 to 4 times as long as one convolution for

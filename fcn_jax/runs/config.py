@@ -236,7 +236,13 @@ class Loss:
         if self.pixel_loss == "cross_entropy"
         else f"0 with {self.pixel_loss}",
       ),
-      gamma=(self.gamma >= 0, "at least 0"),
+      gamma=(
+        self.gamma >= 0
+        and (self.pixel_loss == "focal" or self.gamma == Loss.gamma),
+        "at least 0"
+        if self.pixel_loss == "focal"
+        else f"left out with {self.pixel_loss}",
+      ),
       rate_elsewhere=(0 <= self.rate_elsewhere <= 1, "in 0..1"),
       side=(self.side is None or self.side >= 1, "at least 1"),
       normalize=(

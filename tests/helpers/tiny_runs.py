@@ -19,8 +19,6 @@ _OPTIONS = {
   "batch_size": 4,
   "crop_size": (64, 64),
   "head_width": 16,
-  # Half of the time to compile.
-  "normalization": "none",
   "warmup_steps": 1,
   "log_every": 1,
   "save_every": 2,

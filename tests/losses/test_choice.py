@@ -7,16 +7,20 @@ from fcn_jax import sampling
 from fcn_jax import types
 
 
-def lowered(form, platform, sampler, num_classes=21):
+def lowered(form, platform, sampler, num_classes=21, stride=8):
   """The program of value and gradient of the loss, as text."""
   loss = losses.make(sampler=sampler, form=form)
 
   def loss_of(scores, labels, key):
-    score_map = types.ScoreMap(scores, 8, 3.5, (512, 512), "clamp")
+    score_map = types.ScoreMap(
+      scores, stride, (stride - 1) / 2, (512, 512), "clamp"
+    )
     return loss(key, score_map, labels).loss
 
   arguments = (
-    jax.ShapeDtypeStruct((4, 64, 64, num_classes), jnp.float32),
+    jax.ShapeDtypeStruct(
+      (4, 512 // stride, 512 // stride, num_classes), jnp.float32
+    ),
     jax.ShapeDtypeStruct((4, 512, 512), jnp.int32),
     jax.eval_shape(lambda: jax.random.key(0)),
   )
@@ -58,6 +62,15 @@ def test_the_form_is_chosen_for_the_device_of_the_program(
     assert "stablehlo.while" not in chosen
     return
   assert chosen == lowered(form, platform, sampler, num_classes)
+
+
+def test_single_pixels_are_listed_where_blocks_are_small():
+  sampler = sampling.bernoulli(rate=0.25, unit="pixel")
+  for stride, form in ((4, "pixels"), (8, "blocks")):
+    chosen, expected = (
+      lowered(name, "cpu", sampler, stride=stride) for name in ("auto", form)
+    )
+    assert chosen == expected
 
 
 def test_sampled_pixels_are_drawn_for_the_device_of_the_program():

@@ -143,6 +143,19 @@ def test_average_pool_is_the_mean_of_the_cells_inside(padding):
     assert not np.any(found.values[n, :, columns:])
 
 
+def test_average_pool_rounds_means_of_bfloat16_once():
+  layer = geometry.Layer("pool5", 7, padding=3)
+  # Beside 100, a bfloat16 sum would lose what is below a quarter.
+  inputs = jnp.asarray(100 + values(1, 9, 9, 2), jnp.bfloat16)
+  found = layers.average_pool(layers.Maps(inputs, None), layer).values
+  expected = pooled(np.asarray(inputs[0], np.float64), layer, np.mean)
+  assert found.dtype == jnp.bfloat16
+  # Half of the distance of two numbers of bfloat16.
+  np.testing.assert_allclose(
+    np.asarray(found[0], np.float64), expected, atol=0.26
+  )
+
+
 def test_local_response_norm_divides_by_the_channels_around():
   # Energies that matter beside the 1 that is added to them.
   inputs = 100 * values(2, 3, 4, 7)

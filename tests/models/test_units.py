@@ -59,6 +59,15 @@ def value_and_gradients(unit, columns, inputs, operands):
   )
 
 
+def assert_packing_changes_nothing(unit, columns, inputs, operands):
+  chex.assert_trees_all_close(
+    value_and_gradients(unit, columns, inputs, operands),
+    value_and_gradients(unit, 1, inputs, operands),
+    rtol=1e-10,
+    atol=1e-10,
+  )
+
+
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize(
   "layer, pool, columns, width",
@@ -80,16 +89,8 @@ def test_packed_columns_have_the_same_numbers_and_gradients(
   layer, pool, columns, width, norm
 ):
   with jax.enable_x64(True):
-    inputs, operands = example(layer, norm=norm, size=(11, width))
-    compute = functools.partial(
-      value_and_gradients,
-      unit_of(layer, pool),
-      inputs=inputs,
-      operands=operands,
-    )
-    chex.assert_trees_all_close(
-      compute(columns=columns), compute(columns=1), rtol=1e-10, atol=1e-10
-    )
+    arrays = example(layer, norm=norm, size=(11, width))
+    assert_packing_changes_nothing(unit_of(layer, pool), columns, *arrays)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +104,9 @@ def test_where_cells_are_equal_packed_columns_share_the_gradient_alike(
     inputs = jnp.ones_like(inputs)
     # Exact, so that equal cells are equal in both.
     kernel = jnp.round(4 * operands.kernel) / 4
-    compute = functools.partial(
-      value_and_gradients,
-      unit_of(layer, pool),
-      inputs=inputs,
-      operands=operands._replace(kernel=kernel),
-    )
-    chex.assert_trees_all_close(
-      compute(columns=columns), compute(columns=1), rtol=1e-10, atol=1e-10
+    operands = operands._replace(kernel=kernel)
+    assert_packing_changes_nothing(
+      unit_of(layer, pool), columns, inputs, operands
     )
 
 

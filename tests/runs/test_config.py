@@ -109,7 +109,11 @@ def test_an_unknown_option_is_an_error():
       {"label_smoothing": 0.1, "pixel_loss": "focal"},
       "label_smoothing is 0.1; it must be 0 with focal",
     ),
-    ({"gamma": -1.0}, "gamma is -1.0; it must be at least 0"),
+    (
+      {"gamma": -1.0, "pixel_loss": "focal"},
+      "gamma is -1.0; it must be at least 0",
+    ),
+    ({"gamma": 3.0}, "gamma is 3.0; it must be left out with cross_entropy"),
     ({"rate_elsewhere": 2.0}, "rate_elsewhere is 2.0; it must be in 0..1"),
     ({"boundary_distance": 0}, "boundary_distance is 0; it must be >= 1"),
     (

@@ -137,6 +137,31 @@ def test_a_run_on_patches_goes_on_with_the_same_patches(tmp_path, prepared_dir):
   assert seen[2] == seen[-1] and len({*seen}) == 3
 
 
+@pytest.mark.parametrize(
+  ("option", "expected"), [("default", "high"), ("highest", "highest")]
+)
+def test_products_have_the_precision_that_is_asked_for(
+  tmp_path, prepared_dir, option, expected
+):
+  seen = []
+
+  class Seen(Exception):
+    pass
+
+  def look(state):
+    seen.append(jax.config.jax_default_matmul_precision)
+    raise Seen
+
+  config = tiny_runs.config(
+    tmp_path / "run", prepared_dir, matmul_precision=option
+  )
+  prepared = training.prepare(config, at_steps={0: look})
+  # As JAX_DEFAULT_MATMUL_PRECISION would set it.
+  with jax.default_matmul_precision("high"), pytest.raises(Seen):
+    training.run(prepared)
+  assert seen == [expected]
+
+
 # What is refused.
 
 

@@ -43,15 +43,9 @@ def loss(
   scores = jax.ShapeDtypeStruct(shape, jnp.float32)
   labels = jax.ShapeDtypeStruct((num_images, image_size, image_size), jnp.int32)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  return (
-    jax.jit(jax.value_and_grad(loss_of))
-    .lower(
-      topologies.split(mesh, scores),
-      topologies.split(mesh, labels),
-      topologies.replicated(mesh, key),
-    )
-    .compile()
-  )
+  program = jax.jit(jax.value_and_grad(loss_of))
+  images = topologies.split(mesh, (scores, labels))
+  return program.lower(*images, topologies.replicated(mesh, key)).compile()
 
 
 def train_step(
@@ -91,12 +85,8 @@ def predict(
 ) -> jax.stages.Compiled:
   """The class of every pixel of images that fill their arrays."""
   variables, images, _ = _inputs(model, num_images, image_size)
-  return (
-    jax.jit(functools.partial(fcn.inference.predict, model))
-    .lower(
-      topologies.replicated(mesh, variables), topologies.split(mesh, images)
-    )
-    .compile()
+  return _compile(
+    functools.partial(fcn.inference.predict, model), mesh, variables, images
   )
 
 
@@ -117,14 +107,7 @@ def evaluate(
       labels, predicted, num_classes=fcn.models.heads.num_classes(model)
     )
 
-  return (
-    jax.jit(count)
-    .lower(
-      topologies.replicated(mesh, variables),
-      *topologies.split(mesh, (images, labels, sizes)),
-    )
-    .compile()
-  )
+  return _compile(count, mesh, variables, images, labels, sizes)
 
 
 def num_flops(
@@ -138,6 +121,13 @@ def num_flops(
   scores = functools.partial(model.apply, train=False)
   cost = jax.jit(scores).lower(variables, images).cost_analysis()
   return cost["flops"]
+
+
+def _compile(function, mesh, variables, *batch):
+  """Compiles a function of variables and arrays that devices share."""
+  variables = topologies.replicated(mesh, variables)
+  batch = topologies.split(mesh, batch)
+  return jax.jit(function).lower(variables, *batch).compile()
 
 
 def _inputs(model, num_images, image_size):

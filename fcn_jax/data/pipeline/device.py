@@ -1,12 +1,12 @@
 """Copies batches to the device, ahead of the step that needs them."""
 
 import collections
+import functools
 from collections.abc import Iterable, Iterator
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
+from fcn_jax import label_bytes
 from fcn_jax import types
 
 
@@ -25,9 +25,9 @@ def to_device(
 
   Args:
     batches: on the host, with the examples of this process only.
-    num_classes: of the labels, the most if there are several heads. int32
-      labels of fewer than 255 classes are copied as uint8: a quarter of the
-      bytes. None leaves their dtype.
+    num_classes: of the labels, the most if there are several heads. Those of
+      fewer than 255 classes are copied as bytes, see `label_bytes`. None leaves
+      their dtype.
     sharding: of the leading axis, over the devices of all processes; None for
       the default device.
     buffer_size: batches on the device besides the one in use.
@@ -41,11 +41,12 @@ def to_device(
   if buffer_size < 0:
     raise ValueError(f"buffer_size must be at least 0, not {buffer_size}")
 
-  is_small = num_classes is not None and num_classes < types.IGNORE_LABEL
-
   def put(batch: types.Batch) -> types.Batch:
-    if is_small:
-      batch = batch._replace(labels=jax.tree.map(_in_bytes, batch.labels))
+    if num_classes is not None:
+      in_bytes = functools.partial(
+        label_bytes.in_bytes, num_classes=num_classes
+      )
+      batch = batch._replace(labels=jax.tree.map(in_bytes, batch.labels))
     if sharding is None:
       return jax.device_put(batch)
     return jax.tree.map(
@@ -54,16 +55,6 @@ def to_device(
     )
 
   return _ahead(map(put, batches), buffer_size)
-
-
-def _in_bytes(labels):
-  """int32 labels of fewer than 255 classes as uint8."""
-  if labels.dtype != np.int32:
-    return labels
-  where = jnp.where if isinstance(labels, jax.Array) else np.where
-  # What is neither void nor a class stays that.
-  is_known = (labels >= 0) & (labels <= types.IGNORE_LABEL)
-  return where(is_known, labels, types.IGNORE_LABEL - 1).astype(np.uint8)
 
 
 def _ahead(

@@ -1,6 +1,5 @@
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -74,17 +73,6 @@ def test_labels_of_few_classes_are_copied_as_bytes(num_classes, dtype):
   for name, expected in labels.items():
     assert moved.labels[name].dtype == dtype
     np.testing.assert_array_equal(moved.labels[name], expected)
-
-
-@pytest.mark.parametrize("library", [np, jnp])
-def test_labels_that_are_no_class_do_not_become_one_as_bytes(library):
-  labels = library.array([[[-1, 256, 1000, 255, 3]]], library.int32)
-  masks = library.array([[[256, 0, 255, 512, 3 << 8]]], library.uint32)
-  batch = _batch(3)._replace(labels={"a": labels, "b": masks})
-  (moved,) = device.to_device([batch], num_classes=20)
-  np.testing.assert_array_equal(moved.labels["a"], [[[254, 254, 254, 255, 3]]])
-  np.testing.assert_array_equal(moved.labels["b"], masks)
-  assert moved.labels["b"].dtype == np.uint32
 
 
 def test_an_error_in_the_data_reaches_the_training_loop():
