@@ -48,7 +48,8 @@ test: $(VENV)/.installed ## run the tests, in about six minutes
 check: lint docs test slow parity tpu-compile gpu-compile newest ## what CI runs
 
 slow: $(VENV)/.installed ## run the tests that take longer
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+		-m 'slow and not long' $(ARGS)
 
 long: $(VENV)/.installed ## run the longest tests, such as whole studies: ten minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long $(ARGS)

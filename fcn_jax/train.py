@@ -101,7 +101,7 @@ def state_from(
 def make_train_step(
   model: models.Network,
   optimizer: optax.GradientTransformation,
-  loss: losses.Loss = losses.make(),
+  loss: losses.Loss | losses.Schedule = losses.make(),
   *,
   skip_nonfinite: bool = False,
 ) -> Callable[
@@ -117,7 +117,8 @@ def make_train_step(
   Args:
     model: the network.
     optimizer: an optax chain.
-    loss: from `losses.make`; by default that of the whole image.
+    loss: from `losses.make`; by default that of the whole image. Or a
+      `losses.Schedule` of such losses.
     skip_nonfinite: whether a step whose loss or gradient is not finite leaves
       everything but `TrainState.step` as it is.
 
@@ -133,7 +134,7 @@ def make_train_step(
 def train_step(
   model: models.Network,
   optimizer: optax.GradientTransformation,
-  loss: losses.Loss,
+  loss: losses.Loss | losses.Schedule,
   state: TrainState,
   batch: types.Batch,
   key: jax.Array,
@@ -145,9 +146,9 @@ def train_step(
   Args:
     model: the network.
     optimizer: an optax chain.
-    loss: from `losses.make`. With several heads, each head has this loss, with
-      pixels of its own, and the model's `head_weights` are the weights of their
-      sum.
+    loss: from `losses.make`, or a `losses.Schedule`. With several heads, each
+      has this loss, with pixels of its own, and the model's `head_weights` are
+      the weights of their sum.
     state: where training stands.
     batch: images [N, H, W, 3] and labels [N, H, W]; labels outside the images
       are void. With `valid_sizes`, the network does not see what is outside.
@@ -162,6 +163,8 @@ def train_step(
     ValueError: if labels are not those of the model's heads.
   """
   _check_heads(model, batch.labels)
+  if isinstance(loss, losses.Schedule):
+    loss = loss.at(state.step)
   keys = jax.random.split(jax.random.fold_in(key, state.step))
 
   def loss_of(params):

@@ -31,20 +31,29 @@ import tyro
 
 import fcn_jax as fcn
 
-# Samplers by name, and the forms to compare beside "logits" and "auto".
+# Samplers by name, from the rate and the pixels of an image, and the forms to
+# compare beside "logits" and "auto".
 SAMPLERS = {
   "places": (
-    lambda rate: fcn.sampling.places(rate=rate),
+    lambda rate, pixels: fcn.sampling.places(rate=rate),
     ("places", "blocks", "pixels"),
   ),
   "blocks": (
-    lambda rate: fcn.sampling.bernoulli(rate=rate),
+    lambda rate, pixels: fcn.sampling.bernoulli(rate=rate),
     ("blocks", "pixels"),
   ),
   "pixels": (
-    lambda rate: fcn.sampling.bernoulli(rate=rate, unit="pixel"),
+    lambda rate, pixels: fcn.sampling.bernoulli(rate=rate, unit="pixel"),
     ("blocks", "pixels"),
   ),
+  "uncertain": (
+    lambda rate, pixels: fcn.sampling.uncertain(count=round(rate * pixels)),
+    ("blocks", "pixels"),
+  ),
+}
+LOSSES = {
+  "cross_entropy": fcn.losses.cross_entropy,
+  "dice": fcn.losses.dice(),
 }
 
 
@@ -54,6 +63,10 @@ class Options:
 
   part: Literal["loss", "train_step"] = "loss"
   """What to time: the loss alone, or whole train steps."""
+  loss: Literal["cross_entropy", "dice"] = "cross_entropy"
+  """Which loss, for the loss."""
+  samplers: tuple[str, ...] = ("places", "blocks", "pixels")
+  """Which samplers, for the loss; there is also uncertain."""
   num_classes: tuple[int, ...] = (21, 150)
   """Numbers of classes; the train steps always have 21."""
   image_size: int = 512
@@ -92,9 +105,9 @@ def take_turns(
   return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def loss_function(form: str, score_map, sampler):
-  """Value and gradient of the mean loss, from scores, labels and a key."""
-  loss = fcn.losses.make(sampler=sampler, form=form)
+def loss_function(of: str, form: str, score_map, sampler):
+  """Value and gradient of a loss, from scores, labels and a key."""
+  loss = fcn.losses.make(LOSSES[of], sampler=sampler, form=form)
 
   def loss_of(scores, labels, key):
     moved = dataclasses.replace(score_map, scores=scores)
@@ -111,8 +124,10 @@ def cases_of(options: Options) -> list[tuple[str, float, Any, tuple[str, ...]]]:
       forms = ("logits", "strips", "blocks", "auto")
       cases.append(("whole image", rate, fcn.sampling.whole_image(), forms))
       continue
-    for name, (sampler_of, forms) in SAMPLERS.items():
-      cases.append((name, rate, sampler_of(rate), ("logits", *forms, "auto")))
+    for name in options.samplers:
+      sampler_of, forms = SAMPLERS[name]
+      sampler = sampler_of(rate, options.image_size**2)
+      cases.append((name, rate, sampler, ("logits", *forms, "auto")))
   return cases
 
 
@@ -153,7 +168,9 @@ def time_losses(options: Options) -> list[dict[str, Any]]:
     functions, megabytes = {}, {}
     for form in forms:
       compiled = (
-        loss_function(form, score_map, sampler).lower(*arguments).compile()
+        loss_function(options.loss, form, score_map, sampler)
+        .lower(*arguments)
+        .compile()
       )
       functions[form] = functools.partial(compiled, *arguments)
       memory = compiled.memory_analysis()

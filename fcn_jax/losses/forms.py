@@ -17,11 +17,13 @@ from fcn_jax import label_bytes
 from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax import upsampling
+from fcn_jax.losses import gradients
 from fcn_jax.losses import listed_blocks
 from fcn_jax.losses import listed_pixels
 from fcn_jax.losses import normalization
 from fcn_jax.losses import pixel_losses
 from fcn_jax.losses import places as places_lib
+from fcn_jax.losses import region_losses
 from fcn_jax.losses import strips as strips_lib
 
 
@@ -29,12 +31,12 @@ class Problem(NamedTuple):
   """What is to be computed.
 
   Attributes:
-    pixel_loss: the loss of a pixel.
+    loss: the loss of a pixel, or that of regions.
     sampler: which pixels count.
     capacity: the length of lists of pixels; None asks the sampler.
   """
 
-  pixel_loss: pixel_losses.PixelLoss
+  loss: pixel_losses.PixelLoss | region_losses.RegionLoss
   sampler: sampling.Sampler
   capacity: int | None
 
@@ -65,14 +67,28 @@ class Sums(NamedTuple):
   num_dropped: jax.Array
 
 
+class _Counts(NamedTuple):
+  """See `Sums`."""
+
+  num_kept: jax.Array
+  num_dropped: jax.Array
+
+
 def sums_of_logits(problem, score_map, labels, key) -> Sums:
   """The definition, from the logits of all pixels."""
   weights = _draw(problem, score_map, labels, key)
   logits = jnp.swapaxes(upsampling.to_pixels(score_map), 2, 3)
-  losses = pixel_losses.weighted_losses(
-    problem.pixel_loss, logits, labels, weights
-  )
-  return _sums(jnp.sum(losses), labels, weights)
+  counts = _counts(labels, weights)
+
+  def sums_of(values):
+    weighted = pixel_losses.weighted_values(values, logits, labels, weights)
+    return jax.tree.map(gradients.sum_over_pixels, weighted)
+
+  if isinstance(problem.loss, region_losses.RegionLoss):
+    loss = problem.loss.of_sums(sums_of(problem.loss.values))
+    return Sums(loss * counts.num_kept.astype(loss.dtype), *counts)
+  sums = sums_of(pixel_losses.with_axis(problem.loss))
+  return Sums(jnp.sum(sums), *counts)
 
 
 def logits(problem, device, score_map, labels, key):
@@ -92,30 +108,36 @@ def strips(problem, device, score_map, labels, key):
   weights = None
   if not _is_whole_image(problem):
     weights = _draw(problem, score_map, labels, key)
-  loss_sum, gradient = strips_lib.value_and_gradient(
-    _function(problem),
-    score_map,
-    _in_bytes(score_map, labels),
-    weights,
-    strip_bytes=device.strip_bytes,
-  )
-  return _sums(loss_sum, labels, weights), gradient
+
+  def sweep(function):
+    return strips_lib.value_and_gradient(
+      function,
+      score_map,
+      _in_bytes(score_map, labels),
+      weights,
+      strip_bytes=device.strip_bytes,
+    )
+
+  return _solve(problem, sweep, _counts(labels, weights))
 
 
 def blocks(problem, device, score_map, labels, key):
   """The blocks that hold a kept pixel, or all of them."""
   list_them = _all_blocks if _is_whole_image(problem) else _kept_blocks
   listed = list_them(problem, score_map, labels, key)
-  loss_sum, gradient = listed_blocks.value_and_gradient(
-    _function(problem),
-    score_map,
-    listed.indices,
-    listed.num_used,
-    listed.arrays,
-    chunk_bytes=device.block_bytes,
-    by_product=device.blocks_by_product,
-  )
-  return Sums(loss_sum, listed.num_kept, listed.num_dropped), gradient
+
+  def sweep(function):
+    return listed_blocks.value_and_gradient(
+      function,
+      score_map,
+      listed.indices,
+      listed.num_used,
+      listed.arrays,
+      chunk_bytes=device.block_bytes,
+      by_product=device.blocks_by_product,
+    )
+
+  return _solve(problem, sweep, listed.counts)
 
 
 def places(problem, device, score_map, labels, key):
@@ -128,34 +150,79 @@ def places(problem, device, score_map, labels, key):
     chosen,
     fill=types.IGNORE_LABEL,
   )
-  loss_sum, gradient = places_lib.value_and_gradient(
-    _function(problem),
-    score_map,
-    chosen,
-    listed,
-    band_bytes=device.band_bytes,
-    by_product=device.blocks_by_product,
-  )
-  num_kept = sampling.num_valid(listed)
-  return Sums(loss_sum, num_kept, jnp.zeros((), jnp.int32)), gradient
+
+  def sweep(function):
+    return places_lib.value_and_gradient(
+      function,
+      score_map,
+      chosen,
+      listed,
+      band_bytes=device.band_bytes,
+      by_product=device.blocks_by_product,
+    )
+
+  return _solve(problem, sweep, _counts(listed))
 
 
 def pixels(problem, device, score_map, labels, key):
   """A list of the kept pixels."""
+  sample, listed = listed_sample(problem, score_map, labels, key)
+
+  def sweep(function):
+    return listed_pixels.value_and_gradient(
+      function,
+      score_map,
+      sample.indices,
+      jnp.max(sample.num_used),
+      (listed, sample.weights),
+      chunk_bytes=device.pixel_bytes,
+    )
+
+  counts = _counts(listed, sample.weights)
+  return _solve(problem, sweep, counts._replace(num_dropped=sample.num_dropped))
+
+
+def listed_sample(
+  problem: Problem, score_map: types.ScoreMap, labels: jax.Array, key: jax.Array
+) -> tuple[sampling.PixelSample, jax.Array]:
+  """The list of the kept pixels, and their labels [N, K]."""
   weights = _draw(problem, score_map, labels, key)
-  sample = sampling.compact(weights, capacity=num_pixels(problem, score_map))
+  capacity = num_pixels(problem, score_map) or weights[0].size
+  sample = sampling.compact(weights, capacity=capacity)
   flat = labels.reshape(len(labels), -1)
-  listed = jnp.take_along_axis(flat, sample.indices, axis=1)
-  loss_sum, gradient = listed_pixels.value_and_gradient(
-    _function(problem),
-    score_map,
-    sample.indices,
-    jnp.max(sample.num_used),
-    (listed, sample.weights),
-    chunk_bytes=device.pixel_bytes,
-  )
-  num_kept = normalization.num_kept(listed, sample.weights)
-  return Sums(loss_sum, num_kept, sample.num_dropped), gradient
+  return sample, jnp.take_along_axis(flat, sample.indices, axis=1)
+
+
+def _solve(problem, sweep, counts):
+  """The sums of a loss and their gradient, from one sweep or from two.
+
+  A loss of regions is a function of sums. Its gradient is that of the sum of
+  the same values, each times the derivative of the loss by its sum.
+
+  Args:
+    problem: what to compute.
+    sweep: from a function of logits, labels and perhaps weights to its sums
+      over the sampled pixels, and the gradient of the sum of all.
+    counts: of the sampled pixels.
+  """
+
+  def weighted(values):
+    return functools.partial(pixel_losses.weighted_values, values)
+
+  loss = problem.loss
+  if not isinstance(loss, region_losses.RegionLoss):
+    sums, gradient = sweep(weighted(pixel_losses.with_axis(loss)))
+    return Sums(jnp.sum(sums), *counts), gradient
+  # Nothing needs this gradient, so it is not computed.
+  sums, _ = sweep(weighted(loss.values))
+
+  def sum_of(sums):
+    value = loss.of_sums(sums)
+    return value * counts.num_kept.astype(value.dtype)
+
+  loss_sum, slopes = jax.value_and_grad(sum_of)(sums)
+  _, gradient = sweep(weighted(region_losses.linear(loss.values, slopes)))
+  return Sums(loss_sum, *counts), gradient
 
 
 class _Blocks(NamedTuple):
@@ -164,8 +231,7 @@ class _Blocks(NamedTuple):
   indices: jax.Array
   num_used: jax.Array
   arrays: tuple[jax.Array, ...]
-  num_kept: jax.Array
-  num_dropped: jax.Array
+  counts: _Counts
 
 
 def _all_blocks(problem, score_map, labels, key) -> _Blocks:
@@ -176,8 +242,7 @@ def _all_blocks(problem, score_map, labels, key) -> _Blocks:
     indices=jnp.broadcast_to(indices, (len(labels), rows * columns)),
     num_used=jnp.full(len(labels), rows * columns, jnp.int32),
     arrays=(_labels_in_blocks(score_map, labels),),
-    num_kept=sampling.num_valid(labels),
-    num_dropped=jnp.zeros((), jnp.int32),
+    counts=_counts(labels),
   )
 
 
@@ -187,7 +252,8 @@ def _kept_blocks(problem, score_map, labels, key) -> _Blocks:
   arrays = (_labels_in_blocks(score_map, labels),)
   counts_as = arrays[0] != types.IGNORE_LABEL
   if problem.sampler.blocks is not None:
-    is_listed = problem.sampler.blocks(key, shape)
+    options = _scores(problem.sampler, score_map)
+    is_listed = problem.sampler.blocks(key, shape, **options)
   else:
     weights = _draw(problem, score_map, labels, key)
     arrays += (blocks_lib.split(score_map.grid, weights, fill=0),)
@@ -205,8 +271,10 @@ def _kept_blocks(problem, score_map, labels, key) -> _Blocks:
     indices=listed.indices,
     num_used=listed.num_used,
     arrays=arrays,
-    num_kept=num_kept,
-    num_dropped=jnp.sum(sampled, dtype=jnp.int32) - num_kept,
+    counts=_Counts(
+      num_kept=num_kept,
+      num_dropped=jnp.sum(sampled, dtype=jnp.int32) - num_kept,
+    ),
   )
 
 
@@ -216,8 +284,13 @@ def _labels_in_blocks(score_map, labels):
 
 
 def known(sampler: sampling.Sampler, score_map: types.ScoreMap):
-  """What the functions of a sampler take by keyword, but the losses."""
+  """What all functions of a sampler take by keyword."""
   return {"grid": score_map.grid} if "grid" in sampler.needs else {}
+
+
+def _scores(sampler, score_map):
+  is_needed = "score_map" in sampler.needs
+  return {"score_map": score_map} if is_needed else {}
 
 
 def num_pixels(problem: Problem, score_map: types.ScoreMap) -> int | None:
@@ -265,10 +338,6 @@ def loss_map(
   )
 
 
-def _function(problem):
-  return functools.partial(pixel_losses.weighted_losses, problem.pixel_loss)
-
-
 def _is_whole_image(problem):
   return problem.sampler is sampling.whole_image()
 
@@ -276,9 +345,9 @@ def _is_whole_image(problem):
 def _draw(problem, score_map, labels, key):
   """Weights [N, H, W]; the losses are computed only if the sampler asks."""
   sampler = problem.sampler
-  options = known(sampler, score_map)
+  options = known(sampler, score_map) | _scores(sampler, score_map)
   if "pixel_losses" in sampler.needs:
-    options["pixel_losses"] = loss_map(score_map, labels, problem.pixel_loss)
+    options["pixel_losses"] = loss_map(score_map, labels, problem.loss)
   weights = sampler.draw(key, labels, **options)
   chex.assert_equal_shape((labels, weights))
   return weights
@@ -288,9 +357,9 @@ def _in_bytes(score_map, labels):
   return label_bytes.in_bytes(labels, num_classes=score_map.scores.shape[-1])
 
 
-def _sums(loss_sum, labels, weights):
+def _counts(labels, weights=None):
   if weights is None:
     num_kept = sampling.num_valid(labels)
   else:
     num_kept = normalization.num_kept(labels, weights)
-  return Sums(loss_sum, num_kept, jnp.zeros((), jnp.int32))
+  return _Counts(num_kept, jnp.zeros((), jnp.int32))

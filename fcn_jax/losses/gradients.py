@@ -11,14 +11,15 @@ the same places in all blocks (`places`), or chunks of a list of blocks
 import dataclasses
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from fcn_jax import types
 
 # From logits [..., C, P], and the matching part [..., P] of each further array,
-# to a value for each pixel, [..., P].
-PixelFunction = Callable[..., jax.Array]
+# to K values for each pixel: a tree of arrays [..., K, P].
+PixelFunction = Callable[..., chex.ArrayTree]
 
 
 def with_scores(score_map: types.ScoreMap, scores: jax.Array) -> types.ScoreMap:
@@ -26,27 +27,60 @@ def with_scores(score_map: types.ScoreMap, scores: jax.Array) -> types.ScoreMap:
   return dataclasses.replace(score_map, scores=scores)
 
 
-def of_pieces(
-  function: Callable[[jax.Array], jax.Array], scores: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """The sum of values of a piece, with its gradient.
-
-  Loops carry the sums of the images, so that devices with parts of the batch
-  need not exchange a sum in every iteration.
+def of_piece(
+  function: Callable[[jax.Array], chex.ArrayTree], scores: jax.Array
+) -> tuple[chex.ArrayTree, jax.Array]:
+  """The sums of values of a piece, with their gradient.
 
   Args:
-    function: from scores to the values of pixels, [N, ...].
+    function: from scores to a tree of values of pixels, [N, ..., K, P].
     scores: an array.
 
   Returns:
-    The sums of the images, [N], and the gradient of their sum with respect to
-    the scores.
+    The sums of the images, each [N, K], and the gradient of the sum of all with
+    respect to the scores.
   """
 
   def sum_of(scores):
-    values = function(scores)
-    of_images = jnp.sum(values.reshape(len(values), -1), axis=1)
-    return jnp.sum(of_images), of_images
+    of_images = jax.tree.map(sum_over_pixels, function(scores))
+    total = jax.tree.reduce(jnp.add, jax.tree.map(jnp.sum, of_images))
+    return total, of_images
 
   (_, of_images), gradient = jax.value_and_grad(sum_of, has_aux=True)(scores)
   return of_images, gradient
+
+
+def sum_over_pixels(values: jax.Array) -> jax.Array:
+  """[N, ..., K, P] to [N, K]."""
+  values = jnp.moveaxis(values, -2, 1)
+  return jnp.sum(values.reshape(*values.shape[:2], -1), axis=2)
+
+
+def over_pieces(
+  add: Callable[[jax.Array, jax.Array], tuple[chex.ArrayTree, jax.Array]],
+  num_pieces: int | jax.Array,
+  gradient: jax.Array,
+) -> tuple[chex.ArrayTree, jax.Array]:
+  """The sums of all pieces, with their gradient.
+
+  The loop carries the sums of the images, so that devices with parts of the
+  batch need not exchange a sum in every iteration.
+
+  Args:
+    add: from the number of a piece and the gradient of those before to the sums
+      of this piece and the gradient with it.
+    num_pieces: how many there are.
+    gradient: the gradient of no piece.
+
+  Returns:
+    The sums and the gradient.
+  """
+  shapes, _ = jax.eval_shape(add, jnp.zeros((), jnp.int32), gradient)
+  nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+  def add_piece(number, carry):
+    totals, gradient = carry
+    sums, gradient = add(number, gradient)
+    return jax.tree.map(jnp.add, totals, sums), gradient
+
+  return jax.lax.fori_loop(0, num_pieces, add_piece, (nothing, gradient))

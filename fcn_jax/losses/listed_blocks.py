@@ -6,6 +6,7 @@ scores of a block are read once and its gradient is written once, whereas each
 pixel of a list (`listed_pixels`) has four reads and four sums of its own.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -24,14 +25,15 @@ def value_and_gradient(
   *,
   chunk_bytes: int,
   by_product: bool,
-) -> tuple[jax.Array, types.ScoreMap]:
+) -> tuple[chex.ArrayTree, types.ScoreMap]:
   """Sums a function of the logits over listed blocks.
 
   The cost is that of `num_used` blocks in each image and does not depend on K.
 
   Args:
     function: from logits [N, blocks, C, P] and the part [N, blocks, P] of each
-      of `arrays` to one value for each pixel, [N, blocks, P].
+      of `arrays` to K values for each pixel, a tree of arrays [N, blocks, K,
+      P].
     score_map: scores [N, h, w, C].
     indices: [N, K] int32, blocks, each of them once.
     num_used: [N] int32, how many of the K indices of each image count.
@@ -40,7 +42,7 @@ def value_and_gradient(
     by_product: whether logits are a matrix product, or a sum of four terms.
 
   Returns:
-    The sum, in the dtype of the scores, and its gradient.
+    The sums of the images, each [N, K], and the gradient of the sum of all.
   """
   corners, from_corners = jax.vjp(
     lambda scores: _corners(gradients.with_scores(score_map, scores)),
@@ -58,8 +60,7 @@ def value_and_gradient(
   # gradients of a chunk are written to distinct places.
   targets = jnp.where(used, indices, num_blocks + position)
 
-  def add(chunk, carry):
-    totals, gradient = carry
+  def add(chunk, gradient):
     here, target, is_used = (
       jax.lax.dynamic_slice_in_dim(array, chunk * size, size, axis=1)
       for array in (indices, targets, used)
@@ -68,19 +69,19 @@ def value_and_gradient(
 
     def values(scores):
       logits = _mix(scores, shares, by_product)
-      return jnp.where(is_used[..., None], function(logits, *parts), 0.0)
+      is_in = is_used[..., None, None]
+      return jax.tree.map(
+        lambda values: jnp.where(is_in, values, 0.0), function(logits, *parts)
+      )
 
-    sums, terms = gradients.of_pieces(values, scores)
-    return totals + sums, _write(gradient, target, terms)
+    sums, terms = gradients.of_piece(values, scores)
+    return sums, _write(gradient, target, terms)
 
-  totals, gradient = jax.lax.fori_loop(
-    0,
-    -(-jnp.max(num_used) // size),
-    add,
-    (jnp.zeros(num_images, corners.dtype), jnp.zeros_like(corners)),
+  sums, gradient = gradients.over_pieces(
+    add, -(-jnp.max(num_used) // size), jnp.zeros_like(corners)
   )
   (gradient,) = from_corners(gradient)
-  return jnp.sum(totals), gradients.with_scores(score_map, gradient)
+  return sums, gradients.with_scores(score_map, gradient)
 
 
 def _mix(scores: jax.Array, shares: jax.Array, by_product: bool) -> jax.Array:

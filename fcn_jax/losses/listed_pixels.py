@@ -3,6 +3,7 @@
 A pixel depends on the four cells around it.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -19,14 +20,14 @@ def value_and_gradient(
   arrays: tuple[jax.Array, ...],
   *,
   chunk_bytes: int,
-) -> tuple[jax.Array, types.ScoreMap]:
+) -> tuple[chex.ArrayTree, types.ScoreMap]:
   """Sums a function of the logits over listed pixels.
 
   The cost is that of `num_used` pixels in each image and does not depend on K.
 
   Args:
     function: from logits [N, C, pixels] and the part [N, pixels] of each of
-      `arrays` to one value for each pixel, [N, pixels].
+      `arrays` to K values for each pixel, a tree of arrays [N, K, pixels].
     score_map: scores [N, h, w, C].
     indices: [N, K] int32, pixels as row * W + column, inside the image.
     num_used: [] int32; only the first `num_used` of the K pixels of each image
@@ -35,7 +36,7 @@ def value_and_gradient(
     chunk_bytes: bytes of the scores gathered at once.
 
   Returns:
-    The sum, in the dtype of the scores, and its gradient.
+    The sums of the images, each [N, K], and the gradient of the sum of all.
   """
   cells, from_cells = jax.vjp(
     lambda scores: upsampling.covering_map(
@@ -56,8 +57,7 @@ def value_and_gradient(
     for array in (indices, used, *arrays)
   ]
 
-  def add(chunk, carry):
-    totals, gradient = carry
+  def add(chunk, gradient):
     here, is_used, *parts = (
       jax.lax.dynamic_slice_in_dim(array, chunk * size, size, axis=1)
       for array in padded
@@ -67,20 +67,18 @@ def value_and_gradient(
     def values(scores):
       logits = upsampling.mix_neighbours(scores, fractions)
       values = function(jnp.swapaxes(logits, 1, 2), *parts)
-      return jnp.where(is_used, values, 0.0)
+      is_in = is_used[:, None]
+      return jax.tree.map(lambda v: jnp.where(is_in, v, 0.0), values)
 
     scores = upsampling.take_neighbours(flat, neighbours)
-    sums, terms = gradients.of_pieces(values, scores)
-    return totals + sums, _add_at(gradient, neighbours, terms)
+    sums, terms = gradients.of_piece(values, scores)
+    return sums, _add_at(gradient, neighbours, terms)
 
-  totals, gradient = jax.lax.fori_loop(
-    0,
-    -(-num_used // size),
-    add,
-    (jnp.zeros(num_images, flat.dtype), jnp.zeros_like(flat)),
+  sums, gradient = gradients.over_pieces(
+    add, -(-num_used // size), jnp.zeros_like(flat)
   )
   (gradient,) = from_cells(gradient.reshape(cells.shape))
-  return jnp.sum(totals), gradients.with_scores(score_map, gradient)
+  return sums, gradients.with_scores(score_map, gradient)
 
 
 def _add_at(totals, cells, terms):

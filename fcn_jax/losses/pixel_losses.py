@@ -38,14 +38,21 @@ def score_of_truth(logits: jax.Array, labels: jax.Array) -> jax.Array:
   Returns:
     [..., P]; NaN where a label is not a class.
   """
+  is_truth, is_class = truth(logits, labels)
+  score = jnp.sum(jnp.where(is_truth, logits, 0), axis=-2)
+  return jnp.where(is_class, score, jnp.nan)
+
+
+def truth(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Marks each pixel's own class, [..., C, P], and labels that are classes.
+
+  Comparing with all classes is faster here than indexing one of them,
+  especially in the backward pass.
+  """
   num_classes = logits.shape[-2]
   shape = [1] * (logits.ndim - 2) + [num_classes, 1]
   classes = jnp.arange(num_classes, dtype=labels.dtype).reshape(shape)
-  # Comparing with all classes is faster here than indexing one of them,
-  # especially in the backward pass.
-  is_truth = classes == labels[..., None, :]
-  score = jnp.sum(jnp.where(is_truth, logits, 0), axis=-2)
-  return jnp.where((labels >= 0) & (labels < num_classes), score, jnp.nan)
+  return classes == labels[..., None, :], (labels >= 0) & (labels < num_classes)
 
 
 def weighted_losses(
@@ -66,6 +73,35 @@ def weighted_losses(
     [..., P], in the dtype of the logits; 0, with zero gradient, where void,
     whatever the logits are.
   """
+  values = weighted_values(with_axis(pixel_loss), logits, labels, weights)
+  return values[..., 0, :]
+
+
+def with_axis(
+  pixel_loss: PixelLoss,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """The pixel loss with an axis for values, [..., 1, P]."""
+  return lambda logits, labels: pixel_loss(logits, labels)[..., None, :]
+
+
+def weighted_values(
+  function: Callable[[jax.Array, jax.Array], chex.ArrayTree],
+  logits: jax.Array,
+  labels: jax.Array,
+  weights: jax.Array | None = None,
+) -> chex.ArrayTree:
+  """Weight times values of every pixel; see `weighted_losses`.
+
+  Args:
+    function: (logits [..., C, P], labels [..., P] int32) -> a tree of arrays
+      [..., K, P].
+    logits: [..., C, P].
+    labels: [..., P] integers, classes 0..C-1 or `IGNORE_LABEL`.
+    weights: [..., P] float32; None for 1.
+
+  Returns:
+    What `function` returns, weighted; 0 where void.
+  """
   is_out = labels == types.IGNORE_LABEL
   if weights is not None:
     chex.assert_equal_shape((labels, weights))
@@ -74,10 +110,13 @@ def weighted_losses(
   logits = jnp.where(is_out[..., None, :], 0, logits)
   # Bytes would wrap around where a loss computes with labels.
   classes = jnp.where(is_out, 0, labels).astype(jnp.int32)
-  losses = pixel_loss(logits, classes)
-  if weights is not None:
-    losses = weights.astype(losses.dtype) * losses
-  return jnp.where(is_out, 0, losses)
+
+  def weighted(values):
+    if weights is not None:
+      values = weights.astype(values.dtype)[..., None, :] * values
+    return jnp.where(is_out[..., None, :], 0, values)
+
+  return jax.tree.map(weighted, function(logits, classes))
 
 
 def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

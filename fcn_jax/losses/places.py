@@ -4,6 +4,7 @@ The logits of a place in all blocks are the sum of four shifted and scaled score
 maps: no score is listed, gathered or scattered.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -22,12 +23,12 @@ def value_and_gradient(
   *,
   band_bytes: int,
   by_product: bool,
-) -> tuple[jax.Array, types.ScoreMap]:
+) -> tuple[chex.ArrayTree, types.ScoreMap]:
   """Sums a function of the logits over places.
 
   Args:
-    function: from logits [N, m, C, blocks] and labels [N, m, blocks] to one
-      value for each pixel, [N, m, blocks].
+    function: from logits [N, m, C, blocks] and labels [N, m, blocks] to K
+      values for each pixel, a tree of arrays [N, m, K, blocks].
     score_map: scores [N, h, w, C].
     places: [N, m] int32, as row * stride + column in a block.
     labels: [N, m, rows, columns] of the blocks, from `take`.
@@ -35,7 +36,7 @@ def value_and_gradient(
     by_product: whether logits are a matrix product, or a sum of four terms.
 
   Returns:
-    The sum, in the dtype of the scores, and its gradient.
+    The sums of the images, each [N, K], and the gradient of the sum of all.
   """
   cells, from_cells = jax.vjp(
     lambda scores: _classes_first(gradients.with_scores(score_map, scores)),
@@ -56,8 +57,7 @@ def value_and_gradient(
   labels = labels.reshape(num_images, number, -1)
   size = rows * num_columns
 
-  def add(band, carry):
-    totals, gradient = carry
+  def add(band, gradient):
     start = band * rows
     part = jax.lax.dynamic_slice_in_dim(labels, band * size, size, axis=2)
 
@@ -65,19 +65,16 @@ def value_and_gradient(
       return function(_mix(_corners(cells), shares, by_product), part)
 
     here = jax.lax.dynamic_slice_in_dim(padded, start, rows + 1, axis=2)
-    sums, new = gradients.of_pieces(values, here)
+    sums, new = gradients.of_piece(values, here)
     new += jax.lax.dynamic_slice_in_dim(gradient, start, rows + 1, axis=2)
     gradient = jax.lax.dynamic_update_slice_in_dim(gradient, new, start, 2)
-    return totals + sums, gradient
+    return sums, gradient
 
-  totals, gradient = jax.lax.fori_loop(
-    0,
-    (num_rows + missing) // rows,
-    add,
-    (jnp.zeros(num_images, cells.dtype), jnp.zeros_like(padded)),
+  sums, gradient = gradients.over_pieces(
+    add, (num_rows + missing) // rows, jnp.zeros_like(padded)
   )
   (gradient,) = from_cells(gradient[:, :, : num_rows + 1])
-  return jnp.sum(totals), gradients.with_scores(score_map, gradient)
+  return sums, gradients.with_scores(score_map, gradient)
 
 
 def take(

@@ -13,6 +13,7 @@ from fcn_jax.losses import choice
 from fcn_jax.losses import forms
 from fcn_jax.losses import normalization
 from fcn_jax.losses import pixel_losses
+from fcn_jax.losses import region_losses
 
 
 class LossTerms(NamedTuple):
@@ -22,7 +23,7 @@ class LossTerms(NamedTuple):
     loss: [] float32, the normalised loss; 0, with zero gradient, if no pixel
       is kept.
     loss_sum: [] float32, weighted sum of the pixel losses, in nats for
-      cross-entropy.
+      cross-entropy; for a loss of regions, the loss times `num_kept`.
     num_kept: [] int32, pixels in the loss, see `num_kept`.
     num_valid: [] int32, pixels that are not void.
     num_dropped: [] int32, sampled pixels that are not in the loss because
@@ -40,8 +41,28 @@ class LossTerms(NamedTuple):
 Loss = Callable[[jax.Array, types.ScoreMap, jax.Array], LossTerms]
 
 
+class Schedule(NamedTuple):
+  """A loss that depends on the step, such as one whose rate rises.
+
+      rate = optax.linear_schedule(1 / 16, 1.0, 1000)
+      losses.Schedule(
+        lambda step: losses.make(
+          sampler=sampling.bernoulli(rate=rate(step), max_rate=1.0)
+        )
+      )
+
+  Attributes:
+    at: from the number of the step, [] int32, to its loss. All steps share one
+      program, so what depends on the step is traced: a rate, or a weight of
+      `weighted_sum`.
+  """
+
+  at: Callable[[jax.Array], Loss]
+
+
 def make(
-  pixel_loss: pixel_losses.PixelLoss = pixel_losses.cross_entropy,
+  loss: pixel_losses.PixelLoss
+  | region_losses.RegionLoss = pixel_losses.cross_entropy,
   *,
   sampler: sampling.Sampler = sampling.whole_image(),
   normalize: normalization.Normalization = "kept",
@@ -55,11 +76,12 @@ def make(
   further derivative; weights have no gradient.
 
   Args:
-    pixel_loss: from logits [..., C, P] and labels [..., P] (int32, classes
+    loss: of pixels: from logits [..., C, P] and labels [..., P] (int32, classes
       0..C-1) to losses [..., P]; differentiable once. It need not know of void
       pixels and of those that are left out: what it returns there is ignored.
+      Or a loss of regions, such as `dice`.
     sampler: which pixels enter the loss, see `sampling`.
-    normalize: see `normalizer`.
+    normalize: see `normalizer`; a loss of regions is not divided.
     form: how the loss is computed; all forms give the same numbers. "logits":
       from the logits of all pixels. "strips": all pixels, but strip by strip.
       "blocks": the blocks of pixels between four cells that hold a sampled
@@ -87,20 +109,18 @@ def make(
   _check_sampler(sampler, normalize)
   _check_form(form, capacity, sampler)
   # "auto" is not to drop pixels on one device and keep them on another.
-  problem = forms.Problem(
-    pixel_loss, sampler, capacity if form == "pixels" else None
-  )
+  problem = forms.Problem(loss, sampler, capacity if form == "pixels" else None)
+  is_of_regions = isinstance(loss, region_losses.RegionLoss)
+  if is_of_regions and "pixel_losses" in sampler.needs:
+    raise ValueError(
+      "the sampler chooses pixels by their losses, which a loss of regions "
+      "does not have: use another sampler."
+    )
 
-  def loss(
+  def sampled_loss(
     key: jax.Array, score_map: types.ScoreMap, labels: jax.Array
   ) -> LossTerms:
-    num_images = len(score_map.scores)
-    chex.assert_shape(labels, (num_images, *score_map.image_size))
-    if labels.size >= 2**31:
-      raise ValueError(
-        f"labels of shape {labels.shape} are {labels.size} pixels; a batch may "
-        "have 2^31 - 1: make it smaller."
-      )
+    check_labels(score_map, labels)
     if form == "logits":
       sums = forms.sums_of_logits(problem, score_map, labels, key)
     else:
@@ -112,7 +132,10 @@ def make(
       options = forms.known(sampler, score_map)
       expected_sum = sampler.expected_sum(labels, **options)
     count = normalization.normalizer(
-      normalize, sums.num_kept, num_valid, expected_sum
+      "kept" if is_of_regions else normalize,
+      sums.num_kept,
+      num_valid,
+      expected_sum,
     )
     return LossTerms(
       loss=normalization.divide(sums.loss_sum, count),
@@ -120,6 +143,37 @@ def make(
       num_kept=sums.num_kept,
       num_valid=num_valid,
       num_dropped=sums.num_dropped,
+    )
+
+  return sampled_loss
+
+
+def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
+  """A loss that is a weighted sum of others, such as Dice and cross-entropy.
+
+  All have the same random key, so losses with equal samplers have equal pixels.
+  In a compiled step, these are drawn once.
+
+  Args:
+    *terms: weights, and losses that `make` or `lovasz_softmax` returned. The
+      counts of `LossTerms` are those of the first.
+
+  Raises:
+    ValueError: if there is no term.
+  """
+  if not terms:
+    raise ValueError("give at least one pair of a weight and a loss.")
+
+  def loss(key, score_map, labels):
+    results = [of_term(key, score_map, labels) for _, of_term in terms]
+    weights = [weight for weight, _ in terms]
+
+    def total(values):
+      return sum(w * value for w, value in zip(weights, values, strict=True))
+
+    return results[0]._replace(
+      loss=total([result.loss for result in results]),
+      loss_sum=total([result.loss_sum for result in results]),
     )
 
   return loss
@@ -138,6 +192,21 @@ def _sums_backward(compute, gradient, cotangent):
 
 
 _sums.defvjp(lambda compute, *arrays: compute(*arrays), _sums_backward)
+
+
+def check_labels(score_map: types.ScoreMap, labels: jax.Array) -> None:
+  """Raises an error if labels do not fit a score map, or are too many."""
+  if labels.ndim == 4:
+    raise ValueError(
+      f"labels have the shape {labels.shape}; they are [N, H, W]: for pixels "
+      "with several classes, give losses.bit_masks(labels)."
+    )
+  chex.assert_shape(labels, (len(score_map.scores), *score_map.image_size))
+  if labels.size >= 2**31:
+    raise ValueError(
+      f"labels of shape {labels.shape} are {labels.size} pixels; a batch may "
+      "have 2^31 - 1: make it smaller."
+    )
 
 
 def _check_sampler(sampler, normalize):

@@ -61,12 +61,17 @@ def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     [..., P] losses; NaN where a label is no bit mask of these classes, such as
     the number of a class.
   """
+  is_there, is_mask = truth(logits, labels)
+  # log(1 + exp(x)) - x where the class is there.
+  losses = jax.nn.softplus(jnp.where(is_there, -logits, logits))
+  return jnp.where(is_mask, jnp.sum(losses, axis=-2), jnp.nan)
+
+
+def truth(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Marks each pixel's classes, [..., C, P], and labels that are bit masks."""
   num_classes = logits.shape[-2]
   shape = [1] * (logits.ndim - 2) + [num_classes, 1]
   bits = jnp.arange(num_classes, dtype=jnp.int32).reshape(shape) + _SHIFT
   is_there = ((labels[..., None, :] >> bits) & 1) == 1
-  # log(1 + exp(x)) - x where the class is there.
-  losses = jax.nn.softplus(jnp.where(is_there, -logits, logits))
   is_mask = (labels >= 0) & (labels & ((1 << _SHIFT) - 1) == 0)
-  is_mask = is_mask & (labels >> (_SHIFT + num_classes) == 0)
-  return jnp.where(is_mask, jnp.sum(losses, axis=-2), jnp.nan)
+  return is_there, is_mask & (labels >> (_SHIFT + num_classes) == 0)

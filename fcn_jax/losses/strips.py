@@ -6,6 +6,8 @@ over classes is one over whole rows of numbers. Sums interpolate columns by
 products, so a score that is not finite reaches all columns of its rows.
 """
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from fcn_jax.losses import gradients
 
 
 def map_strips(
-  function: gradients.PixelFunction,
+  function: Callable[..., jax.Array],
   score_map: types.ScoreMap,
   arrays: tuple[jax.Array, ...] = (),
 ) -> jax.Array:
@@ -65,19 +67,20 @@ def value_and_gradient(
   weights: jax.Array | None,
   *,
   strip_bytes: int,
-) -> tuple[jax.Array, types.ScoreMap]:
+) -> tuple[chex.ArrayTree, types.ScoreMap]:
   """Sums a function of the logits over all pixels.
 
   Args:
     function: from logits [N, pieces, stride, C, W], labels and perhaps weights
-      [N, pieces, stride, W] to one value for each pixel, 0 where void.
+      [N, pieces, stride, W] to K values for each pixel, a tree of arrays [N,
+      pieces, stride, K, W]; 0 where void.
     score_map: scores [N, h, w, C].
     labels: [N, H, W].
     weights: [N, H, W] or None.
     strip_bytes: bytes of the logits of a strip; it has one piece at least.
 
   Returns:
-    The sum, in the dtype of the scores, and its gradient.
+    The sums of the images, each [N, K], and the gradient of the sum of all.
   """
   cells, from_cells = jax.vjp(
     lambda scores: jnp.transpose(
@@ -97,8 +100,7 @@ def value_and_gradient(
     arrays.append(split(score_map, weights, fill=0, missing=missing))
   cells = jnp.pad(cells, [(0, missing)] + [(0, 0)] * 3)
 
-  def add(number, carry):
-    totals, gradient = carry
+  def add(number, gradient):
     start = number * size
     parts = (
       jnp.moveaxis(jax.lax.dynamic_slice_in_dim(array, start, size), 0, 1)
@@ -118,19 +120,16 @@ def value_and_gradient(
       return function(jnp.transpose(logits, (2, 0, 3, 1, 4)), *parts)
 
     rows = jax.lax.dynamic_slice_in_dim(cells, start, size + 1)
-    sums, new = gradients.of_pieces(values, rows)
+    sums, new = gradients.of_piece(values, rows)
     new += jax.lax.dynamic_slice_in_dim(gradient, start, size + 1)
     gradient = jax.lax.dynamic_update_slice_in_dim(gradient, new, start, 0)
-    return totals + sums, gradient
+    return sums, gradient
 
-  totals, gradient = jax.lax.fori_loop(
-    0,
-    (num_pieces + missing) // size,
-    add,
-    (jnp.zeros(num_images, cells.dtype), jnp.zeros_like(cells)),
+  sums, gradient = gradients.over_pieces(
+    add, (num_pieces + missing) // size, jnp.zeros_like(cells)
   )
   (gradient,) = from_cells(gradient[: num_pieces + 1])
-  return jnp.sum(totals), gradients.with_scores(score_map, gradient)
+  return sums, gradients.with_scores(score_map, gradient)
 
 
 def split(

@@ -105,19 +105,71 @@ def optimizer(options: config_lib.Optimizer) -> optax.GradientTransformation:
   return result
 
 
-def loss(config: config_lib.Train, dataset: data.Dataset) -> losses.Loss:
+def loss(
+  config: config_lib.Train, dataset: data.Dataset
+) -> losses.Loss | losses.Schedule:
   """The loss at the sampled pixels.
 
-  Counts the classes of the data set if the sampler needs to know them.
+  Counts the classes of the data set if a weight needs their numbers.
 
   Raises:
     ValueError: if a class that needs a weight has no pixel.
   """
-  return losses.make(
-    pixel_loss(config.loss),
-    sampler=sampler(config, dataset),
-    normalize=config.loss.normalize,
+  options = config.loss
+  of_pixel = None
+  if options.pixel_loss != "none":
+    of_pixel = pixel_loss(options)
+    if options.class_weights != "none":
+      frequencies = data.class_frequencies(dataset)
+      weights = class_weights(frequencies, options.class_weights)
+      of_pixel = losses.class_weighted(of_pixel, class_weights=weights.tolist())
+  if options.initial_rate is None:
+    return loss_of(options, of_pixel, sampler(config, dataset))
+  rate = optax.linear_schedule(
+    options.initial_rate, options.rate, options.rate_steps
   )
+  return losses.Schedule(
+    lambda step: loss_of(options, of_pixel, sampler_of_rate(config, rate(step)))
+  )
+
+
+def loss_of(
+  options: config_lib.Loss,
+  of_pixel: losses.PixelLoss | None,
+  sampler: sampling.Sampler,
+) -> losses.Loss:
+  """The loss of pixels, of regions, or both, at the sampled pixels."""
+  terms = []
+  if of_pixel is not None:
+    terms.append(
+      (
+        1.0,
+        losses.make(of_pixel, sampler=sampler, normalize=options.normalize),
+      )
+    )
+  if options.region_loss == "lovasz_softmax":
+    of_regions = losses.lovasz_softmax(sampler=sampler)
+    terms.append((options.region_weight, of_regions))
+  elif options.region_loss != "none":
+    of_regions = losses.make(region_loss(options), sampler=sampler)
+    terms.append((options.region_weight, of_regions))
+  if len(terms) == 1 and of_pixel is not None:
+    return terms[0][1]
+  return losses.weighted_sum(*terms)
+
+
+def region_loss(options: config_lib.Loss) -> losses.RegionLoss:
+  """The loss of regions."""
+  match options.region_loss:
+    case "dice":
+      return losses.dice()
+    case "jaccard":
+      return losses.jaccard()
+    case "tversky":
+      return losses.tversky(
+        alpha=options.false_positives, beta=options.false_negatives
+      )
+  raise ValueError(f"there is no region_loss {options.region_loss!r}.")
 
 
 def pixel_loss(options: config_lib.Loss) -> losses.PixelLoss:
@@ -146,8 +198,7 @@ def sampler(
   options = config.loss
   count = 0
   if config.augmentation.crop_size is not None:
-    pixels = math.prod(config.augmentation.crop_size)
-    count = max(1, round(options.rate * pixels))
+    count = max(1, round(options.rate * _num_pixels(config)))
   match options.sampler:
     case "whole_image":
       return sampling.whole_image()
@@ -156,14 +207,31 @@ def sampler(
     case "places":
       return sampling.places(rate=options.rate, arrangement=options.arrangement)
     case "bernoulli":
-      return sampling.bernoulli(rate=options.rate, unit=options.unit)
+      return sampling.bernoulli(rate=options.rate, unit=options.unit or "block")
     case "fixed_count":
       return sampling.fixed_count(count=count)
+    case "fixed_count_in_batch":
+      return sampling.fixed_count_in_batch(count=config.data.batch_size * count)
     case "one_per_square":
       side = options.side or config.network.stride
       return sampling.one_per_square(side=side)
     case "hardest":
       return sampling.hardest(count=count)
+    case "harder_than":
+      return sampling.harder_than(threshold=options.threshold, min_count=count)
+    case "uncertain":
+      return sampling.uncertain(
+        count=count,
+        oversample=options.oversample,
+        importance=options.importance,
+        unit=options.unit or "pixel",
+      )
+    case "uncertain_weighted":
+      return sampling.uncertain_weighted(
+        count=count,
+        oversample=options.oversample,
+        importance=options.importance,
+      )
     case "near_boundary":
       return sampling.near_boundary(
         rate=options.rate,
@@ -181,12 +249,44 @@ def sampler(
   raise ValueError(f"there is no sampler {options.sampler!r}.")
 
 
-def class_weights(frequencies: data.Frequencies) -> np.ndarray:
-  """Median frequency weights [C], scaled: the mean weight of a pixel is 1.
+def sampler_of_rate(
+  config: config_lib.Train, rate: jax.Array
+) -> sampling.Sampler:
+  """The sampler at a rate that changes from step to step."""
+  options = config.loss
+  most = max(options.initial_rate, options.rate)
+  match options.sampler:
+    case "bernoulli":
+      return sampling.bernoulli(
+        rate=rate, unit=options.unit or "block", max_rate=most
+      )
+    case "fixed_count":
+      pixels = _num_pixels(config)
+      count = jnp.maximum(1, jnp.round(rate * pixels).astype(jnp.int32))
+      return sampling.fixed_count(
+        count=count, max_count=max(1, math.ceil(most * pixels))
+      )
+  raise ValueError(f"the sampler {options.sampler} has no schedule.")
+
+
+def _num_pixels(config):
+  return math.prod(config.augmentation.crop_size)
+
+
+def class_weights(
+  frequencies: data.Frequencies,
+  kind: config_lib.ClassWeights = "median_frequency",
+) -> np.ndarray:
+  """Weights of the classes [C], scaled: the mean weight of a pixel is 1.
 
   The loss is divided by the number of pixels, not by the sum of their weights.
   With this scale, the loss and the learning rate mean the same as without
   weights.
   """
-  weights = sampling.median_frequency_weights(frequencies.shares_where_present)
+  if kind == "median_frequency":
+    weights = sampling.median_frequency_weights(
+      frequencies.shares_where_present
+    )
+  else:
+    weights = sampling.inverse_frequency_weights(frequencies.shares)
   return weights / np.sum(frequencies.shares * weights)

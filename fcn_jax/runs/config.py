@@ -49,11 +49,15 @@ Sampler = Literal[
   "places",
   "bernoulli",
   "fixed_count",
+  "fixed_count_in_batch",
   "one_per_square",
   "class_balanced",
   "class_weighted",
   "near_boundary",
   "hardest",
+  "harder_than",
+  "uncertain",
+  "uncertain_weighted",
 ]
 
 PixelLoss = Literal[
@@ -61,12 +65,29 @@ PixelLoss = Literal[
   "focal",
   "symmetric_cross_entropy",
   "generalized_cross_entropy",
+  "none",
 ]
+
+RegionLoss = Literal["none", "dice", "jaccard", "tversky", "lovasz_softmax"]
+
+ClassWeights = Literal["none", "median_frequency", "inverse_frequency"]
 
 # Samplers by what they need, or cannot use.
 _WITHOUT_RATE = ("whole_image", "one_per_square", "class_weighted")
-_WITH_COUNT = ("fixed_count", "class_balanced", "hardest")
+_WITH_COUNT = (
+  "fixed_count",
+  "fixed_count_in_batch",
+  "class_balanced",
+  "hardest",
+  "harder_than",
+  "uncertain",
+  "uncertain_weighted",
+)
 _WITH_CLASSES = ("class_balanced", "class_weighted")
+_BY_LOSSES = ("hardest", "harder_than")
+_WITH_SCHEDULE = ("bernoulli", "fixed_count")
+# These have no expected sum.
+_NOT_RANDOM = (*_BY_LOSSES, "uncertain")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,15 +210,20 @@ class Loss:
   sampler: Sampler = "places"
   """Which pixels enter the loss; see fcn_jax/sampling."""
   rate: float = 1.0
-  """Share of the pixels that enter the loss (places, bernoulli, fixed_count,
-  class_balanced, hardest). For near_boundary: the share of those near a
-  boundary."""
+  """Share of the pixels that enter the loss. For near_boundary: of those near a
+  boundary. For harder_than: the least share."""
+  initial_rate: float | None = None
+  """Share at the first step (bernoulli, fixed_count); from there it goes to
+  rate in rate_steps steps, linearly. Default: rate."""
+  rate_steps: int = 1000
+  """Steps from initial_rate to rate."""
   arrangement: sampling.Arrangement = "even"
   """Which pixels of each block are kept (places): far from one another, or
   random."""
-  unit: sampling.Unit = "block"
-  """What is kept or dropped as a whole (bernoulli): the pixels between four
-  cells of the score map, as in the papers, or single pixels."""
+  unit: sampling.Unit | None = None
+  """What is kept or dropped as a whole: the pixels between four cells of the
+  score map, as in the papers (default of bernoulli), or single pixels (default
+  of uncertain)."""
   side: int | None = None
   """Side in pixels of the squares (one_per_square). Default: the stride."""
   rate_elsewhere: float = 0.1
@@ -206,8 +232,27 @@ class Loss:
   boundary_distance: int = 8
   """Distance in pixels up to which a pixel is near a boundary
   (near_boundary)."""
+  threshold: float = 0.36
+  """Loss above which a pixel is kept (harder_than), in nats; 0.36 is that of a
+  probability of 0.7."""
+  oversample: float = 3.0
+  """Candidates for each kept pixel (uncertain, uncertain_weighted)."""
+  importance: float = 0.75
+  """Share of the kept pixels that are kept because the network is uncertain
+  (uncertain, uncertain_weighted)."""
   pixel_loss: PixelLoss = "cross_entropy"
-  """Loss of a pixel; see fcn_jax/losses."""
+  """Loss of a pixel; none is for a loss of regions alone."""
+  region_loss: RegionLoss = "none"
+  """Loss of whole regions to add to that of the pixels."""
+  region_weight: float = 1.0
+  """Factor of the loss of regions."""
+  false_positives: float = 0.3
+  """Weight of false positives (tversky)."""
+  false_negatives: float = 0.7
+  """Weight of false negatives (tversky)."""
+  class_weights: ClassWeights = "none"
+  """Factor of the loss of a pixel by its class: the median share of the classes
+  over that of the class, or one over its share."""
   label_smoothing: float = 0.0
   """Share of the target that is spread over all classes (cross_entropy)."""
   gamma: float = 2.0
@@ -219,7 +264,7 @@ class Loss:
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
-    at_least_one(self, "boundary_distance")
+    at_least_one(self, "boundary_distance", "rate_steps")
     has_rate = self.sampler not in _WITHOUT_RATE
     require(
       self,
@@ -246,8 +291,44 @@ class Loss:
       rate_elsewhere=(0 <= self.rate_elsewhere <= 1, "in 0..1"),
       side=(self.side is None or self.side >= 1, "at least 1"),
       normalize=(
-        self.normalize != "expected" or self.sampler != "hardest",
-        "another for hardest: what it keeps is not random",
+        self.normalize != "expected" or self.sampler not in _NOT_RANDOM,
+        f"another for {self.sampler}, which states no expectation",
+      ),
+      initial_rate=(
+        self.initial_rate is None
+        or (0 < self.initial_rate <= 1 and self.sampler in _WITH_SCHEDULE),
+        "in 0..1, above 0"
+        if self.sampler in _WITH_SCHEDULE
+        else f"left out with {self.sampler}: {' and '.join(_WITH_SCHEDULE)} "
+        "have such a rate",
+      ),
+      threshold=(self.threshold >= 0, "at least 0"),
+      oversample=(self.oversample >= 1, "at least 1"),
+      importance=(
+        0 <= self.importance <= 1
+        and (self.importance < 1 or self.sampler != "uncertain_weighted"),
+        "in 0..1, and below 1 with uncertain_weighted",
+      ),
+      pixel_loss=(
+        self.pixel_loss != "none" or self.region_loss != "none",
+        "another where region_loss is none",
+      ),
+      region_loss=(
+        self.region_loss == "none" or self.sampler not in _BY_LOSSES,
+        f"none with {self.sampler}, which keeps pixels by their own losses",
+      ),
+      region_weight=(self.region_weight > 0, "above 0"),
+      false_positives=(
+        self.false_positives >= 0
+        and self.false_positives + self.false_negatives > 0,
+        "at least 0, and above 0 where false_negatives is 0",
+      ),
+      false_negatives=(self.false_negatives >= 0, "at least 0"),
+      class_weights=(
+        self.class_weights == "none"
+        or (self.sampler != "class_weighted" and self.pixel_loss != "none"),
+        "none with the sampler class_weighted, whose weights it would repeat, "
+        "and where pixel_loss is none",
       ),
     )
 
@@ -417,9 +498,11 @@ class Train(Groups):
       second_labels=(
         data.second_labels is None
         or (not fuses_late and is_fcn)
-        and self.loss.sampler not in _WITH_CLASSES,
+        and self.loss.sampler not in _WITH_CLASSES
+        and self.loss.class_weights == "none",
         "left out with the modalities color_hha, with architecture fcn_resnet, "
-        f"and with the samplers {' and '.join(_WITH_CLASSES)}",
+        f"with the samplers {' and '.join(_WITH_CLASSES)}, and with "
+        "class_weights",
       ),
     )
     require(

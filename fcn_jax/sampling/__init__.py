@@ -25,7 +25,8 @@ pixels (`losses.normalizer`): use "expected".
   `fixed_count_in_batch`, `one_per_square`.
 - By class: `class_balanced`, `class_weighted`, with `inverse_frequency_weights`
   and `median_frequency_weights`.
-- By place: `near_boundary`. By loss: `hardest`, `harder_than`.
+- By place: `near_boundary`. By loss: `hardest`, `harder_than`. By score:
+  `uncertain`, and `uncertain_weighted`, which keeps the expectation.
 - With given probabilities, corrected by weights: `importance`, of
   `class_probabilities` or `boundary_probabilities`.
 - `valid_pixels` and `num_valid` tell what is not void.
@@ -34,7 +35,6 @@ pixels (`losses.normalizer`): use "expected".
 """
 
 from fcn_jax.sampling import capacity
-from fcn_jax.sampling.bernoulli import Unit
 from fcn_jax.sampling.bernoulli import bernoulli
 from fcn_jax.sampling.boundaries import boundary_probabilities
 from fcn_jax.sampling.boundaries import importance
@@ -53,6 +53,8 @@ from fcn_jax.sampling.places import Arrangement
 from fcn_jax.sampling.places import places
 from fcn_jax.sampling.sampler import Probabilities
 from fcn_jax.sampling.sampler import Sampler
+from fcn_jax.sampling.uncertainty import uncertain
+from fcn_jax.sampling.uncertainty import uncertain_weighted
 from fcn_jax.sampling.uniform import check_rate
 from fcn_jax.sampling.uniform import fixed_count
 from fcn_jax.sampling.uniform import fixed_count_in_batch
@@ -60,6 +62,7 @@ from fcn_jax.sampling.uniform import num_valid
 from fcn_jax.sampling.uniform import one_per_square
 from fcn_jax.sampling.uniform import valid_pixels
 from fcn_jax.sampling.uniform import whole_image
+from fcn_jax.sampling.units import Unit
 
 __all__ = [
   "Arrangement",
@@ -87,6 +90,8 @@ __all__ = [
   "num_valid",
   "one_per_square",
   "places",
+  "uncertain",
+  "uncertain_weighted",
   "valid_pixels",
   "whole_image",
 ]

@@ -1,7 +1,5 @@
 """Independent draws of blocks or pixels, at one rate."""
 
-from typing import Literal, get_args
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,11 +8,15 @@ from fcn_jax import blocks as blocks_lib
 from fcn_jax.sampling import capacity
 from fcn_jax.sampling import sampler as sampler_lib
 from fcn_jax.sampling import uniform
+from fcn_jax.sampling import units
 
-Unit = Literal["block", "pixel"]
 
-
-def bernoulli(*, rate: float, unit: Unit = "block") -> sampler_lib.Sampler:
+def bernoulli(
+  *,
+  rate: float | jax.Array,
+  unit: units.Unit = "block",
+  max_rate: float | None = None,
+) -> sampler_lib.Sampler:
   """Keeps each block, or each pixel, with a probability.
 
   Dropping blocks, the pixels between four cells of the score map, is the
@@ -23,46 +25,45 @@ def bernoulli(*, rate: float, unit: Unit = "block") -> sampler_lib.Sampler:
   the expected sum of the sampled loss is `rate` times the whole one.
 
   Args:
-    rate: probability in (0, 1] of keeping a block or pixel.
+    rate: probability in (0, 1] of keeping a block or pixel. With `max_rate` it
+      may be a traced scalar, such as that of a schedule: another rate is then
+      no new program.
     unit: "block": the pixels of a block are kept or dropped together; blocks at
       the borders are cut off. Its `draw` needs a grid. "pixel": all pixels are
       drawn independently.
+    max_rate: the highest rate, from which arrays get their sizes; None for
+      `rate`.
 
   Returns:
     A sampler with weights 0 and 1.
 
   Raises:
-    ValueError: if `rate` is not in (0, 1] or `unit` is unknown.
+    ValueError: if a rate is not in (0, 1], or `unit` is unknown.
   """
-  uniform.check_rate(rate)
-  if unit not in get_args(Unit):
-    raise ValueError(
-      f'unit is {unit!r}; choose "block", the pixels between four cells, or '
-      '"pixel".'
-    )
-  return _of_blocks(rate) if unit == "block" else _of_pixels(rate)
+  units.check(unit)
+  if max_rate is None:
+    uniform.check_rate(rate)
+    rate = max_rate = float(rate)
+  uniform.check_rate(max_rate)
+  make = _of_blocks if unit == "block" else _of_pixels
+  return make(rate, max_rate)
 
 
-def _of_blocks(rate: float) -> sampler_lib.Sampler:
+def _of_blocks(rate, max_rate) -> sampler_lib.Sampler:
   def blocks(key, shape):
-    return jax.random.bernoulli(key, float(rate), shape)
+    return jax.random.bernoulli(key, rate, shape)
 
   def draw(key, labels, *, grid=None):
     chex.assert_rank(labels, 3)
     grid = sampler_lib.check_grid(grid)
-    num_images, *image_size = labels.shape
-    shape = num_images, *blocks_lib.shape(grid, image_size)
-    kept = blocks(key, shape)[:, :, None, :, None]
-    stride = grid.stride
-    kept = jnp.broadcast_to(kept, (*shape[:2], stride, shape[2], stride))
-    kept = blocks_lib.merge(grid, kept, image_size)
-    return jnp.where(kept, uniform.valid_pixels(labels), 0.0)
+    shape = len(labels), *blocks_lib.shape(grid, labels.shape[1:])
+    return units.weights_of_blocks(blocks(key, shape), labels, grid)
 
   def max_count(shape, *, grid=None):
     grid = sampler_lib.check_grid(grid)
     rows, columns = blocks_lib.shape(grid, shape[1:])
     most = capacity.tail_bound(
-      rate * rows * columns, num_draws=rows * columns, num_images=shape[0]
+      max_rate * rows * columns, num_draws=rows * columns, num_images=shape[0]
     )
     return most * grid.stride**2
 
@@ -80,15 +81,15 @@ def _of_blocks(rate: float) -> sampler_lib.Sampler:
 _GAPS_RATE = 0.25
 
 
-def _of_pixels(rate: float) -> sampler_lib.Sampler:
+def _of_pixels(rate, max_rate) -> sampler_lib.Sampler:
   def draw(key, labels):
     chex.assert_rank(labels, 3)
     rows = len(labels), labels[0].size
 
     def each(key):
-      return jax.random.bernoulli(key, float(rate), rows)
+      return jax.random.bernoulli(key, rate, rows)
 
-    if rate <= _GAPS_RATE:
+    if isinstance(rate, float) and rate <= _GAPS_RATE:
       # On accelerators the gaps would need a slow sort and scatter. The mask of
       # a key is then another one than on a CPU.
       kept = jax.lax.platform_dependent(
@@ -103,7 +104,7 @@ def _of_pixels(rate: float) -> sampler_lib.Sampler:
   def max_count(shape):
     num_pixels = shape[1] * shape[2]
     return capacity.tail_bound(
-      rate * num_pixels, num_draws=num_pixels, num_images=shape[0]
+      max_rate * num_pixels, num_draws=num_pixels, num_images=shape[0]
     )
 
   return sampler_lib.Sampler(

@@ -86,12 +86,7 @@ def _with_largest(
   """Marks `count` valid pixels of each image; [N, H, W] bool."""
   chex.assert_rank(labels, 3)
   chex.assert_equal_shape((labels, losses))
-  # To order the bits of floats like the numbers, set the sign bit of positive
-  # ones and invert all bits of negative ones. Only NaN can become 0, which is
-  # reserved for void pixels.
-  bits = jax.lax.bitcast_convert_type(losses, jnp.uint32)
-  sign = jnp.uint32(1 << 31)
-  values = jnp.where(bits < sign, bits | sign, ~bits)
+  values = uniform.ordered_bits(losses)
   values = jnp.where(labels != types.IGNORE_LABEL, values, 0)
   values = values.reshape(len(labels), -1)
   return uniform.largest(values, count=count).reshape(labels.shape)

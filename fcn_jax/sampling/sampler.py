@@ -8,7 +8,7 @@ import jax
 from fcn_jax import types
 
 # What the functions of a sampler can ask for beside their arguments.
-Need = Literal["grid", "pixel_losses"]
+Need = Literal["grid", "pixel_losses", "score_map"]
 
 
 class Sampler(NamedTuple):
@@ -24,9 +24,10 @@ class Sampler(NamedTuple):
       those that are cut off as whole ones.
     expected_sum: from labels [N, H, W] to the expected sum of the weights, []
       float32; None if not known.
-    needs: what the functions above take by keyword. "grid": all three take
-      `grid`, a `types.Grid`: where the cells of the score map lie.
-      "pixel_losses": `draw` takes the losses of the pixels, [N, H, W].
+    needs: what the functions take by keyword. "grid": those above take `grid`,
+      a `types.Grid`: where the cells of the score map lie. "pixel_losses":
+      `draw` takes the losses of the pixels, [N, H, W]. "score_map": `draw` and
+      `blocks` take the score map, to be used without gradient.
     blocks: if whole blocks are kept with weight 1, (key, (N, rows, columns)) ->
       [N, rows, columns] bool: what `draw` keeps, see `fcn_jax.blocks`.
     places: if the same places are kept in all blocks, with weight 1, (key, N,
@@ -39,7 +40,7 @@ class Sampler(NamedTuple):
   max_count: Callable[..., int] | None = None
   expected_sum: Callable[..., jax.Array] | None = None
   needs: tuple[Need, ...] = ()
-  blocks: Callable[[jax.Array, tuple[int, int, int]], jax.Array] | None = None
+  blocks: Callable[..., jax.Array] | None = None
   places: Callable[[jax.Array, int, int], jax.Array | None] | None = None
 
 

@@ -43,7 +43,9 @@ _WHOLE_IMAGE = sampler_lib.Sampler(
 )
 
 
-def fixed_count(*, count: int) -> sampler_lib.Sampler:
+def fixed_count(
+  *, count: int | jax.Array, max_count: int | None = None
+) -> sampler_lib.Sampler:
   """Keeps `count` pixels of each image, drawn without replacement.
 
   The number of terms is the same at each step; with `bernoulli` it varies. In
@@ -51,16 +53,21 @@ def fixed_count(*, count: int) -> sampler_lib.Sampler:
   images with much void weigh as much as others.
 
   Args:
-    count: pixels to keep of each image; all, if it has fewer valid ones.
+    count: pixels to keep of each image; all, if it has fewer valid ones. With
+      `max_count` it may be a traced int32, such as that of a schedule.
+    max_count: the largest count; None for `count`.
 
   Returns:
     A sampler with weights 0 and 1.
 
   Raises:
-    ValueError: if `count` is not positive.
+    ValueError: if a count is not positive.
   """
-  check_integer("count", count)
-  return _of_count(count, in_batch=False)
+  if max_count is None:
+    check_integer("count", count)
+    max_count = count
+  check_integer("max_count", max_count)
+  return _of_count(count, max_count, in_batch=False)
 
 
 def fixed_count_in_batch(*, count: int) -> sampler_lib.Sampler:
@@ -72,10 +79,10 @@ def fixed_count_in_batch(*, count: int) -> sampler_lib.Sampler:
   counts, 33 times one after the other, which `fixed_count` avoids.
   """
   check_integer("count", count)
-  return _of_count(count, in_batch=True)
+  return _of_count(count, count, in_batch=True)
 
 
-def _of_count(count, *, in_batch):
+def _of_count(count, most, *, in_batch):
   """Keeps `count` pixels of each image, or of the batch."""
 
   def draw(key, labels):
@@ -94,7 +101,7 @@ def _of_count(count, *, in_batch):
     available = jnp.sum(is_valid, axis=axes, dtype=jnp.int32)
     return jnp.sum(jnp.minimum(available, count)).astype(jnp.float32)
 
-  return sampler_lib.Sampler(draw, lambda shape: count, expected_sum)
+  return sampler_lib.Sampler(draw, lambda shape: most, expected_sum)
 
 
 def one_per_square(*, side: int) -> sampler_lib.Sampler:
@@ -181,10 +188,21 @@ def independent(key: jax.Array, probabilities: jax.Array) -> jax.Array:
   return jnp.where(jnp.isnan(probabilities), probabilities, kept)
 
 
+def ordered_bits(values: jax.Array) -> jax.Array:
+  """Numbers for `largest`, in the order of float32 values that are not NaN.
+
+  The sign bit of positive values is set, and all bits of negative ones are
+  inverted. Only NaN can become 0.
+  """
+  bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+  sign = jnp.uint32(1 << 31)
+  return jnp.where(bits < sign, bits | sign, ~bits)
+
+
 # Compiled: outside `jax.jit`, a loop is compiled anew at each call.
-@functools.partial(jax.jit, static_argnames=("count", "in_all_rows"))
+@functools.partial(jax.jit, static_argnames="in_all_rows")
 def largest(
-  values: jax.Array, *, count: int, in_all_rows: bool = False
+  values: jax.Array, *, count: int | jax.Array, in_all_rows: bool = False
 ) -> jax.Array:
   """Marks the largest values of each row, or of all rows together.
 
@@ -195,7 +213,7 @@ def largest(
 
   Args:
     values: [R, M] uint32; 0 is never marked.
-    count: how many to mark.
+    count: how many to mark; or [R, 1] int32, how many of each row.
     in_all_rows: whether to mark so many of all rows, not of each.
 
   Returns:

@@ -124,6 +124,42 @@ def test_an_unknown_option_is_an_error():
       {"sampler": "hardest", "rate": 0.5, "crop_size": None},
       "hardest keeps a number of pixels",
     ),
+    (
+      {"sampler": "uncertain", "normalize": "expected"},
+      "normalize is expected; it must be another for uncertain",
+    ),
+    (
+      {"sampler": "places", "initial_rate": 0.5},
+      "initial_rate is 0.5; it must be left out with places",
+    ),
+    (
+      {"sampler": "bernoulli", "initial_rate": 0.0},
+      "initial_rate is 0.0; it must be in 0..1, above 0",
+    ),
+    ({"rate_steps": 0}, "rate_steps is 0; it must be >= 1"),
+    ({"threshold": -1.0}, "threshold is -1.0; it must be at least 0"),
+    ({"oversample": 0.5}, "oversample is 0.5; it must be at least 1"),
+    (
+      {"sampler": "uncertain_weighted", "importance": 1.0},
+      "importance is 1.0; .* below 1 with uncertain_weighted",
+    ),
+    (
+      {"pixel_loss": "none"},
+      "pixel_loss is none; it must be another where region_loss is none",
+    ),
+    (
+      {"region_loss": "dice", "sampler": "hardest"},
+      "region_loss is dice; it must be none with hardest",
+    ),
+    ({"region_weight": 0.0}, "region_weight is 0.0; it must be above 0"),
+    (
+      {"false_positives": 0.0, "false_negatives": 0.0},
+      "false_positives is 0.0; .* above 0 where false_negatives is 0",
+    ),
+    (
+      {"class_weights": "median_frequency", "sampler": "class_weighted"},
+      "class_weights is median_frequency; it must be none with the sampler",
+    ),
     # Of the optimizer.
     ({"steps": 0}, "steps is 0; it must be >= 1"),
     ({"accumulate": 0}, "accumulate is 0; it must be >= 1"),
