@@ -54,7 +54,7 @@ slow: $(VENV)/.installed ## run the tests that take longer
 long: $(VENV)/.installed ## run the longest tests, such as whole studies: ten minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long $(ARGS)
 
-parity: $(VENV)/.parity ## install PyTorch and OpenCV, compare with them
+parity: $(VENV)/.parity ## install PyTorch, OpenCV and MONAI, compare with them
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m parity $(ARGS)
 
 newest: $(VENV)-newest/.installed ## a few tests, newest Python and JAX here
@@ -122,7 +122,8 @@ $(VENV)-compilers/.gpu: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.parity: $(VENV)/.installed
-	@echo "Installing PyTorch and OpenCV into $(VENV): a minute or more, once."
+	@echo "Installing PyTorch, OpenCV and MONAI into $(VENV): a minute or more," \
+		"once."
 	@$(INSTALL) --constraint requirements.txt $(EDITABLE) '.[parity]'
 	@$(BIN)/python -c 'import cv2, torch; \
 		print("PyTorch", torch.__version__, "OpenCV", cv2.__version__)'
