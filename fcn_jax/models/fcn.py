@@ -37,8 +37,9 @@ class FCN(nn.Module):
   """A fully convolutional network, from images to a coarse score map.
 
   CVPR 2015, sections 3 and 4. Stride 32 is FCN-32s; 16 adds scores of pool4
-  to the scores upsampled by two, and 8 those of pool3 as well. The last
-  upsampling to pixels is `upsampling.to_pixels`, outside the network.
+  to the scores upsampled by two, and 8 those of pool3 as well. Strides 4, 2 and
+  1 go on like this, for thin structures. The last upsampling to pixels is
+  `upsampling.to_pixels`, outside the network.
 
   Parameters are named as in the papers: `conv1_1` ... `fc7`, `score_fr`,
   `score_pool4`, `score_pool3`. Score layers begin at zero.
@@ -48,13 +49,14 @@ class FCN(nn.Module):
       5 of CVPR 2015, SIFT Flow): a number for each head, by its name; the first
       head is the main one.
     backbone: one of `backbones()`.
-    stride: of the score map: 32, 16 or 8.
+    stride: of the score map: 32, 16, 8 or 4; with GoogLeNet and ResNet also 2,
+      and with VGG 2 or 1.
     padding: "same"; "caffe" or "torchvision" for the geometry of the networks
       that weights are from, see `layers.Padding`.
     inputs: normalization of the input; None for that of the backbone's
       published weights. Images have as many channels as this has.
-    skip_scales: factors on the features of the skips, before their score
-      layers; `AT_ONCE_SCALES` to train stride 8 at once.
+    skip_scales: factors on the features of the first two skips, before their
+      score layers; `AT_ONCE_SCALES` to train stride 8 at once.
     head_width: channels of fc6 and fc7; the backbone's own if None.
     dropout_rate: of fc6 and fc7 (elsewhere: of the last features), in
       training.
@@ -87,8 +89,10 @@ class FCN(nn.Module):
     if isinstance(self.num_classes, Mapping):
       # Pairs, since a module must be hashable and the heads have an order.
       object.__setattr__(self, "num_classes", tuple(self.num_classes.items()))
-    checks.choice("stride", self.stride, (32, 16, 8))
     checks.choice("padding", self.padding, self._file.PADDINGS)
+    num_skips = len(self._architecture.skips)
+    strides = tuple(32 // 2**n for n in range(num_skips + 1))
+    checks.choice(f"with {self.backbone}, stride", self.stride, strides)
     checks.choice(
       "normalization", self.normalization, get_args(layers.Normalization)
     )
@@ -136,7 +140,9 @@ class FCN(nn.Module):
     """
     layer_list = self._file.layer_list(self._architecture, self.padding)
     # If the centre of a cell is that of a pixel, the kernel has an odd size.
-    on_pixels = geometry.grid(layer_list).offset.denominator == 1
+    on_pixels = (
+      self.stride == 1 or geometry.grid(layer_list).offset.denominator == 1
+    )
     kernel = 2 * self.stride - (1 if on_pixels else 0)
     final = geometry.Layer("upscore", kernel, self.stride, transposed=True)
     return geometry.fcn_chain(
@@ -185,6 +191,7 @@ class FCN(nn.Module):
       normalization=self.normalization,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
+      stride=self.stride,
     )
     backbone = self._file.Backbone(self._architecture, settings)
     # Lifts the backbone's parameters into the network's own scope.
@@ -220,7 +227,8 @@ class FCN(nn.Module):
     if valid_sizes is not None:
       num_cells = _num_cells(chain.score, valid_sizes)
       fused = upsampling.fill_outside(fused, num_cells)
-    for layer_list, scale in zip(chain.skips, self.skip_scales, strict=False):
+    scales = (*self.skip_scales, 1.0, 1.0, 1.0)
+    for layer_list, scale in zip(chain.skips, scales, strict=False):
       name = layer_list[-1].name
       scaled = features[name] * jnp.asarray(scale, self.dtype)
       skip = score(f"score_{name}", scaled, layer_list)

@@ -55,6 +55,8 @@ class Settings:
       (of 8 channels).
     dtype: of the computation.
     param_dtype: of the parameters.
+    stride: of the finest features that are scored. Where these come before a
+      pooling, the convolution is not computed together with it.
   """
 
   padding: Padding
@@ -64,6 +66,7 @@ class Settings:
   normalization: Normalization
   dtype: jnp.dtype
   param_dtype: jnp.dtype
+  stride: int = 8
 
 
 @dataclasses.dataclass(frozen=True)

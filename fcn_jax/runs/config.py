@@ -139,8 +139,9 @@ class Network:
 
   backbone: Backbone = "vgg_small"
   """Network that the FCN is made of."""
-  stride: Literal[8, 16, 32] = 8
-  """Pixels between scores: FCN-8s, 16s or 32s (fcn)."""
+  stride: Literal[1, 2, 4, 8, 16, 32] = 8
+  """Pixels between scores: FCN-8s, 16s or 32s; finer ones for thin structures,
+  where the backbone has them (fcn)."""
   init: pathlib.Path | None = None
   """Run whose parameters to begin with: the best, or the newest if it was never
   validated. `fcn-jax convert` makes such a run from published weights. It must

@@ -10,7 +10,7 @@ from fcn_jax import types
 GRIDS = [
   (8, 3.5, "clamp"), (8, 3.5, "zero"), (1, 0.0, "clamp"), (4, 9.0, "clamp"),
   (32, 12.5, "zero"), (16, -11.5, "zero"), (8, -23.5, "zero"),
-  (32, 13.0, "zero"),
+  (32, 13.0, "zero"), (2, 0.5, "clamp"),
 ]  # fmt: skip
 
 

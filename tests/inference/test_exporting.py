@@ -69,6 +69,7 @@ def file(model_and_variables, tmp_path_factory):
   [
     ({"stride": 16, "padding": "caffe", "normalization": "batch"}, (1, 65)),
     ({"stride": 8, "param_dtype": jnp.bfloat16}, (64, 30)),
+    ({"stride": 2}, (64, 30)),
   ],
 )
 def test_images_of_any_size_have_the_scores_of_the_network_itself(

@@ -15,7 +15,8 @@ picture = tiny_networks.picture
 NUM_CLASSES = 4
 TILE_SIZE = 320
 every_net = pytest.mark.parametrize(
-  "padding, stride", [("same", 32), ("caffe", 16), ("same", 8), ("caffe", 8)]
+  "padding, stride",
+  [("same", 32), ("caffe", 16), ("same", 8), ("caffe", 4), ("same", 1)],
 )
 
 

@@ -53,7 +53,7 @@ def variables():
 
 
 @pytest.mark.parametrize("padding", ["same", "caffe"])
-@pytest.mark.parametrize("stride", [32, 16, 8])
+@pytest.mark.parametrize("stride", [32, 16, 8, 4, 2, 1])
 def test_parameters_have_the_names_and_shapes_of_the_paper(stride, padding):
   expected, num_inputs = {}, 3
   for block, (width, depth) in VGG16.items():
@@ -65,8 +65,14 @@ def test_parameters_have_the_names_and_shapes_of_the_paper(stride, padding):
   expected["score_fr"] = (1, 1, 4096, 21)
   if stride <= 16:
     expected["score_pool4"] = (1, 1, 512, 21)
-  if stride == 8:
+  if stride <= 8:
     expected["score_pool3"] = (1, 1, 256, 21)
+  if stride <= 4:
+    expected["score_pool2"] = (1, 1, 128, 21)
+  if stride <= 2:
+    expected["score_pool1"] = (1, 1, 64, 21)
+  if stride == 1:
+    expected["score_conv1_2"] = (1, 1, 64, 21)
 
   model = models.FCN(
     num_classes=21, backbone="vgg16", stride=stride, padding=padding
@@ -88,7 +94,7 @@ def test_parameters_have_the_names_and_shapes_of_the_paper(stride, padding):
 
 
 @pytest.mark.parametrize("padding", ["same", "caffe"])
-@pytest.mark.parametrize("stride", [32, 16, 8])
+@pytest.mark.parametrize("stride", [32, 16, 8, 4, 2, 1])
 def test_the_score_map_has_the_size_that_geometry_says(stride, padding):
   model = small(stride=stride, padding=padding)
   for size in ((1, 1), (33, 47), (500, 375)):
@@ -126,6 +132,9 @@ def test_images_of_any_size_are_scored(variables, size):
     ("same", 32, "score_fr"),
     ("caffe", 16, "score_pool4"),
     ("caffe", 8, "score_pool3"),
+    ("caffe", 4, "score_pool2"),
+    ("same", 2, "score_pool1"),
+    ("caffe", 1, "score_conv1_1"),
   ],
 )
 def test_a_score_is_centred_where_the_gradient_says(padding, stride, layer):

@@ -23,6 +23,15 @@ jit = functools.partial(
 )
 models = fcn.models
 FCN = functools.partial(models.FCN, NUM_CLASSES, dropout_rate=0.0)
+# The finest stride of each backbone.
+FINEST = {
+  "alexnet": 4,
+  "caffenet": 4,
+  "googlenet": 2,
+  "googlenet_bn": 2,
+  "resnet50": 2,
+  "vgg16_bn": 1,
+}
 FCNResNet = functools.partial(models.FCNResNet, NUM_CLASSES, dropout_rate=0.0)
 
 
@@ -129,7 +138,9 @@ def test_fcn_resnet50_has_the_parameters_of_torchvisions():
 )
 def test_score_maps_lie_where_geometry_says(narrow, backbone, padding):
   size = (203, 97)
-  for stride in (32, 16, 8):
+  for stride in (32, 16, 8, 4, 2, 1):
+    if stride < FINEST[backbone]:
+      continue
     model = FCN(backbone=backbone, padding=padding, stride=stride)
     score_map, _ = outputs_and_shapes(model, *size)
     assert score_map.stride == stride
@@ -143,6 +154,15 @@ def test_score_maps_lie_where_geometry_says(narrow, backbone, padding):
         cells = finer[(finer > cells[0] - reach) & (finer < cells[-1] + reach)]
       assert score_map.scores.shape[1 + axis] == len(cells)
       assert score_map.offset == cells[0]
+
+
+@pytest.mark.parametrize("backbone", FINEST)
+def test_a_stride_that_a_backbone_does_not_have_is_refused(narrow, backbone):
+  stride = FINEST[backbone]
+  FCN(backbone=backbone, stride=stride)
+  for other in (stride // 2, 12, 64):
+    with pytest.raises(ValueError, match=f"with {backbone}, stride is {other}"):
+      FCN(backbone=backbone, stride=other)
 
 
 def positions(layers, side):
@@ -191,7 +211,10 @@ def test_the_layer_that_leaves_nothing_of_an_image_is_named(
     ("alexnet", "torchvision", 8),
     ("googlenet", "same", 32),
     ("googlenet", "caffe", 16),
+    ("googlenet", "torchvision", 4),
     ("resnet50", "same", 32),
+    ("resnet50", "same", 2),
+    ("caffenet", "caffe", 4),
   ],
 )
 def test_a_score_sees_the_rows_that_geometry_says(
@@ -321,7 +344,7 @@ PADDED_NETWORKS = {
     FCN,
     {"backbone": "googlenet_bn", "padding": "torchvision", "stride": 32},
   ),
-  "resnet50": (FCN, {"backbone": "resnet50"}),
+  "resnet50": (FCN, {"backbone": "resnet50", "stride": 2}),
   "FCNResNet, auxiliary": (FCNResNet, {"auxiliary": True, "resized": False}),
   "two heads": (
     functools.partial(models.FCN, {"a": 4, "b": 5}, dropout_rate=0.0),

@@ -37,7 +37,8 @@ jit = functools.partial(
   jax.jit, compiler_options={"xla_backend_optimization_level": 0}
 )
 every_net = pytest.mark.parametrize(
-  "padding, stride", [("same", 32), ("caffe", 16), ("same", 8), ("caffe", 8)]
+  "padding, stride",
+  [("same", 32), ("caffe", 16), ("same", 8), ("caffe", 8), ("caffe", 2)],
 )
 
 
@@ -179,7 +180,7 @@ def test_logits_losses_and_gradients_are_those_of_the_images_alone(
   padding, stride
 ):
   # One image suffices where the net is a part of that of stride 8.
-  chosen = {32: [0], 16: [1], 8: [0, 2]}[stride]
+  chosen = {32: [0], 16: [1], 8: [0, 2], 2: [1]}[stride]
   batch, weights, score_map, expected = compare_with_images_alone(
     net(padding=padding, stride=stride), chosen
   )

@@ -148,6 +148,7 @@ def test_the_loss_is_divided_as_the_options_say(
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("options", "expected"),
   [
@@ -195,7 +196,9 @@ def test_classes_are_weighted_with_any_sampler(dataset, labels, kind):
   weighted = build.loss(BASE.replace(class_weights=kind, **options), dataset)
   weights = build.class_weights(data.class_frequencies(dataset), kind)
   one = jnp.where(labels == types.IGNORE_LABEL, labels, 1)
-  found, of_plain = (terms_of(loss, one).loss for loss in (weighted, plain))
+  found, of_plain = jax.jit(
+    lambda: [terms_of(loss, one).loss for loss in (weighted, plain)]
+  )()
   np.testing.assert_allclose(found, weights[1] * of_plain, rtol=1e-5)
 
 

@@ -1,5 +1,7 @@
 """Uncertain pixels, against PointRend's rule in NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +17,14 @@ from tests.helpers import score_maps
 VOID = types.IGNORE_LABEL
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def draw(sampler, key, labels, score_map):
+  return sampler.draw(key, labels, score_map=score_map)
+
+
 def numpy_margins(score_map):
   """[N, H * W] of the logits of all pixels."""
-  logits = np.sort(np.asarray(upsampling.to_pixels(score_map)), axis=-1)
+  logits = np.sort(jax.jit(upsampling.to_pixels)(score_map), axis=-1)
   margins = logits[..., -1] - logits[..., -2]
   return margins.reshape(len(margins), -1)
 
@@ -58,7 +65,7 @@ def test_the_published_rule_keeps_the_same_pixels(options):
   key = jax.random.key(5)
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
-  found = sampling.uncertain(**options).draw(key, labels, score_map=score_map)
+  found = draw(sampling.uncertain(**options), key, labels, score_map)
   expected = numpy_rule(score_map, labels, key, **options)
   np.testing.assert_array_equal(found, expected)
   num_valid = np.sum(np.asarray(labels) != VOID, axis=(1, 2))
@@ -96,7 +103,7 @@ def test_blocks_are_kept_whole_and_those_with_the_least_margins_first():
   sampler = sampling.uncertain(
     count=10 * 64, oversample=100.0, importance=0.5, unit="block"
   )
-  kept = np.asarray(sampler.draw(key, labels, score_map=score_map))
+  kept = np.asarray(draw(sampler, key, labels, score_map))
   # At offset -4 a block begins half a block before the image.
   tiles = np.pad(kept, [(0, 0), (4, 4), (4, 4)], constant_values=-1)
   tiles = tiles.reshape(2, 9, 8, 9, 8).transpose(0, 1, 3, 2, 4)
@@ -164,17 +171,21 @@ def test_expected_divides_by_the_valid_pixels():
 def test_neither_scores_nor_candidates_get_a_gradient_from_the_draw():
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
-  for sampler in (
+  samplers = (
     sampling.uncertain(count=50),
     sampling.uncertain(count=128, unit="block"),
     sampling.uncertain_weighted(count=50),
-  ):
-    gradient = jax.grad(
-      lambda s, sampler=sampler: jnp.sum(
-        sampler.draw(jax.random.key(0), labels, score_map=s)
-      )
-    )(score_map)
-    np.testing.assert_array_equal(gradient.scores, 0)
+  )
+
+  @jax.jit
+  @jax.grad
+  def gradient(score_map):
+    return sum(
+      jnp.sum(s.draw(jax.random.key(0), labels, score_map=score_map))
+      for s in samplers
+    )
+
+  np.testing.assert_array_equal(gradient(score_map).scores, 0)
 
 
 def test_no_array_of_all_logits_is_compiled():

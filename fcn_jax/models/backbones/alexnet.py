@@ -31,7 +31,7 @@ class Architecture:
   inputs: input_normalization.InputNormalization
   head_width: int = 4096
   normalization: layers.Normalization = "none"
-  skips: tuple[str, ...] = ("pool2", "pool1")
+  skips: tuple[str, ...] = ("pool2", "pool1", "conv1")
 
 
 ARCHITECTURES = {
@@ -96,7 +96,7 @@ class Backbone(nn.Module):
 
   @nn.compact
   def __call__(self, images, *, train, valid_sizes=None):
-    """Features of each pooling layer and of fc7, see `backbones`."""
+    """Features of each layer but fc6, see `backbones`."""
     architecture = self.architecture
     head_width = self.settings.head_width or architecture.head_width
     make = layers.Layers(self.settings, train)
@@ -116,6 +116,7 @@ class Backbone(nn.Module):
           architecture.widths[number - 1],
           groups=architecture.groups[number - 1],
         )
+        features[layer.name] = maps.values
       else:
         maps = make.conv(maps, layer, head_width)
         maps = make.dropout(

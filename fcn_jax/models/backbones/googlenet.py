@@ -47,7 +47,7 @@ class Architecture:
   local_response_norm: bool
   inputs: input_normalization.InputNormalization
   normalization: layers.Normalization
-  skips: tuple[str, ...] = ("inception_4e", "inception_3b")
+  skips: tuple[str, ...] = ("inception_4e", "inception_3b", "conv2", "conv1")
   width: float = 1.0
 
 
@@ -127,7 +127,7 @@ class Backbone(nn.Module):
 
   @nn.compact
   def __call__(self, images, *, train, valid_sizes=None):
-    """Features of each module and of pool5, see `backbones`."""
+    """Features of each module, of pool5 and of the stem, see `backbones`."""
     architecture = self.architecture
     make = layers.Layers(
       self.settings,
@@ -144,6 +144,7 @@ class Backbone(nn.Module):
     for layer in layer_list(architecture, self.settings.padding):
       if layer.name in stem:
         maps = make.conv(maps, layer, self._scaled(stem[layer.name]))
+        features[layer.name] = maps.values
       elif layer.name in INCEPTIONS:
         maps = self._inception(make, maps, layer.name)
         features[layer.name] = maps.values

@@ -32,7 +32,7 @@ class Architecture:
     input_normalization.TORCHVISION
   )
   normalization: layers.Normalization = "batch"
-  skips: tuple[str, ...] = ("layer3", "layer2")
+  skips: tuple[str, ...] = ("layer3", "layer2", "layer1", "conv1")
   dilated: bool = False
 
 
@@ -99,7 +99,10 @@ class Backbone(nn.Module):
 
   @nn.compact
   def __call__(self, images, *, train, valid_sizes=None):
-    """Features of layer1 to layer4, see `backbones`."""
+    """Features of layer1 to layer4, see `backbones`.
+
+    At stride 2 also those of conv1.
+    """
     architecture = self.architecture
     make = layers.Layers(
       self.settings,
@@ -109,7 +112,12 @@ class Backbone(nn.Module):
     stem, pool, *_ = layer_list(architecture)
     features = {}
     maps = make.begin(images, valid_sizes)
-    maps = make.conv(maps, stem, architecture.widths[0], pool=pool)
+    if self.settings.stride == 2:
+      maps = make.conv(maps, stem, architecture.widths[0])
+      features[stem.name] = maps.values
+      maps = layers.max_pool(maps, pool)
+    else:
+      maps = make.conv(maps, stem, architecture.widths[0], pool=pool)
     for number, width in enumerate(architecture.widths, start=1):
       for name, stride, dilation in _blocks(architecture, number):
         convs = _bottleneck(name, stride, dilation)

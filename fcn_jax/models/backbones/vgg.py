@@ -31,7 +31,11 @@ class Architecture:
   inputs: input_normalization.InputNormalization = input_normalization.CAFFE
   normalization: layers.Normalization = "none"
   normalize_head: bool = True
-  skips: tuple[str, ...] = ("pool4", "pool3")
+
+  @property
+  def skips(self) -> tuple[str, ...]:
+    """Layers that the skips score."""
+    return "pool4", "pool3", "pool2", "pool1", f"conv1_{self.depths[0]}"
 
 
 def _normalized(depths: tuple[int, ...]) -> Architecture:
@@ -100,7 +104,10 @@ class Backbone(nn.Module):
 
   @nn.compact
   def __call__(self, images, *, train, valid_sizes=None):
-    """Features of each pooling layer and of fc7, see `backbones`."""
+    """Features of each pooling layer and of fc7, see `backbones`.
+
+    At stride 1 also those of the last convolution of the first block.
+    """
     head_width = self.settings.head_width or self.architecture.head_width
     make = layers.Layers(self.settings, train)
     make_head = make
@@ -122,7 +129,12 @@ class Backbone(nn.Module):
         is_last = number == self.architecture.depths[block - 1]
         pool = layer_of[f"pool{block}"] if is_last else None
         width = self.architecture.widths[block - 1]
-        maps = make.conv(maps, layer, width, pool=pool)
+        if is_last and block == self.settings.stride == 1:
+          maps = make.conv(maps, layer, width)
+          features[name] = maps.values
+          maps = layers.max_pool(maps, pool)
+        else:
+          maps = make.conv(maps, layer, width, pool=pool)
         if is_last:
           features[pool.name] = maps.values
     features["fc7"] = maps.values
