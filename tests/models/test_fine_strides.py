@@ -8,6 +8,8 @@ import pytest
 
 import fcn_jax as fcn
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 DEPTHS = (1, 1, 2, 2, 2)
 SIZE = (64, 96)
 # The layers that the skips score, coarse to fine.
@@ -50,11 +52,13 @@ def direct_logits(params, images, stride):
     x = jax.lax.conv_general_dilated(
       x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    return x + bias
+    return x + bias.reshape(1, 1, 1, -1)
 
   inputs = fcn.models.input_normalization.FROM_SCRATCH
-  x = images.astype(jnp.float32) - jnp.array(inputs.mean)
-  x *= jnp.array(inputs.scale)
+  mean, scale = (
+    jnp.array(x).reshape(1, 1, 1, 3) for x in (inputs.mean, inputs.scale)
+  )
+  x = (images.astype(jnp.float32) - mean) * scale
   features = {}
   for block, depth in enumerate(DEPTHS, start=1):
     for number in range(1, depth + 1):
@@ -93,11 +97,11 @@ def test_logits_are_those_of_a_direct_computation(stride):
 @pytest.mark.slow
 @pytest.mark.parametrize("stride", [4, 2, 1])
 def test_a_fine_network_is_trained_from_scratch(stride):
-  """One image with a line of one pixel, which has its class in the end."""
+  """One image with a line of so many pixels, which has its class in the end."""
   image = np.full((1, 64, 64, 3), 90, np.uint8)
-  image[:, :, 21] = 200
   label = np.zeros((1, 64, 64), np.int32)
-  label[:, :, 21] = 1
+  line = slice(21, 21 + stride)
+  image[:, :, line], label[:, :, line] = 200, 1
   model, optimizer = small(stride, num_classes=2), optax.adam(3e-3)
   loss = fcn.losses.make(sampler=fcn.sampling.bernoulli(rate=0.5, unit="pixel"))
   step = fcn.train.make_train_step(model, optimizer, loss)
@@ -111,4 +115,4 @@ def test_a_fine_network_is_trained_from_scratch(stride):
   )
   intersection = np.sum((found == 1) & (label == 1))
   union = np.sum((found == 1) | (label == 1))
-  assert intersection / union > (0.6 if stride == 4 else 0.9)
+  assert intersection / union > 0.8
