@@ -228,6 +228,7 @@ def test_patches_of_an_image_of_void_lie_anywhere():
   assert set(columns) == set(range(7))
 
 
+@pytest.mark.slow
 def test_balanced_patches_show_the_class_in_their_centre():
   batch = numbered_batch(3, 30, 40)
   labels = np.zeros((3, 30, 40), np.int32)

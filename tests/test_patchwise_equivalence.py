@@ -371,6 +371,7 @@ def accumulate_over_images(params, num_images):
   return gradients, pieces, labels[kept][order]
 
 
+@pytest.mark.slow
 def test_gradients_accumulated_over_masked_images_are_of_one_mixed_batch():
   params = initialize(SMALL_VGG)
   gradients, pieces, labels = accumulate_over_images(params, num_images=3)

@@ -180,6 +180,7 @@ def test_metrics_are_sums_and_counts_over_the_sampled_pixels(warm):
   np.testing.assert_allclose(metrics.loss, loss_sum / num_valid, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
   step = fcn.train.make_train_step(
     PLAIN,

@@ -41,7 +41,7 @@ class Options:
   num_test: int = 32
   """Pictures to score."""
   learning_rate: float = 3e-3
-  """Of Adam."""
+  """Highest learning rate of Adam; it falls to 0 along a cosine."""
   seed: int = 0
   """Of pictures and parameters."""
   figure: pathlib.Path | None = None
@@ -90,7 +90,9 @@ def train_and_predict(
   model = fcn.models.FCN(
     2, backbone="vgg_small", stride=stride, normalization="batch"
   )
-  optimizer = optax.adam(options.learning_rate)
+  optimizer = optax.adam(
+    optax.cosine_decay_schedule(options.learning_rate, options.steps)
+  )
   step = fcn.train.make_train_step(model, optimizer)
   state = fcn.train.create_state(jax.random.key(options.seed), model, optimizer)
   generator = np.random.default_rng(options.seed)

@@ -3,22 +3,28 @@
     python -m experiments.class_balance shapes
     python -m experiments.class_balance camvid --data-dir CAMVID
 
-Trains an FCN-8s in six variants, with the same steps on the same images. They
-differ in the pixels that enter the loss (sections 3.4 and 4 of the papers):
+Trains an FCN-8s in variants, with the same steps. They differ in the pixels
+that enter the loss (sections 3.4 and 4 of the papers), in the loss, or in the
+crops:
 
   plain             all pixels
   p=...             pixels at random, each with this probability
   class weights     all pixels, each with the weight of its class
   balanced pixels   as many pixels of each class that is in the batch
   hard pixels       those of each image with the largest losses
+  uncertain pixels  those with the most similar scores of two classes, mostly
+  focal             all pixels, by the focal loss
+  with Dice         all pixels, cross-entropy and the Dice loss; with Tversky
+                    and with Lovasz likewise
+  forced crops      half of the crops hold a pixel of a class drawn at random
   balanced patches  patches around pixels of each class that is in the image
 
-The loss is the mean over the kept pixels. Plain and class weights keep all
-pixels. The others aim at as many pixels as the patches have, a share p of the
-images. Balanced pixels are fewer if rare classes have too few; void pixels
-never count. Compare p=... with plain to see what sampling changes, and the
-others with p=... to see what their choice of pixels changes. The table says how
-many pixels were in the loss.
+The loss is the mean over the kept pixels. Most variants keep all of them. Those
+of pixels aim at as many pixels as the patches have, a share p of the images.
+Balanced pixels are fewer if rare classes have too few; void pixels never count.
+Compare p=... with plain to see what sampling changes, and the others with p=...
+to see what their choice of pixels changes. The table says how many pixels were
+in the loss.
 
 Writes to the work folder: config.json, variants/ (a run each), summary.json,
 table.md and class_balance.png. Wall time counts loading, augmentation, cutting
@@ -117,6 +123,12 @@ def plan(config: ClassBalance, num_classes: int) -> list[study_lib.Variant]:
     variant("class weights", {"sampler": "class_weighted"}),
     variant("balanced pixels", {"sampler": "class_balanced", "rate": rate}),
     variant("hard pixels", {"sampler": "hardest", "rate": rate}),
+    variant("uncertain pixels", {"sampler": "uncertain", "rate": rate}),
+    variant("focal", {"pixel_loss": "focal"}),
+    variant("with Dice", {"region_loss": "dice"}),
+    variant("with Tversky", {"region_loss": "tversky"}),
+    variant("with Lovasz", {"region_loss": "lovasz_softmax"}),
+    variant("forced crops", {"foreground_share": 0.5}),
     variant("balanced patches", {}, jax.jit(cut)),
   ]
 

@@ -11,6 +11,7 @@ import numpy as np
 from fcn_jax import data
 from fcn_jax import types
 from fcn_jax.data.pipeline import combining
+from fcn_jax.data.pipeline import foreground
 from fcn_jax.data.pipeline import padding
 from fcn_jax.runs import build
 from fcn_jax.runs import config as config_lib
@@ -93,11 +94,11 @@ class TrainingBatches(NamedTuple):
 
   def names(self, number: int) -> list[str]:
     """Names of the examples in a batch."""
+    names = ("batch_size", "seed", "augmentation", "holds_class")
     indices = data.pipeline.indices_of_batch(
       len(self.source),
-      batch_size=self.options["batch_size"],
-      seed=self.options["seed"],
       number=number,
+      **{name: self.options[name] for name in names},
     )
     return [self.source[index].name for index in indices]
 
@@ -127,18 +128,30 @@ def training_batches(
     image_sizes = padding.image_sizes(
       dataset.source, num_threads=config.data.num_threads
     )
+  num_classes = build.heads(config.data, dataset.num_classes)
+  holds_class = None
+  if config.augmentation.foreground_share:
+    holds_class = foreground.holds_class(
+      dataset.source,
+      num_classes=num_classes,
+      num_threads=config.data.num_threads,
+    )
   options = {
     "batch_size": size,
     "augmentation": config.augmentation,
     "resize_factor": config.data.resize,
-    "num_classes": build.heads(config.data, dataset.num_classes),
+    "num_classes": num_classes,
     "seed": config.run.seed,
   }
   fingerprint = data.fingerprint(dataset.source, **options)
   loading = data.Loading(
     num_threads=config.data.num_threads, num_workers=config.data.num_workers
   )
-  options |= {"image_sizes": image_sizes, "loading": loading}
+  options |= {
+    "image_sizes": image_sizes,
+    "holds_class": holds_class,
+    "loading": loading,
+  }
   *_, key = build.random_keys(config.run.seed)
   batches = TrainingBatches(dataset.source, options, fingerprint, cut, key)
   # The pipeline checks its options when it is made.

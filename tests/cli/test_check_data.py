@@ -93,6 +93,7 @@ def test_moments_and_weights_are_numpys_and_the_papers(tmp_path):
   assert train["void_share"] == pytest.approx(8 / 192)
 
 
+@pytest.mark.slow
 def test_bad_files_are_listed_and_the_exit_status_is_1(cells, tmp_path, capsys):
   faults = planted.plant(cells, planted.bomb())
   workdir = tmp_path / "report"

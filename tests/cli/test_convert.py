@@ -213,6 +213,7 @@ def test_a_classifier_is_not_taken_for_one_of_fewer_layers(tmp_path, capsys):
   assert model.backbone == "vgg19"
 
 
+@pytest.mark.slow
 def test_a_classifier_has_all_of_the_backbone(tmp_path, capsys):
   file, run = classifier_file(tmp_path, "caffenet"), tmp_path / "run"
   arguments = ["import", file, "--workdir", run, "--network", "caffe-vgg16"]

@@ -10,6 +10,8 @@ from fcn_jax.cli import predict
 from fcn_jax.cli import predict_files
 from tests.helpers import random_runs
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("ground", "water", "tree")
 PALETTE = np.array([[10, 20, 30], [0, 0, 250], [0, 200, 0]], np.uint8)
 ORIENTATION = 0x0112
@@ -111,7 +113,6 @@ def test_classes_are_those_of_the_picture_as_it_is_displayed(
   assert "1 pictures, 2 files" in printed and "step 1" in printed
 
 
-@pytest.mark.slow
 def test_a_picture_in_tiles_has_the_classes_of_the_whole(
   run, network, tmp_path, capsys
 ):

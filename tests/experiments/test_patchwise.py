@@ -77,6 +77,7 @@ def read_summary(workdir):
 # The plan.
 
 
+@pytest.mark.slow
 def test_variants_see_as_many_pixels_but_not_as_many_images(prepared_dir):
   config = studies.parse(study, options("run", prepared_dir))
   variants = study.plan(config, 6)

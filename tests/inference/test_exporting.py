@@ -304,6 +304,7 @@ def test_a_file_is_never_replaced(model_and_variables, tmp_path):
   assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_failed_export_leaves_nothing(
   model_and_variables, tmp_path, monkeypatch
 ):

@@ -194,6 +194,7 @@ def test_a_smaller_margin_is_cheaper_and_its_disagreement_is_told(trained):
   assert 0 < np.count_nonzero(fewer != expected) < share * expected.size
 
 
+@pytest.mark.slow
 def test_one_program_serves_all_tiles_of_all_large_pictures(trained):
   model, variables, image, _ = trained
   model = model.clone(name="counted")
@@ -228,6 +229,7 @@ def test_strips_and_single_pixels_have_their_classes(trained, height, width):
   np.testing.assert_array_equal(found, logits.argmax(axis=-1))
 
 
+@pytest.mark.slow
 def test_arrays_may_lie_on_disk(trained, tmp_path):
   model, variables, image, logits = trained
   on_disk = np.memmap(tmp_path / "image", np.uint8, "w+", shape=image.shape)

@@ -11,6 +11,8 @@ from PIL import Image
 import fcn_jax as fcn
 from tests.helpers import tiny_networks
 
+pytestmark = pytest.mark.slow
+
 inference = fcn.inference
 picture = functools.partial(tiny_networks.picture, patch=20)
 NUM_CLASSES = 3
@@ -73,7 +75,6 @@ def by_a_loop(model, variables, image, scales, flip):
   return np.mean(found, axis=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   "scales, flip, options",
   [

@@ -6,6 +6,8 @@ from fcn_jax import losses
 from fcn_jax import sampling
 from fcn_jax import types
 
+pytestmark = pytest.mark.slow
+
 
 def lowered(form, platform, sampler, num_classes=21, stride=8):
   """The program of value and gradient of the loss, as text."""

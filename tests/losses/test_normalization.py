@@ -24,6 +24,7 @@ def test_expected_needs_a_sampler_that_states_its_expectation():
     losses.normalizer("expected", ONE, ONE)
 
 
+@pytest.mark.slow
 def test_a_count_of_an_image_that_is_half_void_is_expected_whole():
   # Divided by the rate times the valid pixels, it would be twice the loss.
   labels = jnp.zeros((1, 8, 8), jnp.int32).at[:, 4:].set(types.IGNORE_LABEL)

@@ -256,6 +256,7 @@ def test_at_certain_predictions_lovasz_is_the_mean_of_1_minus_iu():
   np.testing.assert_allclose(found, 1 - np.mean(ius), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_pixel_of_weight_2_counts_as_two_in_lovasz():
   rng = np.random.default_rng(0)
   scores = jnp.asarray(rng.normal(size=(1, 1, 6, 3)), jnp.float32)

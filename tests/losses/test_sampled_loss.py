@@ -430,6 +430,7 @@ def test_places_need_a_sampler_and_a_stride_with_places():
     loss(jax.random.key(0), score_map, labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["block", "pixel"])
 def test_at_stride_1_blocks_are_pixels(unit):
   score_map = score_maps.make_map(stride=1, offset=0.0)
@@ -456,6 +457,7 @@ def test_a_pixel_loss_computes_with_labels_as_integers():
   np.testing.assert_allclose(values, values[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_capacity_is_for_the_form_pixels_only():
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
@@ -464,6 +466,7 @@ def test_a_capacity_is_for_the_form_pixels_only():
   assert terms.num_kept == terms.num_valid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "unit, form", [("block", "blocks"), ("pixel", "pixels"), ("pixel", "auto")]
 )
@@ -475,6 +478,7 @@ def test_a_rate_that_keeps_next_to_nothing_has_loss_0(unit, form):
   assert loss(jax.random.key(0), score_map, labels).loss == 0
 
 
+@pytest.mark.slow
 def test_all_images_may_share_their_places():
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)
@@ -497,6 +501,7 @@ def test_strips_are_exact_at_strides_that_are_no_power_of_two():
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_blocks_without_room_are_left_out_and_counted():
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)

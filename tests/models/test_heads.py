@@ -274,6 +274,7 @@ def test_heads_without_classes_are_refused(num_classes, message):
     models.FCN(num_classes, backbone="vgg_small")
 
 
+@pytest.mark.slow
 def test_late_fusion_is_the_mean_of_the_scores_of_its_networks():
   model = late_fusion()
   assert model.num_channels == 6

@@ -143,6 +143,7 @@ def test_average_pool_is_the_mean_of_the_cells_inside(padding):
     assert not np.any(found.values[n, :, columns:])
 
 
+@pytest.mark.slow
 def test_average_pool_rounds_means_of_bfloat16_once():
   layer = geometry.Layer("pool5", 7, padding=3)
   # Beside 100, a bfloat16 sum would lose what is below a quarter.
@@ -188,6 +189,7 @@ def resized(scores, height, width):
   return result
 
 
+@pytest.mark.slow
 def test_scores_are_resized_bilinearly_to_each_image():
   sizes = ((37, 21), (8, 30), (33, 1))
   scores = values(3, 5, 4, 2)
@@ -263,6 +265,7 @@ class GroupNormalized(nn.Module):
     return make.conv(maps, layer, 16, relu=False).values
 
 
+@pytest.mark.slow
 def test_group_normalization_is_of_8_channels_with_the_epsilon_of_flax():
   # So small that the epsilon counts.
   inputs = 1e-3 * np.random.default_rng(0).normal(size=(2, 5, 4, 16))

@@ -227,6 +227,7 @@ def test_a_score_sees_the_rows_that_geometry_says(
   check_rows(model, layers, name)
 
 
+@pytest.mark.slow
 def test_a_score_of_torchvisions_fcn_sees_the_rows_that_geometry_says(narrow):
   model = FCNResNet(resized=False)
   # The last layer of its chain stands for the interpolation.

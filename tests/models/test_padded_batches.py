@@ -329,6 +329,7 @@ def test_the_cells_that_count_are_as_many_as_an_image_has_alone(
   np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_sizes_out_of_range_are_moved_into_it():
   model = net(normalization="group")
   variables = random_variables(model)
@@ -372,6 +373,7 @@ def training():
   return step, state
 
 
+@pytest.mark.slow
 def test_the_step_is_traced_once_with_sizes_and_once_without(training):
   step, state = training
 

@@ -17,6 +17,8 @@ from fcn_jax.models import batch_norm
 from fcn_jax.models import packed_columns
 from fcn_jax.models import units
 
+pytestmark = pytest.mark.slow
+
 POOL = geometry.Layer("pool", 2, 2, ceil_mode=True)
 RESNET_POOL = geometry.Layer("pool", 3, 2, padding=1)
 CONV = geometry.Layer("conv", 3, padding=1)

@@ -11,6 +11,8 @@ from fcn_jax.pretrained import transplanting
 from tests.helpers import narrow
 from tests.helpers import torch_files
 
+pytestmark = pytest.mark.slow
+
 TORCHVISION = fcn.models.input_normalization.TORCHVISION
 
 

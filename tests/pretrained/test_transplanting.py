@@ -167,6 +167,7 @@ class Convolutional(nn.Module):
     return nn.Conv(7, (4, 3), padding="VALID", name="dense")(x)
 
 
+@pytest.mark.slow
 def test_a_whole_classifier_is_its_convolutional_form_on_every_crop():
   crop, picture = random(1, 10, 8, 3), random(1, 16, 18, 3)
   classifier = Classifier()

@@ -111,6 +111,7 @@ def test_the_loss_of_a_pixel_is_the_one_that_is_named(options, expected):
   np.testing.assert_array_equal(found(logits, labels), expected(logits, labels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("options", "count"),
   [
@@ -189,6 +190,7 @@ def test_a_loss_of_regions_is_added_or_stands_alone(
   np.testing.assert_allclose(alone, terms_of(loss, labels).loss, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["median_frequency", "inverse_frequency"])
 def test_classes_are_weighted_with_any_sampler(dataset, labels, kind):
   options = {"sampler": "fixed_count", "rate": 0.25}

@@ -9,7 +9,10 @@ from fcn_jax.runs import trained_model
 from tests.helpers import random_runs
 from tests.helpers import tiny_runs
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.usefixtures("standard_promotion"),
+]
 
 NAMES = ("ground", "water", "tree")
 PALETTE = np.array([[10, 20, 30], [0, 0, 250], [0, 200, 0]], np.uint8)
@@ -47,7 +50,6 @@ def test_a_run_is_reopened_by_its_folder(random_run, kind):
   assert len(np.unique(classes)) > 1
 
 
-@pytest.mark.slow
 def test_the_best_checkpoint_has_the_score_of_its_averaged_parameters(
   finished_run, prepared_dir
 ):

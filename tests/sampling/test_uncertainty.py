@@ -124,6 +124,7 @@ def test_blocks_are_kept_whole_and_those_with_the_least_margins_first():
     assert np.all(of_blocks[image, least])
 
 
+@pytest.mark.slow
 def test_weights_of_uncertain_pixels_keep_the_expectation():
   score_map = score_maps.make_map(num_classes=3)
   labels = score_maps.make_labels(score_map)
@@ -188,6 +189,7 @@ def test_neither_scores_nor_candidates_get_a_gradient_from_the_draw():
   np.testing.assert_array_equal(gradient(score_map).scores, 0)
 
 
+@pytest.mark.slow
 def test_no_array_of_all_logits_is_compiled():
   score_map = score_maps.make_map(image_size=(128, 128), num_classes=50)
   labels = score_maps.make_labels(score_map)

@@ -23,6 +23,11 @@ class Augmentation:
   min_labelled: float = 0.0
   """Share of a crop that should be labelled, 0..1; up to ten crops are
   tried."""
+  foreground_share: float = 0.0
+  """Share of the crops of a batch, 0..1, that hold a pixel of a class drawn at
+  random, from a picture with this class; at least one crop if above 0."""
+  foreground_classes: tuple[int, ...] | None = None
+  """Numbers of these classes, such as all but the background. Default: all."""
   flip: bool = True
   """Mirror half of the pictures."""
   brightness: float = 0.0
@@ -54,6 +59,16 @@ class Augmentation:
       raise ValueError(f"min_labelled must be in 0..1, not {self.min_labelled}")
     if self.min_labelled and self.crop_size is None:
       raise ValueError("min_labelled chooses crops; give it with a crop_size")
+    if not 0 <= self.foreground_share <= 1:
+      raise ValueError(
+        f"foreground_share must be in 0..1, not {self.foreground_share}"
+      )
+    if self.foreground_share and self.crop_size is None:
+      raise ValueError(
+        "foreground_share chooses crops; give it with a crop_size"
+      )
+    if self.foreground_classes is not None and not self.foreground_share:
+      raise ValueError("foreground_classes needs a foreground_share above 0")
     photometric.check_jitter(**self._jitter)
     photometric.check_blur(
       probability=self.blur_probability, sigma_range=self.blur_sigma
@@ -68,6 +83,7 @@ class Augmentation:
     label: np.ndarray,
     *,
     factor: float,
+    foreground: int | None = None,
   ) -> transforms.Pair:
     """Changes one picture and its labels.
 
@@ -76,6 +92,8 @@ class Augmentation:
       image: [H, W, C] uint8 or float32.
       label: [H, W] or [H, W, L] integers.
       factor: the scale of this picture, drawn from `scale_range`.
+      foreground: class of which the crop holds a pixel, where the picture has
+        one; None for any crop.
 
     Returns:
       Image and label of the same dtypes. They have the size of the crop, or
@@ -92,6 +110,7 @@ class Augmentation:
         size=self.crop_size,
         factor=factor,
         min_labelled=self.min_labelled,
+        foreground=foreground,
       )
     image = photometric.color_jitter(generator, image, **self._jitter)
     image = photometric.random_blur(

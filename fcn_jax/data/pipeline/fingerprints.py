@@ -12,7 +12,16 @@ import numpy as np
 from fcn_jax.data.pipeline import training_batches
 
 # Arguments of `train_batches` that do not change the sequence.
-_NOT_OF_THE_SEQUENCE = ("source", "image_sizes", "first_batch", "loading")
+_NOT_OF_THE_SEQUENCE = (
+  "source",
+  "image_sizes",
+  "holds_class",
+  "first_batch",
+  "loading",
+)
+# Fields of options that were added later: left out at their defaults, so that
+# runs from before can resume.
+_ADDED = ("foreground_share", "foreground_classes")
 # Examples whose contents are hashed.
 _NUM_HASHED = 16
 
@@ -26,7 +35,8 @@ def fingerprint(source: Sequence[Any], **options: Any) -> str:
     source: the examples. Their number is hashed, and the names and contents of
       sixteen of them, evenly spread: other changes go unnoticed.
     **options: the arguments of `train_batches`. Those that do not change the
-      sequence (`image_sizes`, `first_batch`, `loading`) are not hashed.
+      sequence (`image_sizes`, `holds_class`, `first_batch`, `loading`) are
+      not hashed.
 
   Raises:
     TypeError: `train_batches` has no such argument, or needs another.
@@ -53,5 +63,9 @@ def fingerprint(source: Sequence[Any], **options: Any) -> str:
 def _plain(value: Any) -> Any:
   """Converts a dataclass or a NumPy number to what JSON can hold."""
   if dataclasses.is_dataclass(value):
-    return dataclasses.asdict(value)
+    return {
+      field.name: getattr(value, field.name)
+      for field in dataclasses.fields(value)
+      if field.name not in _ADDED or getattr(value, field.name) != field.default
+    }
   return value.item()

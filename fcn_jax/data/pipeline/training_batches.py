@@ -15,6 +15,7 @@ from absl import flags
 from fcn_jax import types
 from fcn_jax.data.pipeline import augmentation as augmentation_lib
 from fcn_jax.data.pipeline import batching
+from fcn_jax.data.pipeline import foreground
 from fcn_jax.data.pipeline import loading as loading_lib
 from fcn_jax.data.pipeline import padding
 from fcn_jax.data.pipeline import transforms
@@ -31,6 +32,7 @@ def train_batches(
   num_epochs: int | None = None,
   first_batch: int = 0,
   image_sizes: np.ndarray | None = None,
+  holds_class: np.ndarray | None = None,
   loading: loading_lib.Loading = loading_lib.DEFAULT,
 ) -> grain.DatasetIterator:
   """Makes shuffled, augmented batches.
@@ -60,6 +62,8 @@ def train_batches(
       reading them.
     image_sizes: [length, 2], `padding.image_sizes` of the source. Without it,
       all pictures are read once to find their sizes. Not used with crops.
+    holds_class: [length, C] bool, `foreground.holds_class` of the source.
+      Without it, all labels are read once. Only used with a `foreground_share`.
     loading: threads and processes. With workers, call `close` on the iterator
       when done.
 
@@ -97,19 +101,26 @@ def train_batches(
     padded_sizes = padding.padded_sizes(
       needed, num_sizes=augmentation.num_sizes
     )
+  forced = None
+  if augmentation.foreground_share:
+    if holds_class is None:
+      holds_class = foreground.holds_class(
+        source, num_classes=num_classes, num_threads=loading.num_threads
+      )
+    forced = foreground.Forced.of(augmentation, holds_class)
   maker = _Maker(
     source,
     augmentation,
     num_classes,
-    factor_range,
     image_sizes,
     padded_sizes,
     process=slice(loading.process_index, None, loading.process_count),
   )
-  dataset = _shuffled(len(source), seed, num_epochs).random_map(maker.draw)
   # Whole batches are made first and then shared out: otherwise one process
   # could have a batch more than another, and wait for it forever.
-  dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=list)
+  dataset = _drawn(
+    len(source), seed, num_epochs, batch_size, factor_range, forced
+  )
   if not 0 <= first_batch <= len(dataset):
     raise ValueError(
       f"first_batch must be in 0..{len(dataset)}, the number of batches, not"
@@ -123,7 +134,13 @@ def train_batches(
 
 
 def indices_of_batch(
-  num_examples: int, *, batch_size: int, seed: int, number: int
+  num_examples: int,
+  *,
+  batch_size: int,
+  seed: int,
+  number: int,
+  augmentation: augmentation_lib.Augmentation | None = None,
+  holds_class: np.ndarray | None = None,
 ) -> list[int]:
   """Returns which examples a batch of `train_batches` has, without reading.
 
@@ -132,25 +149,52 @@ def indices_of_batch(
     batch_size: as for `train_batches`.
     seed: as for `train_batches`.
     number: of the batch, from 0.
+    augmentation: as for `train_batches`; only a `foreground_share` matters.
+    holds_class: as for `train_batches`, if there is such a share.
   """
-  dataset = _shuffled(num_examples, seed, None)
-  return dataset.batch(batch_size, batch_fn=list)[number]
+  forced = None
+  if augmentation is not None and augmentation.foreground_share:
+    forced = foreground.Forced.of(augmentation, holds_class)
+  dataset = _drawn(num_examples, seed, None, batch_size, (1.0, 1.0), forced)
+  return [one.index for one in dataset[number]]
 
 
-def _shuffled(
-  num_examples: int, seed: int, num_epochs: int | None
+def _drawn(
+  num_examples: int,
+  seed: int,
+  num_epochs: int | None,
+  batch_size: int,
+  factor_range: tuple[float, float],
+  forced: foreground.Forced | None,
 ) -> grain.MapDataset:
-  """The numbers of the examples in the order of training."""
+  """The examples of each batch, in the order of training."""
+
+  def draw(index: int, generator: np.random.Generator) -> _Drawn:
+    # Grain reuses its generator for the next example.
+    own = np.random.default_rng(generator.integers(2**63))
+    return _Drawn(index, own, own.uniform(*factor_range))
+
+  def force(drawn: list[_Drawn]) -> list[_Drawn]:
+    first = len(drawn) - forced.number(len(drawn))
+    result = drawn[:first]
+    for one in drawn[first:]:
+      index, of_class = forced.draw(one.generator)
+      result.append(one._replace(index=index, foreground=of_class))
+    return result
+
   dataset = grain.MapDataset.range(num_examples).seed(seed).shuffle()
-  return dataset.repeat(num_epochs)
+  dataset = dataset.repeat(num_epochs).random_map(draw)
+  dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=list)
+  return dataset if forced is None else dataset.map(force)
 
 
 class _Drawn(NamedTuple):
-  """An example of a batch, its randomness and its scale."""
+  """An example of a batch, its randomness, its scale and the class to show."""
 
   index: int
   generator: np.random.Generator
   factor: float
+  foreground: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,15 +204,9 @@ class _Maker:
   source: Sequence[Any]
   augmentation: augmentation_lib.Augmentation
   num_classes: int | Mapping[str, int]
-  factor_range: tuple[float, float]
   image_sizes: np.ndarray | None
   padded_sizes: Sequence[padding.Size]
   process: slice
-
-  def draw(self, index: int, generator: np.random.Generator) -> _Drawn:
-    # Grain reuses its generator for the next example.
-    own = np.random.default_rng(generator.integers(2**63))
-    return _Drawn(index, own, own.uniform(*self.factor_range))
 
   def make_batch(self, drawn: Sequence[_Drawn]) -> types.Batch:
     whole = self.augmentation.crop_size is None
@@ -194,7 +232,11 @@ class _Maker:
     if self.augmentation.crop_size is None:
       batching.check_size(example, self.image_sizes[drawn.index])
     return self.augmentation.apply(
-      drawn.generator, example.image, example.label, factor=drawn.factor
+      drawn.generator,
+      example.image,
+      example.label,
+      factor=drawn.factor,
+      foreground=drawn.foreground,
     )
 
 

@@ -100,6 +100,7 @@ def random_crop(
   size: tuple[int, int],
   factor: float = 1.0,
   min_labelled: float = 0.0,
+  foreground: int | None = None,
 ) -> Pair:
   """Resizes, and cuts out a window at a place drawn uniformly.
 
@@ -116,6 +117,11 @@ def random_crop(
     min_labelled: share of `size`, 0..1, that should have a label other than
       void; the first kind of labels counts. The window is drawn up to ten times
       to reach it; the best one is taken.
+    foreground: a label that the window is to hold: one of its pixels is drawn
+      uniformly from the picture, then a window uniformly among those inside the
+      picture that hold this pixel, at its border as elsewhere. Pixels that a
+      smaller `factor` leaves out cannot be held. If the picture has no such
+      pixel, the window lies anywhere; None for that.
 
   Returns:
     Image and label of `size`, or shorter where the resized picture is shorter;
@@ -132,8 +138,9 @@ def random_crop(
   height, width = np.minimum(whole, size).tolist()
   most = -1
   for _ in range(_MAX_WINDOWS):
-    top = int(generator.integers(whole[0] - height + 1))
-    left = int(generator.integers(whole[1] - width + 1))
+    top, left = _draw_corner(
+      generator, label, whole, (height, width), foreground
+    )
     window = slice(top, top + height), slice(left, left + width)
     rows = _nearest(label.shape[0], whole[0], window[0])
     columns = _nearest(label.shape[1], whole[1], window[1])
@@ -146,6 +153,36 @@ def random_crop(
       break
   window, part = best
   return _resize_window(image, whole, window), part
+
+
+def _draw_corner(
+  generator: np.random.Generator,
+  label: np.ndarray,
+  whole: tuple[int, int],
+  size: tuple[int, int],
+  foreground: int | None,
+) -> tuple[int, int]:
+  """Top and left of a window, see `random_crop`."""
+  ranges = [
+    (0, side - length) for side, length in zip(whole, size, strict=True)
+  ]
+  pixels = np.empty(0, np.int64)
+  if foreground is not None:
+    main = label if label.ndim == 2 else label[..., 0]
+    pixels = np.flatnonzero(main == foreground)
+  if pixels.size:
+    pixel = np.unravel_index(generator.choice(pixels), label.shape[:2])
+    # Where the centre of the pixel is in the resized picture.
+    places = [
+      (2 * int(place) + 1) * new // (2 * old)
+      for place, old, new in zip(pixel, label.shape, whole, strict=False)
+    ]
+    ranges = [
+      (max(first, place - length + 1), min(last, place))
+      for (first, last), place, length in zip(ranges, places, size, strict=True)
+    ]
+  top, left = (int(generator.integers(a, b + 1)) for a, b in ranges)
+  return top, left
 
 
 def _num_labelled(label: np.ndarray) -> int:

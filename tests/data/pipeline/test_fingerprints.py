@@ -138,12 +138,19 @@ def _fingerprint(source=None, **options):
     {"num_threads": 5, "num_workers": 1, "prefetch_buffer_size": 9},
     {"first_batch": 3, "process_index": 1, "process_count": 2},
     {"image_sizes": np.array([[4, 5]] * 30)},
+    {"holds_class": np.ones((30, 5), bool)},
     {"flip": True, "hue": 0.0},
     {"seed": np.int64(0), "crop_size": [8, 8]},
   ],
 )
 def test_a_fingerprint_stays_where_the_sequence_stays(same):
   assert _fingerprint(**same) == _fingerprint()
+
+
+def test_runs_from_before_an_option_was_added_can_resume():
+  # Of commit 3cfc6a4, which had no foreground_share.
+  expected = "be9b3ffde2c56c10bf3a7dd165a16a1ccdcf3dae091ac099ecd1f3957daa68a8"
+  assert _fingerprint() == expected
 
 
 _OTHERS = {
@@ -155,6 +162,8 @@ _OTHERS = {
   "crop_size": (8, 9),
   "scale_range": (0.5, 1.0),
   "min_labelled": 0.5,
+  "foreground_share": 0.5,
+  "foreground_classes": (1, 2),
   "flip": False,
   "brightness": 0.1,
   "contrast": 0.1,
@@ -182,7 +191,7 @@ def test_the_order_of_heads_enters_the_fingerprint():
 def test_every_option_is_thought_about_here():
   names = set(inspect.signature(data.train_batches).parameters)
   fields = {field.name for field in dataclasses.fields(data.Augmentation)}
-  same = {"source", "image_sizes", "first_batch", "loading"}
+  same = {"source", "image_sizes", "holds_class", "first_batch", "loading"}
   assert names - same - {"augmentation"} | fields == _OTHERS.keys()
 
 
