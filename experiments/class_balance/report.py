@@ -111,17 +111,17 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
     f"FCN-{config.network.stride}s, {config.network.backbone}, "
     f"{config.optimizer.steps} steps of the same {config.data.batch_size} "
     f"images of {height}x{width} in all variants. Of their {pixels:,} pixels, "
-    "plain and class weights have all in the loss; "
-    f"the others {config.data.batch_size * count:,}: "
+    "most variants have all in the loss; those of pixels and patches "
+    f"{config.data.batch_size * count:,}: "
     f"{config.patches_per_image} patch(es) of {patch_height}x{patch_width} of "
     "each image, which may overlap; each pixel with probability "
-    f"{count / (height * width):.3g}; the hardest {count:,} of each image; or "
-    "an equal part of each class in the batch, all pixels of classes that have "
-    "fewer. Void pixels are left out, as the measured numbers show. The "
-    "loss is the mean over the pixels in it; class weights are by median "
-    "frequency, scaled so that the mean weight of a training pixel is 1 "
-    f"({min(weights):.2g} to {max(weights):.2g}). Classes are ordered by their "
-    f"share of the training split. {results.note(config, summary)}"
+    f"{count / (height * width):.3g}; the hardest or most uncertain {count:,} "
+    "of each image; or an equal part of each class in the batch, all pixels "
+    "of classes that have fewer. Void pixels are left out, as the measured "
+    "numbers show. The loss of pixels is the mean over the pixels in it; class "
+    "weights are by median frequency, scaled so that the mean weight of a "
+    f"training pixel is 1 ({min(weights):.2g} to {max(weights):.2g}). "
+    f"Classes are ordered by their share of the training split. {results.note(config, summary)}"
   )
 
 
@@ -133,6 +133,8 @@ def _draw(config: Any, summary: dict[str, Any]) -> None:
   )
   axes = figure.subplots()
   places, width = np.arange(len(classes)), 0.84 / len(variants)
+  # The usual cycle has ten colours.
+  palette = matplotlib.colormaps["tab20"]
   for number, (name, variant) in enumerate(variants.items()):
     values = np.array(
       [[s["class_iu"][c] for c in classes] for s in variant["scores"]]
@@ -142,6 +144,7 @@ def _draw(config: Any, summary: dict[str, Any]) -> None:
       places + (number - (len(variants) - 1) / 2) * width,
       mean,
       width,
+      color=palette(number % 20),
       # From the lowest to the highest seed; of one seed, nothing.
       yerr=np.stack([mean - values.min(axis=0), values.max(axis=0) - mean]),
       error_kw={"elinewidth": 0.8 if len(values) > 1 else 0},

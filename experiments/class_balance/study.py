@@ -52,7 +52,7 @@ NAME = "class_balance"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassBalance(study_lib.Study):
-  """Class weights, class-balanced sampling, hard examples, and patches."""
+  """Class weights, sampling, losses, crops and patches for rare classes."""
 
   patch_size: tuple[int, int] = (48, 48)
   """Height and width of the patches to train on."""
@@ -81,14 +81,14 @@ class ClassBalance(study_lib.Study):
 
 
 PRESETS = {
-  # Two CPU cores, 5 minutes, a quarter of which is compilation.
+  # Two CPU cores, 12 minutes, a quarter of which is compilation.
   "shapes": (
-    "Generated shapes, small backbone: 5 minutes on two CPU cores.",
+    "Generated shapes, small backbone: 12 minutes on two CPU cores.",
     ClassBalance.make("class_balance_shapes", batch_size=4, steps=200),
   ),
   # Two CPU cores, about 10 minutes.
   "camvid": (
-    "CamVid at half size, small backbone: about 10 minutes on two CPU cores.",
+    "CamVid at half size, small backbone: about 25 minutes on two CPU cores.",
     ClassBalance.make(
       "class_balance_camvid",
       dataset="camvid",

@@ -38,6 +38,7 @@ BENCHMARKS = {
     "input_pipeline": "input_pipeline.benchmark",
     "kill_and_resume": "kill_and_resume",
     "loss_head": "loss_head",
+    "thin_lines": "thin_lines",
     "networks": "networks",
     "tiled_prediction": "tiled_prediction",
   }.items()
