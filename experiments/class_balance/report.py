@@ -121,7 +121,8 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
     "numbers show. The loss of pixels is the mean over the pixels in it; class "
     "weights are by median frequency, scaled so that the mean weight of a "
     f"training pixel is 1 ({min(weights):.2g} to {max(weights):.2g}). "
-    f"Classes are ordered by their share of the training split. {results.note(config, summary)}"
+    "Classes are ordered by their share of the training split. "
+    f"{results.note(config, summary)}"
   )
 
 
