@@ -39,10 +39,13 @@ def lovasz_softmax(
     A loss, as `make` returns.
 
   Raises:
-    ValueError: if `over` is unknown.
+    TypeError: if `sampler` is not a `Sampler`.
+    ValueError: if `over` is unknown, or `capacity` is less than 1.
   """
   if over not in ("batch", "image"):
     raise ValueError(f"over is {over!r}; choose batch or image.")
+  sampled_loss.check_sampler(sampler)
+  sampled_loss.check_capacity(capacity)
   problem = forms.Problem(pixel_losses.cross_entropy, sampler, capacity)
 
   def loss(key, score_map, labels):
@@ -97,7 +100,7 @@ def _of_pixels(logits, labels, weights):
   steps = jax.lax.stop_gradient(jnp.where(weights != 0, steps, 0))
   of_classes = jnp.sum(errors * steps, axis=1)
   is_there = num_true[:, 0] > 0
-  return normalization.divide(
-    jnp.sum(jnp.where(is_there | jnp.isnan(of_classes), of_classes, 0)),
-    jnp.sum(is_there, dtype=jnp.int32),
-  )
+  # Wrong labels alone leave no class, and are to show as well.
+  total = jnp.sum(jnp.where(is_there | jnp.isnan(of_classes), of_classes, 0))
+  count = jnp.maximum(jnp.sum(is_there, dtype=jnp.int32), 1)
+  return total / count.astype(total.dtype)

@@ -65,6 +65,7 @@ def dice(
     ValueError: if an argument is out of its range. The loss raises one if a
       class is not one of the network's.
   """
+  _check_smooth(smooth)
   return tversky(
     alpha=0.5,
     beta=0.5,
@@ -242,12 +243,16 @@ def _is_class(classes, num_classes):
 
 
 def _check(alpha, beta, gamma, smooth):
-  if alpha < 0 or beta < 0 or alpha + beta == 0:
+  if not (alpha >= 0 and beta >= 0 and alpha + beta > 0):
     raise ValueError(
       f"alpha is {alpha} and beta is {beta}; neither may be negative, and one "
       "must be above 0."
     )
-  if gamma <= 0:
+  if not gamma > 0:
     raise ValueError(f"gamma is {gamma}; it must be above 0.")
-  if smooth < 0:
+  _check_smooth(smooth)
+
+
+def _check_smooth(smooth):
+  if not smooth >= 0:
     raise ValueError(f"smooth is {smooth}; it must be 0 or more.")

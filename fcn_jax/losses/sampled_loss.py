@@ -106,7 +106,9 @@ def make(
       cannot count, or if the form is "places" and the sampler does not repeat
       with the stride of the score map.
   """
-  _check_sampler(sampler, normalize)
+  check_sampler(sampler)
+  check_capacity(capacity)
+  _check_normalization(normalize, sampler)
   _check_form(form, capacity, sampler)
   # "auto" is not to drop pixels on one device and keep them on another.
   problem = forms.Problem(loss, sampler, capacity if form == "pixels" else None)
@@ -209,13 +211,23 @@ def check_labels(score_map: types.ScoreMap, labels: jax.Array) -> None:
     )
 
 
-def _check_sampler(sampler, normalize):
+def check_sampler(sampler: sampling.Sampler) -> None:
+  """Raises a `TypeError` unless it is a `Sampler`."""
   if not isinstance(sampler, sampling.Sampler):
     raise TypeError(
       f"sampler is {sampler!r}, not a Sampler: give one of `sampling`, called "
       "with its options, such as sampling.bernoulli(rate=0.25), or make your "
       "own with sampling.Sampler(draw=...)."
     )
+
+
+def check_capacity(capacity: int | None) -> None:
+  """Raises a `ValueError` if there is no room for a pixel."""
+  if capacity is not None and capacity < 1:
+    raise ValueError(f"capacity is {capacity}; it is at least 1 pixel.")
+
+
+def _check_normalization(normalize, sampler):
   normalization.check(normalize)
   if normalize == "expected" and sampler.expected_sum is None:
     raise ValueError(
@@ -228,8 +240,6 @@ def _check_form(form, capacity, sampler):
   known = get_args(choice.LossForm)
   if form not in known:
     raise ValueError(f"form is {form!r}; choose one of {', '.join(known)}.")
-  if capacity is not None and capacity < 1:
-    raise ValueError(f"capacity is {capacity}; it is at least 1 pixel.")
   is_known = capacity is not None or sampler.max_count is not None
   if form == "pixels" and not is_known:
     raise ValueError(

@@ -207,7 +207,7 @@ def sampler(
     case "places":
       return sampling.places(rate=options.rate, arrangement=options.arrangement)
     case "bernoulli":
-      return sampling.bernoulli(rate=options.rate, unit=options.unit or "block")
+      return sampling.bernoulli(rate=options.rate, unit=options.unit)
     case "fixed_count":
       return sampling.fixed_count(count=count)
     case "fixed_count_in_batch":
@@ -224,7 +224,6 @@ def sampler(
         count=count,
         oversample=options.oversample,
         importance=options.importance,
-        unit=options.unit or "pixel",
       )
     case "uncertain_weighted":
       return sampling.uncertain_weighted(
@@ -257,9 +256,7 @@ def sampler_of_rate(
   most = max(options.initial_rate, options.rate)
   match options.sampler:
     case "bernoulli":
-      return sampling.bernoulli(
-        rate=rate, unit=options.unit or "block", max_rate=most
-      )
+      return sampling.bernoulli(rate=rate, unit=options.unit, max_rate=most)
     case "fixed_count":
       pixels = _num_pixels(config)
       count = jnp.maximum(1, jnp.round(rate * pixels).astype(jnp.int32))

@@ -86,8 +86,13 @@ _WITH_COUNT = (
 _WITH_CLASSES = ("class_balanced", "class_weighted")
 _BY_LOSSES = ("hardest", "harder_than")
 _WITH_SCHEDULE = ("bernoulli", "fixed_count")
-# These have no expected sum.
-_NOT_RANDOM = (*_BY_LOSSES, "uncertain")
+# Samplers without an expected sum, and with weights that are not 0 and 1.
+_WRONG_DIVISORS = {
+  "hardest": ("expected",),
+  "harder_than": ("expected",),
+  "uncertain": ("expected",),
+  "uncertain_weighted": ("kept",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,10 +226,9 @@ class Loss:
   arrangement: sampling.Arrangement = "even"
   """Which pixels of each block are kept (places): far from one another, or
   random."""
-  unit: sampling.Unit | None = None
-  """What is kept or dropped as a whole: the pixels between four cells of the
-  score map, as in the papers (default of bernoulli), or single pixels (default
-  of uncertain)."""
+  unit: sampling.Unit = "block"
+  """What is kept or dropped as a whole (bernoulli): the pixels between four
+  cells of the score map, as in the papers, or single pixels."""
   side: int | None = None
   """Side in pixels of the squares (one_per_square). Default: the stride."""
   rate_elsewhere: float = 0.1
@@ -270,8 +274,12 @@ class Loss:
     require(
       self,
       rate=(
-        0 < self.rate <= 1 and (has_rate or self.rate == 1),
+        0 < self.rate <= 1
+        and (has_rate or self.rate == 1)
+        and (self.rate < 1 or self.sampler != "harder_than"),
         "in 0..1, above 0"
+        if has_rate and self.sampler != "harder_than"
+        else "in 0..1, above 0 and below 1, with harder_than"
         if has_rate
         else f"1 with the sampler {self.sampler}",
       ),
@@ -292,8 +300,10 @@ class Loss:
       rate_elsewhere=(0 <= self.rate_elsewhere <= 1, "in 0..1"),
       side=(self.side is None or self.side >= 1, "at least 1"),
       normalize=(
-        self.normalize != "expected" or self.sampler not in _NOT_RANDOM,
-        f"another for {self.sampler}, which states no expectation",
+        self.normalize not in _WRONG_DIVISORS.get(self.sampler, ()),
+        f"another for {self.sampler}, whose pixels have weights: expected"
+        if self.normalize == "kept"
+        else f"another for {self.sampler}, which states no expectation",
       ),
       initial_rate=(
         self.initial_rate is None

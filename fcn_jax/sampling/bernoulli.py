@@ -31,8 +31,8 @@ def bernoulli(
     unit: "block": the pixels of a block are kept or dropped together; blocks at
       the borders are cut off. Its `draw` needs a grid. "pixel": all pixels are
       drawn independently.
-    max_rate: the highest rate, from which arrays get their sizes; None for
-      `rate`.
+    max_rate: the highest rate, from which arrays get their sizes; higher ones
+      are lowered to it if they are traced. None for `rate`.
 
   Returns:
     A sampler with weights 0 and 1.
@@ -45,6 +45,7 @@ def bernoulli(
     uniform.check_rate(rate)
     rate = max_rate = float(rate)
   uniform.check_rate(max_rate)
+  rate = uniform.at_most(max_rate, "rate", rate)
   make = _of_blocks if unit == "block" else _of_pixels
   return make(rate, max_rate)
 

@@ -5,11 +5,14 @@ such points. The uncertainty is that of the scores, so these samplers need the
 score map; they interpolate it at candidates only.
 """
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from fcn_jax import blocks as blocks_lib
+from fcn_jax import interpolation
 from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax.sampling import capacity
@@ -35,7 +38,8 @@ def uncertain(
   Of `oversample * count` candidates, drawn without replacement, those are kept
   whose two best classes have the most similar scores: `importance * count`. The
   rest of the count is drawn from all other pixels. What this keeps does not
-  estimate the whole loss; `uncertain_weighted` does.
+  estimate the whole loss; `uncertain_weighted` does. Of equal differences, the
+  first from the top left count. This is for classes that exclude each other.
 
   Args:
     count: pixels to keep of each image; all, if it has fewer valid ones.
@@ -134,11 +138,19 @@ def margins(scores: jax.Array) -> jax.Array:
   """How much the best class is ahead of the second.
 
   Args:
-    scores: [..., C], two classes or more.
+    scores: [..., C].
 
   Returns:
     [...], 0 where two classes share the best score.
+
+  Raises:
+    ValueError: if there is one class only.
   """
+  if scores.shape[-1] < 2:
+    raise ValueError(
+      "uncertain pixels are those with similar scores of two classes, but the "
+      "network has one class: use another sampler, or two classes."
+    )
   best = jnp.max(scores, axis=-1)
   is_best = scores == best[..., None]
   others = jnp.max(jnp.where(is_best, -jnp.inf, scores), axis=-1)
@@ -182,10 +194,13 @@ def _of_blocks(count, oversample, importance):
     num_candidates = min(round(oversample * number), every.shape[1])
     is_candidate = _draw(candidate_key, every, num_candidates)
     cells = upsampling.covering_map(jax.lax.stop_gradient(score_map))
-    rows = cells[:, :-1] + cells[:, 1:]
-    centres = (rows[:, :, :-1] + rows[:, :, 1:]) / 4
+    # The mean of the pixels of a block.
+    grid = score_map.grid
+    share = jnp.mean(interpolation.fractions_between(*grid, cells.dtype))
+    rows = (1 - share) * cells[:, :-1] + share * cells[:, 1:]
+    centres = (1 - share) * rows[:, :, :-1] + share * rows[:, :, 1:]
     margin = margins(centres).reshape(every.shape)
-    chosen = _least(margin, is_candidate, count=int(importance * number))
+    chosen = _least(margin, is_candidate, count=math.ceil(importance * number))
     num_chosen = jnp.sum(chosen, axis=1, keepdims=True, dtype=jnp.int32)
     rest = _draw(rest_key, ~chosen, number - num_chosen)
     return (chosen | rest).reshape(shape)

@@ -55,7 +55,8 @@ def fixed_count(
   Args:
     count: pixels to keep of each image; all, if it has fewer valid ones. With
       `max_count` it may be a traced int32, such as that of a schedule.
-    max_count: the largest count; None for `count`.
+    max_count: the largest count; larger ones are lowered to it if they are
+      traced. None for `count`.
 
   Returns:
     A sampler with weights 0 and 1.
@@ -67,6 +68,7 @@ def fixed_count(
     check_integer("count", count)
     max_count = count
   check_integer("max_count", max_count)
+  count = at_most(max_count, "count", count)
   return _of_count(count, max_count, in_batch=False)
 
 
@@ -252,6 +254,21 @@ def check_rate(rate: float) -> None:
       f"the sampling rate is {rate}; it is the share of pixels kept, above 0 "
       "and at most 1."
     )
+
+
+def at_most(
+  most: float, name: str, number: float | jax.Array
+) -> float | jax.Array:
+  """The number; a traced one that is larger than `most` is lowered to it.
+
+  Raises:
+    ValueError: if a number that is not traced is larger.
+  """
+  if isinstance(number, jax.Array):
+    return jnp.minimum(number, most)
+  if number > most:
+    raise ValueError(f"{name} is {number}, above max_{name}, {most}.")
+  return number
 
 
 def check_integer(name: str, number: int, *, least: int = 1) -> None:

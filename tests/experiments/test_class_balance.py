@@ -26,9 +26,15 @@ NAMES = (
   "class weights",
   "balanced pixels",
   "hard pixels",
+  "uncertain pixels",
+  "focal",
+  "with Dice",
+  "with Tversky",
+  "with Lovasz",
+  "forced crops",
   "balanced patches",
 )
-# Compiling all six is most of the time of a study: two are trained, and the
+# Compiling all is most of the time of a study: two are trained, and the
 # others look as if they had been trained before.
 TRAINED = ("balanced pixels", "balanced patches")
 STEPS = 3

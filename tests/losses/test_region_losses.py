@@ -182,6 +182,8 @@ def test_a_label_that_is_no_class_shows_as_nan():
   sigmoid = losses.dice(activation="sigmoid")
   assert np.isnan(loss_of(scores, labels, sigmoid))
   assert np.isnan(loss_of_lovasz(scores, labels))
+  # Wrong labels alone show as well.
+  assert np.isnan(loss_of_lovasz(scores, jnp.full_like(labels, 2)))
 
 
 def numpy_lovasz_grad(sorted_truth):
@@ -315,7 +317,12 @@ def test_a_weighted_sum_has_the_sum_of_losses_and_gradients():
     (lambda: losses.dice(over="class"), "over is 'class'"),
     (lambda: losses.dice(absent="no"), "absent is 'no'"),
     (lambda: losses.dice(activation="tanh"), "activation is 'tanh'"),
-    (lambda: losses.dice(smooth=-1.0), "smooth"),
+    (lambda: losses.dice(smooth=-1.0), r"smooth is -1\.0"),
+    (lambda: losses.tversky(gamma=float("nan")), "gamma is nan"),
+    (
+      lambda: losses.lovasz_softmax(sampler=sampling.whole_image(), capacity=0),
+      "capacity is 0",
+    ),
     (lambda: losses.tversky(alpha=0.0, beta=0.0), "alpha is 0.0"),
     (lambda: losses.tversky(gamma=0.0), "gamma is 0.0"),
     (lambda: losses.weighted_sum(), "at least one pair"),

@@ -61,6 +61,21 @@ def test_a_highest_rate_is_checked():
     sampling.bernoulli(rate=jnp.float32(0.5), max_rate=1.5)
   with pytest.raises(ValueError, match="max_count is 0"):
     sampling.fixed_count(count=jnp.int32(5), max_count=0)
+  with pytest.raises(ValueError, match=r"rate is 0\.9, above max_rate, 0\.5"):
+    sampling.bernoulli(rate=0.9, max_rate=0.5)
+  with pytest.raises(ValueError, match="count is 9, above max_count, 5"):
+    sampling.fixed_count(count=9, max_count=5)
+
+
+def test_a_traced_count_above_the_highest_is_lowered_to_it():
+  labels = score_maps.make_labels(score_maps.make_map())
+
+  @jax.jit
+  def num_kept(count):
+    sampler = sampling.fixed_count(count=count, max_count=20)
+    return jnp.sum(sampler.draw(jax.random.key(0), labels), axis=(1, 2))
+
+  np.testing.assert_array_equal(num_kept(jnp.int32(50)), 20)
 
 
 @pytest.mark.slow

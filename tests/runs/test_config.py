@@ -137,10 +137,22 @@ def test_an_unknown_option_is_an_error():
       "initial_rate is 0.0; it must be in 0..1, above 0",
     ),
     ({"rate_steps": 0}, "rate_steps is 0; it must be >= 1"),
+    (
+      {"sampler": "uncertain_weighted", "rate": 0.5},
+      "normalize is kept; it must be another for uncertain_weighted",
+    ),
+    (
+      {"sampler": "harder_than"},
+      "rate is 1.0; it must be in 0..1, above 0 and below 1, with harder_than",
+    ),
     ({"threshold": -1.0}, "threshold is -1.0; it must be at least 0"),
     ({"oversample": 0.5}, "oversample is 0.5; it must be at least 1"),
     (
-      {"sampler": "uncertain_weighted", "importance": 1.0},
+      {
+        "sampler": "uncertain_weighted",
+        "importance": 1.0,
+        "normalize": "expected",
+      },
       "importance is 1.0; .* below 1 with uncertain_weighted",
     ),
     (

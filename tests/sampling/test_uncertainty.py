@@ -112,10 +112,9 @@ def test_blocks_are_kept_whole_and_those_with_the_least_margins_first():
   of_blocks = (tiles == 1).any(axis=2)
   np.testing.assert_array_equal(of_blocks.sum(axis=1), 10)
   cells = np.asarray(upsampling.covering_map(score_map))
-  centres = (
-    cells[:, :-1, :-1] + cells[:, 1:, :-1] + cells[:, :-1, 1:]
-    + cells[:, 1:, 1:]
-  ) / 4  # fmt: skip
+  # The pixels of a block are 0 to 7 eighths of the way to the next cell.
+  down = (9 * cells[:, :-1] + 7 * cells[:, 1:]) / 16
+  centres = (9 * down[:, :, :-1] + 7 * down[:, :, 1:]) / 16
   ordered = np.sort(centres, axis=-1)
   margins = (ordered[..., -1] - ordered[..., -2]).reshape(2, 81)
   for image in range(2):
@@ -218,6 +217,15 @@ def test_options_out_of_range_are_refused(options, message):
   if "unit" not in options:
     with pytest.raises(ValueError, match=message):
       sampling.uncertain_weighted(**options)
+
+
+def test_a_network_of_one_class_has_no_uncertain_pixels():
+  score_map = score_maps.make_map(num_classes=1)
+  labels = jnp.zeros((2, 37, 41), jnp.int32)
+  with pytest.raises(ValueError, match="the network has one class"):
+    sampling.uncertain(count=5).draw(
+      jax.random.key(0), labels, score_map=score_map
+    )
 
 
 def test_weights_need_a_share_for_all_pixels():

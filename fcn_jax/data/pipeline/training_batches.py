@@ -55,9 +55,9 @@ def train_batches(
     seed: of the order and of the augmentation.
     resize_factor: resizes pictures and labels, to train at another resolution
       such as 0.5.
-    num_epochs: how often each example is used; None means endlessly. A batch
-      may span the end of an epoch. Examples that do not fill the very last
-      batch are left out.
+    num_epochs: how often each example is used, but where a forced crop takes
+      its place; None means endlessly. A batch may span the end of an epoch.
+      Examples that do not fill the very last batch are left out.
     first_batch: how many batches to leave out at the beginning, without
       reading them.
     image_sizes: [length, 2], `padding.image_sizes` of the source. Without it,
@@ -107,6 +107,11 @@ def train_batches(
       holds_class = foreground.holds_class(
         source, num_classes=num_classes, num_threads=loading.num_threads
       )
+    if len(holds_class) != len(source):
+      raise ValueError(
+        f"holds_class has {len(holds_class)} rows, but the data set has"
+        f" {len(source)} examples"
+      )
     forced = foreground.Forced.of(augmentation, holds_class)
   maker = _Maker(
     source,
@@ -154,6 +159,11 @@ def indices_of_batch(
   """
   forced = None
   if augmentation is not None and augmentation.foreground_share:
+    if holds_class is None:
+      raise ValueError(
+        "with a foreground_share, the examples of a batch depend on their "
+        "labels: give holds_class, from foreground.holds_class"
+      )
     forced = foreground.Forced.of(augmentation, holds_class)
   dataset = _drawn(num_examples, seed, None, batch_size, (1.0, 1.0), forced)
   return [one.index for one in dataset[number]]

@@ -118,10 +118,9 @@ def random_crop(
       void; the first kind of labels counts. The window is drawn up to ten times
       to reach it; the best one is taken.
     foreground: a label that the window is to hold: one of its pixels is drawn
-      uniformly from the picture, then a window uniformly among those inside the
-      picture that hold this pixel, at its border as elsewhere. Pixels that a
-      smaller `factor` leaves out cannot be held. If the picture has no such
-      pixel, the window lies anywhere; None for that.
+      uniformly from the resized picture, then a window uniformly among those
+      inside the picture that hold this pixel, at its border as elsewhere. If
+      there is no such pixel, the window lies anywhere; None for that.
 
   Returns:
     Image and label of `size`, or shorter where the resized picture is shorter;
@@ -169,14 +168,14 @@ def _draw_corner(
   pixels = np.empty(0, np.int64)
   if foreground is not None:
     main = label if label.ndim == 2 else label[..., 0]
-    pixels = np.flatnonzero(main == foreground)
+    # What is left of the label in the resized picture.
+    rows, columns = (
+      _nearest(old, new, slice(new))
+      for old, new in zip(main.shape, whole, strict=True)
+    )
+    pixels = np.flatnonzero(main[rows][:, columns] == foreground)
   if pixels.size:
-    pixel = np.unravel_index(generator.choice(pixels), label.shape[:2])
-    # Where the centre of the pixel is in the resized picture.
-    places = [
-      (2 * int(place) + 1) * new // (2 * old)
-      for place, old, new in zip(pixel, label.shape, whole, strict=False)
-    ]
+    places = map(int, np.unravel_index(generator.choice(pixels), whole))
     ranges = [
       (max(first, place - length + 1), min(last, place))
       for (first, last), place, length in zip(ranges, places, size, strict=True)

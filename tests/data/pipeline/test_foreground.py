@@ -1,5 +1,6 @@
 """Crops that are made to hold a class."""
 
+import collections
 import itertools
 
 import numpy as np
@@ -114,19 +115,20 @@ def test_a_crop_around_a_pixel_is_any_that_holds_it_near_borders_too(
     )
     assert (crop == target).any()
     corners.append(crop.tobytes())
-  # By brute force: the windows that hold the pixel's centre.
-  row, column = (int((2 * p + 1) * factor) // 2 for p in pixel)
-  windows = [
-    np.ascontiguousarray(whole[i : i + side, j : j + side]).tobytes()
-    for i in range(max(0, row - side + 1), min(row, len(whole) - side) + 1)
-    for j in range(
-      max(0, column - side + 1), min(column, len(whole[0]) - side) + 1
-    )
-  ]
-  assert set(corners) == set(windows)
-  # Windows may look alike where a picture is enlarged.
-  for window in set(windows):
-    share = windows.count(window) / len(windows)
+  # By brute force: first a pixel of the label, then a window that holds it.
+  shares = collections.Counter()
+  pixels = np.argwhere(whole == target)
+  for row, column in pixels:
+    windows = [
+      np.ascontiguousarray(whole[i : i + side, j : j + side]).tobytes()
+      for i in range(len(whole) - side + 1)
+      for j in range(len(whole[0]) - side + 1)
+      if 0 <= row - i < side and 0 <= column - j < side
+    ]
+    for window in windows:
+      shares[window] += 1 / len(windows) / len(pixels)
+  assert set(corners) <= shares.keys()
+  for window, share in shares.items():
     error = np.sqrt(share * (1 - share) / 1000)
     assert abs(corners.count(window) / 1000 - share) < 4.5 * error + 1e-9
 
@@ -146,6 +148,19 @@ def test_all_pixels_of_a_class_are_held_alike():
   columns, counts = np.unique(held, return_counts=True)
   assert columns.tolist() == [0, 14, 29]
   np.testing.assert_allclose(counts / 900, 1 / 3, atol=0.06)
+
+
+def test_the_class_is_held_where_the_picture_shrinks():
+  # Half of the rows and columns are left out: a line of one pixel partly is.
+  label = np.zeros((40, 40), np.int32)
+  label[np.arange(40), np.arange(40) // 2 + 7] = 1
+  image = np.zeros((40, 40, 3), np.uint8)
+  generator = np.random.default_rng(0)
+  for _ in range(200):
+    _, crop = transforms.random_crop(
+      generator, image, label, size=(4, 4), factor=0.5, foreground=1
+    )
+    assert (crop == 1).any()
 
 
 def test_a_picture_without_the_class_has_any_crop():
