@@ -118,9 +118,10 @@ def test_blocks_are_kept_whole_and_those_with_the_least_margins_first():
   ordered = np.sort(centres, axis=-1)
   margins = (ordered[..., -1] - ordered[..., -2]).reshape(2, 81)
   for image in range(2):
-    # All blocks were candidates, so the five least are kept.
-    least = np.argsort(margins[image])[:5]
-    assert np.all(of_blocks[image, least])
+    # All blocks were candidates, so the five least are kept. At the borders,
+    # where cells are repeated, some are equal.
+    fifth = np.sort(margins[image])[4]
+    assert np.sum(margins[image][of_blocks[image]] <= fifth + 1e-5) >= 5
 
 
 @pytest.mark.slow
