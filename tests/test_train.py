@@ -198,7 +198,11 @@ def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
 @pytest.mark.parametrize(
   "form, sampler",
   [
-    ("pixels", fcn.sampling.bernoulli(rate=0.03, unit="pixel")),
+    pytest.param(
+      "pixels",
+      fcn.sampling.bernoulli(rate=0.03, unit="pixel"),
+      marks=pytest.mark.long,
+    ),
     ("blocks", fcn.sampling.bernoulli(rate=0.5)),
     ("places", fcn.sampling.places(rate=0.25)),
   ],

@@ -93,6 +93,7 @@ def test_each_head_of_a_released_net_can_be_taken(tmp_path, capsys):
       )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_torchvisions_fcn_is_predicted_with(tmp_path, capsys):
   model = fcn.models.FCNResNet(21, auxiliary=True)

@@ -111,7 +111,15 @@ def labels_for(name, score_map):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALL_LOSSES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(
+      name, marks=() if name in ("focal", "sigmoid") else pytest.mark.long
+    )
+    for name in ALL_LOSSES
+  ],
+)
 def test_all_forms_are_equal_and_void_does_not_count(name):
   all_forms = loss_forms.of(ALL_LOSSES[name], sampling.places(rate=1 / 16))
   with jax.enable_x64(True):

@@ -108,8 +108,12 @@ def test_losses_are_those_of_their_formulas(name):
   [
     ("dice", sampling.places(rate=1 / 16)),
     ("dice of images", sampling.whole_image()),
-    ("jaccard", importance()),
-    ("focal tversky", sampling.uncertain_weighted(count=200)),
+    pytest.param("jaccard", importance(), marks=pytest.mark.long),
+    pytest.param(
+      "focal tversky",
+      sampling.uncertain_weighted(count=200),
+      marks=pytest.mark.long,
+    ),
     ("sigmoid", sampling.uncertain(count=256, unit="block")),
   ],
   ids=lambda value: value if isinstance(value, str) else "",

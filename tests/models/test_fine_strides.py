@@ -95,7 +95,14 @@ def test_logits_are_those_of_a_direct_computation(stride):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stride", [4, 2, 1])
+@pytest.mark.parametrize(
+  "stride",
+  [
+    pytest.param(4, marks=pytest.mark.long),
+    pytest.param(2, marks=pytest.mark.long),
+    1,
+  ],
+)
 def test_a_fine_network_is_trained_from_scratch(stride):
   """One image with a line of so many pixels, which has its class in the end."""
   image = np.full((1, 64, 64, 3), 90, np.uint8)

@@ -175,6 +175,7 @@ def test_heads_are_trained_on_their_own_labels():
   chex.assert_trees_all_equal(new_state.params[name], state.params[name])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_labels_are_shared_unless_each_head_has_its_own():
   model = models.FCN({"a": 4, "b": 4}, backbone="vgg_small", dropout_rate=0.0)
@@ -298,6 +299,7 @@ def test_late_fusion_is_the_mean_of_the_scores_of_its_networks():
   assert (found.stride, found.offset) == (alone[0].stride, alone[0].offset)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_late_fusion_trains_both_networks_and_drops_out_differently():
   model = late_fusion(dropout_rate=0.5)

@@ -159,7 +159,9 @@ def test_the_loss_is_divided_as_the_options_say(
   ("options", "expected"),
   [
     ({"region_loss": "dice"}, losses.dice()),
-    ({"region_loss": "jaccard"}, losses.jaccard()),
+    pytest.param(
+      {"region_loss": "jaccard"}, losses.jaccard(), marks=pytest.mark.long
+    ),
     (
       {
         "region_loss": "tversky",

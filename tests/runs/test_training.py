@@ -100,6 +100,7 @@ def test_a_damaged_step_is_repeated_from_the_one_before(
   assert (run_copy / "checkpoints" / f"damaged-{newest.name}").is_dir()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_more_steps_on_another_number_of_devices(
   run_copy, finished_run, prepared_dir
