@@ -6,7 +6,7 @@ losses are computed in two sweeps over the pixels: the sums, then the gradient.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
@@ -36,14 +36,7 @@ class RegionLoss(NamedTuple):
   of_sums: Callable[[chex.ArrayTree], jax.Array]
 
 
-def dice(
-  *,
-  smooth: float = 1.0,
-  over: Region = "batch",
-  absent: Absent = "skip",
-  classes: Sequence[int] | None = None,
-  activation: Activation = "softmax",
-) -> RegionLoss:
+def dice(*, smooth: float = 1.0, **options: Any) -> RegionLoss:
   """Soft Dice loss, the mean over the classes of 1 - Dice.
 
   Dice = (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth), of probabilities p
@@ -52,52 +45,25 @@ def dice(
 
   Args:
     smooth: in pixels; keeps the gradient small where a class has few.
-    over: what the sums are over. "batch": all images together. "image": each
-      image, and the loss is the mean over images and classes.
-    absent: classes without a label in the batch, or in the image. "skip": the
-      mean is over the others. "count": they have a loss, near 1 as soon as some
-      pixels are taken for the class.
-    classes: those that count, such as all but the background; None for all.
-    activation: "softmax" for labels that are numbers of classes, "sigmoid" for
-      `bit_masks`.
+    **options: `over`, `absent`, `classes` and `activation`, see `tversky`.
 
   Raises:
-    ValueError: if an argument is out of its range. The loss raises one if a
-      class is not one of the network's.
+    ValueError: see `tversky`.
   """
   _check_smooth(smooth)
-  return tversky(
-    alpha=0.5,
-    beta=0.5,
-    smooth=smooth / 2,
-    over=over,
-    absent=absent,
-    classes=classes,
-    activation=activation,
-  )
+  return tversky(alpha=0.5, beta=0.5, smooth=smooth / 2, **options)
 
 
-def jaccard(
-  *,
-  smooth: float = 1.0,
-  over: Region = "batch",
-  absent: Absent = "skip",
-  classes: Sequence[int] | None = None,
-  activation: Activation = "softmax",
-) -> RegionLoss:
+def jaccard(*, smooth: float = 1.0, **options: Any) -> RegionLoss:
   """Soft Jaccard loss: the mean over the classes of 1 - intersection / union.
 
-  Rahman and Wang (2016). The arguments are those of `dice`.
+  Rahman and Wang (2016).
+
+  Args:
+    smooth: in pixels, see `tversky`.
+    **options: see `dice`.
   """
-  return tversky(
-    alpha=1.0,
-    beta=1.0,
-    smooth=smooth,
-    over=over,
-    absent=absent,
-    classes=classes,
-    activation=activation,
-  )
+  return tversky(alpha=1.0, beta=1.0, smooth=smooth, **options)
 
 
 def tversky(
@@ -123,13 +89,18 @@ def tversky(
       sooner.
     gamma: exponent of the loss of a class, above 0.
     smooth: in pixels, added to numerator and denominator.
-    over: see `dice`.
-    absent: see `dice`.
-    classes: see `dice`.
-    activation: see `dice`.
+    over: what the sums are over. "batch": all images together. "image": each
+      image, and the loss is the mean over images and classes.
+    absent: classes without a label in the batch, or in the image. "skip": the
+      mean is over the others. "count": they have a loss, near 1 as soon as some
+      pixels are taken for the class.
+    classes: those that count, such as all but the background; None for all.
+    activation: "softmax" for labels that are numbers of classes, "sigmoid" for
+      `bit_masks`.
 
   Raises:
-    ValueError: see `dice`.
+    ValueError: if an argument is out of its range. The loss raises one if a
+      class is not one of the network's.
   """
   _check(alpha, beta, gamma, smooth)
   if activation == "softmax":

@@ -153,8 +153,8 @@ def make(
 def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
   """A loss that is a weighted sum of others, such as Dice and cross-entropy.
 
-  All have the same random key, so losses with equal samplers have equal pixels.
-  In a compiled step, these are drawn once.
+  All have the same random key, so losses with equal samplers have equal pixels;
+  a compiled step draws their random numbers once.
 
   Args:
     *terms: weights, and losses that `make` or `lovasz_softmax` returned. The

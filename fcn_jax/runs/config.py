@@ -268,8 +268,9 @@ class Loss:
   the papers)."""
 
   def check(self) -> None:
-    """Raises a `ValueError` for an option out of its range."""
+    """Raises a `ValueError` for an option out of range or without effect."""
     at_least_one(self, "boundary_distance", "rate_steps")
+    self._check_use()
     has_rate = self.sampler not in _WITHOUT_RATE
     require(
       self,
@@ -283,20 +284,8 @@ class Loss:
         if has_rate
         else f"1 with the sampler {self.sampler}",
       ),
-      label_smoothing=(
-        0 <= self.label_smoothing < 1
-        and (self.pixel_loss == "cross_entropy" or self.label_smoothing == 0),
-        "in 0..1, below 1"
-        if self.pixel_loss == "cross_entropy"
-        else f"0 with {self.pixel_loss}",
-      ),
-      gamma=(
-        self.gamma >= 0
-        and (self.pixel_loss == "focal" or self.gamma == Loss.gamma),
-        "at least 0"
-        if self.pixel_loss == "focal"
-        else f"left out with {self.pixel_loss}",
-      ),
+      label_smoothing=(0 <= self.label_smoothing < 1, "in 0..1, below 1"),
+      gamma=(self.gamma >= 0, "at least 0"),
       rate_elsewhere=(0 <= self.rate_elsewhere <= 1, "in 0..1"),
       side=(self.side is None or self.side >= 1, "at least 1"),
       normalize=(
@@ -342,6 +331,34 @@ class Loss:
         "and where pixel_loss is none",
       ),
     )
+
+  def _check_use(self) -> None:
+    """Raises a `ValueError` for an option that nothing uses."""
+    is_uncertain = self.sampler in ("uncertain", "uncertain_weighted")
+    is_used = {
+      "gamma": self.pixel_loss == "focal",
+      "label_smoothing": self.pixel_loss == "cross_entropy",
+      "region_weight": self.region_loss != "none",
+      "false_positives": self.region_loss == "tversky",
+      "false_negatives": self.region_loss == "tversky",
+      "rate_steps": self.initial_rate is not None,
+      "threshold": self.sampler == "harder_than",
+      "oversample": is_uncertain,
+      "importance": is_uncertain,
+    }
+    for name, used in is_used.items():
+      is_default = getattr(self, name) == getattr(Loss, name)
+      require(
+        self,
+        **{
+          name: (
+            used or is_default,
+            f"left out with sampler {self.sampler}, pixel_loss "
+            f"{self.pixel_loss}, region_loss {self.region_loss} and "
+            f"initial_rate {self.initial_rate}, which do not use it",
+          )
+        },
+      )
 
 
 @dataclasses.dataclass(frozen=True)

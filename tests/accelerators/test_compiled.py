@@ -5,6 +5,8 @@ No TPU or GPU is needed.
 """
 
 import importlib.util
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +32,7 @@ SAMPLERS = {
   "places": fcn.sampling.places(rate=1 / 16),
   "blocks": fcn.sampling.bernoulli(rate=1 / 8),
   "pixels": fcn.sampling.bernoulli(rate=1 / 16, unit="pixel"),
+  "uncertain": fcn.sampling.uncertain(count=500),
 }
 
 
@@ -64,6 +67,37 @@ def read(compiled, device):
 def test_devices_with_parts_of_a_batch_only_sum_at_the_end(device, name):
   mesh = topologies.mesh(device)
   compiled = programs.loss(mesh, SAMPLERS[name], num_classes=21, image_size=128)
+  found = read(compiled, device)
+  assert found.collectives.keys() == {"all-reduce"}
+  assert found.collectives_in_loops == 0
+
+
+@pytest.mark.parametrize("device", [marked("h100:8"), marked("v5e:2x2")])
+def test_uncertain_pixels_need_the_scores_of_candidates_only(device):
+  mesh = topologies.mesh(device)
+  compiled = programs.loss(
+    mesh,
+    SAMPLERS["uncertain"],
+    num_classes=21,
+    num_images=mesh.size,
+    image_size=128,
+  )
+  gathered = re.findall(r"= f32\[([\d,]*)\]\S* gather\(", compiled.as_text())
+  sizes = [math.prod(map(int, shape.split(","))) for shape in gathered]
+  # The four neighbours of three candidates for each of the 500 pixels; all
+  # pixels have 128 * 128 * 21 logits.
+  assert max(sizes) == 4 * 3 * 500 * 21
+
+
+@pytest.mark.parametrize("device", [marked("h100:8"), marked("v5e:2x2")])
+def test_losses_of_regions_only_sum_at_the_end(device):
+  compiled = programs.loss(
+    topologies.mesh(device),
+    SAMPLERS["places"],
+    num_classes=21,
+    image_size=128,
+    of=fcn.losses.dice(),
+  )
   found = read(compiled, device)
   assert found.collectives.keys() == {"all-reduce"}
   assert found.collectives_in_loops == 0

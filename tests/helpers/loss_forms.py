@@ -1,8 +1,13 @@
 """The loss in all of its forms, in one program, which compiles fastest."""
 
+import chex
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from fcn_jax import losses
+from fcn_jax import types
+from tests.helpers import score_maps
 
 
 def of(pixel_loss, sampler):
@@ -30,3 +35,30 @@ def of(pixel_loss, sampler):
       form: compute(form, score_map, labels) for form in forms
     }
   )
+
+
+def check(loss, sampler, labels_of):
+  """All forms have equal terms and gradients, and none for void.
+
+  Args:
+    loss: of pixels or of regions.
+    sampler: which pixels enter the loss.
+    labels_of: from a score map to labels.
+  """
+  all_forms = of(loss, sampler)
+  with jax.enable_x64(True):
+    score_map = score_maps.make_map(dtype=np.float64)
+    labels = labels_of(score_map)
+    found = all_forms(score_map, labels)
+    void = jnp.full_like(labels, types.IGNORE_LABEL)
+    of_void = all_forms(score_map, void)
+  # NumPy compares 64-bit numbers out here; JAX does not.
+  found, of_void = jax.device_get((found, of_void))
+  terms, gradient = expected = found.pop("logits")
+  assert terms.num_kept > 0
+  assert np.abs(gradient).max() > 0
+  for form in found.values():
+    chex.assert_trees_all_close(form, expected, rtol=1e-10, atol=1e-12)
+  for terms, gradient in of_void.values():
+    assert terms.loss == 0
+    np.testing.assert_array_equal(gradient, 0)

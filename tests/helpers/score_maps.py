@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax import losses
 from fcn_jax import types
 
 # Strides with the offsets of padding "same", of the released nets (the crops
@@ -37,6 +38,15 @@ def make_labels(score_map, seed=2):
   labels = rng.integers(0, score_map.scores.shape[-1], shape)
   labels[rng.random(shape) < 0.2] = types.IGNORE_LABEL
   return jnp.asarray(labels, jnp.int32)
+
+
+def make_bit_masks(score_map, seed=2):
+  """Labels of several classes a pixel, void as in `make_labels`."""
+  labels = np.asarray(make_labels(score_map, seed))
+  shape = (*labels.shape, score_map.scores.shape[-1])
+  classes = np.random.default_rng(seed).random(shape) < 0.4
+  is_void = jnp.asarray(labels == types.IGNORE_LABEL)
+  return losses.bit_masks(jnp.asarray(classes), is_void=is_void)
 
 
 def make_weights(labels, rate=0.3, seed=3):

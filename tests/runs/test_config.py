@@ -107,13 +107,22 @@ def test_an_unknown_option_is_an_error():
     ({"label_smoothing": 1.0}, "in 0..1, below 1"),
     (
       {"label_smoothing": 0.1, "pixel_loss": "focal"},
-      "label_smoothing is 0.1; it must be 0 with focal",
+      "label_smoothing is 0.1; it must be left out with .* pixel_loss focal",
     ),
     (
       {"gamma": -1.0, "pixel_loss": "focal"},
       "gamma is -1.0; it must be at least 0",
     ),
-    ({"gamma": 3.0}, "gamma is 3.0; it must be left out with cross_entropy"),
+    ({"gamma": 3.0}, "gamma is 3.0; it must be left out with"),
+    ({"region_weight": 2.0}, "region_weight is 2.0; it must be left out"),
+    (
+      {"region_loss": "dice", "false_positives": 0.5},
+      "false_positives is 0.5; it must be left out with .* region_loss dice",
+    ),
+    ({"rate_steps": 5}, "rate_steps is 5; it must be left out"),
+    ({"threshold": 0.5}, "threshold is 0.5; it must be left out"),
+    ({"oversample": 4.0}, "oversample is 4.0; it must be left out"),
+    ({"importance": 0.5}, "importance is 0.5; it must be left out"),
     ({"rate_elsewhere": 2.0}, "rate_elsewhere is 2.0; it must be in 0..1"),
     ({"boundary_distance": 0}, "boundary_distance is 0; it must be >= 1"),
     (
@@ -145,8 +154,14 @@ def test_an_unknown_option_is_an_error():
       {"sampler": "harder_than"},
       "rate is 1.0; it must be in 0..1, above 0 and below 1, with harder_than",
     ),
-    ({"threshold": -1.0}, "threshold is -1.0; it must be at least 0"),
-    ({"oversample": 0.5}, "oversample is 0.5; it must be at least 1"),
+    (
+      {"sampler": "harder_than", "rate": 0.5, "threshold": -1.0},
+      "threshold is -1.0; it must be at least 0",
+    ),
+    (
+      {"sampler": "uncertain", "oversample": 0.5},
+      "oversample is 0.5; it must be at least 1",
+    ),
     (
       {
         "sampler": "uncertain_weighted",
@@ -163,9 +178,16 @@ def test_an_unknown_option_is_an_error():
       {"region_loss": "dice", "sampler": "hardest"},
       "region_loss is dice; it must be none with hardest",
     ),
-    ({"region_weight": 0.0}, "region_weight is 0.0; it must be above 0"),
     (
-      {"false_positives": 0.0, "false_negatives": 0.0},
+      {"region_loss": "dice", "region_weight": 0.0},
+      "region_weight is 0.0; it must be above 0",
+    ),
+    (
+      {
+        "region_loss": "tversky",
+        "false_positives": 0.0,
+        "false_negatives": 0.0,
+      },
       "false_positives is 0.0; .* above 0 where false_negatives is 0",
     ),
     (

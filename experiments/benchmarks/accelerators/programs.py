@@ -18,6 +18,7 @@ def loss(
   image_size: int = 512,
   stride: int = 8,
   form: fcn.losses.LossForm = "auto",
+  of: fcn.losses.PixelLoss | fcn.losses.RegionLoss = fcn.losses.cross_entropy,
 ) -> jax.stages.Compiled:
   """Value and gradient of the loss, from scores, a key and labels.
 
@@ -29,8 +30,9 @@ def loss(
     image_size: height and width in pixels.
     stride: of the score map.
     form: of the loss.
+    of: the loss of a pixel, or of regions.
   """
-  compute = fcn.losses.make(sampler=sampler, form=form)
+  compute = fcn.losses.make(of, sampler=sampler, form=form)
   cells = image_size // stride
 
   def loss_of(scores, labels, key):
