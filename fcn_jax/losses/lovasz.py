@@ -86,8 +86,8 @@ def _of_pixels(logits, labels, weights):
   # A wrong label is to show.
   probabilities = jnp.where(is_class, jax.nn.softmax(logits, axis=0), jnp.nan)
   errors = jnp.abs(truth - probabilities)
-  # Those that are left out come last.
-  order = jnp.argsort(jnp.where(weights != 0, -errors, 1), axis=1)
+  # Pixels that are left out have weight 0, so their place does not matter.
+  order = jnp.argsort(-errors, axis=1)
   errors, truth = (
     jnp.take_along_axis(x, order, axis=1) for x in (errors, truth)
   )
@@ -97,7 +97,7 @@ def _of_pixels(logits, labels, weights):
   union = num_true + jnp.cumsum(weights * (1 - truth), axis=1)
   jaccard = 1 - rest / jnp.where(union > 0, union, 1)
   steps = jnp.diff(jaccard, axis=1, prepend=jnp.zeros_like(jaccard[:, :1]))
-  steps = jax.lax.stop_gradient(jnp.where(weights != 0, steps, 0))
+  steps = jax.lax.stop_gradient(steps)
   of_classes = jnp.sum(errors * steps, axis=1)
   is_there = num_true[:, 0] > 0
   # Wrong labels alone leave no class, and are to show as well.
