@@ -118,6 +118,13 @@ def test_the_score_map_has_the_size_that_geometry_says(stride, padding):
       assert scores.edge == "zero"
 
 
+@pytest.mark.parametrize("stride", [32, 8, 4, 2, 1])
+def test_the_last_upsampling_lies_on_the_pixels(stride):
+  chain = small(stride=stride, padding="caffe").chain()
+  *_, crop = chain.crop_offsets()
+  assert geometry.grid(chain.upscore) == (1, -crop)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (33, 47)])
 def test_images_of_any_size_are_scored(variables, size):
   scores = infer(small(), variables, images(*size))
