@@ -385,6 +385,7 @@ def test_gradients_accumulated_over_masked_images_are_of_one_mixed_batch():
   assert_same(accumulated, mixed)
 
 
+@pytest.mark.slow
 def test_the_accumulation_recipe_steps_as_on_one_mixed_batch():
   num_images = 3
   params = initialize(SMALL_VGG)

@@ -68,6 +68,7 @@ def test_a_padded_image_is_predicted_as_alone_and_void_outside():
     assert np.all(found[n, :, width:] == fcn.types.IGNORE_LABEL)
 
 
+@pytest.mark.slow
 def test_no_array_of_all_logits_is_in_the_compiled_program():
   num_classes = 200
   model = MODEL.clone(num_classes=num_classes)

@@ -54,6 +54,7 @@ def test_a_batch_of_2_to_the_31_pixels_is_refused():
     jax.eval_shape(losses.make(), jax.random.key(0), score_map, labels)
 
 
+@pytest.mark.slow
 def test_weights_on_void_are_not_counted_as_kept():
   labels = jnp.array([[[0, types.IGNORE_LABEL, types.IGNORE_LABEL]]])
   weights = jnp.ones((1, 1, 3))

@@ -271,6 +271,7 @@ def test_void_has_no_gradient_in_lovasz_and_all_void_has_loss_0():
   assert loss_of_lovasz(scores, jnp.full_like(labels, VOID)) == 0
 
 
+@pytest.mark.slow
 def test_a_weighted_sum_has_the_sum_of_losses_and_gradients():
   sampler, key = sampling.bernoulli(rate=0.5), jax.random.key(0)
   score_map = score_maps.make_map()

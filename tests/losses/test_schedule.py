@@ -20,6 +20,7 @@ SAMPLERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", SAMPLERS)
 def test_another_rate_is_no_new_program_and_has_the_same_loss(unit):
   make = SAMPLERS[unit]
@@ -42,6 +43,7 @@ def test_another_rate_is_no_new_program_and_has_the_same_loss(unit):
   assert of_rate._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_another_count_is_no_new_program():
   score_map = score_maps.make_map()
   labels = score_maps.make_labels(score_map)

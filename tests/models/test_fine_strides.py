@@ -79,6 +79,7 @@ def direct_logits(params, images, stride):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [4, 2, 1])
 def test_logits_are_those_of_a_direct_computation(stride):
   model = small(stride)

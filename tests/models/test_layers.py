@@ -157,6 +157,7 @@ def test_average_pool_rounds_means_of_bfloat16_once():
   )
 
 
+@pytest.mark.slow
 def test_local_response_norm_divides_by_the_channels_around():
   # Energies that matter beside the 1 that is added to them.
   inputs = 100 * values(2, 3, 4, 7)
@@ -209,6 +210,7 @@ def test_scores_are_resized_bilinearly_to_each_image():
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(40, 32), (37, 30)])
 def test_resizing_is_that_of_jax(size):
   scores = jnp.asarray(values(2, 5, 4, 3))
@@ -219,6 +221,7 @@ def test_resizing_is_that_of_jax(size):
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel, stride", [(5, 1), (3, 1), (3, 2), (1, 1)])
 def test_groups_are_convolved_as_xla_does(kernel, stride):
   rng = np.random.default_rng(0)

@@ -288,6 +288,7 @@ def test_batch_statistics_are_those_of_all_cells_of_all_images(padding):
   assert_close(statistics(batch), expected)
 
 
+@pytest.mark.slow
 @every_net
 def test_the_cells_that_count_are_as_many_as_an_image_has_alone(
   padding, stride

@@ -69,6 +69,7 @@ def test_a_run_that_does_not_fit_is_no_beginning(donor, options, message):
     begun(config, 6)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_there_is_no_beginning(donor, tmp_path):
   config = runs.load(donor).config.replace(init=tmp_path / "nothing")
   message = "the run to begin with, .*nothing, cannot be used: .*convert import"

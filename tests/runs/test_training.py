@@ -69,6 +69,7 @@ def test_tensorboard_shows_the_records(finished_run, prepared_dir):
   assert (picture.width, picture.height) == (3 * width, height)
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_started_again_only_reports(
   run_copy, prepared_dir
 ):

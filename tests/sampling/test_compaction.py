@@ -68,6 +68,7 @@ def test_negative_weights_are_sampled_too():
   assert_equals_the_loops(weights, 35)
 
 
+@pytest.mark.slow
 def test_what_has_no_room_is_counted_and_is_what_lies_last():
   weights = jnp.ones((2, 4, 5))
   sample = sampling.compact(weights, capacity=12)

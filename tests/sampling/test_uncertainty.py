@@ -220,6 +220,7 @@ def test_options_out_of_range_are_refused(options, message):
       sampling.uncertain_weighted(**options)
 
 
+@pytest.mark.slow
 def test_a_network_of_one_class_has_no_uncertain_pixels():
   score_map = score_maps.make_map(num_classes=1)
   labels = jnp.zeros((2, 37, 41), jnp.int32)

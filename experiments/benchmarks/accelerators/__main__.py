@@ -36,6 +36,13 @@ class Options:
   """What to compile."""
   networks: tuple[str, ...] = ()
   """Names of networks, as the table prints them. Default: all."""
+  programs: tuple[Literal["step", "predict", "evaluate"], ...] = (
+    "step",
+    "predict",
+    "evaluate",
+  )
+  """What to compile of each network; evaluate counts the confusion matrix of
+  padded images."""
 
 
 def cases(num_classes: int) -> list[tuple[str, sampling.Sampler, str]]:
@@ -128,23 +135,25 @@ def print_networks(options: Options, platform: str) -> None:
   )
   mesh = topologies.mesh(options.device)
   peak = mesh.size * PEAK[options.device.split(":")[0]]
-  whole = fcn.sampling.whole_image()
+  compilers = {
+    "step": functools.partial(
+      programs.train_step, sampler=fcn.sampling.whole_image()
+    ),
+    "predict": programs.predict,
+    "evaluate": programs.evaluate,
+  }
   for num_classes in options.num_classes:
     for name, (model, side) in networks(num_classes).items():
       if options.networks and name not in options.networks:
         continue
       sizes = {"num_images": 16, "image_size": side}
       forward = programs.num_flops(model, **sizes)
-      # The gradients of inputs and kernels take a forward pass each.
-      for program, passes, compile_it in (
-        ("step", 3, functools.partial(programs.train_step, sampler=whole)),
-        ("predict", 1, programs.predict),
-        ("evaluate, padded", 1, programs.evaluate),
-      ):
-        compiled = compile_it(mesh, model, **sizes)
+      for program in options.programs:
+        compiled = compilers[program](mesh, model, **sizes)
         found = analysis.read(compiled.as_text(), platform=platform)
         memory = compiled.memory_analysis().temp_size_in_bytes / 1e9
-        flops = passes * forward
+        # The gradients of inputs and kernels take a forward pass each.
+        flops = forward * (3 if program == "step" else 1)
         share = flops / found.seconds / peak
         print(
           f"| {name} | {side} | {num_classes} | {program} "
