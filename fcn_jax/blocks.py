@@ -38,7 +38,7 @@ def tile(grid: types.Grid, values: jax.Array, *, fill: float) -> jax.Array:
   rows, columns = shape(grid, values.shape[1:])
   padding = [(0, 0)]
   for number, size in zip((rows, columns), values.shape[1:], strict=True):
-    before = _num_outside(grid)
+    before = num_outside(grid)
     padding.append((before, number * stride - size - before))
   values = jnp.pad(values, padding, constant_values=fill)
   return values.reshape(len(values), rows, stride, columns, stride)
@@ -77,12 +77,46 @@ def merge(
   rows, stride, columns = tiles.shape[1:4]
   values = tiles.reshape(len(tiles), rows * stride, columns * stride)
   for axis, size in zip((1, 2), image_size, strict=True):
-    start = _num_outside(grid)
+    start = num_outside(grid)
     values = jax.lax.slice_in_dim(values, start, start + size, axis=axis)
   return values
 
 
-def _num_outside(grid: types.Grid) -> int:
+def spread(
+  grid: types.Grid, values: jax.Array, image_size: tuple[int, int]
+) -> jax.Array:
+  """Gives every pixel the value of its block.
+
+  Args:
+    grid: where the cells lie.
+    values: [N, rows, columns] bool.
+    image_size: height and width in pixels, H and W.
+
+  Returns:
+    [N, H, W] bool.
+  """
+  num_images, rows, columns = values.shape
+  stride = grid.stride
+
+  def by_copying(values):
+    shape = num_images, rows, stride, columns, stride
+    tiles = jnp.broadcast_to(values[:, :, None, :, None], shape)
+    return merge(grid, tiles, image_size)
+
+  def by_product(values):
+    # TPUs are slow at splitting the axis of columns.
+    start = num_outside(grid)
+    pixels = jnp.arange(start, start + image_size[1], dtype=jnp.int32)
+    dtype = jnp.bfloat16
+    is_in = jax.nn.one_hot(pixels // stride, columns, axis=0, dtype=dtype)
+    found = jnp.einsum("nrc,cx->nrx", values.astype(dtype), is_in)
+    found = jnp.repeat(found > 0, stride, axis=1)
+    return jax.lax.slice_in_dim(found, start, start + image_size[0], axis=1)
+
+  return jax.lax.platform_dependent(values, tpu=by_product, default=by_copying)
+
+
+def num_outside(grid: types.Grid) -> int:
   """Rows of the first blocks that lie above the image, or columns before it."""
   first, _ = interpolation.covering_cells(*grid, size=1)
   return -interpolation.first_output(*grid, first)

@@ -58,26 +58,21 @@ def interpolate_axis(
 
 
 def multiply_axis(
-  cells: jax.Array, *, axis: int, factor: int, offset: float, size: int
+  cells: jax.Array, shares: jax.Array, *, axis: int, factor: int
 ) -> jax.Array:
   """`interpolate_axis` as a matrix product.
 
+  A value that is not finite reaches all outputs.
+
   Args:
-    cells: array with the covering cells along `axis`, from `take_cells`.
+    cells: array with cells along `axis`.
+    shares: [cells, size], from `shares_of_cells`.
     axis: the axis to interpolate.
     factor: outputs a cell.
-    offset: position of cell 0.
-    size: number of outputs.
 
   Returns:
     `cells` with `size` entries along `axis`.
   """
-  first, _ = covering_cells(factor, offset, size)
-  # Offsets are multiples of one half, so twice of all distances are integers.
-  outputs = 2 * jnp.arange(size, dtype=jnp.int32) - round(2 * offset)
-  positions = first + jnp.arange(cells.shape[axis], dtype=jnp.int32)
-  distances = jnp.abs(outputs[None] - 2 * factor * positions[:, None])
-  shares = jnp.maximum(0, 1 - distances.astype(cells.dtype) / (2 * factor))
   # Shares are multiples of 1 / (2 factor). Where bfloat16 holds them exactly,
   # only the cells need more than one pass of a TPU.
   highest, default = jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT
@@ -89,6 +84,29 @@ def multiply_axis(
     precision=(highest, default if is_exact else highest),
   )
   return jnp.moveaxis(outputs, -1, axis)
+
+
+def shares_of_cells(
+  num_cells: int,
+  *,
+  factor: int,
+  offset: float,
+  size: int,
+  edge: types.EdgeRule,
+  dtype: jax.typing.DTypeLike,
+) -> jax.Array:
+  """How much of each cell is in each output of `interpolate_axis`.
+
+  Returns:
+    [cells, size], of the given dtype.
+  """
+  # Offsets are multiples of one half, so twice of all distances are integers.
+  outputs = 2 * jnp.arange(size, dtype=jnp.int32) - round(2 * offset)
+  positions = 2 * factor * jnp.arange(num_cells, dtype=jnp.int32)
+  if edge == "clamp":
+    outputs = jnp.clip(outputs, 0, 2 * factor * (num_cells - 1))
+  distances = jnp.abs(outputs[None] - positions[:, None])
+  return jnp.maximum(0, 1 - distances.astype(dtype) / (2 * factor))
 
 
 def covering_cells(factor: int, offset: float, size: int) -> tuple[int, int]:

@@ -20,6 +20,7 @@ _CPU = forms.Device(
   block_bytes=2**20,
   pixel_bytes=2**21,
   blocks_by_product=True,
+  gathers=True,
 )
 _TPU = forms.Device(
   strip_bytes=2**25,
@@ -27,6 +28,7 @@ _TPU = forms.Device(
   block_bytes=2**28,
   pixel_bytes=2**27,
   blocks_by_product=False,
+  gathers=False,
 )
 _GPU = forms.Device(
   strip_bytes=2**28,
@@ -35,6 +37,7 @@ _GPU = forms.Device(
   pixel_bytes=2**27,
   # A product over 4 numbers has no fast kernel.
   blocks_by_product=False,
+  gathers=True,
 )
 
 

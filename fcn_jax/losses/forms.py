@@ -50,6 +50,7 @@ class Device(NamedTuple):
     block_bytes: the same for a chunk of blocks.
     pixel_bytes: bytes of the scores gathered for a chunk of pixels.
     blocks_by_product: whether blocks are interpolated by a matrix product.
+    gathers: whether it is fast at indexing.
   """
 
   strip_bytes: int
@@ -57,6 +58,7 @@ class Device(NamedTuple):
   block_bytes: int
   pixel_bytes: int
   blocks_by_product: bool
+  gathers: bool
 
 
 class Sums(NamedTuple):
@@ -106,14 +108,21 @@ def logits(problem, device, score_map, labels, key):
 def strips(problem, device, score_map, labels, key):
   """All pixels, in strips."""
   weights = None
-  if not _is_whole_image(problem):
+  labels = _in_bytes(score_map, labels)
+  if problem.sampler.blocks is not None:
+    # Their weights are 0 and 1: labels can tell.
+    kept = blocks_lib.spread(
+      score_map.grid, _draw_blocks(problem, score_map, key), labels.shape[1:]
+    )
+    labels = jnp.where(kept, labels, types.IGNORE_LABEL)
+  elif not _is_whole_image(problem):
     weights = _draw(problem, score_map, labels, key)
 
   def sweep(function):
     return strips_lib.value_and_gradient(
       function,
       score_map,
-      _in_bytes(score_map, labels),
+      labels,
       weights,
       strip_bytes=device.strip_bytes,
     )
@@ -149,6 +158,7 @@ def places(problem, device, score_map, labels, key):
     _in_bytes(score_map, labels),
     chosen,
     fill=types.IGNORE_LABEL,
+    by_product=not device.gathers,
   )
 
   def sweep(function):
@@ -247,18 +257,16 @@ def _all_blocks(problem, score_map, labels, key) -> _Blocks:
 
 
 def _kept_blocks(problem, score_map, labels, key) -> _Blocks:
-  shape = blocks_lib.shape(score_map.grid, score_map.image_size)
-  shape = len(labels), *shape
   arrays = (_labels_in_blocks(score_map, labels),)
   counts_as = arrays[0] != types.IGNORE_LABEL
   if problem.sampler.blocks is not None:
-    options = _scores(problem.sampler, score_map)
-    is_listed = problem.sampler.blocks(key, shape, **options)
+    is_listed = _draw_blocks(problem, score_map, key)
   else:
+    shape = blocks_lib.shape(score_map.grid, score_map.image_size)
     weights = _draw(problem, score_map, labels, key)
     arrays += (blocks_lib.split(score_map.grid, weights, fill=0),)
     counts_as = counts_as & (arrays[1] != 0)
-    is_listed = jnp.any(counts_as, axis=2).reshape(shape)
+    is_listed = jnp.any(counts_as, axis=2).reshape(-1, *shape)
   listed = sampling.compact(
     is_listed.astype(jnp.float32), capacity=num_blocks(problem, score_map)
   )
@@ -275,6 +283,14 @@ def _kept_blocks(problem, score_map, labels, key) -> _Blocks:
       num_kept=num_kept,
       num_dropped=jnp.sum(sampled, dtype=jnp.int32) - num_kept,
     ),
+  )
+
+
+def _draw_blocks(problem, score_map, key):
+  """Which blocks are kept, [N, rows, columns] bool."""
+  shape = blocks_lib.shape(score_map.grid, score_map.image_size)
+  return problem.sampler.blocks(
+    key, (len(score_map.scores), *shape), **_scores(problem.sampler, score_map)
   )
 
 

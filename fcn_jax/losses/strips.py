@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from fcn_jax import interpolation
 from fcn_jax import types
-from fcn_jax import upsampling
 from fcn_jax.losses import gradients
 
 
@@ -70,66 +69,101 @@ def value_and_gradient(
 ) -> tuple[chex.ArrayTree, types.ScoreMap]:
   """Sums a function of the logits over all pixels.
 
+  Strips begin with the image and have as many rows of pixels as some rows of
+  cells, so that labels are cut where they lie.
+
   Args:
-    function: from logits [N, pieces, stride, C, W], labels and perhaps weights
-      [N, pieces, stride, W] to K values for each pixel, a tree of arrays [N,
-      pieces, stride, K, W]; 0 where void.
+    function: from logits [N, rows, C, W], labels and perhaps weights [N, rows,
+      W] to K values for each pixel, a tree of arrays [N, rows, K, W]; 0 where
+      void.
     score_map: scores [N, h, w, C].
     labels: [N, H, W].
     weights: [N, H, W] or None.
-    strip_bytes: bytes of the logits of a strip; it has one piece at least.
+    strip_bytes: bytes of the logits of a strip; it has `stride` rows at least.
 
   Returns:
     The sums of the images, each [N, K], and the gradient of the sum of all.
   """
+  stride, offset = score_map.grid
+  height, width = score_map.image_size
+  num_images, _, _, num_classes = score_map.scores.shape
+  row_bytes = num_images * num_classes * width * score_map.scores.dtype.itemsize
+  # Rows of cells and of pixels that a strip moves on by.
+  num_cells = _equal_parts(
+    -(-height // stride), most=strip_bytes // (row_bytes * stride)
+  )
+  num_rows = num_cells * stride
+  num_strips = -(-height // num_rows)
+  first, last = interpolation.covering_cells(stride, offset, num_rows)
   cells, from_cells = jax.vjp(
     lambda scores: jnp.transpose(
-      upsampling.covering_map(gradients.with_scores(score_map, scores)),
+      interpolation.take_cells(
+        scores,
+        axis=1,
+        start=first,
+        stop=last + 1 + (num_strips - 1) * num_cells,
+        edge=score_map.edge,
+      ),
       (1, 3, 0, 2),
     ),
     score_map.scores,
   )
-  num_classes, num_images = cells.shape[1:3]
-  width, num_pieces = score_map.image_size[1], len(cells) - 1
-  row_bytes = num_images * num_classes * width * cells.dtype.itemsize
-  size = strip_bytes // (row_bytes * score_map.stride)
-  size = max(1, min(num_pieces, size))
-  missing = -num_pieces % size
-  arrays = [split(score_map, labels, fill=types.IGNORE_LABEL, missing=missing)]
+  padding = [(0, 0), (0, num_strips * num_rows - height), (0, 0)]
+  arrays = [jnp.pad(labels, padding, constant_values=types.IGNORE_LABEL)]
   if weights is not None:
-    arrays.append(split(score_map, weights, fill=0, missing=missing))
-  cells = jnp.pad(cells, [(0, missing)] + [(0, 0)] * 3)
+    arrays.append(jnp.pad(weights, padding))
+  shares_of_rows = interpolation.shares_of_cells(
+    last + 1 - first,
+    factor=stride,
+    offset=offset + first * stride,
+    size=num_rows,
+    edge="zero",
+    dtype=cells.dtype,
+  )[:, None, None, :, None]
+  shares_of_columns = interpolation.shares_of_cells(
+    cells.shape[3],
+    factor=stride,
+    offset=offset,
+    size=width,
+    edge=score_map.edge,
+    dtype=cells.dtype,
+  )
 
   def add(number, gradient):
-    start = number * size
     parts = (
-      jnp.moveaxis(jax.lax.dynamic_slice_in_dim(array, start, size), 0, 1)
+      jax.lax.dynamic_slice_in_dim(array, number * num_rows, num_rows, axis=1)
       for array in arrays
     )
 
     def values(rows):
+      terms = [
+        row[:, :, None] * shares
+        for row, shares in zip(rows, shares_of_rows, strict=True)
+      ]
       # XLA would compute shifted sums again for each use of the logits, and a
       # loss with its gradient has many.
       logits = interpolation.multiply_axis(
-        _between(score_map, rows),
-        axis=4,
-        factor=score_map.stride,
-        offset=score_map.offset,
-        size=width,
+        sum(terms[1:], start=terms[0]), shares_of_columns, axis=3, factor=stride
       )
-      return function(jnp.transpose(logits, (2, 0, 3, 1, 4)), *parts)
+      return function(jnp.transpose(logits, (1, 2, 0, 3)), *parts)
 
-    rows = jax.lax.dynamic_slice_in_dim(cells, start, size + 1)
+    start, length = number * num_cells, len(shares_of_rows)
+    rows = jax.lax.dynamic_slice_in_dim(cells, start, length)
     sums, new = gradients.of_piece(values, rows)
-    new += jax.lax.dynamic_slice_in_dim(gradient, start, size + 1)
+    new += jax.lax.dynamic_slice_in_dim(gradient, start, length)
     gradient = jax.lax.dynamic_update_slice_in_dim(gradient, new, start, 0)
     return sums, gradient
 
-  sums, gradient = gradients.over_pieces(
-    add, (num_pieces + missing) // size, jnp.zeros_like(cells)
-  )
-  (gradient,) = from_cells(gradient[: num_pieces + 1])
+  sums, gradient = gradients.over_pieces(add, num_strips, jnp.zeros_like(cells))
+  (gradient,) = from_cells(gradient)
   return sums, gradients.with_scores(score_map, gradient)
+
+
+def _equal_parts(number: int, *, most: int) -> int:
+  """The size of parts of at most so many that together are hardly more."""
+  most = max(1, min(number, most))
+  sizes = range(most // 2 + 1, most + 1)
+  return min(sizes, key=lambda size: (-(-number // size) * size, -size))
 
 
 def split(

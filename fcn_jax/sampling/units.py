@@ -34,8 +34,5 @@ def weights_of_blocks(
   Returns:
     [N, H, W] float32.
   """
-  num_images, rows, columns = kept.shape
-  shape = num_images, rows, grid.stride, columns, grid.stride
-  kept = jnp.broadcast_to(kept[:, :, None, :, None], shape)
-  kept = blocks_lib.merge(grid, kept, labels.shape[1:])
+  kept = blocks_lib.spread(grid, kept, labels.shape[1:])
   return jnp.where(kept, uniform.valid_pixels(labels), 0.0)

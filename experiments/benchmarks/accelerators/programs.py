@@ -43,7 +43,7 @@ def loss(
 
   shape = num_images, cells, cells, num_classes
   scores = jax.ShapeDtypeStruct(shape, jnp.float32)
-  labels = jax.ShapeDtypeStruct((num_images, image_size, image_size), jnp.int32)
+  labels = jax.ShapeDtypeStruct((num_images, image_size, image_size), jnp.uint8)
   key = jax.eval_shape(lambda: jax.random.key(0))
   program = jax.jit(jax.value_and_grad(loss_of))
   images = topologies.split(mesh, (scores, labels))
