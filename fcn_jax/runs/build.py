@@ -17,6 +17,7 @@ from fcn_jax.data.pipeline import combining
 from fcn_jax.models import fcn
 from fcn_jax.models import input_normalization
 from fcn_jax.runs import config as config_lib
+from fcn_jax.sampling import uniform
 
 
 def random_keys(seed: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -232,20 +233,32 @@ def sampler(
         importance=options.importance,
       )
     case "near_boundary":
-      return sampling.near_boundary(
+      probabilities = sampling.boundary_probabilities(
         rate=options.rate,
         rate_elsewhere=options.rate_elsewhere,
         distance=options.boundary_distance,
       )
+      return _independent(probabilities, unbiased=options.unbiased)
     case "class_balanced":
-      return sampling.class_balanced(
+      probabilities = sampling.class_probabilities(
         count=config.data.batch_size * count,
         num_classes=dataset.num_classes,
+        min_probability=options.min_probability,
+        redistribute=options.redistribute,
       )
+      return _independent(probabilities, unbiased=options.unbiased)
     case "class_weighted":
       weights = class_weights(data.class_frequencies(dataset))
       return sampling.class_weighted(class_weights=tuple(weights.tolist()))
   raise ValueError(f"there is no sampler {options.sampler!r}.")
+
+
+def _independent(
+  probabilities: sampling.Probabilities, *, unbiased: bool
+) -> sampling.Sampler:
+  if unbiased:
+    return sampling.importance(probabilities=probabilities)
+  return uniform.independently(probabilities)
 
 
 def sampler_of_rate(

@@ -84,6 +84,7 @@ _WITH_COUNT = (
   "uncertain_weighted",
 )
 _WITH_CLASSES = ("class_balanced", "class_weighted")
+_WITH_PROBABILITIES = ("class_balanced", "near_boundary")
 _BY_LOSSES = ("hardest", "harder_than")
 _WITH_SCHEDULE = ("bernoulli", "fixed_count")
 # Samplers without an expected sum, and with weights that are not 0 and 1.
@@ -237,6 +238,15 @@ class Loss:
   boundary_distance: int = 8
   """Distance in pixels up to which a pixel is near a boundary
   (near_boundary)."""
+  min_probability: float = 0.0
+  """Floor of the probability of keeping a pixel (class_balanced), for all
+  classes."""
+  redistribute: bool = False
+  """Share out among the other classes what rare ones are too small to fill
+  (class_balanced)."""
+  unbiased: bool = False
+  """Divide the loss of a kept pixel by its probability (class_balanced,
+  near_boundary): the expected gradient is then that of all pixels."""
   threshold: float = 0.36
   """Loss above which a pixel is kept (harder_than), in nats; 0.36 is that of a
   probability of 0.7."""
@@ -286,10 +296,16 @@ class Loss:
       ),
       label_smoothing=(0 <= self.label_smoothing < 1, "in 0..1, below 1"),
       gamma=(self.gamma >= 0, "at least 0"),
-      rate_elsewhere=(0 <= self.rate_elsewhere <= 1, "in 0..1"),
+      rate_elsewhere=(
+        0 <= self.rate_elsewhere <= 1
+        and (self.rate_elsewhere > 0 or not self.unbiased),
+        "in 0..1, and above 0 with unbiased",
+      ),
+      min_probability=(0 <= self.min_probability <= 1, "in 0..1"),
       side=(self.side is None or self.side >= 1, "at least 1"),
       normalize=(
-        self.normalize not in _WRONG_DIVISORS.get(self.sampler, ()),
+        self.normalize not in _WRONG_DIVISORS.get(self.sampler, ())
+        and (self.normalize != "kept" or not self.unbiased),
         f"another for {self.sampler}, whose pixels have weights: expected"
         if self.normalize == "kept"
         else f"another for {self.sampler}, which states no expectation",
@@ -342,6 +358,9 @@ class Loss:
       "false_positives": self.region_loss == "tversky",
       "false_negatives": self.region_loss == "tversky",
       "rate_steps": self.initial_rate is not None,
+      "min_probability": self.sampler == "class_balanced",
+      "redistribute": self.sampler == "class_balanced",
+      "unbiased": self.sampler in _WITH_PROBABILITIES,
       "threshold": self.sampler == "harder_than",
       "oversample": is_uncertain,
       "importance": is_uncertain,

@@ -56,6 +56,8 @@ def class_probabilities(
   count: int,
   num_classes: int,
   frequencies: Sequence[float] | None = None,
+  min_probability: float = 0.0,
+  redistribute: bool = False,
 ) -> sampler_lib.Probabilities:
   """Probabilities that keep equally many pixels of each class.
 
@@ -74,13 +76,25 @@ def class_probabilities(
       probability does not depend on the rest of its batch, and the classes are
       equal over the training set, not in every batch. None counts n_c and K in
       the batch.
+    min_probability: floor of the probability of a pixel, which bounds the
+      weights of `importance`: where a class would have less, its pixels have
+      this instead, and more than `count` pixels are expected.
+    redistribute: whether the other classes share what a class with fewer pixels
+      than its part leaves over: min(n_c, t) pixels of each class are expected,
+      with the same t for all, so that these sum to `count` where there are as
+      many pixels.
 
   Raises:
-    ValueError: if `count` is not positive, or `frequencies` are not C positive
-      numbers.
+    ValueError: if `count` is not positive, `frequencies` are not C positive
+      numbers, or `min_probability` is not in 0..1.
   """
   uniform.check_integer("count", count)
   uniform.check_integer("num_classes", num_classes)
+  if not 0.0 <= min_probability <= 1.0:
+    raise ValueError(
+      f"min_probability is {min_probability}; it is the least probability of "
+      "keeping a pixel, from 0 to 1."
+    )
   shares = None
   if frequencies is not None:
     shares = _checked_shares(frequencies, num_classes)
@@ -96,10 +110,13 @@ def class_probabilities(
       num_valid = jnp.sum(uniform.valid_pixels(labels))
       class_sizes = num_valid * jnp.asarray(shares, jnp.float32)
       num_present = jnp.float32(num_classes)
+    total = count
+    if redistribute:
+      total = num_present * _equal_part(count, class_sizes)
     # The maximum avoids a division by 0 for classes without a pixel; where it
     # replaces another small number, the probability is 1 either way.
-    expected = count / jnp.maximum(num_present * class_sizes, 1.0)
-    return _of_class(jnp.minimum(expected, 1.0), labels)
+    expected = total / jnp.maximum(num_present * class_sizes, 1.0)
+    return _of_class(jnp.clip(expected, min_probability, 1.0), labels)
 
   def max_count(shape):
     # Probabilities from the batch's own counts sum to `count` at most. From
@@ -108,11 +125,27 @@ def class_probabilities(
     mean = float(count)
     if shares is not None:
       mean = count / (num_classes * float(shares.min()))
+    num_pixels = shape[1] * shape[2]
     return capacity.tail_bound(
-      mean, num_draws=shape[1] * shape[2], num_images=shape[0]
+      mean + min_probability * num_pixels,
+      num_draws=num_pixels,
+      num_images=shape[0],
     )
 
   return sampler_lib.Probabilities(of, max_count)
+
+
+def _equal_part(count: int, class_sizes: jax.Array) -> jax.Array:
+  """The t at which min(n_c, t), summed over the classes, is `count`.
+
+  If the k smallest classes are kept whole, the others share the rest equally:
+  t_k = (count - their pixels) / (C - k). The sum is concave in t, and t the
+  largest of all t_k. (Absent classes only add smaller ones.)
+  """
+  ascending = jnp.sort(class_sizes)
+  smaller = jnp.cumsum(ascending) - ascending
+  num_others = jnp.arange(len(ascending), 0, -1, dtype=jnp.float32)
+  return jnp.max((count - smaller) / num_others)
 
 
 def class_balanced(
@@ -120,17 +153,22 @@ def class_balanced(
   count: int,
   num_classes: int,
   frequencies: Sequence[float] | None = None,
+  min_probability: float = 0.0,
+  redistribute: bool = False,
 ) -> sampler_lib.Sampler:
   """Keeps equal numbers of pixels of each class, in expectation.
 
   Pixels are drawn independently with `class_probabilities`, which are their
   expected weights: the expected sum of the sampled loss is the sum over
-  classes of the class's mean loss times min(n_c, count / K).
+  classes of the class's mean loss times min(n_c, count / K). `importance` of
+  the same probabilities keeps the whole sum in expectation.
 
   Args:
     count: see `class_probabilities`, as for the following.
     num_classes: C.
     frequencies: [C], or None.
+    min_probability: floor of the probability of a pixel.
+    redistribute: whether classes share what others leave over.
 
   Returns:
     A sampler with weights 0 and 1; NaN where a label is neither void nor a
@@ -138,7 +176,11 @@ def class_balanced(
   """
   return uniform.independently(
     class_probabilities(
-      count=count, num_classes=num_classes, frequencies=frequencies
+      count=count,
+      num_classes=num_classes,
+      frequencies=frequencies,
+      min_probability=min_probability,
+      redistribute=redistribute,
     )
   )
 

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.optimize
 
 from fcn_jax import sampling
 from fcn_jax import types
@@ -60,6 +61,12 @@ BOUNDARY = {"rate": 0.8, "rate_elsewhere": 0.3, "distance": 1}
 
 CLASSES = {"count": 12, "num_classes": NUM_CLASSES}
 
+# A pixel of class 0 would have 4 / 59.
+FLOOR = {**CLASSES, "min_probability": 0.2}
+
+# Class 3 has two pixels, so the others share two of its four.
+REDISTRIBUTED = {**CLASSES, "redistribute": True}
+
 TRAINING_SET = {**CLASSES, "frequencies": FREQUENCIES}
 
 
@@ -89,12 +96,17 @@ RANDOM_SAMPLERS = {
   "one_per_square": sampling.one_per_square(side=3),
   "class_balanced": sampling.class_balanced(**CLASSES),
   "class_balanced by set": sampling.class_balanced(**TRAINING_SET),
+  "class_balanced with a floor": sampling.class_balanced(**FLOOR),
+  "class_balanced, redistributed": sampling.class_balanced(**REDISTRIBUTED),
   "near_boundary": sampling.near_boundary(**BOUNDARY),
   "importance of boundaries": sampling.importance(
     probabilities=sampling.boundary_probabilities(**BOUNDARY),
   ),
   "importance of classes": sampling.importance(
     probabilities=sampling.class_probabilities(**CLASSES),
+  ),
+  "importance with a floor": sampling.importance(
+    probabilities=sampling.class_probabilities(**FLOOR),
   ),
 }
 
@@ -143,7 +155,14 @@ def near_boundary_oracle(labels, distance):
   return near
 
 
-def class_probabilities_oracle(labels, count, num_classes, frequencies=None):
+def class_probabilities_oracle(
+  labels,
+  count,
+  num_classes,
+  frequencies=None,
+  min_probability=0.0,
+  redistribute=False,
+):
   valid = labels[labels != VOID].tolist()
   sizes = collections.Counter(valid)
   num_present = len(sizes)
@@ -152,11 +171,18 @@ def class_probabilities_oracle(labels, count, num_classes, frequencies=None):
     sizes = {
       c: len(valid) * f / sum(frequencies) for c, f in enumerate(frequencies)
     }
+  part = count / num_present
+  if redistribute and count < sum(sizes.values()):
+    part = scipy.optimize.brentq(
+      lambda part: sum(min(n, part) for n in sizes.values()) - count, 0, count
+    )
+  elif redistribute:
+    part = max(sizes.values())
   probabilities = np.zeros(labels.shape)
   for place, label in np.ndenumerate(labels):
     if label != VOID:
-      expected = count / (num_present * sizes[label])
-      probabilities[place] = min(1.0, expected)
+      expected = min(1.0, part / sizes[label])
+      probabilities[place] = max(min_probability, expected)
   return probabilities
 
 

@@ -395,7 +395,9 @@ EVERY_SAMPLER = {
   "near boundaries": sampling.near_boundary(
     rate=0.5, rate_elsewhere=0.1, distance=2
   ),
-  "class-balanced": sampling.class_balanced(count=200, num_classes=5),
+  "class-balanced": sampling.class_balanced(
+    count=200, num_classes=5, min_probability=0.05, redistribute=True
+  ),
   "class-weighted": sampling.class_weighted(class_weights=(1, 2, 0, 0.5, 1)),
   "hardest": sampling.hardest(count=50),
   "uncertain": sampling.uncertain(count=100),

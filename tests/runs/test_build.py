@@ -154,6 +154,39 @@ def test_the_loss_is_divided_as_the_options_say(
   )
 
 
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"sampler": "class_balanced", "rate": 0.1, "min_probability": 0.05},
+    {"sampler": "class_balanced", "rate": 0.1, "redistribute": True},
+    {"sampler": "near_boundary", "rate": 0.5, "rate_elsewhere": 0.1},
+  ],
+)
+def test_an_unbiased_loss_is_expected_to_be_that_of_all_pixels(
+  dataset, labels, options
+):
+  options = {"batch_size": 4, "crop_size": (64, 64)} | options
+  options = BASE.replace(unbiased=True, normalize="expected", **options)
+  options.check()
+  sampler = build.sampler(options, dataset)
+  pixel_losses = jnp.asarray(
+    np.random.default_rng(0).exponential(size=labels.shape).astype(np.float32)
+  )
+
+  @jax.jit
+  def sums(keys):
+    return jax.lax.map(
+      lambda key: jnp.sum(sampler.draw(key, labels) * pixel_losses), keys
+    )
+
+  found = np.asarray(sums(jax.random.split(jax.random.key(0), 300)))
+  whole = np.sum(pixel_losses, where=labels != types.IGNORE_LABEL)
+  assert abs(found.mean() - whole) < 5 * found.std() / np.sqrt(len(found))
+  # A wrong weight would show.
+  assert found.std() < 0.1 * whole
+  assert sampler.expected_sum(labels) == np.sum(labels != types.IGNORE_LABEL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("options", "expected"),

@@ -120,6 +120,27 @@ def test_an_unknown_option_is_an_error():
       "false_positives is 0.5; it must be left out with .* region_loss dice",
     ),
     ({"rate_steps": 5}, "rate_steps is 5; it must be left out"),
+    ({"min_probability": 0.1}, "min_probability is 0.1; it must be left out"),
+    (
+      {"sampler": "class_balanced", "min_probability": 2.0},
+      "min_probability is 2.0; it must be in 0..1",
+    ),
+    ({"redistribute": True}, "redistribute is True; it must be left out"),
+    ({"unbiased": True}, "unbiased is True; it must be left out"),
+    (
+      {"sampler": "class_balanced", "unbiased": True},
+      "normalize is kept; it must be another for class_balanced, whose pixels "
+      "have weights: expected",
+    ),
+    (
+      {
+        "sampler": "near_boundary",
+        "rate_elsewhere": 0.0,
+        "unbiased": True,
+        "normalize": "expected",
+      },
+      "rate_elsewhere is 0.0; it must be in 0..1, and above 0 with unbiased",
+    ),
     ({"threshold": 0.5}, "threshold is 0.5; it must be left out"),
     ({"oversample": 4.0}, "oversample is 4.0; it must be left out"),
     ({"importance": 0.5}, "importance is 0.5; it must be left out"),

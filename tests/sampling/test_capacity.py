@@ -73,6 +73,11 @@ def of_blocks(rate, stride):
       5.0,
     ),
     (
+      sampling.class_balanced(count=100, num_classes=4, min_probability=0.1),
+      922,
+      1.4,
+    ),
+    (
       sampling.near_boundary(rate=0.01, rate_elsewhere=0.2, distance=1),
       1844,
       1.25,
@@ -108,6 +113,21 @@ def test_with_a_batch_rich_in_a_rare_class_its_bound_still_holds():
   )[:, 2]
   assert abs(counts.mean() - 260) < 5 * np.sqrt(260 / 200)
   assert counts.max() <= bound < 400
+
+
+def test_the_bound_holds_where_a_class_takes_what_others_leave_over():
+  # All that the batch keeps is in one image.
+  labels = np.full(cases.BIG, cases.VOID, np.int32)
+  labels[1] = np.arange(96) < 2
+  sampler = sampling.class_balanced(
+    count=4000, num_classes=4, redistribute=True
+  )
+  bound = capacity.of_sampler(sampler, cases.BIG)
+  counts = cases.counts_by_image(cases.draws(sampler, labels, cases.KEYS[:50]))[
+    :, 1
+  ]
+  assert abs(counts.mean() - 4000) < 5 * np.sqrt(4000 / 50)
+  assert counts.max() <= bound < 4600
 
 
 def test_importance_has_the_bound_of_its_probabilities():

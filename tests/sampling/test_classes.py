@@ -27,8 +27,12 @@ def test_class_counts_leave_out_void_also_among_300_classes():
 
 @pytest.mark.parametrize("count", [1, 12, 30, 1000])
 @pytest.mark.parametrize("frequencies", [None, cases.FREQUENCIES, (1, 1, 1, 1)])
-def test_class_probabilities_are_those_of_a_loop(count, frequencies):
+@pytest.mark.parametrize(
+  "more", [{}, {"min_probability": 0.3}, {"redistribute": True}]
+)
+def test_class_probabilities_are_those_of_a_loop(count, frequencies, more):
   options = {"count": count, "num_classes": 4, "frequencies": frequencies}
+  options |= more
   probabilities = sampling.class_probabilities(**options).of(
     jnp.asarray(cases.LABELS)
   )
@@ -50,6 +54,25 @@ def test_class_probabilities_sum_to_the_count_if_all_classes_have_enough():
     np.testing.assert_allclose(
       probabilities[index == cases.BIG_LABELS].sum(), 200, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("count", [5, 40, 300, 899, 900, 2000])
+def test_redistributed_probabilities_sum_to_the_count_if_it_is_there(count):
+  # Class 3 is absent, and class 2 three pixels.
+  labels = np.repeat([0, 1, 2, 4], [800, 90, 3, 7]).astype(np.int32)
+  probabilities = sampling.class_probabilities(
+    count=count, num_classes=5, redistribute=True
+  ).of(jnp.asarray(labels.reshape(1, 30, 30)))
+  np.testing.assert_allclose(probabilities.sum(), min(count, 900), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("each_platform")
+def test_no_pixel_has_less_than_the_least_probability_and_void_has_none():
+  probabilities = sampling.class_probabilities(**cases.FLOOR).of(
+    jnp.asarray(cases.LABELS)
+  )
+  assert np.min(probabilities, where=cases.VALID, initial=1) == np.float32(0.2)
+  assert not np.any(probabilities, where=~cases.VALID)
 
 
 def test_a_batch_like_the_training_set_has_the_same_probabilities():

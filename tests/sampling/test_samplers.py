@@ -59,8 +59,13 @@ def expectations():
   near = np.where(cases.near_boundary_oracle(cases.LABELS, 1), 0.8, 0.3)
   balanced = cases.class_probabilities_oracle(cases.LABELS, **cases.CLASSES)
   by_set = cases.class_probabilities_oracle(cases.LABELS, **cases.TRAINING_SET)
+  floor = cases.class_probabilities_oracle(cases.LABELS, **cases.FLOOR)
+  shared = cases.class_probabilities_oracle(cases.LABELS, **cases.REDISTRIBUTED)
   one = np.ones(cases.SHAPE)
-  inverse = np.divide(1, balanced, where=cases.VALID, out=np.zeros(cases.SHAPE))
+  inverse, inverse_floor = (
+    np.divide(1, chosen, where=cases.VALID, out=np.zeros(cases.SHAPE))
+    for chosen in (balanced, floor)
+  )
   # A weight of 0 or 1 is its own square.
   stated = {
     "bernoulli": (0.3 * one, 0.3 * one),
@@ -77,9 +82,12 @@ def expectations():
     "one_per_square": (one / 9, squares / 81),
     "class_balanced": (balanced, balanced),
     "class_balanced by set": (by_set, by_set),
+    "class_balanced with a floor": (floor, floor),
+    "class_balanced, redistributed": (shared, shared),
     "near_boundary": (near, near),
     "importance of boundaries": (one, 1 / near),
     "importance of classes": (one, inverse),
+    "importance with a floor": (one, inverse_floor),
   }
   assert stated.keys() == cases.RANDOM_SAMPLERS.keys()
   return [
@@ -157,6 +165,11 @@ WRONG = [
     sampling.class_balanced,
     {**cases.CLASSES, "frequencies": (0.5, 0.0, 0.3, 0.2)},
     "frequency of class 1 is 0.0.*Merge",
+  ),
+  (
+    sampling.class_balanced,
+    {**cases.CLASSES, "min_probability": 1.5},
+    "min_probability is 1.5; it is the least probability",
   ),
   (
     sampling.class_weighted,
