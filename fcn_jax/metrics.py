@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax import label_bits
 from fcn_jax import label_boundaries
+from fcn_jax import types
 
 
 class Scores(NamedTuple):
@@ -49,8 +51,16 @@ def confusion_matrix(
     pixels, and labels and predictions outside the classes, are left out;
     `num_unpredicted` counts the latter. Sum the matrices of several batches on
     the host in int64.
+
+  Raises:
+    ValueError: if labels or predictions are uint32, and so bit masks.
   """
   chex.assert_equal_shape((labels, predictions))
+  if jnp.uint32 in (labels.dtype, predictions.dtype):
+    raise ValueError(
+      f"labels are {labels.dtype} and predictions {predictions.dtype}; uint32 "
+      "are bit masks: use multilabel_confusion_matrix, or give int32."
+    )
 
   def by_counting(labels, predictions):
     labels, predictions = labels.reshape(-1), predictions.reshape(-1)
@@ -90,6 +100,49 @@ def confusion_matrix(
     cpu=by_counting,
     default=by_product,
   )
+
+
+def multilabel_confusion_matrix(
+  labels: jax.Array, predictions: jax.Array, *, num_classes: int
+) -> jax.Array:
+  """Counts the pixels of each class that are found, missed and made up.
+
+  Scores of class c are those of a matrix of its own:
+  `scores(matrix[c]).class_iu[1]` is its IU, from which Dice is 2 IU / (1 + IU).
+
+  Args:
+    labels: [...] uint32, from `losses.bit_masks`.
+    predictions: [...] uint32, from `inference.predict`.
+    num_classes: C.
+
+  Returns:
+    [C, 2, 2] int32; entry (c, i, j) counts pixels that have class c (i = 1) or
+    not (i = 0), and are predicted to have it (j = 1) or not, as in
+    scikit-learn. Pixels that are void in either are left out.
+
+  Raises:
+    ValueError: if labels or predictions are not uint32, and so no bit masks.
+  """
+  chex.assert_equal_shape((labels, predictions))
+  label_bits.check(labels)
+  label_bits.check(predictions)
+  is_valid = labels != types.IGNORE_LABEL
+  is_valid &= predictions != types.IGNORE_LABEL
+
+  def of_class(bit):
+    is_true, is_predicted = (
+      (masks >> bit) & 1 == 1 for masks in (labels, predictions)
+    )
+    counts = [
+      jnp.sum(is_valid & (is_true == i) & (is_predicted == j), dtype=jnp.int32)
+      for i in (False, True)
+      for j in (False, True)
+    ]
+    return jnp.stack(counts).reshape(2, 2)
+
+  # One class after the other, without arrays of all classes.
+  bits = jnp.arange(num_classes, dtype=jnp.uint32) + label_bits.SHIFT
+  return jax.lax.map(of_class, bits)
 
 
 def num_unpredicted(

@@ -10,6 +10,7 @@ import scipy.ndimage
 import sklearn.metrics
 from hypothesis import strategies
 
+from fcn_jax import label_bits
 from fcn_jax import metrics
 from fcn_jax import types
 
@@ -224,3 +225,39 @@ def test_the_score_of_a_band_sees_only_what_is_near_boundaries():
 def test_a_band_without_a_width_is_refused(width):
   with pytest.raises(ValueError):
     metrics.boundary_band(jnp.zeros((1, 3, 3), jnp.int32), width=width)
+
+
+# Several classes a pixel.
+
+
+def test_bit_masks_are_counted_as_scikit_learn_does():
+  rng = np.random.default_rng(0)
+  true, predicted = rng.random((2, 3, 8, 9, NUM_CLASSES)) < 0.4
+  true[..., 2] = False
+  is_void = rng.random((3, 8, 9)) < 0.2
+  is_outside = rng.random((3, 8, 9)) < 0.1
+  matrix = metrics.multilabel_confusion_matrix(
+    label_bits.bit_masks(jnp.asarray(true), is_void=is_void),
+    label_bits.bit_masks(jnp.asarray(predicted), is_void=is_outside),
+    num_classes=NUM_CLASSES,
+  )
+  valid = ~(is_void | is_outside)
+  expected = sklearn.metrics.multilabel_confusion_matrix(
+    true[valid], predicted[valid]
+  )
+  assert matrix.dtype == np.int32
+  np.testing.assert_array_equal(matrix, expected)
+  found = [metrics.scores(of_class).class_iu[1] for of_class in matrix]
+  np.testing.assert_allclose(
+    found,
+    sklearn.metrics.jaccard_score(true[valid], predicted[valid], average=None),
+  )
+
+
+def test_bit_masks_and_numbers_of_classes_are_told_apart():
+  classes = np.zeros((2, 2), np.int32)
+  masks = classes.astype(np.uint32)
+  with pytest.raises(ValueError, match="uint32 are bit masks: use multilabel"):
+    metrics.confusion_matrix(masks, classes, num_classes=2)
+  with pytest.raises(ValueError, match="labels are int32; bit masks are"):
+    metrics.multilabel_confusion_matrix(masks, classes, num_classes=2)

@@ -95,6 +95,7 @@ ROWS = (
   (
     "geometry",
     "interpolation",
+    "label_bits",
     "label_boundaries",
     "label_bytes",
     "valid_region",

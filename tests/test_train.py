@@ -350,3 +350,31 @@ def test_a_state_from_variables_leaves_them_to_their_owner():
   assert take(state).step == 1
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
   assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(variables))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standard_promotion")
+def test_a_network_of_one_logit_learns_two_classes():
+  model = PLAIN.clone(num_classes=1)
+  loss = fcn.losses.make(fcn.losses.sigmoid_cross_entropy, sampler=SAMPLER)
+  optimizer = optax.adamw(3e-3)
+  step = fcn.train.make_train_step(model, optimizer, loss)
+  state = fcn.train.create_state(KEY, model, optimizer)
+
+  def batch(seed):
+    # Of three colours, the second is class 1.
+    images, labels, *_ = example_batch(seed=seed)
+    is_void = labels == fcn.types.IGNORE_LABEL
+    return fcn.types.Batch(
+      images, jnp.where(is_void, labels, labels % 2).astype(jnp.int32)
+    )
+
+  for seed in range(80):
+    state, _ = step(state, batch(seed), KEY)
+  images, labels, *_ = batch(1000)
+  found = fcn.inference.predict(
+    model, fcn.train.variables(state), images, activation="sigmoid"
+  )
+  confusion = fcn.metrics.confusion_matrix(labels, found, num_classes=2)
+  scores = fcn.metrics.scores(confusion)
+  assert min(scores.class_iu) > 0.7, scores

@@ -78,9 +78,9 @@ def export(
     step: of training, for the metadata.
 
   Raises:
-    ValueError: if the file exists, its folder does not, names or palette are
-      not those of C classes, the factor is not above 0, or the network does
-      not take pictures of three channels and all sizes.
+    ValueError: if the file exists, its folder does not, there is one class,
+      names or palette are not those of C classes, the factor is not above 0, or
+      the network does not take pictures of three channels and all sizes.
   """
   path = pathlib.Path(path)
   palette = np.asarray(palette)
@@ -162,6 +162,11 @@ def _check(path, model, class_names, palette, resize):
       f'all sizes: {error} Make it with padding="same".'
     ) from error
   num_classes = models.heads.num_classes(model)
+  if num_classes == 1:
+    raise ValueError(
+      "the network has one class; an exported network chooses the likeliest of "
+      "several."
+    )
   if len(class_names) != num_classes:
     raise ValueError(
       f"there are {len(class_names)} class_names for {num_classes} classes."

@@ -14,6 +14,7 @@ import numpy as np
 from fcn_jax import models
 from fcn_jax.inference import tiles
 from fcn_jax.inference import tiling_plan
+from fcn_jax.losses import region_losses
 
 # Wraps the tiles and yields them, as `tqdm.tqdm` does.
 Progress = Callable[
@@ -32,11 +33,12 @@ def predict_tiled(
   margin: int | None = None,
   scales: Sequence[float] = (1.0,),
   flip: bool = False,
+  activation: region_losses.Activation = "softmax",
   out: np.ndarray | None = None,
   probabilities_out: np.ndarray | None = None,
   progress: Progress = iter,
 ) -> np.ndarray:
-  """The likeliest class of every pixel of a picture of any size.
+  """The likeliest class, or the classes, of every pixel of a picture.
 
   The result equals that of the whole picture, up to rounding: see `tiles`. With
   scales or flips, it is the class of the largest mean probability. There is one
@@ -64,12 +66,14 @@ def predict_tiled(
       `disagreement`.
     scales: factors by which the picture is resized; probabilities are averaged.
     flip: whether they are also averaged with those of the mirrored picture.
-    out: [H, W] uint8 array to fill; a new one if None.
+    activation: see `predict`; with "sigmoid", averaged probabilities count.
+    out: [H, W] array to fill; a new one if None.
     probabilities_out: [H, W, C] float array to fill with the probabilities.
     progress: wraps the list of tiles, such as `tqdm.tqdm`.
 
   Returns:
-    [H, W] uint8, `out` if that was given.
+    [H, W], `out` if that was given: uint8, or uint32 if they are bit masks, as
+    with "sigmoid" and several classes.
 
   Raises:
     ValueError: if the image or an array to fill has the wrong shape, tiles do
@@ -77,12 +81,18 @@ def predict_tiled(
       "group" normalization and the picture is larger than a tile.
   """
   plan = tiling_plan.Plan.make(
-    model, image, tile_size=tile_size, margin=margin, scales=scales, flip=flip
+    model,
+    image,
+    tile_size=tile_size,
+    margin=margin,
+    scales=scales,
+    flip=flip,
+    activation=activation,
   )
   height, width = image.shape[:2]
   if out is None:
-    out = np.empty((height, width), np.uint8)
-  _check_array("out", out, (height, width), np.uint8)
+    out = np.empty((height, width), plan.dtype)
+  _check_array("out", out, (height, width), plan.dtype)
   if probabilities_out is not None:
     shape = (height, width, models.heads.num_classes(model))
     _check_array("probabilities_out", probabilities_out, shape, np.floating)
@@ -93,7 +103,7 @@ def predict_tiled(
       continue
     found = plan.probabilities(variables, window)
     probabilities_out[window] = found
-    out[window] = tiling_plan.likeliest(found)
+    out[window] = plan.labels_of(found)
   return out
 
 
@@ -105,6 +115,7 @@ def probabilities(
   scales: Sequence[float] = (1.0,),
   flip: bool = False,
   tile_size: int = TILE_SIZE,
+  activation: region_losses.Activation = "softmax",
 ) -> np.ndarray:
   """Probabilities of the classes at every pixel of a picture.
 
@@ -119,6 +130,8 @@ def probabilities(
     scales: see `predict_tiled`.
     flip: see `predict_tiled`.
     tile_size: see `predict_tiled`.
+    activation: see `predict`. With "sigmoid", the probabilities of a pixel do
+      not sum to 1.
 
   Returns:
     [H, W, C] float32.
@@ -136,6 +149,7 @@ def probabilities(
     tile_size=tile_size,
     scales=scales,
     flip=flip,
+    activation=activation,
     probabilities_out=found,
   )
   return found
@@ -158,6 +172,7 @@ def disagreement(
   tile_size: int = TILE_SIZE,
   scales: Sequence[float] = (1.0,),
   flip: bool = False,
+  activation: region_losses.Activation = "softmax",
   num_tiles: int = 4,
 ) -> float:
   """Share of pixels whose class changes with a margin, on some of the tiles.
@@ -170,6 +185,7 @@ def disagreement(
     tile_size: see `predict_tiled`.
     scales: see `predict_tiled`.
     flip: see `predict_tiled`.
+    activation: see `predict`.
     num_tiles: number of tiles to compare, spread evenly over the picture.
 
   Returns:
@@ -178,7 +194,12 @@ def disagreement(
   Raises:
     ValueError: see `predict_tiled`.
   """
-  options = {"tile_size": tile_size, "scales": scales, "flip": flip}
+  options = {
+    "tile_size": tile_size,
+    "scales": scales,
+    "flip": flip,
+    "activation": activation,
+  }
   cheap = tiling_plan.Plan.make(model, image, margin=margin, **options)
   exact = tiling_plan.Plan.make(model, image, margin=None, **options)
   height, width = image.shape[:2]

@@ -15,6 +15,7 @@ from fcn_jax import upsampling
 from fcn_jax.inference import prediction
 from fcn_jax.inference import tiles
 from fcn_jax.inference import views
+from fcn_jax.losses import region_losses
 
 # Pixels of a picture: rows and columns.
 Window = tuple[slice, slice]
@@ -30,6 +31,7 @@ class Plan:
     surroundings: of the network.
     tile: height and width of the tiles.
     arrays: for each view, height and width of the arrays for the network.
+    activation: see `predict`.
   """
 
   model: models.Network
@@ -37,6 +39,7 @@ class Plan:
   surroundings: tiles.Surroundings
   tile: tuple[int, int]
   arrays: Sequence[tuple[int, int]]
+  activation: region_losses.Activation = "softmax"
 
   @classmethod
   def make(
@@ -48,8 +51,10 @@ class Plan:
     margin: int | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    activation: region_losses.Activation = "softmax",
   ) -> "Plan":
     """Cuts a picture; the arguments are those of `predict_tiled`."""
+    prediction.check(activation, models.heads.num_classes(model))
     all_views = views.make(image, scales=scales, flip=flip)
     surroundings = tiles.Surroundings.of(model, margin)
     sides = [view.sides for view in all_views]
@@ -77,7 +82,16 @@ class Plan:
       )
       for of_rows, of_columns in sides
     ]
-    return cls(model, all_views, surroundings, (rows, columns), arrays)
+    tile = rows, columns
+    return cls(model, all_views, surroundings, tile, arrays, activation)
+
+  @property
+  def dtype(self) -> type[np.integer]:
+    """Of the labels: bytes of classes, or bit masks."""
+    is_mask = (
+      self.activation == "sigmoid" and models.heads.num_classes(self.model) > 1
+    )
+    return np.uint32 if is_mask else np.uint8
 
   def windows(self, within: Window) -> list[Window]:
     """The tiles of a part of the picture, row by row."""
@@ -88,17 +102,22 @@ class Plan:
     return [(row, column) for row in rows for column in columns]
 
   def classes(self, variables: chex.ArrayTree, window: Window) -> np.ndarray:
-    """Classes in one of the tiles, [h, w] uint8."""
+    """Classes in one of the tiles, [h, w] of `dtype`."""
     if len(self.views) > 1 or not self.views[0].is_plain:
       found = self.probabilities(variables, window)
-      return likeliest(found)
+      return self.labels_of(found)
     parts = self.seen(self.views[0], window)
-    found = prediction.predict(self.model, variables, *self.images(0, parts))
+    found = prediction.predict(
+      self.model,
+      variables,
+      *self.images(0, parts),
+      activation=self.activation,
+    )
     inside = tuple(
       slice(pixels.start - part.start, pixels.stop - part.start)
       for pixels, part in zip(window, parts, strict=True)
     )
-    return np.asarray(found)[0][inside].astype(np.uint8)
+    return np.asarray(found)[0][inside].astype(self.dtype)
 
   def probabilities(
     self, variables: chex.ArrayTree, window: Window
@@ -114,10 +133,23 @@ class Plan:
         )
       ]
       images, sizes = self.images(number, parts)
-      found = probabilities_at(self.model, variables, images, sizes, *taps)
+      found = probabilities_at(
+        self.model,
+        variables,
+        images,
+        sizes,
+        *taps,
+        activation=self.activation,
+      )
       total = found if total is None else total + found
     height, width = (pixels.stop - pixels.start for pixels in window)
     return np.asarray(total)[:height, :width] / len(self.views)
+
+  def labels_of(self, probabilities: np.ndarray) -> np.ndarray:
+    """Labels [h, w] of `dtype` of [h, w, C] probabilities."""
+    if self.activation == "softmax":
+      return np.argmax(probabilities, axis=-1).astype(np.uint8)
+    return prediction.labels_of(probabilities >= 0.5).astype(self.dtype)
 
   def seen(self, view: views.View, window: Window) -> list[slice]:
     """Rows and columns of a view that the network must see for a window."""
@@ -136,12 +168,7 @@ class Plan:
     return images, np.array([pixels.shape[:2]], np.int32)
 
 
-def likeliest(probabilities: np.ndarray) -> np.ndarray:
-  """Classes [H, W] uint8 of the largest of [H, W, C] probabilities."""
-  return np.argmax(probabilities, axis=-1).astype(np.uint8)
-
-
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, static_argnames="activation")
 def probabilities_at(
   model: models.Network,
   variables: chex.ArrayTree,
@@ -149,6 +176,8 @@ def probabilities_at(
   sizes: jax.Array,
   rows: views.Taps,
   columns: views.Taps,
+  *,
+  activation: region_losses.Activation,
 ) -> jax.Array:
   """Probabilities of the classes, interpolated at rows and columns.
 
@@ -159,12 +188,14 @@ def probabilities_at(
     sizes: [1, 2] int32, its height and width in the array.
     rows: taps of K rows.
     columns: taps of L columns.
+    activation: from scores to probabilities.
 
   Returns:
     [K, L, C] float32.
   """
   score_map = models.heads.predicted_scores(model, variables, images, sizes)
-  values = jax.nn.softmax(upsampling.to_pixels(score_map)[0])
+  of_logits = jax.nn.softmax if activation == "softmax" else jax.nn.sigmoid
+  values = of_logits(upsampling.to_pixels(score_map)[0])
   for axis, taps in enumerate((rows, columns)):
     shape = [1, 1, 1]
     shape[axis] = -1

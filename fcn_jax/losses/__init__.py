@@ -8,7 +8,8 @@
 - `smoothed_cross_entropy`, `focal`, `symmetric_cross_entropy` and
   `generalized_cross_entropy` make other pixel losses; `class_weighted` weights
   the classes of any. `sigmoid_cross_entropy` is for pixels with several
-  classes, whose labels are `bit_masks`.
+  classes, whose labels are `bit_masks`, or a network of one logit;
+  `unpack_bit_masks` takes such labels apart.
 - `dice`, `jaccard` and `tversky` make losses of regions (`RegionLoss`), and
   `lovasz_softmax` one of sorted pixels; `weighted_sum` adds losses.
 - `normalizer`, `num_kept` and `divide` say what the sum of the
@@ -17,6 +18,8 @@
   pixels without the logits of all pixels.
 """
 
+from fcn_jax.label_bits import bit_masks
+from fcn_jax.label_bits import unpack_bit_masks
 from fcn_jax.losses.choice import LossForm
 from fcn_jax.losses.forms import loss_map
 from fcn_jax.losses.lovasz import lovasz_softmax
@@ -38,7 +41,6 @@ from fcn_jax.losses.sampled_loss import LossTerms
 from fcn_jax.losses.sampled_loss import Schedule
 from fcn_jax.losses.sampled_loss import make
 from fcn_jax.losses.sampled_loss import weighted_sum
-from fcn_jax.losses.sigmoid_losses import bit_masks
 from fcn_jax.losses.sigmoid_losses import sigmoid_cross_entropy
 from fcn_jax.losses.softmax_losses import class_weighted
 from fcn_jax.losses.softmax_losses import focal
@@ -73,6 +75,7 @@ __all__ = [
   "smoothed_cross_entropy",
   "symmetric_cross_entropy",
   "tversky",
+  "unpack_bit_masks",
   "weighted_losses",
   "weighted_sum",
 ]

@@ -48,8 +48,17 @@ def truth(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
 
   Comparing with all classes is faster here than indexing one of them,
   especially in the backward pass.
+
+  Raises:
+    ValueError: if there is only one class.
   """
   num_classes = logits.shape[-2]
+  if num_classes == 1:
+    raise ValueError(
+      "the logits have one class, whose softmax is 1 everywhere: use "
+      'losses.sigmoid_cross_entropy, or activation="sigmoid" in a loss of '
+      "regions, or give the network two classes."
+    )
   shape = [1] * (logits.ndim - 2) + [num_classes, 1]
   classes = jnp.arange(num_classes, dtype=labels.dtype).reshape(shape)
   return classes == labels[..., None, :], (labels >= 0) & (labels < num_classes)

@@ -6,7 +6,9 @@ from typing import NamedTuple, get_args
 
 import chex
 import jax
+import jax.numpy as jnp
 
+from fcn_jax import label_bits
 from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax.losses import choice
@@ -14,6 +16,7 @@ from fcn_jax.losses import forms
 from fcn_jax.losses import normalization
 from fcn_jax.losses import pixel_losses
 from fcn_jax.losses import region_losses
+from fcn_jax.losses import sigmoid_losses
 
 
 class LossTerms(NamedTuple):
@@ -103,8 +106,9 @@ def make(
       the sampler keeps no places, `capacity` is less than 1, or missing where
       the form is "pixels" and the sampler does not say how many pixels it
       keeps. The loss raises one if a batch has 2^31 pixels or more, which int32
-      cannot count, or if the form is "places" and the sampler does not repeat
-      with the stride of the score map.
+      cannot count, if the form is "places" and the sampler does not repeat with
+      the stride of the score map, or if the dtype of the labels is that of bit
+      masks for `cross_entropy`, or not for `sigmoid_cross_entropy`.
   """
   check_sampler(sampler)
   check_capacity(capacity)
@@ -123,6 +127,7 @@ def make(
     key: jax.Array, score_map: types.ScoreMap, labels: jax.Array
   ) -> LossTerms:
     check_labels(score_map, labels)
+    _check_kind(loss, score_map, labels)
     if form == "logits":
       sums = forms.sums_of_logits(problem, score_map, labels, key)
     else:
@@ -209,6 +214,19 @@ def check_labels(score_map: types.ScoreMap, labels: jax.Array) -> None:
       f"labels of shape {labels.shape} are {labels.size} pixels; a batch may "
       "have 2^31 - 1: make it smaller."
     )
+
+
+def _check_kind(loss, score_map, labels):
+  """Raises a `ValueError` for bit masks instead of classes, or the reverse."""
+  is_mask = labels.dtype == jnp.uint32
+  if loss is pixel_losses.cross_entropy and is_mask:
+    raise ValueError(
+      "labels are uint32, so they are bit masks, and cross_entropy needs "
+      "numbers of classes: give int32, or losses.sigmoid_cross_entropy."
+    )
+  num_classes = score_map.scores.shape[-1]
+  if loss is sigmoid_losses.sigmoid_cross_entropy and num_classes > 1:
+    label_bits.check(labels)
 
 
 def check_sampler(sampler: sampling.Sampler) -> None:

@@ -334,3 +334,9 @@ def test_what_does_not_fit_the_classes_is_refused(
     fcn.inference.export(
       tmp_path / "network.zip", *model_and_variables, **options
     )
+
+
+def test_a_network_of_one_class_is_refused(model_and_variables, tmp_path):
+  model, variables = model_and_variables
+  with pytest.raises(ValueError, match="one class; an exported network"):
+    export(tmp_path / "network.zip", model.clone(num_classes=1), variables)

@@ -90,3 +90,65 @@ def test_no_array_of_all_logits_is_in_the_compiled_program():
   assert largest(by_all_logits) >= num_logits
   predict = functools.partial(fcn.inference.predict, model)
   assert largest(predict) <= num_logits / 4
+
+
+# Classes that do not exclude each other.
+
+
+def test_sigmoids_give_bit_masks_of_the_classes_above_one_half():
+  variables = random_variables()
+  sizes = jnp.array([[21, 47], [33, 30]], jnp.int32)
+  masks = fcn.inference.predict(
+    MODEL, variables, IMAGES, sizes, activation="sigmoid"
+  )
+  assert masks.dtype == jnp.uint32
+  scores = jax.jit(
+    lambda x: MODEL.apply(variables, x, train=False, valid_sizes=sizes)
+  )(IMAGES)
+  logits = np.asarray(jax.jit(fcn.upsampling.to_pixels)(scores))
+  found = fcn.losses.unpack_bit_masks(masks, num_classes=4)
+  for n, (height, width) in enumerate(sizes.tolist()):
+    inside = logits[n, :height, :width]
+    assert 0 < np.mean(inside > 0) < 1
+    right = found[n, :height, :width] == (inside > 0)
+    # Rounding may turn a class whose probability is almost one half.
+    assert np.all(right | (np.abs(inside) < 1e-4))
+  assert np.all(masks[0, 21:] == fcn.types.IGNORE_LABEL)
+
+
+def test_one_logit_predicts_as_the_softmax_of_0_and_that_logit():
+  four = random_variables()["params"]
+  one, two = (MODEL.clone(num_classes=number) for number in (1, 2))
+
+  def params_of(change):
+    scores = {name for name in four if name.startswith("score_")}
+    changed = {name: jax.tree.map(change, four[name]) for name in scores}
+    return {**four, **changed}
+
+  of_one = params_of(lambda leaf: leaf[..., :1])
+  of_two = params_of(
+    lambda leaf: jnp.concatenate([0 * leaf[..., :1], leaf[..., :1]], axis=-1)
+  )
+  scores = one.apply({"params": of_one}, IMAGES, train=False).scores
+  for params in (of_one, of_two):
+    bias = params["score_fr"]["bias"]
+    # Both classes are to occur.
+    params["score_fr"]["bias"] = bias.at[-1].add(-jnp.median(scores))
+  expected = fcn.inference.predict(two, {"params": of_two}, IMAGES)
+  found = fcn.inference.predict(
+    one, {"params": of_one}, IMAGES, activation="sigmoid"
+  )
+  assert found.dtype == jnp.int32
+  assert 0.1 < np.mean(expected) < 0.9
+  assert np.mean(found == expected) > 0.999
+  with pytest.raises(ValueError, match='one class.*give activation="sigmoid"'):
+    fcn.inference.predict(one, {"params": of_one}, IMAGES)
+
+
+def test_activations_that_cannot_be_are_explained():
+  variables = random_variables()
+  with pytest.raises(ValueError, match="'relu'; choose"):
+    fcn.inference.predict(MODEL, variables, IMAGES, activation="relu")
+  model = MODEL.clone(num_classes=24)
+  with pytest.raises(ValueError, match="24 classes; a bit mask has room for"):
+    fcn.inference.predict(model, variables, IMAGES, activation="sigmoid")

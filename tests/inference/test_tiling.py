@@ -113,6 +113,37 @@ def test_tiles_have_the_classes_and_logits_of_the_whole_picture(
 
 
 @pytest.mark.slow
+def test_tiles_have_the_bit_masks_of_the_whole_picture():
+  model = net()
+  image = picture(345, 451)
+  variables = random_variables(model, image)
+  expected = np.asarray(jax.nn.sigmoid(logits_of(model, variables, image)))
+  probabilities = np.empty(expected.shape, np.float32)
+  for out in (None, probabilities):
+    masks = inference.predict_tiled(
+      model,
+      variables,
+      image,
+      tile_size=TILE_SIZE,
+      activation="sigmoid",
+      probabilities_out=out,
+    )
+    assert masks.dtype == np.uint32
+    found = fcn.losses.unpack_bit_masks(masks, num_classes=NUM_CLASSES)
+    assert np.mean(found != (expected >= 0.5)) < 1e-4
+    # Some pixels have no class, and some have several.
+    assert {0, 2} <= {*found.sum(axis=-1).ravel().tolist()}
+  np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+  mirrored = inference.probabilities(
+    model, variables, image[:, ::-1], flip=True, activation="sigmoid"
+  )
+  of_mirrored = jax.nn.sigmoid(logits_of(model, variables, image[:, ::-1]))
+  np.testing.assert_allclose(
+    mirrored, (of_mirrored + expected[:, ::-1]) / 2, atol=1e-5
+  )
+
+
+@pytest.mark.slow
 @every_net
 def test_the_pixels_seen_are_those_that_the_gradient_says(padding, stride):
   # Positive everywhere, so that each pixel that is seen has a gradient, and

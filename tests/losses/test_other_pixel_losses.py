@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+import sklearn.metrics
 
 from fcn_jax import losses
 from fcn_jax import sampling
@@ -162,3 +163,37 @@ def test_weights_of_another_number_of_classes_are_refused():
 def test_more_classes_than_bits_are_refused():
   with pytest.raises(ValueError, match="24 classes; .* room for 23"):
     losses.bit_masks(jnp.zeros((2, 2, 24), bool))
+
+
+def test_labels_of_one_logit_are_0_and_1_or_bit_masks():
+  logits = jnp.array([[2.0, -1.0, 0.5]])
+  classes = np.array([0, 1, 1], np.int32)
+  found = losses.sigmoid_cross_entropy(logits, jnp.asarray(classes))
+  of_masks = losses.bit_masks(classes[:, None]).astype(np.int32)
+  for labels in (classes, of_masks):
+    found = losses.sigmoid_cross_entropy(logits, jnp.asarray(labels))
+    expected = sklearn.metrics.log_loss(
+      classes, scipy.special.expit(logits[0]), normalize=False
+    )
+    np.testing.assert_allclose(found.sum(), expected, rtol=1e-6)
+  wrong = losses.sigmoid_cross_entropy(logits, jnp.array([2, -1, 255]))
+  assert np.all(np.isnan(wrong))
+
+
+def test_labels_of_the_other_kind_are_refused():
+  score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
+  masks = score_maps.make_bit_masks(score_map)
+  key = jax.random.key(0)
+  with pytest.raises(
+    ValueError, match="labels are int32; bit masks are uint32"
+  ):
+    losses.make(losses.sigmoid_cross_entropy)(key, score_map, labels)
+  with pytest.raises(ValueError, match="labels are uint32, so they are bit"):
+    losses.make()(key, score_map, masks)
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.dice().values])
+def test_the_softmax_of_one_logit_is_refused(loss):
+  with pytest.raises(ValueError, match="one class.*sigmoid_cross_entropy"):
+    loss(jnp.zeros((1, 3)), jnp.zeros(3, jnp.int32))
