@@ -17,6 +17,7 @@ from fcn_jax.models import input_normalization
 from fcn_jax.models import layers
 from fcn_jax.models import scoring
 from fcn_jax.models.backbones import alexnet
+from fcn_jax.models.backbones import basic
 from fcn_jax.models.backbones import googlenet
 from fcn_jax.models.backbones import resnet
 from fcn_jax.models.backbones import vgg
@@ -25,7 +26,7 @@ from fcn_jax.models.backbones import vgg
 # (PAMI 2017, section 4.3, "at-once").
 AT_ONCE_SCALES = (0.01, 0.0001)
 
-_FILES = (vgg, alexnet, googlenet, resnet)
+_FILES = (vgg, alexnet, googlenet, resnet, basic)
 
 
 def backbones() -> dict[str, ModuleType]:
@@ -50,7 +51,7 @@ class FCN(nn.Module):
       head is the main one.
     backbone: one of `backbones()`.
     stride: of the score map: 32, 16, 8 or 4; with GoogLeNet and ResNet also 2,
-      and with VGG 2 or 1.
+      and with VGG 2 or 1. With fcn_basic from 16 to 1.
     padding: "same"; "caffe" or "torchvision" for the geometry of the networks
       that weights are from, see `layers.Padding`.
     inputs: normalization of the input; None for that of the backbone's
@@ -91,7 +92,9 @@ class FCN(nn.Module):
       object.__setattr__(self, "num_classes", tuple(self.num_classes.items()))
     checks.choice("padding", self.padding, self._file.PADDINGS)
     num_skips = len(self._architecture.skips)
-    strides = tuple(32 // 2**n for n in range(num_skips + 1))
+    layer_list = self._file.layer_list(self._architecture, self.padding)
+    coarsest = int(geometry.grid(layer_list).stride)
+    strides = tuple(coarsest // 2**n for n in range(num_skips + 1))
     checks.choice(f"with {self.backbone}, stride", self.stride, strides)
     checks.choice(
       "normalization", self.normalization, get_args(layers.Normalization)

@@ -30,6 +30,7 @@ Backbone = Literal[
   "googlenet_bn",
   "resnet50",
   "resnet101",
+  "fcn_basic",
 ]
 
 Inputs = Literal[
@@ -84,6 +85,14 @@ _WITH_COUNT = (
   "uncertain_weighted",
 )
 _WITH_CLASSES = ("class_balanced", "class_weighted")
+# Backbones without fc6 and fc7.
+_WITHOUT_HEAD = (
+  "googlenet",
+  "googlenet_bn",
+  "resnet50",
+  "resnet101",
+  "fcn_basic",
+)
 _WITH_PROBABILITIES = ("class_balanced", "near_boundary")
 _BY_LOSSES = ("hardest", "harder_than")
 _WITH_SCHEDULE = ("bernoulli", "fixed_count")
@@ -162,7 +171,7 @@ class Network:
   """Normalization between convolution and ReLU. The papers use none, ResNets
   use batch."""
   dropout_rate: float = 0.1
-  """Dropout rate of fc6 and fc7."""
+  """Dropout rate of fc6 and fc7; of the last features where there are none."""
   head_width: int | None = None
   """Channels of fc6 and fc7. Default: the backbone's own."""
   padding: Literal["same", "caffe", "torchvision"] = "same"
@@ -199,13 +208,19 @@ class Network:
       ),
       head_width=(
         (self.head_width is None or self.head_width >= 1)
-        and (is_fcn or self.head_width is None),
-        "at least 1, or left out with architecture fcn_resnet",
+        and (
+          self.head_width is None
+          or (is_fcn and self.backbone not in _WITHOUT_HEAD)
+        ),
+        "at least 1, or left out with architecture fcn_resnet and with "
+        f"{', '.join(_WITHOUT_HEAD)}, which have no fc6 and fc7",
       ),
       at_once=(
-        not self.at_once or (self.stride == 8 and is_fcn),
+        not self.at_once
+        or (self.stride == 8 and is_fcn and self.backbone != "fcn_basic"),
         f"left out at stride {self.stride} with architecture "
-        f"{self.architecture}: it scales the skips of FCN-8s",
+        f"{self.architecture} and backbone {self.backbone}: it scales the two "
+        "skips of FCN-8s",
       ),
     )
 

@@ -27,6 +27,7 @@ FCN = functools.partial(models.FCN, NUM_CLASSES, dropout_rate=0.0)
 FINEST = {
   "alexnet": 4,
   "caffenet": 4,
+  "fcn_basic": 1,
   "googlenet": 2,
   "googlenet_bn": 2,
   "resnet50": 2,
@@ -38,6 +39,7 @@ FCNResNet = functools.partial(models.FCNResNet, NUM_CLASSES, dropout_rate=0.0)
 @pytest.fixture
 def narrow(monkeypatch):
   changes = {
+    models.backbones.basic: {"widths": (4, 6, 4, 8)},
     models.backbones.alexnet: {"widths": (4, 8, 8, 8, 4), "head_width": 8},
     models.backbones.googlenet: {"width": 1 / 32},
     models.backbones.resnet: {"widths": (2, 3, 4, 5), "depths": (1, 1, 1, 1)},
@@ -122,6 +124,18 @@ def test_backbones_have_as_many_parameters_as_torchvisions_classifiers(
   assert backbone + 999 * (num_features + 1) == expected
 
 
+def test_fcn_basic_has_the_size_and_receptive_field_of_the_paper():
+  # Section 3.1 and Table 1 of SegNet: 106 pixels, and 0.65 million parameters,
+  # of which the learned upsamplings are not here.
+  model = models.FCN(11, backbone="fcn_basic", stride=2)
+  assert fcn.geometry.receptive_field(model.chain().score) == 106
+  convolutions = 7 * 7 * 64 * (3 + 3 * 64)
+  scores = 4 * 11 * (64 + 1)
+  # A bias, a scale and a shift for each channel.
+  assert num_parameters(model) == convolutions + 3 * 4 * 64 + scores
+  assert 0.61e6 < num_parameters(model) < 0.65e6
+
+
 def test_fcn_resnet50_has_the_parameters_of_torchvisions():
   assert num_parameters(models.FCNResNet(21, auxiliary=True)) == 35_322_218
 
@@ -134,12 +148,17 @@ def test_fcn_resnet50_has_the_parameters_of_torchvisions():
     for backbone in ("alexnet", "caffenet", "googlenet", "googlenet_bn")
     for padding in ("same", "caffe", "torchvision")
   ]
-  + [("resnet50", "same"), ("vgg16_bn", "torchvision")],
+  + [
+    ("resnet50", "same"),
+    ("vgg16_bn", "torchvision"),
+    ("fcn_basic", "same"),
+  ],
 )
 def test_score_maps_lie_where_geometry_says(narrow, backbone, padding):
   size = (203, 97)
   for stride in (32, 16, 8, 4, 2, 1):
-    if stride < FINEST[backbone]:
+    coarsest = 16 if backbone == "fcn_basic" else 32
+    if not FINEST[backbone] <= stride <= coarsest:
       continue
     model = FCN(backbone=backbone, padding=padding, stride=stride)
     score_map, _ = outputs_and_shapes(model, *size)
@@ -165,6 +184,13 @@ def test_a_stride_that_a_backbone_does_not_have_is_refused(narrow, backbone):
       FCN(backbone=backbone, stride=other)
 
 
+def test_fcn_basic_has_no_stride_32_and_no_geometry_of_published_weights():
+  with pytest.raises(ValueError, match="stride is 32; choose one of 16, 8, 4"):
+    FCN(backbone="fcn_basic", stride=32)
+  with pytest.raises(ValueError, match="padding is 'caffe'; choose one of"):
+    FCN(backbone="fcn_basic", stride=16, padding="caffe")
+
+
 def positions(layers, side):
   """Image coordinates of the outputs of a stack of layers."""
   grid = fcn.geometry.grid(layers)
@@ -177,7 +203,7 @@ def positions(layers, side):
 def test_images_of_any_size_are_scored(narrow, make, size):
   backbones = ("resnet50",)
   if make is FCN:
-    backbones = ("alexnet", "caffenet", "googlenet", "googlenet_bn", "resnet50")
+    backbones = (*FINEST.keys() - {"vgg16_bn"},)
   for backbone in backbones:
     score_map, _ = outputs_and_shapes(make(backbone=backbone), *size)
     assert score_map.image_size == size
@@ -215,6 +241,8 @@ def test_the_layer_that_leaves_nothing_of_an_image_is_named(
     ("resnet50", "same", 32),
     ("resnet50", "same", 2),
     ("caffenet", "caffe", 4),
+    ("fcn_basic", "same", 16),
+    ("fcn_basic", "same", 1),
   ],
 )
 def test_a_score_sees_the_rows_that_geometry_says(
@@ -346,6 +374,7 @@ PADDED_NETWORKS = {
     {"backbone": "googlenet_bn", "padding": "torchvision", "stride": 32},
   ),
   "resnet50": (FCN, {"backbone": "resnet50", "stride": 2}),
+  "fcn_basic": (FCN, {"backbone": "fcn_basic", "stride": 1}),
   "FCNResNet, auxiliary": (FCNResNet, {"auxiliary": True, "resized": False}),
   "two heads": (
     functools.partial(models.FCN, {"a": 4, "b": 5}, dropout_rate=0.0),
@@ -446,6 +475,7 @@ def logits_of(model, variables, image):
   [
     (FCN, {"backbone": "caffenet", "padding": "caffe"}, (650, 60), 512),
     (FCNResNet, {}, (264, 200), 160),
+    (FCN, {"backbone": "fcn_basic", "stride": 2}, (264, 200), 160),
     # One tile holds it all.
     (FCNResNet, {}, (101, 133), 160),
   ],

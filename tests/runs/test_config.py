@@ -96,6 +96,14 @@ def test_an_unknown_option_is_an_error():
       "head_width is 8; it must be at least 1, or left out",
     ),
     ({"head_width": 0}, "head_width is 0; it must be at least 1"),
+    (
+      {"backbone": "fcn_basic", "head_width": 8},
+      "head_width is 8; .* left out with .* fcn_basic, which have no fc6",
+    ),
+    (
+      {"backbone": "fcn_basic", "at_once": True},
+      "at_once is True; .* backbone fcn_basic",
+    ),
     ({"stride": 16, "at_once": True}, "at_once is True; .* at stride 16"),
     # Of the loss.
     (

@@ -16,8 +16,9 @@ and columns, as many as it would have by itself, and the rest is zero.
 """
 
 from fcn_jax.models.backbones import alexnet
+from fcn_jax.models.backbones import basic
 from fcn_jax.models.backbones import googlenet
 from fcn_jax.models.backbones import resnet
 from fcn_jax.models.backbones import vgg
 
-__all__ = ["alexnet", "googlenet", "resnet", "vgg"]
+__all__ = ["alexnet", "basic", "googlenet", "resnet", "vgg"]
