@@ -6,12 +6,14 @@
 Labels are never resized. Each picture is resized as in training, times each of
 the scales. The probabilities of the classes are resized back to the size of the
 picture and averaged, and each pixel gets the likeliest class. One confusion
-matrix over the split gives the four scores of the papers. Matrices of the bands
-along boundaries (trimaps) show how well the network finds outlines.
+matrix over the split gives the four scores of the papers and Dice. Matrices of
+the bands along boundaries (trimaps) show how well the network finds outlines.
+--scores all adds boundary F1, areas under the ROC and precision-recall curves,
+and the calibration error; --segments adds scores of segments, such as cells.
 
 Writes to a new folder in the work folder: summary.json, table.md,
 per_image.csv, confusion_matrix.png, boundary_bands.png, worst.png and best.png
-(by the pixel accuracy of each image).
+(by the pixel accuracy of each image); with --scores all, reliability.png.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ import functools
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,47 +31,13 @@ import tyro
 
 import fcn_jax as fcn
 from fcn_jax.cli import errors
+from fcn_jax.cli import evaluate_options
 from fcn_jax.cli import evaluate_report as report
 from fcn_jax.runs import batches
-from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import trained_model
 
 # Labels are padded to multiples of this for the bands: fewer compilations.
 _MULTIPLE = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What to score, and how."""
-
-  workdir: pathlib.Path
-  """Work folder of the run."""
-  checkpoint: str = "best"
-  """Which step: best (the newest if none was validated), latest, or a
-  number."""
-  split: str = "validation"
-  """Split of the run's data set: train, validation or, if there is one,
-  test."""
-  data_dir: pathlib.Path | None = None
-  """Folder of the data set's files. Default: that of the run."""
-  prepared_dir: pathlib.Path | None = None
-  """Where prepared data sets are kept. Default: as in the run."""
-  scales: tuple[float, ...] = (1.0,)
-  """Factors on the size at which the network was trained, to average over."""
-  flip: bool = False
-  """Average over mirrored pictures, too."""
-  band_widths: tuple[int, ...] = (1, 2, 4, 8, 16)
-  """Half widths in pixels of the bands along boundaries to score separately."""
-  tile_size: int = 1024
-  """Side in pixels of the largest square that the network sees at once. Raise
-  it for larger pictures with group normalization."""
-  num_pictures: int = 4
-  """Pictures in each of worst.png and best.png."""
-  out: pathlib.Path | None = None
-  """Folder for the results. Default: one in the work folder, named after what
-  is scored."""
-  overwrite: bool = False
-  """Replace existing results."""
 
 
 class Findings(NamedTuple):
@@ -79,34 +47,37 @@ class Findings(NamedTuple):
     names: of the N images.
     confusions: [N, C, C] int64, true classes in rows, of each image.
     bands: [B, C, C] int64, of all images, for each band's width.
+    boundary_f1: [N, C] of each image; None with `scores="papers"`.
+    ranking: of `metrics.ranking_counts`, of all images; None likewise.
+    calibration: of `metrics.calibration_counts`; None likewise.
+    segments: [N, T, 2] Rand and information scores of each image at each
+      threshold; None without `segments`.
   """
 
   names: tuple[str, ...]
   confusions: np.ndarray
   bands: np.ndarray
+  boundary_f1: np.ndarray | None = None
+  ranking: np.ndarray | None = None
+  calibration: np.ndarray | None = None
+  segments: np.ndarray | None = None
 
 
-def folder_of(options: Options, step: int) -> pathlib.Path:
-  """The folder for the results."""
-  if options.out is not None:
-    return options.out
-  parts = ["evaluation", options.split, f"step{step}"]
-  if options.scales != (1.0,):
-    parts += [f"{scale:g}" for scale in options.scales]
-  if options.flip:
-    parts.append("flip")
-  return options.workdir / "-".join(parts)
+class Predicted(NamedTuple):
+  """One image, with what is counted of its probabilities.
 
+  Attributes:
+    classes: [H, W] uint8.
+    ranking: of `metrics.ranking_counts`; None with `scores="papers"`.
+    calibration: of `metrics.calibration_counts`; None likewise.
+    of_segments: [H, W] float32, probabilities of the class `segments`; None
+      without.
+  """
 
-def check_options(options: Options) -> None:
-  """Raises a `ValueError` for an option out of its range."""
-  config_lib.at_least_one(options, "num_pictures", "tile_size")
-  scales, widths = options.scales, options.band_widths
-  config_lib.require(
-    options,
-    scales=(scales and min(scales) > 0, "numbers above 0"),
-    band_widths=(min(widths, default=1) >= 1, "at least 1"),
-  )
+  classes: np.ndarray
+  ranking: np.ndarray | None = None
+  calibration: np.ndarray | None = None
+  of_segments: np.ndarray | None = None
 
 
 def check_folder(folder: pathlib.Path, overwrite: bool) -> None:
@@ -122,7 +93,7 @@ def check_folder(folder: pathlib.Path, overwrite: bool) -> None:
 
 
 def load_split(
-  options: Options, network: fcn.runs.TrainedModel
+  options: evaluate_options.Options, network: fcn.runs.TrainedModel
 ) -> fcn.data.Dataset:
   """The split to score.
 
@@ -143,34 +114,104 @@ def load_split(
       f"network was trained on {', '.join(network.class_names)}: give the "
       "folder of its own data as --data-dir."
     )
+  if options.segments not in (None, *dataset.class_names):
+    raise ValueError(
+      f"segments is {options.segments!r}; it must be one of the classes "
+      f"{', '.join(dataset.class_names)}."
+    )
   return dataset
 
 
 def predict(
-  options: Options, network: fcn.runs.TrainedModel, image: np.ndarray
+  options: evaluate_options.Options,
+  network: fcn.runs.TrainedModel,
+  image: np.ndarray,
 ) -> np.ndarray:
   """The likeliest classes [H, W] uint8 of a picture, at its own size."""
   return fcn.inference.predict_tiled(
-    network.model,
-    network.variables,
-    image,
-    scales=tuple(
-      network.config.data.resize * scale for scale in options.scales
-    ),
-    flip=options.flip,
-    tile_size=options.tile_size,
+    network.model, network.variables, image, **views(options, network)
   )
 
 
+def views(
+  options: evaluate_options.Options, network: fcn.runs.TrainedModel
+) -> dict[str, Any]:
+  """Options of a prediction: what the network sees of a picture."""
+  resize = network.config.data.resize
+  return {
+    "scales": tuple(resize * scale for scale in options.scales),
+    "flip": options.flip,
+    "tile_size": options.tile_size,
+  }
+
+
+def predict_and_count(
+  options: evaluate_options.Options,
+  network: fcn.runs.TrainedModel,
+  dataset: fcn.data.Dataset,
+  example: fcn.data.Example,
+) -> Predicted:
+  """Predicts an image, and counts its probabilities if they are scored.
+
+  Tile by tile, so that the probabilities of all classes of a large picture are
+  never held at once.
+  """
+  if options.scores == "papers" and options.segments is None:
+    return Predicted(predict(options, network, example.image))
+  plan = fcn.inference.tiling_plan.Plan.make(
+    network.model, example.image, **views(options, network)
+  )
+  size = example.label.shape
+  classes = np.empty(size, np.uint8)
+  ranking = calibration = of_segments = None
+  if options.scores == "all":
+    ranking = calibration = 0
+  if options.segments is not None:
+    of_segments = np.empty(size, np.float32)
+  for window in plan.windows(tuple(slice(0, side) for side in size)):
+    found, probabilities = plan.classes_and_probabilities(
+      network.variables, window
+    )
+    classes[window] = found
+    if options.scores == "all":
+      given = example.label[window], probabilities
+      ranking = ranking + fcn.metrics.ranking_counts(*given)
+      calibration = calibration + fcn.metrics.calibration_counts(*given)
+    if options.segments is not None:
+      one = dataset.class_names.index(options.segments)
+      of_segments[window] = probabilities[..., one]
+  return Predicted(classes, ranking, calibration, of_segments)
+
+
+def score_segments(
+  is_true: np.ndarray, probabilities: np.ndarray, thresholds: Sequence[float]
+) -> list[fcn.metrics.SegmentScores]:
+  """Scores of the segments of an image at each threshold.
+
+  Args:
+    is_true: [H, W] bool, whether a pixel is of the segments' class.
+    probabilities: [H, W], of that class.
+    thresholds: of the probability.
+  """
+  true = fcn.metrics.segments(is_true)
+  return [
+    fcn.metrics.segment_scores(
+      true, fcn.metrics.segments_of_thin_borders(probabilities > threshold)
+    )
+    for threshold in thresholds
+  ]
+
+
 def score(
-  options: Options,
+  options: evaluate_options.Options,
   network: fcn.runs.TrainedModel,
   dataset: fcn.data.Dataset,
 ) -> Findings:
   """Predicts all images and counts."""
   num_classes, widths = dataset.num_classes, options.band_widths
-  names, confusions = [], []
+  names, confusions, boundary_f1, segments = [], [], [], []
   bands = np.zeros((len(widths), num_classes, num_classes), np.int64)
+  ranking = calibration = 0
   progress = tqdm.trange(
     len(dataset.source), desc="scoring", unit="image", disable=None
   )
@@ -178,16 +219,37 @@ def score(
   total = np.zeros((num_classes, num_classes), np.int64)
   for index in progress:
     example = dataset.source[index]
-    classes = predict(options, network, example.image)
+    label = example.label
+    found = predict_and_count(options, network, dataset, example)
     names.append(example.name)
-    confusions.append(count(example.label, classes, num_classes))
+    confusions.append(count(label, found.classes, num_classes))
     for number, width in enumerate(widths):
-      label = only_band(example.label, width)
-      bands[number] += count(label, classes, num_classes)
+      near = only_band(label, width)
+      bands[number] += count(near, found.classes, num_classes)
+    if options.scores == "all":
+      ranking = ranking + found.ranking
+      calibration = calibration + found.calibration
+      boundary_f1.append(
+        fcn.metrics.boundary_f1(label, found.classes, num_classes=num_classes)
+      )
+    if options.segments is not None:
+      is_true = label == dataset.class_names.index(options.segments)
+      segments.append(
+        score_segments(is_true, found.of_segments, options.segment_thresholds)
+      )
     total += confusions[-1]
     mean_iu = fcn.metrics.scores(total).mean_iu
     progress.set_postfix(mean_iu=f"{100 * mean_iu:.1f} %")
-  return Findings(tuple(names), np.array(confusions), bands)
+  findings = Findings(tuple(names), np.array(confusions), bands)
+  if options.scores == "all":
+    findings = findings._replace(
+      boundary_f1=np.array(boundary_f1),
+      ranking=ranking,
+      calibration=calibration,
+    )
+  if options.segments is not None:
+    findings = findings._replace(segments=np.array(segments))
+  return findings
 
 
 def count(
@@ -226,14 +288,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: of the command line; those of the process if None.
   """
   options = tyro.cli(
-    Options, prog="fcn-jax evaluate", description=__doc__, args=arguments
+    evaluate_options.Options,
+    prog="fcn-jax evaluate",
+    description=__doc__,
+    args=arguments,
   )
   with errors.explained():
-    check_options(options)
+    evaluate_options.check(options)
     which = trained_model.parse_which(options.checkpoint)
     network = fcn.runs.load(options.workdir, which)
     network.check_is_trained()
-    folder = folder_of(options, network.step)
+    folder = evaluate_options.folder_of(options, network.step)
     check_folder(folder, options.overwrite)
     dataset = load_split(options, network)
   # Once, not for each image.
@@ -251,6 +316,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
       findings,
       dataset,
       widths=options.band_widths,
+      segments=options.segments,
+      thresholds=options.segment_thresholds,
       facts={
         "run": str(options.workdir),
         "step": network.step,

@@ -2,7 +2,7 @@
 
 import csv
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import matplotlib.figure
 import numpy as np
 
 import fcn_jax as fcn
+from fcn_jax.cli import evaluate_summary
 from fcn_jax.runs import environment
 
 SUMMARY_FILE = "summary.json"
@@ -17,6 +18,7 @@ TABLE_FILE = "table.md"
 PER_IMAGE_FILE = "per_image.csv"
 CONFUSION_FILE = "confusion_matrix.png"
 BANDS_FILE = "boundary_bands.png"
+RELIABILITY_FILE = "reliability.png"
 WORST_FILE = "worst.png"
 BEST_FILE = "best.png"
 FILES = (
@@ -25,9 +27,30 @@ FILES = (
   PER_IMAGE_FILE,
   CONFUSION_FILE,
   BANDS_FILE,
+  RELIABILITY_FILE,
   WORST_FILE,
   BEST_FILE,
 )
+
+# Titles in the tables of what is in the summary.
+_OF_ALL = {
+  "pixel_accuracy": "pixel accuracy",
+  "mean_accuracy": "mean accuracy",
+  "mean_iu": "mean IU",
+  "frequency_weighted_iu": "frequency weighted IU",
+  "mean_dice": "mean Dice",
+  "mean_boundary_f1": "boundary F1",
+  "mean_roc_auc": "mean ROC AUC",
+  "mean_average_precision": "mean average precision",
+  "expected_calibration_error": "calibration error",
+}
+_OF_CLASSES = {
+  "iu": "IU",
+  "dice": "Dice",
+  "boundary_f1": "boundary F1",
+  "roc_auc": "ROC AUC",
+  "average_precision": "average precision",
+}
 
 
 def write(
@@ -36,6 +59,8 @@ def write(
   dataset: fcn.data.Dataset,
   *,
   widths: Sequence[int],
+  segments: str | None,
+  thresholds: Sequence[float],
   facts: dict[str, Any],
   num_pictures: int,
   predict: Callable[[np.ndarray], np.ndarray],
@@ -47,6 +72,8 @@ def write(
     findings: of `evaluate.score`.
     dataset: the split that was scored.
     widths: half widths of the bands along boundaries, in pixels.
+    segments: the class whose segments were scored, if any.
+    thresholds: of its probability.
     facts: what was scored, for the summary.
     num_pictures: pictures in each of worst.png and best.png.
     predict: image to classes, to show.
@@ -54,16 +81,19 @@ def write(
   Returns:
     The tables, in Markdown, for people to read.
   """
+  # What this evaluation does not write must not stay from the last one.
+  for name in FILES:
+    (folder / name).unlink(missing_ok=True)
   confusion = findings.confusions.sum(axis=0)
   summary = {
     **facts,
-    "num_images": len(findings.names),
-    **_scores(confusion, dataset.class_names),
-    "bands": [
-      {"half_width": width, **_scores(band, dataset.class_names)}
-      for width, band in zip(widths, findings.bands, strict=True)
-    ],
-    "confusion": confusion.tolist(),
+    **evaluate_summary.make(
+      findings,
+      dataset.class_names,
+      widths=widths,
+      segments=segments,
+      thresholds=thresholds,
+    ),
     "device": jax.devices()[0].device_kind,
     "cores": environment.num_cores(),
     "jax": jax.__version__,
@@ -72,11 +102,13 @@ def write(
   table = _table(summary, confusion, dataset.class_names)
   (folder / TABLE_FILE).write_text(table, encoding="utf-8")
   of_images = [fcn.metrics.scores(one) for one in findings.confusions]
-  _write_per_image(folder / PER_IMAGE_FILE, findings.names, of_images)
+  _write_per_image(folder / PER_IMAGE_FILE, findings, of_images)
   fcn.visualize.confusion_matrix(
     folder / CONFUSION_FILE, confusion, dataset.class_names
   )
   _draw_bands(folder / BANDS_FILE, summary)
+  if findings.calibration is not None:
+    fcn.visualize.reliability(folder / RELIABILITY_FILE, findings.calibration)
   # Images without labels have no accuracy: neither worst nor best.
   accuracies = np.array([scores.pixel_accuracy for scores in of_images])
   order = np.argsort(accuracies, kind="stable")
@@ -90,54 +122,44 @@ def write(
   return table
 
 
-def _scores(
-  confusion: np.ndarray, class_names: Sequence[str]
-) -> dict[str, Any]:
-  scores = fcn.metrics.scores(confusion)._asdict()
-  class_iu = scores.pop("class_iu").tolist()
-  return {**scores, "class_iu": dict(zip(class_names, class_iu, strict=True))}
-
-
 def _table(
   summary: dict[str, Any], confusion: np.ndarray, class_names: Sequence[str]
 ) -> str:
-  """Three Markdown tables: the scores, each class, and the bands."""
+  """Markdown tables: scores, classes, bands, and perhaps segments."""
   true = confusion.sum(axis=1)
   with np.errstate(invalid="ignore"):
     accuracies = np.diag(confusion) / true
   shares = true / true.sum()
   scales = " ".join(f"{scale:g}" for scale in summary["scales"])
+  of_classes = {
+    "share of pixels": shares,
+    "accuracy": accuracies,
+    **{
+      title: list(summary[f"class_{name}"].values())
+      for name, title in _OF_CLASSES.items()
+      if f"class_{name}" in summary
+    },
+  }
+  of_bands = [*summary["bands"], {**summary, "half_width": "all pixels"}]
+  there = [name for name in _OF_ALL if name in summary]
   lines = [
-    "| pixel accuracy | mean accuracy | mean IU | frequency weighted IU |",
-    "| ---: | ---: | ---: | ---: |",
-    _row(
-      summary[name]
-      for name in (
-        "pixel_accuracy",
-        "mean_accuracy",
-        "mean_iu",
-        "frequency_weighted_iu",
-      )
-    ),
+    *_head(_OF_ALL[name] for name in there),
+    _row(summary[name] for name in there),
     "",
-    "| class | share of pixels | accuracy | IU |",
-    "| --- | ---: | ---: | ---: |",
+    *_head(["class", *of_classes]),
     *(
-      f"| {name} {_row([share, accuracy, summary['class_iu'][name]])}"
-      for name, share, accuracy in zip(
-        class_names, shares, accuracies, strict=True
-      )
+      f"| {name} {_row(values)}"
+      for name, *values in zip(class_names, *of_classes.values(), strict=True)
     ),
     "",
-    "| half width of the band in pixels | mean IU | pixel accuracy |",
-    "| ---: | ---: | ---: |",
+    *_head(["half width of the band in pixels", "mean IU", "pixel accuracy"]),
     *(
       f"| {band['half_width']} "
       + _row([band["mean_iu"], band["pixel_accuracy"]])
-      for band in summary["bands"]
+      for band in of_bands
     ),
-    f"| all pixels {_row([summary['mean_iu'], summary['pixel_accuracy']])}",
     "",
+    *(_segments_table(summary["segments"]) if "segments" in summary else []),
     f"In percent, on the {summary['num_images']} images of the split "
     f"{summary['split']} at their native size; step {summary['step']} of "
     f"{summary['run']}. Pictures are resized by {summary['resize']:g} times "
@@ -146,6 +168,29 @@ def _table(
     "",
   ]
   return "\n".join(lines)
+
+
+def _segments_table(segments: dict[str, Any]) -> list[str]:
+  return [
+    *_head([f"threshold of {segments['class']}", "V_Rand", "V_Info"]),
+    *(
+      f"| {threshold:g} {_row(scores)}"
+      for threshold, *scores in zip(
+        segments["thresholds"],
+        segments["rand"],
+        segments["information"],
+        strict=True,
+      )
+    ),
+    f"| best {_row([segments['best_rand'], segments['best_information']])}",
+    "",
+  ]
+
+
+def _head(titles: Iterable[str]) -> list[str]:
+  """The first two lines of a table."""
+  titles = list(titles)
+  return [f"| {' | '.join(titles)} |", "|" + " ---: |" * len(titles)]
 
 
 def _row(values) -> str:
@@ -157,15 +202,19 @@ def _percent(value: float) -> str:
 
 
 def _write_per_image(
-  path: pathlib.Path,
-  names: Sequence[str],
-  scores: Sequence[fcn.metrics.Scores],
+  path: pathlib.Path, findings: Any, scores: Sequence[fcn.metrics.Scores]
 ) -> None:
+  columns = {
+    "name": findings.names,
+    "pixel_accuracy": [one.pixel_accuracy for one in scores],
+    "mean_iu": [one.mean_iu for one in scores],
+  }
+  if findings.boundary_f1 is not None:
+    columns["boundary_f1"] = evaluate_summary.mean(findings.boundary_f1, axis=1)
   with path.open("w", newline="", encoding="utf-8") as file:
     rows = csv.writer(file)
-    rows.writerow(["name", "pixel_accuracy", "mean_iu"])
-    for name, one in zip(names, scores, strict=True):
-      rows.writerow([name, one.pixel_accuracy, one.mean_iu])
+    rows.writerow(columns)
+    rows.writerows(zip(*columns.values(), strict=True))
 
 
 def _draw_bands(path: pathlib.Path, summary: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from fcn_jax import label_bits
 from fcn_jax import models
 from fcn_jax import types
+from fcn_jax import upsampling
 from fcn_jax import valid_region
 from fcn_jax.losses import region_losses
 from fcn_jax.losses import strips
@@ -56,6 +57,43 @@ def predict(
   score_map = models.heads.predicted_scores(
     model, variables, images, valid_sizes, head=head
   )
+  return _labels(score_map, valid_sizes, activation)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def predict_with_probabilities(
+  model: models.Network,
+  variables: chex.ArrayTree,
+  images: jax.Array,
+  valid_sizes: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """The classes of `predict` and their probabilities, in one pass.
+
+  A largest probability may belong to another class: rounding makes some
+  probabilities equal whose logits are not.
+
+  Args:
+    model: the network.
+    variables: see `predict`.
+    images: see `predict`.
+    valid_sizes: see `predict`.
+
+  Returns:
+    [N, H, W] int32, and [N, H, W, C] float32.
+  """
+  score_map = models.heads.predicted_scores(
+    model, variables, images, valid_sizes
+  )
+  probabilities = jax.nn.softmax(upsampling.to_pixels(score_map))
+  return _labels(score_map, valid_sizes, "softmax"), probabilities
+
+
+def _labels(
+  score_map: types.ScoreMap,
+  valid_sizes: jax.Array | None,
+  activation: region_losses.Activation,
+) -> jax.Array:
+  """See `predict`."""
 
   def of_logits(logits):
     if activation == "softmax":

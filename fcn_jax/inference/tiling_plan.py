@@ -113,11 +113,24 @@ class Plan:
       *self.images(0, parts),
       activation=self.activation,
     )
-    inside = tuple(
-      slice(pixels.start - part.start, pixels.stop - part.start)
-      for pixels, part in zip(window, parts, strict=True)
+    return np.asarray(found)[0][_inside(window, parts)].astype(self.dtype)
+
+  def classes_and_probabilities(
+    self, variables: chex.ArrayTree, window: Window
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """What `classes` and `probabilities` say, in one pass of the network."""
+    if len(self.views) > 1 or not self.views[0].is_plain:
+      found = self.probabilities(variables, window)
+      return self.labels_of(found), found
+    parts = self.seen(self.views[0], window)
+    inside = _inside(window, parts)
+    classes, probabilities = (
+      np.asarray(found)[0][inside]
+      for found in prediction.predict_with_probabilities(
+        self.model, variables, *self.images(0, parts)
+      )
     )
-    return np.asarray(found)[0][inside].astype(self.dtype)
+    return classes.astype(np.uint8), probabilities
 
   def probabilities(
     self, variables: chex.ArrayTree, window: Window
@@ -166,6 +179,14 @@ class Plan:
     images = np.zeros((1, *self.arrays[number], pixels.shape[-1]), pixels.dtype)
     images[0, : pixels.shape[0], : pixels.shape[1]] = pixels
     return images, np.array([pixels.shape[:2]], np.int32)
+
+
+def _inside(window: Window, parts: Window) -> Window:
+  """A window, counted from the begin of the part that the network sees."""
+  return tuple(
+    slice(pixels.start - part.start, pixels.stop - part.start)
+    for pixels, part in zip(window, parts, strict=True)
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="activation")

@@ -3,12 +3,13 @@
 - `colorize`, `overlay` and `errors` paint labels; void has `VOID_COLOR`.
 - `predictions` and `labelled_overlay` draw pictures with a legend.
 - `confusion_matrix` (as an array: `confusion_matrix_image`), `loss_curves` (of
-  `Curves`) and `training_curves` draw numbers.
+  `Curves`), `training_curves` and `reliability` draw numbers.
 
 Figures are drawn without pyplot, so nothing here opens a window, keeps a
 figure alive or changes the settings of a notebook.
 """
 
+from fcn_jax.visualize.calibration import reliability
 from fcn_jax.visualize.confusion import confusion_matrix
 from fcn_jax.visualize.confusion import confusion_matrix_image
 from fcn_jax.visualize.curves import Curves
@@ -32,5 +33,6 @@ __all__ = [
   "loss_curves",
   "overlay",
   "predictions",
+  "reliability",
   "training_curves",
 ]

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.ndimage
 import sklearn.metrics
 from hypothesis import strategies
 
@@ -84,6 +83,26 @@ def test_the_confusion_matrix_agrees_with_a_loop_and_with_scikit_learn(
 def test_scores_agree_with_their_definitions(confusion):
   scores = metrics.scores(confusion)
   np.testing.assert_allclose(scores[:4], scores_loop(confusion.tolist()))
+
+
+@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.given(arrays(CLASSES), arrays(CLASSES))
+def test_dice_is_the_f1_score_of_scikit_learn(labels, predictions):
+  expected = sklearn.metrics.f1_score(
+    labels.ravel(),
+    predictions.ravel(),
+    labels=range(NUM_CLASSES),
+    average=None,
+    zero_division=np.nan,
+  )
+  confusion = confusion_loop(labels, predictions)
+  np.testing.assert_allclose(metrics.dice(confusion), expected)
+
+
+def test_dice_of_a_class_that_is_nowhere_is_nan():
+  np.testing.assert_allclose(
+    metrics.dice([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), [6 / 7, 8 / 9, np.nan]
+  )
 
 
 def test_the_matrix_of_two_batches_is_the_sum_of_theirs():
@@ -177,57 +196,6 @@ def test_predictions_outside_the_classes_are_left_out_and_counted():
   # Neither void nor a label that is no class lacks a prediction.
   left_out = metrics.num_unpredicted(labels, predictions, num_classes=3)
   assert left_out == 3
-
-
-def band_by_distances(labels, width):
-  """Chessboard distances to other labels, label by label, from SciPy."""
-  band = np.zeros(labels.shape, bool)
-  for image, found in zip(labels, band, strict=True):
-    for label in np.unique(image):
-      is_label = image == label
-      if label != VOID and not is_label.all():
-        distance = scipy.ndimage.distance_transform_cdt(is_label, "chessboard")
-        found |= is_label & (distance <= width)
-  return band
-
-
-@pytest.mark.parametrize("width", [1, 2, 4])
-def test_a_boundary_band_is_what_distance_transforms_say(width):
-  rng = np.random.default_rng(width)
-  coarse = rng.choice([0, 1, VOID], (3, 3, 4))
-  labels = coarse.repeat(7, axis=1).repeat(9, axis=2).astype(np.int32)
-  labels[1] = 2  # No boundary.
-  labels[2, 5, 5] = 3
-  band = metrics.boundary_band(jnp.asarray(labels), width=width)
-  assert band.dtype == bool
-  np.testing.assert_array_equal(band, band_by_distances(labels, width))
-  assert band[0].any() and not band[0].all() and not band[1].any()
-
-
-def test_the_score_of_a_band_sees_only_what_is_near_boundaries():
-  labels = np.zeros((1, 1, 12), np.int32)
-  labels[..., 6:] = 1
-  predictions = np.zeros_like(labels)  # Right on the left half only.
-  predictions[..., 7:] = 1
-  for width, accuracy in ((1, 1 / 2), (2, 3 / 4), (6, 11 / 12)):
-    band = metrics.boundary_band(jnp.asarray(labels), width=width)
-    confusion = metrics.confusion_matrix(
-      jnp.where(band, labels, VOID),
-      jnp.asarray(predictions),
-      num_classes=2,
-    )
-    assert confusion.sum() == 2 * width
-    scores = metrics.scores(confusion)
-    assert scores.pixel_accuracy == pytest.approx(accuracy)
-
-
-@pytest.mark.parametrize("width", [0, -1, 1.5])
-def test_a_band_without_a_width_is_refused(width):
-  with pytest.raises(ValueError):
-    metrics.boundary_band(jnp.zeros((1, 3, 3), jnp.int32), width=width)
-
-
-# Several classes a pixel.
 
 
 def test_bit_masks_are_counted_as_scikit_learn_does():

@@ -1,4 +1,4 @@
-"""The four scores of the papers, from the confusion matrix of a data set.
+"""The four scores of the papers and Dice, from a confusion matrix.
 
 Section 4 of both papers. Sum the matrix over the whole data set before you take
 scores: a mean of the scores of images or batches gives a different, wrong
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fcn_jax import label_bits
-from fcn_jax import label_boundaries
 from fcn_jax import types
 
 
@@ -179,35 +178,6 @@ def _is_class(numbers: jax.Array, num_classes: int) -> jax.Array:
   return (numbers >= 0) & (numbers < num_classes)
 
 
-def boundary_band(labels: jax.Array, *, width: int) -> jax.Array:
-  """The valid pixels near boundaries, to score those alone.
-
-  The trimap of Kohli, Ladicky and Torr (IJCV, 2009): scores in a band around
-  the boundaries show how well outlines are found, which the scores of all
-  pixels hardly do. A pixel is in the band if another label is at most `width`
-  pixels away, in rows and in columns. Void counts as a label here, since data
-  sets draw outlines with it, but is not in the band: in PASCAL VOC the band
-  lies along void, as in DeepLab (Chen et al., 2015), in data sets without such
-  outlines along the changes of class, and elsewhere also around void objects.
-  The border of the image is not a boundary.
-
-  Score a band by making all else void:
-
-      labels = jnp.where(boundary_band(labels, width=4), labels, IGNORE_LABEL)
-
-  Args:
-    labels: [N, H, W] int32.
-    width: of the band on each side of a boundary, in pixels.
-
-  Returns:
-    [N, H, W] bool.
-
-  Raises:
-    ValueError: if `width` is not positive.
-  """
-  return label_boundaries.near(labels, distance=width)
-
-
 def scores(confusion: np.ndarray) -> Scores:
   """The four scores of a confusion matrix.
 
@@ -231,6 +201,25 @@ def scores(confusion: np.ndarray) -> Scores:
     ),
     class_iu=class_iu,
   )
+
+
+def dice(confusion: np.ndarray) -> np.ndarray:
+  """The Dice coefficient of each class, also called F1 of its pixels.
+
+  2 |A and B| / (|A| + |B|) of the true pixels A and the predicted pixels B of a
+  class (Dice, 1945). It orders two predictions of a class as IU does, since it
+  is 2 IU / (1 + IU), but its mean over classes may not.
+
+  Args:
+    confusion: [C, C] counts, true classes in rows.
+
+  Returns:
+    [C] float64 in 0..1; NaN for a class that has neither a true nor a predicted
+    pixel.
+  """
+  confusion = np.asarray(confusion, np.float64)
+  with np.errstate(invalid="ignore"):
+    return 2 * np.diag(confusion) / (confusion.sum(0) + confusion.sum(1))
 
 
 def _ratio(total: float, count: float) -> float:
