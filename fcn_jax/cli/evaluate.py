@@ -325,6 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "resize": network.config.data.resize,
         "scales": options.scales,
         "flip": options.flip,
+        "scores": options.scores,
       },
       num_pictures=options.num_pictures,
       predict=functools.partial(predict, options, network),

@@ -100,7 +100,7 @@ def _check_segments(options: Options) -> None:
     options,
     segment_thresholds=(
       thresholds and min(thresholds) >= 0 and max(thresholds) < 1,
-      "numbers in 0..1, less than 1",
+      "numbers from 0 to less than 1",
     ),
   )
   if importlib.util.find_spec("skimage") is None:

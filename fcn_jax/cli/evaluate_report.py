@@ -188,9 +188,10 @@ def _segments_table(segments: dict[str, Any]) -> list[str]:
 
 
 def _head(titles: Iterable[str]) -> list[str]:
-  """The first two lines of a table."""
+  """The first two lines of a table; names stand on the left."""
   titles = list(titles)
-  return [f"| {' | '.join(titles)} |", "|" + " ---: |" * len(titles)]
+  sides = ["---" if title == "class" else "---:" for title in titles]
+  return [f"| {' | '.join(cells)} |" for cells in (titles, sides)]
 
 
 def _row(values) -> str:

@@ -22,7 +22,6 @@ from fcn_jax.metrics.confusion import dice
 from fcn_jax.metrics.confusion import multilabel_confusion_matrix
 from fcn_jax.metrics.confusion import num_unpredicted
 from fcn_jax.metrics.confusion import scores
-from fcn_jax.metrics.ranking import NUM_BINS
 from fcn_jax.metrics.ranking import RankingScores
 from fcn_jax.metrics.ranking import ranking_counts
 from fcn_jax.metrics.ranking import ranking_scores
@@ -32,7 +31,6 @@ from fcn_jax.metrics.segments import segments
 from fcn_jax.metrics.segments import segments_of_thin_borders
 
 __all__ = [
-  "NUM_BINS",
   "RankingScores",
   "Scores",
   "SegmentScores",

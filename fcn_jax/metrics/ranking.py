@@ -18,15 +18,15 @@ import numpy as np
 
 from fcn_jax import types
 
-# Bins are equal steps of the bits of float32, 256 to each power of 2: they are
-# at most 0.4 % wide, of the probability up to a half, and above it of what is
-# missing to 1. All below 2**-64 is one bin; next to 1, each float32 has its own.
+# Bins are equal steps of the bits of float32, 256 to each power of 2. They are
+# at most 0.4 % wide: of the probability up to a half, and of its difference from
+# 1 above. All below 2**-64 is one bin.
 _STEPS = 256
 _SHIFT = 23 - 8
 _HALF = (127 - 1) * _STEPS
 _LOW = 63 * _STEPS
 _HIGH = 24 * _STEPS
-NUM_BINS = _LOW + 1 + _HIGH
+_NUM_BINS = _LOW + 1 + _HIGH
 
 
 class RankingScores(NamedTuple):
@@ -55,7 +55,7 @@ def ranking_counts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     probabilities: [..., C] float32.
 
   Returns:
-    [2, C, NUM_BINS] int64: pixels of other classes, and pixels of the class, in
+    [2, C, B] int64: pixels of other classes, and pixels of the class, in B
     bins of growing probability. Void pixels are left out.
   """
   chex.assert_equal_shape_prefix((labels, probabilities), labels.ndim)
@@ -64,12 +64,12 @@ def ranking_counts(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
   valid = np.flatnonzero(labels != types.IGNORE_LABEL)
   labels = labels.reshape(-1)[valid]
   probabilities = probabilities.reshape(-1, num_classes)[valid]
-  counts = np.empty((2, num_classes, NUM_BINS), np.int64)
+  counts = np.empty((2, num_classes, _NUM_BINS), np.int64)
   # Class by class: bins of all classes at once would be a large array.
   for one in range(num_classes):
     bins = _bins(probabilities[:, one])
-    counts[1, one] = np.bincount(bins[labels == one], minlength=NUM_BINS)
-    counts[0, one] = np.bincount(bins, minlength=NUM_BINS) - counts[1, one]
+    counts[1, one] = np.bincount(bins[labels == one], minlength=_NUM_BINS)
+    counts[0, one] = np.bincount(bins, minlength=_NUM_BINS) - counts[1, one]
   return counts
 
 
@@ -94,7 +94,7 @@ def ranking_scores(counts: np.ndarray) -> RankingScores:
   classes are found with its own; precision does.
 
   Args:
-    counts: [2, C, NUM_BINS], sums of `ranking_counts`.
+    counts: [2, C, B], sums of `ranking_counts`.
   """
   other, own = np.asarray(counts, np.float64)
   num_other, num_own = other.sum(axis=-1), own.sum(axis=-1)

@@ -3,10 +3,12 @@
 import csv
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import scipy.ndimage
+import skimage.segmentation
 import sklearn.metrics
 from PIL import Image
 
@@ -54,27 +56,47 @@ def folder(workdir):
 
 
 @pytest.fixture(scope="module")
-def predictions(workdir, dataset):
-  """What the network predicts at the native size, another way."""
+def all_scores(workdir):
+  """The results with all scores, also of segments."""
+  out = workdir / "all"
+  arguments = ["--scores=all", "--segments=star", "--band-widths", "1", "3"]
+  thresholds = ["--segment-thresholds", "0.163", "0.167"]
+  evaluate.main(
+    [f"--workdir={workdir}", f"--out={out}", *arguments, *thresholds]
+  )
+  return out
+
+
+@pytest.fixture(scope="module")
+def probabilities(workdir, dataset):
+  """Those of the network at the native size, another way."""
   network = fcn.runs.load(workdir, "best")
-  found = []
-  for example in dataset.source:
-    probabilities = fcn.inference.probabilities(
+  return [
+    fcn.inference.probabilities(
       network.model, network.variables, example.image, scales=(0.5,)
     )
-    found.append(probabilities.argmax(axis=-1))
-  return found
+    for example in dataset.source
+  ]
+
+
+@pytest.fixture(scope="module")
+def predictions(probabilities):
+  return [one.argmax(axis=-1) for one in probabilities]
 
 
 def summary_of(folder):
   return json.loads((folder / "summary.json").read_text())
 
 
-def test_the_results_are_all_there(folder):
-  assert {path.name for path in folder.iterdir()} == {*evaluate_report.FILES}
-  for name in ("worst.png", "best.png", "boundary_bands.png"):
-    with Image.open(folder / name) as picture:
-      assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+def test_the_results_are_all_there(folder, all_scores):
+  files = {*evaluate_report.FILES}
+  assert {path.name for path in all_scores.iterdir()} == files
+  files.remove("reliability.png")
+  assert {path.name for path in folder.iterdir()} == files
+  for name in files | {"reliability.png"}:
+    if name.endswith(".png"):
+      with Image.open(all_scores / name) as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
   table = (folder / "table.md").read_text()
   assert "| star |" in table
   assert "5 images of the split validation at their native size" in table
@@ -129,6 +151,110 @@ def test_images_are_named_with_their_own_scores(folder, dataset, predictions):
     assert float(row["pixel_accuracy"]) == pytest.approx(expected)
 
 
+def test_more_scores_change_none_of_the_others(folder, all_scores):
+  plain, more = summary_of(folder), summary_of(all_scores)
+  assert plain.pop("scores") == "papers" and more.pop("scores") == "all"
+  assert {name: more[name] for name in plain} == plain
+  assert "ROC AUC" not in (folder / "table.md").read_text()
+
+
+def test_dice_is_that_of_scikit_learn(folder, dataset, predictions):
+  truth = np.concatenate([example.label.ravel() for example in dataset.source])
+  found = np.concatenate([one.ravel() for one in predictions])
+  valid = truth != VOID
+  expected = sklearn.metrics.f1_score(
+    truth[valid], found[valid], labels=range(6), average=None
+  )
+  summary = summary_of(folder)
+  np.testing.assert_allclose([*summary["class_dice"].values()], expected)
+  assert summary["mean_dice"] == pytest.approx(expected.mean())
+
+
+def test_all_scores_are_those_of_all_pixels_and_images(
+  all_scores, dataset, probabilities, predictions
+):
+  summary = summary_of(all_scores)
+  labels = [example.label for example in dataset.source]
+  truth = np.concatenate([label.ravel() for label in labels])
+  found = np.concatenate([one.reshape(-1, 6) for one in probabilities])
+  truth, found = truth[truth != VOID], found[truth != VOID]
+  roc_auc, precision = (
+    [score(truth == one, found[:, one]) for one in range(6)]
+    for score in (
+      sklearn.metrics.roc_auc_score,
+      sklearn.metrics.average_precision_score,
+    )
+  )
+  np.testing.assert_allclose(
+    [*summary["class_roc_auc"].values()],
+    roc_auc,
+    atol=summary["largest_roc_auc_error"],
+  )
+  # All probabilities of a random network are close, so bins hold many.
+  assert summary["mean_roc_auc"] == pytest.approx(np.mean(roc_auc), abs=0.03)
+  np.testing.assert_allclose(
+    [*summary["class_average_precision"].values()], precision, atol=0.02
+  )
+  confidence, is_right = found.max(axis=-1), found.argmax(axis=-1) == truth
+  bins = np.ceil(15 * confidence).astype(int)
+  gaps = [
+    abs(np.sum(is_right[bins == one] - confidence[bins == one]))
+    for one in range(1, 16)
+  ]
+  assert summary["expected_calibration_error"] == pytest.approx(
+    sum(gaps) / len(truth), rel=1e-4
+  )
+  of_images = np.array(
+    [
+      fcn.metrics.boundary_f1(label, one, num_classes=6)
+      for label, one in zip(labels, predictions, strict=True)
+    ]
+  )
+  np.testing.assert_allclose(
+    [*summary["class_boundary_f1"].values()], np.nanmean(of_images, axis=0)
+  )
+  assert summary["mean_boundary_f1"] == pytest.approx(
+    np.nanmean(of_images, axis=1).mean()
+  )
+
+
+def test_segments_are_scored_at_each_threshold_and_the_best_is_named(
+  all_scores, dataset, probabilities
+):
+  expected = []
+  for example, found in zip(dataset.source, probabilities, strict=True):
+    is_star = example.label == 5
+    if is_star.any():
+      expected.append([])
+      for threshold in (0.163, 0.167):
+        inside = found[..., 5] > threshold
+        predicted, _ = scipy.ndimage.label(inside)
+        predicted = skimage.segmentation.watershed(
+          ~inside, predicted, watershed_line=True
+        )[is_star]
+        # On a line, each pixel is a segment.
+        is_line = predicted == 0
+        predicted[is_line] = -np.arange(1, is_line.sum() + 1)
+        true, _ = scipy.ndimage.label(is_star)
+        expected[-1].append(
+          sklearn.metrics.normalized_mutual_info_score(true[is_star], predicted)
+        )
+  segments = summary_of(all_scores)["segments"]
+  means = np.mean(expected, axis=0)
+  np.testing.assert_allclose(segments["information"], means)
+  assert segments["class"] == "star" and segments["thresholds"] == [
+    0.163,
+    0.167,
+  ]
+  for score in ("rand", "information"):
+    values = segments[score]
+    assert segments[f"best_{score}"] == max(values)
+    best = [0.163, 0.167][int(np.argmax(values))]
+    assert segments[f"best_{score}_threshold"] == best
+  assert 0.01 < min(segments["information"]) < max(segments["rand"]) < 0.99
+  assert "| threshold of star |" in (all_scores / "table.md").read_text()
+
+
 def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
   evaluate.main(
     [
@@ -158,6 +284,15 @@ def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
     (["--checkpoint=newest"], "checkpoint is 'newest'; it must be best"),
     (["--scales", "0"], r"scales is (0.0,); it must be"),
     (["--band-widths", "0"], "band_widths is (0,); it must be at least 1"),
+    (
+      ["--segments=cell", "--overwrite"],
+      "segments is 'cell'; it must be one of the classes",
+    ),
+    (["--segment-thresholds", "0.3"], "it must be left out, as there is no"),
+    (
+      ["--segments=star", "--segment-thresholds", "0.5", "1"],
+      "segment_thresholds is (0.5, 1.0); it must be numbers from 0",
+    ),
   ],
 )
 def test_what_cannot_be_scored_is_refused(
@@ -172,15 +307,30 @@ def test_what_cannot_be_scored_is_refused(
   assert sorted(workdir.iterdir()) == before
 
 
-def test_results_are_replaced_when_asked(workdir, folder):
+def test_without_scikit_image_nothing_is_scored(
+  workdir, folder, capsys, monkeypatch
+):
+  # As if it were not installed.
+  monkeypatch.setitem(sys.modules, "skimage", None)
+  out = workdir / "nowhere"
+  with pytest.raises(SystemExit):
+    evaluate.main([f"--workdir={workdir}", "--segments=star", f"--out={out}"])
+  error = capsys.readouterr().err
+  assert "pip install scikit-image" in error and error.count("\n") == 1
+  assert not out.exists()
+
+
+def test_results_are_replaced_when_asked(workdir, all_scores):
   out = workdir / "mine"
-  shutil.copytree(folder, out)
+  shutil.copytree(all_scores, out)
   (out / "summary.json").write_text("old")
   (out / "notes.txt").write_text("mine")
   arguments = [f"--workdir={workdir}", f"--out={out}", "--overwrite"]
   evaluate.main([*arguments, "--band-widths", "1"])
   assert summary_of(out)["step"] == 7
   assert (out / "notes.txt").read_text() == "mine"
+  # Not left from the evaluation before.
+  assert not (out / "reliability.png").exists()
 
 
 def test_data_of_other_classes_are_refused(

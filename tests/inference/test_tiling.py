@@ -192,6 +192,34 @@ def trained():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+  "height, width, options",
+  [
+    (345, 451, {}),
+    (99, 70, {}),
+    (345, 451, {"scales": (0.5, 1.25), "flip": True}),
+  ],
+)
+def test_classes_with_probabilities_are_those_without_to_the_bit(
+  trained, height, width, options
+):
+  model, variables, *_ = trained
+  image = picture(height, width, seed=3)
+  plan = inference.tiling_plan.Plan.make(
+    model, image, tile_size=TILE_SIZE, **options
+  )
+  windows = plan.windows((slice(0, height), slice(0, width)))
+  for window in windows:
+    classes, probabilities = plan.classes_and_probabilities(variables, window)
+    assert classes.dtype == np.uint8
+    np.testing.assert_array_equal(classes, plan.classes(variables, window))
+    np.testing.assert_allclose(
+      probabilities, plan.probabilities(variables, window), atol=1e-6
+    )
+  assert len(windows) > 1 or height < 100
+
+
+@pytest.mark.slow
 def test_a_smaller_margin_is_cheaper_and_its_disagreement_is_told(trained):
   model, variables, image, logits = trained
   options = {"tile_size": TILE_SIZE}

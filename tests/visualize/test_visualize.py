@@ -265,3 +265,19 @@ def test_figures_need_no_pyplot():
     ]
   )
   subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_reliability_diagram_shows_accuracies_and_shares(tmp_path):
+  # Bins without pixels, too.
+  counts = np.array([[0, 40, 0, 60], [0, 10, 0, 60], [0, 16, 0, 54]], float)
+  path = tmp_path / "reliability.png"
+  visualize.reliability(path, counts)
+  full = np.asarray(PIL.Image.open(path).convert("RGB"))
+  assert full.shape == (540, 450, 3)
+  visualize.reliability(path, np.zeros((3, 4)))
+  empty = np.asarray(PIL.Image.open(path).convert("RGB"))
+  # The bars of 25 %, 100 %, 40 % and 60 % are blue.
+  blue = matplotlib.colors.to_rgb("tab:blue")
+  is_blue = (full == np.round(255 * np.array(blue)).astype(int)).all(axis=-1)
+  assert is_blue.mean() > 0.05
+  assert (full != empty).any()
