@@ -206,9 +206,9 @@ def scores(confusion: np.ndarray) -> Scores:
 def dice(confusion: np.ndarray) -> np.ndarray:
   """The Dice coefficient of each class, also called F1 of its pixels.
 
-  2 |A and B| / (|A| + |B|) of the true pixels A and the predicted pixels B of a
-  class (Dice, 1945). It orders two predictions of a class as IU does, since it
-  is 2 IU / (1 + IU), but its mean over classes may not.
+  Twice the pixels that are right, over the sum of the true and the predicted
+  pixels of the class (Dice, 1945). For one class, it orders predictions as IU
+  does, since it is 2 IU / (1 + IU).
 
   Args:
     confusion: [C, C] counts, true classes in rows.

@@ -19,7 +19,7 @@ import numpy as np
 from fcn_jax import types
 
 # Bins are equal steps of the bits of float32, 256 to each power of 2. They are
-# at most 0.4 % wide: of the probability up to a half, and of its difference from
+# at most 0.4 % wide: of the probability up to a half, and of what is missing to
 # 1 above. All below 2**-64 is one bin.
 _STEPS = 256
 _SHIFT = 23 - 8

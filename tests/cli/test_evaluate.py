@@ -59,8 +59,8 @@ def folder(workdir):
 def all_scores(workdir):
   """The results with all scores, also of segments."""
   out = workdir / "all"
-  arguments = ["--scores=all", "--segments=star", "--band-widths", "1", "3"]
-  thresholds = ["--segment-thresholds", "0.163", "0.167"]
+  arguments = ["--scores=all", "--segments=disk", "--band-widths", "1", "3"]
+  thresholds = ["--segment-thresholds", "0.167", "0.1672"]
   evaluate.main(
     [f"--workdir={workdir}", f"--out={out}", *arguments, *thresholds]
   )
@@ -223,36 +223,36 @@ def test_segments_are_scored_at_each_threshold_and_the_best_is_named(
 ):
   expected = []
   for example, found in zip(dataset.source, probabilities, strict=True):
-    is_star = example.label == 5
-    if is_star.any():
+    is_disk = example.label == 1
+    if is_disk.any():
       expected.append([])
-      for threshold in (0.163, 0.167):
-        inside = found[..., 5] > threshold
+      for threshold in (0.167, 0.1672):
+        inside = found[..., 1] > threshold
         predicted, _ = scipy.ndimage.label(inside)
         predicted = skimage.segmentation.watershed(
           ~inside, predicted, watershed_line=True
-        )[is_star]
+        )[is_disk]
         # On a line, each pixel is a segment.
         is_line = predicted == 0
         predicted[is_line] = -np.arange(1, is_line.sum() + 1)
-        true, _ = scipy.ndimage.label(is_star)
+        true, _ = scipy.ndimage.label(is_disk)
         expected[-1].append(
-          sklearn.metrics.normalized_mutual_info_score(true[is_star], predicted)
+          sklearn.metrics.normalized_mutual_info_score(true[is_disk], predicted)
         )
   segments = summary_of(all_scores)["segments"]
   means = np.mean(expected, axis=0)
   np.testing.assert_allclose(segments["information"], means)
-  assert segments["class"] == "star" and segments["thresholds"] == [
-    0.163,
+  assert segments["class"] == "disk" and segments["thresholds"] == [
+    0.167,
     0.167,
   ]
   for score in ("rand", "information"):
     values = segments[score]
     assert segments[f"best_{score}"] == max(values)
-    best = [0.163, 0.167][int(np.argmax(values))]
+    best = [0.167, 0.1672][int(np.argmax(values))]
     assert segments[f"best_{score}_threshold"] == best
   assert 0.01 < min(segments["information"]) < max(segments["rand"]) < 0.99
-  assert "| threshold of star |" in (all_scores / "table.md").read_text()
+  assert "| threshold of disk |" in (all_scores / "table.md").read_text()
 
 
 def test_averages_stand_in_a_folder_of_their_own(workdir, folder):

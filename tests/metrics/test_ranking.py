@@ -24,8 +24,8 @@ def draw(seed, sharpness=2.0, shape=(60, 80)):
   return labels.astype(np.int32), probabilities.astype(np.float32)
 
 
-# With the smallest, all probabilities lie within a few percent of each other, in
-# few bins; with the largest, many lie below all bins.
+# With the smallest, all probabilities are close and share few bins; with the
+# largest, many lie below all bins.
 @pytest.mark.parametrize(
   ("sharpness", "error"), [(0.01, 0.05), (0.3, 2e-3), (2, 1e-3), (20, 0.02)]
 )
