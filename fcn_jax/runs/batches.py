@@ -130,7 +130,7 @@ def training_batches(
     )
   num_classes = build.heads(config.data, dataset.num_classes)
   holds_class = None
-  if config.augmentation.foreground_share:
+  if config.augmentation.needs_classes:
     holds_class = foreground.holds_class(
       dataset.source,
       num_classes=num_classes,

@@ -637,8 +637,21 @@ def require(config: Any, **conditions: tuple[bool, str]) -> None:
 
 def check_colors(config: Groups) -> None:
   """Raises a `ValueError` for changes of colour where channels are others."""
-  options = ("brightness", "contrast", "saturation", "hue", "blur_probability")
-  changed = [name for name in options if getattr(config.augmentation, name)]
+  options = (
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "gamma_range",
+    "blur_probability",
+    "noise",
+  )
+  group = config.augmentation
+  changed = [
+    name
+    for name in options
+    if getattr(group, name) != getattr(type(group), name)
+  ]
   if changed and config.data.modalities != "color":
     raise ValueError(
       f"{', '.join(changed)} change colours only: leave them out with the "

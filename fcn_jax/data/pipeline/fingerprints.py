@@ -21,7 +21,21 @@ _NOT_OF_THE_SEQUENCE = (
 )
 # Fields of options that were added later: left out at their defaults, so that
 # runs from before can resume.
-_ADDED = ("foreground_share", "foreground_classes")
+_ADDED = (
+  "foreground_share",
+  "foreground_classes",
+  "aspect_range",
+  "rotation",
+  "quarter_turns",
+  "elastic_amplitude",
+  "elastic_spacing",
+  "copy_paste",
+  "copy_paste_classes",
+  "cutout_count",
+  "cutout_size",
+  "gamma_range",
+  "noise",
+)
 # Examples whose contents are hashed.
 _NUM_HASHED = 16
 

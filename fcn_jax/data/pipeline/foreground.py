@@ -4,6 +4,8 @@ As nnU-Net does (Isensee et al. 2021): the last crops of each batch are forced.
 A class is drawn uniformly among those of the data set, an example uniformly
 among those that hold it, a pixel uniformly among those of the class, and a crop
 uniformly among those that hold this pixel.
+
+Crops from which a class is pasted into others are drawn in the same way.
 """
 
 import dataclasses
@@ -21,10 +23,10 @@ from fcn_jax.data.pipeline import batching
 
 @dataclasses.dataclass(frozen=True)
 class Forced:
-  """Which examples the forced crops are from.
+  """Which examples the forced crops, or the pasted ones, are from.
 
   Attributes:
-    share: of the crops of a batch.
+    share: of the crops of a batch that are forced, or pasted into.
     classes: that are drawn; each is in an example.
     holds_class: [length, C] bool, whether an example holds a class.
   """
@@ -38,29 +40,45 @@ class Forced:
     cls,
     augmentation: augmentation_lib.Augmentation,
     holds_class: np.ndarray,
-  ) -> Self:
-    """Checks the classes, and leaves out those that no example holds.
+  ) -> Self | None:
+    """The forced crops; None if there are none.
 
     Raises:
       ValueError: a class is none of the data set's, or no example holds any.
     """
+    return cls._of(augmentation, "foreground", "foreground_share", holds_class)
+
+  @classmethod
+  def pasted(
+    cls,
+    augmentation: augmentation_lib.Augmentation,
+    holds_class: np.ndarray,
+  ) -> Self | None:
+    """The crops that are pasted, as `of` does."""
+    return cls._of(augmentation, "copy_paste", "copy_paste", holds_class)
+
+  @classmethod
+  def _of(cls, augmentation, prefix, share, holds_class):
+    """Checks the classes, and leaves out those that no example holds."""
+    if not getattr(augmentation, share):
+      return None
+    name = f"{prefix}_classes"
     num_classes = holds_class.shape[1]
-    chosen = augmentation.foreground_classes
+    chosen = getattr(augmentation, name)
     if chosen is None:
       chosen = range(num_classes)
     unknown = [c for c in chosen if not 0 <= c < num_classes]
     if unknown:
       raise ValueError(
-        f"foreground_classes has {unknown[0]}, but classes are 0 to "
-        f"{num_classes - 1}"
+        f"{name} has {unknown[0]}, but classes are 0 to {num_classes - 1}"
       )
     present = tuple(c for c in chosen if holds_class[:, c].any())
     if not present:
       raise ValueError(
-        f"foreground_classes are {list(chosen)}, but no example holds any of "
-        "them: choose others, or leave out foreground_share"
+        f"{name} are {list(chosen)}, but no example holds any of them: choose"
+        f" others, or leave out {share}"
       )
-    return cls(augmentation.foreground_share, present, holds_class)
+    return cls(getattr(augmentation, share), present, holds_class)
 
   def number(self, batch_size: int) -> int:
     """How many crops of a batch are forced, at least one."""

@@ -177,6 +177,73 @@ def check_blur(*, probability: float, sigma_range: tuple[float, float]) -> None:
     )
 
 
+def random_gamma(
+  generator: np.random.Generator,
+  image: np.ndarray,
+  *,
+  gamma_range: tuple[float, float],
+) -> np.ndarray:
+  """Replaces values x by 255 * (x / 255) ** gamma, as torchvision does.
+
+  Args:
+    generator: source of the randomness.
+    image: the picture. It is returned itself for the range (1, 1), and may then
+      have any channels.
+    gamma_range: smallest and largest gamma, above 0, between which it is drawn
+      uniformly. A gamma below 1 makes the picture brighter.
+
+  Raises:
+    ValueError: the range is not one.
+  """
+  check_gamma(gamma_range)
+  if tuple(gamma_range) == (1.0, 1.0):
+    return image
+  _check_colors(image)
+  values = np.linspace(0.0, 1.0, 256) ** generator.uniform(*gamma_range)
+  return np.rint(255 * values).astype(np.uint8)[image]
+
+
+def check_gamma(gamma_range: tuple[float, float]) -> None:
+  """Raises a `ValueError` if the option of `random_gamma` is out of range."""
+  if not 0 < gamma_range[0] <= gamma_range[1]:
+    raise ValueError(
+      "gamma_range must be (smallest, largest) with 0 < smallest <= largest,"
+      f" not {gamma_range}"
+    )
+
+
+def random_noise(
+  generator: np.random.Generator, image: np.ndarray, *, noise: float
+) -> np.ndarray:
+  """Adds normal noise, independent for each pixel and channel.
+
+  Args:
+    generator: source of the randomness.
+    image: the picture. It is returned itself without noise, and may then have
+      any channels.
+    noise: largest standard deviation, in values of 0..255; that of a picture is
+      uniform between 0 and this. Sums are rounded and cut off.
+
+  Raises:
+    ValueError: the deviation is below 0.
+  """
+  check_noise(noise)
+  if not noise:
+    return image
+  _check_colors(image)
+  changed = generator.standard_normal(image.shape, np.float32)
+  changed *= np.float32(generator.uniform(0.0, noise))
+  changed += image
+  np.clip(np.rint(changed, out=changed), 0, 255, out=changed)
+  return changed.astype(np.uint8)
+
+
+def check_noise(noise: float) -> None:
+  """Raises a `ValueError` if the option of `random_noise` is out of range."""
+  if not noise >= 0:
+    raise ValueError(f"noise must be at least 0, not {noise}")
+
+
 def _check_colors(image: np.ndarray) -> None:
   if image.shape[-1] != 3 or image.dtype != np.uint8:
     raise ValueError(

@@ -63,7 +63,8 @@ def train_batches(
     image_sizes: [length, 2], `padding.image_sizes` of the source. Without it,
       all pictures are read once to find their sizes. Not used with crops.
     holds_class: [length, C] bool, `foreground.holds_class` of the source.
-      Without it, all labels are read once. Only used with a `foreground_share`.
+      Without it, all labels are read once. Only used with a `foreground_share`
+      or `copy_paste`.
     loading: threads and processes. With workers, call `close` on the iterator
       when done.
 
@@ -101,8 +102,8 @@ def train_batches(
     padded_sizes = padding.padded_sizes(
       needed, num_sizes=augmentation.num_sizes
     )
-  forced = None
-  if augmentation.foreground_share:
+  forced = pasted = None
+  if augmentation.needs_classes:
     if holds_class is None:
       holds_class = foreground.holds_class(
         source, num_classes=num_classes, num_threads=loading.num_threads
@@ -113,6 +114,7 @@ def train_batches(
         f" {len(source)} examples"
       )
     forced = foreground.Forced.of(augmentation, holds_class)
+    pasted = foreground.Forced.pasted(augmentation, holds_class)
   maker = _Maker(
     source,
     augmentation,
@@ -124,7 +126,7 @@ def train_batches(
   # Whole batches are made first and then shared out: otherwise one process
   # could have a batch more than another, and wait for it forever.
   dataset = _drawn(
-    len(source), seed, num_epochs, batch_size, factor_range, forced
+    len(source), seed, num_epochs, batch_size, factor_range, forced, pasted
   )
   if not 0 <= first_batch <= len(dataset):
     raise ValueError(
@@ -148,6 +150,8 @@ def indices_of_batch(
   holds_class: np.ndarray | None = None,
 ) -> list[int]:
   """Returns which examples a batch of `train_batches` has, without reading.
+
+  Those from which a class is pasted into another one are left out.
 
   Args:
     num_examples: length of the source.
@@ -176,6 +180,7 @@ def _drawn(
   batch_size: int,
   factor_range: tuple[float, float],
   forced: foreground.Forced | None,
+  pasted: foreground.Forced | None = None,
 ) -> grain.MapDataset:
   """The examples of each batch, in the order of training."""
 
@@ -192,19 +197,38 @@ def _drawn(
       result.append(one._replace(index=index, foreground=of_class))
     return result
 
+  def paste(drawn: list[_Drawn]) -> list[_Drawn]:
+    return [
+      one._replace(pasted=paste_into(one.generator))
+      if one.generator.uniform() < pasted.share
+      else one
+      for one in drawn
+    ]
+
+  def paste_into(generator: np.random.Generator) -> _Drawn:
+    index, of_class = pasted.draw(generator)
+    factor = generator.uniform(*factor_range)
+    return _Drawn(index, generator, factor, of_class)
+
   dataset = grain.MapDataset.range(num_examples).seed(seed).shuffle()
   dataset = dataset.repeat(num_epochs).random_map(draw)
   dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=list)
-  return dataset if forced is None else dataset.map(force)
+  if forced is not None:
+    dataset = dataset.map(force)
+  return dataset if pasted is None else dataset.map(paste)
 
 
 class _Drawn(NamedTuple):
-  """An example of a batch, its randomness, its scale and the class to show."""
+  """An example of a batch, its randomness, its scale and the class to show.
+
+  `pasted` is an example whose class is pasted into this one.
+  """
 
   index: int
   generator: np.random.Generator
   factor: float
   foreground: int | None = None
+  pasted: "_Drawn | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,17 +261,27 @@ class _Maker:
     return padding.smallest_holding(self.padded_sizes, sizes)
 
   def _read(self, drawn: _Drawn) -> transforms.Pair:
-    example = self.source[drawn.index]
-    batching.check_labels(example, num_classes=self.num_classes)
-    if self.augmentation.crop_size is None:
-      batching.check_size(example, self.image_sizes[drawn.index])
+    example, pasted = self._example(drawn.index), None
+    if drawn.pasted is not None:
+      other = self._example(drawn.pasted.index)
+      pasted = augmentation_lib.Pasted(
+        other.image, other.label, drawn.pasted.factor, drawn.pasted.foreground
+      )
     return self.augmentation.apply(
       drawn.generator,
       example.image,
       example.label,
       factor=drawn.factor,
       foreground=drawn.foreground,
+      pasted=pasted,
     )
+
+  def _example(self, index: int) -> Any:
+    example = self.source[index]
+    batching.check_labels(example, num_classes=self.num_classes)
+    if self.augmentation.crop_size is None:
+      batching.check_size(example, self.image_sizes[index])
+    return example
 
 
 def _in_workers(

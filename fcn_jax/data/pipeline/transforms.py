@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from fcn_jax import types
+from fcn_jax.data.pipeline import warping
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -80,16 +81,72 @@ def rescale(image: np.ndarray, label: np.ndarray, *, factor: float) -> Pair:
   return resize(image, label, size=size)
 
 
-def rescaled_size(size: tuple[int, int], *, factor: float) -> tuple[int, int]:
+def rescaled_size(
+  size: tuple[int, int], *, factor: float | tuple[float, float]
+) -> tuple[int, int]:
   """Multiplies both sides by a factor, rounded to whole pixels, at least one.
 
+  Args:
+    size: height and width.
+    factor: of both sides, or one for each.
+
   Raises:
-    ValueError: the factor is not above 0.
+    ValueError: a factor is not above 0.
   """
-  if not factor > 0:
+  factors = factor if isinstance(factor, tuple) else (factor, factor)
+  if not min(factors) > 0:
     raise ValueError(f"the factor of a resize must be above 0, not {factor}")
-  height, width = size
-  return max(1, round(height * factor)), max(1, round(width * factor))
+  height, width = (
+    max(1, round(side * by)) for side, by in zip(size, factors, strict=True)
+  )
+  return height, width
+
+
+def warp_whole(
+  image: np.ndarray,
+  label: np.ndarray,
+  *,
+  size: tuple[int, int],
+  factor: float | tuple[float, float],
+  warp: warping.Warp,
+) -> Pair:
+  """Resizes, turns and deforms about the centre, and keeps what fits a size.
+
+  Everything is one interpolation. Outside of the picture are `fill_of` the
+  image and void.
+
+  Args:
+    image: the picture.
+    label: its labels.
+    size: height and width of the result.
+    factor: by which the sides are resized: of both, or one for each.
+    warp: the turn and the deformation.
+  """
+  _check_pair(image, label)
+  whole = rescaled_size(label.shape[:2], factor=factor)
+  corner = [(old - new) / 2 for old, new in zip(whole, size, strict=True)]
+  at = warping.places(
+    warp,
+    size=size,
+    corner=corner,
+    anchor=_centre(size),
+    old=label.shape[:2],
+    new=whole,
+  )
+  return _warped_image(image, at, whole), warping.sample_label(label, at)
+
+
+def _centre(size: tuple[int, int]) -> tuple[float, float]:
+  return (size[0] - 1) / 2, (size[1] - 1) / 2
+
+
+def _warped_image(
+  image: np.ndarray, at: np.ndarray, whole: tuple[int, int]
+) -> np.ndarray:
+  """The image at places; `whole` is the size to which it is resized."""
+  shrinking = np.divide(image.shape[:2], whole)
+  fill = fill_of(image)
+  return warping.sample_image(image, at, shrinking=shrinking, fill=fill)
 
 
 def random_crop(
@@ -98,29 +155,36 @@ def random_crop(
   label: np.ndarray,
   *,
   size: tuple[int, int],
-  factor: float = 1.0,
+  factor: float | tuple[float, float] = 1.0,
   min_labelled: float = 0.0,
   foreground: int | None = None,
+  warp: warping.Warp | None = None,
 ) -> Pair:
   """Resizes, and cuts out a window at a place drawn uniformly.
 
   The result equals `rescale` followed by a crop (images up to one grey level),
   but only the pixels of the window are interpolated, so the cost is that of the
-  window.
+  window. With a warp, the window is then turned and deformed about its centre;
+  all of this is one interpolation. Where it leaves the picture are `fill_of`
+  the image and void.
 
   Args:
     generator: source of the randomness.
     image: the picture.
     label: its labels.
     size: height and width of the window, at least 1x1.
-    factor: by which both sides are resized first, above 0.
+    factor: by which the sides are resized first, above 0: of both, or one for
+      each.
     min_labelled: share of `size`, 0..1, that should have a label other than
       void; the first kind of labels counts. The window is drawn up to ten times
       to reach it; the best one is taken.
     foreground: a label that the window is to hold: one of its pixels is drawn
       uniformly from the resized picture, then a window uniformly among those
-      inside the picture that hold this pixel, at its border as elsewhere. If
-      there is no such pixel, the window lies anywhere; None for that.
+      inside the picture that hold this pixel, at its border as elsewhere. It is
+      then turned and deformed about this pixel. If there is no such pixel, the
+      window lies anywhere; None for that.
+    warp: the turn and the deformation, with displacements for `size`; None for
+      neither.
 
   Returns:
     Image and label of `size`, or shorter where the resized picture is shorter;
@@ -137,21 +201,37 @@ def random_crop(
   height, width = np.minimum(whole, size).tolist()
   most = -1
   for _ in range(_MAX_WINDOWS):
-    top, left = _draw_corner(
+    corner, anchor = _draw_corner(
       generator, label, whole, (height, width), foreground
     )
-    window = slice(top, top + height), slice(left, left + width)
-    rows = _nearest(label.shape[0], whole[0], window[0])
-    columns = _nearest(label.shape[1], whole[1], window[1])
-    # One axis after the other: both at once take ten times as long.
-    part = label[rows][:, columns]
+    if warp is None:
+      at = (
+        slice(corner[0], corner[0] + height),
+        slice(corner[1], corner[1] + width),
+      )
+      rows = _nearest(label.shape[0], whole[0], at[0])
+      columns = _nearest(label.shape[1], whole[1], at[1])
+      # One axis after the other: both at once take ten times as long.
+      part = label[rows][:, columns]
+    else:
+      at = warping.places(
+        warp,
+        size=(height, width),
+        corner=corner,
+        anchor=anchor,
+        old=label.shape[:2],
+        new=whole,
+      )
+      part = warping.sample_label(label, at)
     count = _num_labelled(part) if min_labelled else 0
     if count > most:
-      most, best = count, (window, part)
+      most, best = count, (at, part)
     if most >= min_labelled * size[0] * size[1]:
       break
-  window, part = best
-  return _resize_window(image, whole, window), part
+  at, part = best
+  if warp is None:
+    return _resize_window(image, whole, at), part
+  return _warped_image(image, at, whole), part
 
 
 def _draw_corner(
@@ -160,8 +240,13 @@ def _draw_corner(
   whole: tuple[int, int],
   size: tuple[int, int],
   foreground: int | None,
-) -> tuple[int, int]:
-  """Top and left of a window, see `random_crop`."""
+) -> tuple[tuple[int, int], tuple[float, float]]:
+  """Draws a window, see `random_crop`.
+
+  Returns:
+    Top and left; and the row and column, in the window, of the pixel that it is
+    to hold, or of its centre if there is none.
+  """
   ranges = [
     (0, side - length) for side, length in zip(whole, size, strict=True)
   ]
@@ -174,14 +259,17 @@ def _draw_corner(
       for old, new in zip(main.shape, whole, strict=True)
     )
     pixels = np.flatnonzero(main[rows][:, columns] == foreground)
+  anchor = _centre(size)
   if pixels.size:
-    places = map(int, np.unravel_index(generator.choice(pixels), whole))
+    pixel = np.unravel_index(generator.choice(pixels), whole)
     ranges = [
-      (max(first, place - length + 1), min(last, place))
-      for (first, last), place, length in zip(ranges, places, size, strict=True)
+      (max(first, int(place) - length + 1), min(last, int(place)))
+      for (first, last), place, length in zip(ranges, pixel, size, strict=True)
     ]
   top, left = (int(generator.integers(a, b + 1)) for a, b in ranges)
-  return top, left
+  if pixels.size:
+    anchor = int(pixel[0]) - top, int(pixel[1]) - left
+  return (top, left), anchor
 
 
 def _num_labelled(label: np.ndarray) -> int:
@@ -225,6 +313,92 @@ def random_flip(
     for channel in range(image.shape[-1]):
       mirrored[..., channel] = image[:, ::-1, channel]
     return mirrored, label[:, ::-1]
+  return image, label
+
+
+def random_quarter_turn(
+  generator: np.random.Generator,
+  image: np.ndarray,
+  label: np.ndarray,
+  *,
+  keep_size: bool = False,
+) -> Pair:
+  """Turns by 0, 90, 180 or 270 degrees, each as likely; exactly, as a view.
+
+  Args:
+    generator: source of the randomness.
+    image: the picture.
+    label: its labels.
+    keep_size: whether pictures that are not square turn by 0 or 180 degrees
+      only, so that height and width stay.
+  """
+  _check_pair(image, label)
+  turns = int(generator.integers(4))
+  if keep_size and label.shape[0] != label.shape[1]:
+    turns = 2 * (turns // 2)
+  return np.rot90(image, turns), np.rot90(label, turns)
+
+
+def cutout(
+  generator: np.random.Generator,
+  image: np.ndarray,
+  label: np.ndarray,
+  *,
+  count: int,
+  size: int,
+) -> Pair:
+  """Hides squares (Cutout, DeVries and Taylor 2017), with `fill_of` the image.
+
+  Their centres are uniform over the picture, so they may overlap and reach
+  beyond its border, as in the paper. The paper keeps the label of the picture;
+  here the labels of hidden pixels become void, since a network cannot know
+  them.
+
+  Args:
+    generator: source of the randomness.
+    image: the picture.
+    label: its labels.
+    count: number of the squares.
+    size: their side in pixels.
+  """
+  _check_pair(image, label)
+  image, label = image.copy(), label.copy()
+  fill = fill_of(image)
+  for _ in range(count):
+    first = [
+      int(generator.integers(side)) - size // 2 for side in label.shape[:2]
+    ]
+    window = tuple(slice(max(0, start), start + size) for start in first)
+    image[window] = fill
+    label[window] = types.IGNORE_LABEL
+  return image, label
+
+
+def paste(below: Pair, above: Pair, *, of_class: int) -> Pair:
+  """Pastes the pixels of a class of one picture into another of the same size.
+
+  Simplified from Ghiasi et al. 2021 (Simple Copy-Paste): all pixels of the
+  class are pasted, with all kinds of their labels, and edges are not blended.
+
+  Args:
+    below: image and label of the picture that is pasted into.
+    above: those of the picture whose pixels are pasted.
+    of_class: a label; the first kind of labels counts.
+
+  Raises:
+    ValueError: the pictures differ in size.
+  """
+  for pair in (below, above):
+    _check_pair(*pair)
+  if below[1].shape != above[1].shape:
+    raise ValueError(
+      f"labels of shape {above[1].shape} cannot be pasted into those of shape"
+      f" {below[1].shape}: they must have one shape"
+    )
+  image, label = below[0].copy(), below[1].copy()
+  main = above[1] if above[1].ndim == 2 else above[1][..., 0]
+  pasted = main == of_class
+  image[pasted], label[pasted] = above[0][pasted], above[1][pasted]
   return image, label
 
 
