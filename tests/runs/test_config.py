@@ -273,6 +273,11 @@ def test_an_option_out_of_range_is_refused_by_name(options, message):
     ("nyud_fcn32s_color_hha", {"init_hha": None}, "init_hha is None"),
     ("nyud_fcn32s_color_hha", {"init": None}, "init_hha is runs"),
     ("nyud_fcn32s_hha", {"hue": 0.1}, "hue change colours only"),
+    (
+      "nyud_fcn32s_hha",
+      {"noise": 5.0, "gamma_range": (0.7, 1.5)},
+      "gamma_range, noise change colours only",
+    ),
     ("nyud_fcn32s_color_d", {"blur_probability": 0.1}, "change colours only"),
     (
       "siftflow_fcn32s",

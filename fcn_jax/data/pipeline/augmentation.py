@@ -169,7 +169,7 @@ class Augmentation:
     ):
       is_default = getattr(self, name) == getattr(Augmentation, name)
       if not is_default and not getattr(self, needed):
-        raise ValueError(f"{name} needs a {needed} above 0")
+        raise ValueError(f"{name} has no effect without {needed}: give both")
 
   def apply(
     self,

@@ -148,7 +148,7 @@ def test_a_fingerprint_stays_where_the_sequence_stays(same):
 
 
 def test_runs_from_before_an_option_was_added_can_resume():
-  # Of commit 3cfc6a4, which had no foreground_share.
+  # Of commit 3cfc6a4, which had no foreground_share, nor what came after.
   expected = "be9b3ffde2c56c10bf3a7dd165a16a1ccdcf3dae091ac099ecd1f3957daa68a8"
   assert _fingerprint() == expected
 
@@ -164,6 +164,17 @@ _OTHERS = {
   "min_labelled": 0.5,
   "foreground_share": 0.5,
   "foreground_classes": (1, 2),
+  "aspect_range": (0.9, 1.1),
+  "rotation": 10.0,
+  "quarter_turns": True,
+  "elastic_amplitude": 2.0,
+  "elastic_spacing": 32.0,
+  "copy_paste": 0.5,
+  "copy_paste_classes": (1, 2),
+  "cutout_count": 1,
+  "cutout_size": 8,
+  "gamma_range": (0.7, 1.5),
+  "noise": 5.0,
   "flip": False,
   "brightness": 0.1,
   "contrast": 0.1,

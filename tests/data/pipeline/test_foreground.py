@@ -182,7 +182,7 @@ def test_a_picture_without_the_class_has_any_crop():
       {"foreground_share": 0.5, "crop_size": None},
       "foreground_share chooses crops",
     ),
-    ({"foreground_classes": (1,)}, "needs a foreground_share above 0"),
+    ({"foreground_classes": (1,)}, "without foreground_share"),
     (
       {"foreground_share": 0.5, "foreground_classes": (4,)},
       "has 4, but classes are 0 to 3",

@@ -170,12 +170,69 @@ def test_a_blur_has_the_standard_deviation_it_is_said_to_have(sigma):
   assert deviation == pytest.approx(sigma, rel=0.1)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.2])
+def test_gamma_is_the_formula_of_torchvision(gamma):
+  image = _image()
+  changed = photometric.random_gamma(
+    np.random.default_rng(0), image, gamma_range=(gamma, gamma + 1e-9)
+  )
+  assert changed.dtype == np.uint8
+  expected = [255 * (value / 255) ** gamma for value in image.ravel().tolist()]
+  np.testing.assert_allclose(changed.ravel(), expected, atol=0.501)
+
+
+def test_gammas_are_uniform_in_their_range():
+  image = np.full((1, 1, 3), 51, np.uint8)
+  generator = np.random.default_rng(0)
+  values = [
+    photometric.random_gamma(generator, image, gamma_range=(0.5, 1.5))[0, 0, 0]
+    for _ in range(2000)
+  ]
+  gammas = np.log(np.array(values) / 255) / np.log(0.2)
+  assert gammas.min() == pytest.approx(0.5, abs=0.02)
+  assert gammas.max() == pytest.approx(1.5, abs=0.02)
+  assert gammas.mean() == pytest.approx(1.0, abs=0.03)
+
+
+def test_noise_is_normal_with_a_deviation_drawn_up_to_the_largest():
+  image = np.full((50, 60, 3), 128, np.uint8)
+  generator = np.random.default_rng(0)
+  noise = np.array(
+    [
+      photometric.random_noise(generator, image, noise=20.0).astype(float) - 128
+      for _ in range(300)
+    ]
+  )
+  assert abs(noise.mean()) < 0.05
+  deviations = noise.std(axis=(1, 2, 3))
+  assert deviations.min() < 0.5 and 19.5 < deviations.max() < 20.5
+  assert deviations.mean() == pytest.approx(10.0, abs=1.0)
+  loudest = noise[deviations.argmax()]
+  # Normal: 68 and 95 % within one and two deviations.
+  assert np.mean(np.abs(loudest) <= 20) == pytest.approx(0.69, abs=0.02)
+  assert np.mean(np.abs(loudest) <= 40) == pytest.approx(0.957, abs=0.01)
+  correlations = np.corrcoef(loudest.reshape(-1, 3).T)
+  assert np.abs(correlations - np.eye(3)).max() < 0.06
+
+
+def test_noise_does_not_wrap_around():
+  image = np.zeros((50, 60, 3), np.uint8)
+  image[:, 30:] = 255
+  changed = photometric.random_noise(
+    np.random.default_rng(0), image, noise=50.0
+  )
+  assert (changed != image).any()
+  assert changed[:, :30].max() < 240 and changed[:, 30:].min() > 15
+
+
 def test_the_picture_given_stays_as_it_was():
   image = _image()
   before = image.copy()
   generator = np.random.default_rng(0)
   photometric.color_jitter(generator, image, brightness=0.5, hue=0.5)
   photometric.random_blur(generator, image, probability=1.0)
+  photometric.random_gamma(generator, image, gamma_range=(0.5, 0.6))
+  photometric.random_noise(generator, image, noise=5.0)
   np.testing.assert_array_equal(image, before)
 
 
@@ -187,6 +244,12 @@ def test_the_picture_given_stays_as_it_was():
     (photometric.color_jitter, {"saturation": -1.0}, "saturation .*-1.0"),
     (photometric.color_jitter, {"hue": 0.6}, "hue .*0.6"),
     (photometric.random_blur, {"probability": 1.1}, "probability .*1.1"),
+    (
+      photometric.random_gamma,
+      {"gamma_range": (0.0, 1.0)},
+      r"gamma_range .*\(0.0, 1.0\)",
+    ),
+    (photometric.random_noise, {"noise": -1.0}, "noise .*-1.0"),
     (
       photometric.random_blur,
       {"probability": 1.0, "sigma_range": (0.0, 1.0)},

@@ -30,6 +30,26 @@ _AUGMENTATION = {
 }
 # Whole pictures, which have no crop to choose.
 _WHOLE = {**_AUGMENTATION, "crop_size": None, "min_labelled": 0.0}
+# What small data sets need, of whole pictures and of crops.
+_WARPED = {
+  "aspect_range": (0.8, 1.25),
+  "rotation": 30.0,
+  "quarter_turns": True,
+  "elastic_amplitude": 2.0,
+  "elastic_spacing": 10.0,
+  "gamma_range": (0.7, 1.5),
+  "noise": 5.0,
+  "cutout_count": 2,
+  "cutout_size": 3,
+}
+_WHOLE_WARPED = {**_WHOLE, **_WARPED}
+_ALL = {
+  **_AUGMENTATION,
+  **_WARPED,
+  "foreground_share": 0.5,
+  "copy_paste": 0.5,
+  "copy_paste_classes": (1, 3),
+}
 
 
 def test_train_batches_have_the_shapes_and_dtypes_of_a_batch():
@@ -39,7 +59,9 @@ def test_train_batches_have_the_shapes_and_dtypes_of_a_batch():
   assert batch.labels.shape == (4, 20, 9) and batch.labels.dtype == np.int32
 
 
-@pytest.mark.parametrize("options", [_AUGMENTATION, _WHOLE])
+@pytest.mark.parametrize(
+  "options", [_AUGMENTATION, _WHOLE, _ALL, _WHOLE_WARPED]
+)
 def test_batches_follow_from_the_seed_whatever_the_number_of_threads(options):
   source = made.source(10)
   first = made.train(source, num_threads=1, **options)
@@ -48,7 +70,9 @@ def test_batches_follow_from_the_seed_whatever_the_number_of_threads(options):
     chex.assert_trees_all_equal(next(first), next(second))
 
 
-@pytest.mark.parametrize("options", [_AUGMENTATION, _WHOLE])
+@pytest.mark.parametrize(
+  "options", [_AUGMENTATION, _WHOLE, _ALL, _WHOLE_WARPED]
+)
 @pytest.mark.parametrize("first_batch", [0, 1, 4])
 def test_a_run_begins_at_any_batch_with_the_batches_from_there(
   first_batch, options
@@ -72,9 +96,10 @@ def test_batches_before_the_first_are_not_read():
 
 
 @pytest.mark.slow
-def test_worker_processes_make_the_batches_of_threads():
+@pytest.mark.parametrize("options", [_WHOLE, _ALL])
+def test_worker_processes_make_the_batches_of_threads(options):
   source = made.source(10)
-  options = {**_WHOLE, "num_epochs": 2, "first_batch": 1}
+  options = {**options, "num_epochs": 2, "first_batch": 1}
   expected = list(made.train(source, **options))
   batches = made.train(source, num_workers=2, num_threads=1, **options)
   chex.assert_trees_all_equal(list(batches), expected)
@@ -113,6 +138,14 @@ def test_each_epoch_augments_an_example_anew():
     {"hue": 0.5},
     {"blur_probability": 1.0, "blur_sigma": (2.0, 2.0)},
     {"flip": True},
+    {"aspect_range": (1.2, 1.3)},
+    {"rotation": 30.0},
+    {"quarter_turns": True},
+    {"elastic_amplitude": 2.0},
+    {"copy_paste": 1.0, "copy_paste_classes": (1,)},
+    {"cutout_count": 1},
+    {"gamma_range": (0.5, 0.6)},
+    {"noise": 9.0},
   ],
 )
 def test_each_option_of_the_augmentation_has_an_effect(option):
@@ -157,7 +190,9 @@ def test_image_and_label_of_an_example_stay_together():
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
-@pytest.mark.parametrize("options", [_AUGMENTATION, _WHOLE])
+@pytest.mark.parametrize(
+  "options", [_AUGMENTATION, _WHOLE, _ALL, _WHOLE_WARPED]
+)
 def test_processes_share_out_the_batches_of_one(process_count, options):
   source = made.source(10, height=40, width=160, step=40)
   options = {"num_epochs": 3, **options}
@@ -191,6 +226,53 @@ def test_an_iterator_resumes_at_its_state():
   resumed = made.train(source, **_AUGMENTATION)
   resumed.set_state(state)
   np.testing.assert_array_equal(_take(resumed, 3)[0], expected[0])
+
+
+def test_whole_pictures_that_are_warped_keep_their_sizes():
+  source = made.source(10, height=20, width=30)
+  scaled = {"crop_size": None, "scale_range": (0.7, 1.5)}
+  options = {**scaled, **_WARPED, "cutout_count": 0, "cutout_size": 32}
+  plain = made.train(source, **scaled)
+  warped = made.train(source, **options)
+  has_void = False
+  for _, expected, batch in zip(range(8), plain, warped, strict=False):
+    np.testing.assert_array_equal(batch.valid_sizes, expected.valid_sizes)
+    assert batch.images.shape == expected.images.shape
+    for label, (height, width) in zip(
+      batch.labels, batch.valid_sizes, strict=True
+    ):
+      inside = label[:height, :width] != types.IGNORE_LABEL
+      has_void |= not inside.all()
+      assert inside.mean() > 0.5
+  assert has_void
+
+
+def test_warps_and_cut_outs_take_other_channels_but_colours_do_not():
+  generator = np.random.default_rng(0)
+  source = [
+    data.Example(
+      generator.normal(size=(20, 20, 4)).astype(np.float32),
+      generator.integers(3, size=(20, 20, 2), dtype=np.int32),
+      str(number),
+    )
+    for number in range(4)
+  ]
+  heads = {"first": 3, "second": 3}
+  options = {
+    name: value
+    for name, value in {**_ALL, "num_classes": heads}.items()
+    if name in _WARPED
+    and name not in ("gamma_range", "noise")
+    or name.startswith(("copy", "num"))
+  }
+  options["copy_paste_classes"] = (1,)
+  batch = next(made.train(source, **options))
+  assert batch.images.shape == (4, 8, 8, 4)
+  assert batch.images.dtype == np.float32
+  assert set(batch.labels) == {"first", "second"}
+  for colours in ({"noise": 5.0}, {"gamma_range": (0.5, 0.9)}):
+    with pytest.raises(ValueError, match=r"colours can be changed.*float32"):
+      next(made.train(source, **options, **colours))
 
 
 def test_half_size_training_sees_halved_labels():
@@ -332,6 +414,30 @@ def test_void_is_no_label_outside_the_classes():
     ({"brightness": -0.5}, "brightness .*-0.5"),
     ({"hue": 0.7}, r"hue .*0\.7"),
     ({"blur_probability": 2.0}, r"probability .*2\.0"),
+    ({"aspect_range": (0.0, 1.0)}, r"aspect_range .*\(0\.0, 1\.0\)"),
+    ({"rotation": 181.0}, r"rotation .*0\.\.180.* 181"),
+    ({"elastic_amplitude": -1.0}, "elastic_amplitude .*-1"),
+    (
+      {"elastic_amplitude": 1.0, "elastic_spacing": 0.5},
+      r"elastic_spacing .* 0\.5",
+    ),
+    ({"elastic_spacing": 9.0}, "elastic_spacing .* without elastic_amplitude"),
+    ({"copy_paste": 1.5}, r"copy_paste .*0\.\.1.* 1\.5"),
+    ({"copy_paste": 0.5}, "give copy_paste_classes"),
+    (
+      {"copy_paste": 0.5, "copy_paste_classes": (1,), "crop_size": None},
+      "copy_paste pastes .* crop_size",
+    ),
+    ({"copy_paste_classes": (1,)}, "copy_paste_classes .* without copy_paste"),
+    (
+      {"copy_paste": 0.5, "copy_paste_classes": (1, 5)},
+      "copy_paste_classes has 5, but classes are 0 to 4",
+    ),
+    ({"cutout_count": -1}, "cutout_count .*-1"),
+    ({"cutout_count": 1, "cutout_size": 0}, "cutout_size .* 0"),
+    ({"cutout_size": 9}, "cutout_size .* without cutout_count"),
+    ({"gamma_range": (2.0, 1.0)}, r"gamma_range .*\(2\.0, 1\.0\)"),
+    ({"noise": -1.0}, "noise .*-1"),
     ({"num_sizes": 0}, "num_sizes .* not 0"),
     ({"num_workers": -1}, "num_workers .* not -1"),
     ({"first_batch": -1}, "first_batch .* not -1"),

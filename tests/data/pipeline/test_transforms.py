@@ -221,6 +221,87 @@ def test_a_flip_mirrors_image_and_label_half_of_the_time():
   assert 70 < flips < 130
 
 
+@pytest.mark.parametrize(
+  ("size", "keep_size", "turns"),
+  [
+    ((4, 5), False, {0, 1, 2, 3}),
+    ((4, 5), True, {0, 2}),
+    ((4, 4), True, {0, 1, 2, 3}),
+  ],
+)
+def test_quarter_turns_are_those_of_numpy_each_as_likely(
+  size, keep_size, turns
+):
+  image, label = _pair(*size)
+  label = np.stack([label, label + 1], axis=-1)
+  generator = _generator()
+  counts = dict.fromkeys(turns, 0)
+  for _ in range(400):
+    turned, turned_label = transforms.random_quarter_turn(
+      generator, image, label, keep_size=keep_size
+    )
+    (turn,) = [
+      k for k in range(4) if np.array_equal(turned, np.rot90(image, k))
+    ]
+    np.testing.assert_array_equal(turned_label, np.rot90(label, turn))
+    counts[turn] += 1
+  assert min(counts.values()) > 0.75 * 400 / len(turns)
+
+
+def test_squares_are_cut_out_around_pixels_of_the_picture():
+  image, label = _pair(20, 30)
+  image += image == transforms.FILL[0]
+  generator = _generator()
+  hidden = np.zeros((20, 30))
+  for _ in range(3000):
+    cut, cut_label = transforms.cutout(generator, image, label, count=1, size=5)
+    rows, columns = (cut_label == types.IGNORE_LABEL).nonzero()
+    # One rectangle, smaller at the border only.
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert height * width == len(rows)
+    assert height == 5 or rows.min() == 0 or rows.max() == 19
+    assert width == 5 or columns.min() == 0 or columns.max() == 29
+    assert min(height, width) >= 3 and max(height, width) <= 5
+    expected = image.copy()
+    expected[rows, columns] = transforms.FILL
+    np.testing.assert_array_equal(cut, expected)
+    hidden += cut_label != label
+  # All pixels but those at the border are hidden alike.
+  shares = hidden[2:-2, 2:-2] / 3000
+  assert shares.mean() == pytest.approx(25 / 600, rel=0.05)
+  assert shares.min() > 0.5 * 25 / 600 and shares.max() < 1.6 * 25 / 600
+
+
+def test_many_squares_may_overlap_and_other_channels_get_their_means():
+  image = np.random.default_rng(0).normal(size=(20, 30, 4)).astype(np.float32)
+  label = np.zeros((20, 30, 2), np.int32)
+  cut, cut_label = transforms.cutout(
+    _generator(), image, label, count=6, size=4
+  )
+  hidden = (cut_label == types.IGNORE_LABEL).all(axis=-1)
+  assert 16 < hidden.sum() <= 6 * 16
+  assert (cut_label[~hidden] == 0).all()
+  np.testing.assert_allclose(
+    cut[hidden],
+    np.broadcast_to(image.mean(axis=(0, 1)), (hidden.sum(), 4)),
+    rtol=1e-5,
+  )
+  np.testing.assert_array_equal(cut[~hidden], image[~hidden])
+
+
+def test_pasted_pixels_bring_all_their_labels():
+  below, above = _pair(6, 7), _pair(6, 7, seed=1)
+  labels = [
+    np.stack([label % 3, label], axis=-1) for _, label in (below, above)
+  ]
+  pairs = [(below[0], labels[0]), (above[0], labels[1])]
+  image, label = transforms.paste(*pairs, of_class=2)
+  for place in np.ndindex(6, 7):
+    source = 1 if labels[1][place][0] == 2 else 0
+    assert tuple(image[place]) == tuple(pairs[source][0][place])
+    assert tuple(label[place]) == tuple(labels[source][place])
+
+
 def test_padding_keeps_the_picture_at_the_top_left():
   image, label = _pair(4, 5)
   padded, padded_label = transforms.pad_to(
@@ -253,6 +334,8 @@ def test_transforms_leave_their_arguments_as_they_were():
   generator = _generator()
   transforms.random_crop(generator, image, label, size=(40, 40), factor=0.7)
   transforms.random_flip(generator, image, label)
+  transforms.cutout(generator, image, label, count=3, size=5)
+  transforms.paste((image, label), _pair(20, 30, 1), of_class=5)
   np.testing.assert_array_equal(image, before[0])
   np.testing.assert_array_equal(label, before[1])
 
@@ -262,7 +345,12 @@ def test_transforms_leave_their_arguments_as_they_were():
   [
     (lambda i, x: transforms.resize(i, x, size=(0, 4)), r"\(0, 4\)"),
     (lambda i, x: transforms.rescale(i, x, factor=-0.5), r"-0\.5"),
+    (lambda i, x: transforms.rescale(i, x, factor=(1.0, 0.0)), r"1\.0, 0\.0"),
     (lambda i, x: transforms.pad_to(i, x, size=(4, 4)), "4x5.*4x4"),
+    (
+      lambda i, x: transforms.paste((i, x), _pair(5, 5), of_class=1),
+      r"\(5, 5\) cannot be pasted .*\(4, 5\)",
+    ),
     (
       lambda i, x: transforms.random_crop(_generator(), i, x, size=(3, 0)),
       r"\(3, 0\)",
