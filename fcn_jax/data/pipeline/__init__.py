@@ -13,13 +13,14 @@ channels or be float32, and labels may be of several kinds, [H, W, L]: see
 - `to_device`: copies batches to the device ahead of the step;
 - `combining`: depth, HHA and further labels of a data set;
 - `padding`: the sizes to which pictures are padded;
-- `photometric`, `transforms`: change one picture and its labels.
+- `photometric`, `transforms`, `warping`: change one picture and its labels.
 """
 
 from fcn_jax.data.pipeline import combining
 from fcn_jax.data.pipeline import padding
 from fcn_jax.data.pipeline import photometric
 from fcn_jax.data.pipeline import transforms
+from fcn_jax.data.pipeline import warping
 from fcn_jax.data.pipeline.augmentation import Augmentation
 from fcn_jax.data.pipeline.device import to_device
 from fcn_jax.data.pipeline.evaluation_batches import eval_batches
@@ -40,4 +41,5 @@ __all__ = [
   "to_device",
   "train_batches",
   "transforms",
+  "warping",
 ]

@@ -46,7 +46,8 @@ class Forced:
     Raises:
       ValueError: a class is none of the data set's, or no example holds any.
     """
-    return cls._of(augmentation, "foreground", "foreground_share", holds_class)
+    names = ("foreground_share", "foreground_classes")
+    return cls._of(augmentation, holds_class, *names)
 
   @classmethod
   def pasted(
@@ -54,28 +55,31 @@ class Forced:
     augmentation: augmentation_lib.Augmentation,
     holds_class: np.ndarray,
   ) -> Self | None:
-    """The crops that are pasted, as `of` does."""
-    return cls._of(augmentation, "copy_paste", "copy_paste", holds_class)
+    """The crops from which a class is pasted, as `of`."""
+    names = ("copy_paste", "copy_paste_classes")
+    return cls._of(augmentation, holds_class, *names)
 
   @classmethod
-  def _of(cls, augmentation, prefix, share, holds_class):
-    """Checks the classes, and leaves out those that no example holds."""
+  def _of(cls, augmentation, holds_class, share, classes):
+    """Checks the classes, and leaves out those that no example holds.
+
+    `share` and `classes` are names of options.
+    """
     if not getattr(augmentation, share):
       return None
-    name = f"{prefix}_classes"
     num_classes = holds_class.shape[1]
-    chosen = getattr(augmentation, name)
+    chosen = getattr(augmentation, classes)
     if chosen is None:
       chosen = range(num_classes)
     unknown = [c for c in chosen if not 0 <= c < num_classes]
     if unknown:
       raise ValueError(
-        f"{name} has {unknown[0]}, but classes are 0 to {num_classes - 1}"
+        f"{classes} has {unknown[0]}, but classes are 0 to {num_classes - 1}"
       )
     present = tuple(c for c in chosen if holds_class[:, c].any())
     if not present:
       raise ValueError(
-        f"{name} are {list(chosen)}, but no example holds any of them: choose"
+        f"{classes} are {list(chosen)}, but no example holds any of them: choose"
         f" others, or leave out {share}"
       )
     return cls(getattr(augmentation, share), present, holds_class)
