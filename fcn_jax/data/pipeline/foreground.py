@@ -79,8 +79,8 @@ class Forced:
     present = tuple(c for c in chosen if holds_class[:, c].any())
     if not present:
       raise ValueError(
-        f"{classes} are {list(chosen)}, but no example holds any of them: choose"
-        f" others, or leave out {share}"
+        f"{classes} are {list(chosen)}, but no example holds any of them:"
+        f" choose others, or leave out {share}"
       )
     return cls(getattr(augmentation, share), present, holds_class)
 

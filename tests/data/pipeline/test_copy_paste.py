@@ -77,6 +77,25 @@ def test_crops_larger_than_the_picture_are_pasted_into_too():
   assert (images[labels == 2] == 70).all()
 
 
+def test_what_is_pasted_has_a_scale_of_its_own():
+  images, labels = crops(
+    20,
+    copy_paste=1.0,
+    copy_paste_classes=(2,),
+    crop_size=(40, 48),
+    scale_range=(1.0, 2.0),
+  )
+  # Without those that have a square of their own.
+  areas = [
+    np.sum(label == 2)
+    for image, label in zip(images, labels, strict=True)
+    if not (image[label == 0] == 70).any()
+  ]
+  # A square of four pixels a side; the crop holds all of it.
+  assert min(areas) < 25 and max(areas) > 49
+  assert set(areas) <= {h * w for h in range(4, 9) for w in range(4, 9)}
+
+
 def test_the_examples_of_a_batch_are_those_without_copy_paste():
   holds_class = data.pipeline.foreground.holds_class(
     source(), num_classes=4, num_threads=1

@@ -247,6 +247,22 @@ def test_whole_pictures_that_are_warped_keep_their_sizes():
   assert has_void
 
 
+@pytest.mark.parametrize("crop_size", [None, (60, 60)])
+def test_the_aspect_is_width_by_height_and_the_area_stays(crop_size):
+  label = np.zeros((60, 60), np.int32)
+  label[20:40, 20:40] = 1
+  source = [data.Example(np.zeros((60, 60, 3), np.uint8), label, "")]
+  options = {"batch_size": 1, "aspect_range": (1.2, 1.6)}
+  batches = made.train(source, crop_size=crop_size, **options)
+  ratios = []
+  for _, batch in zip(range(60), batches, strict=False):
+    rows, columns = (batch.labels[0] == 1).nonzero()
+    width, height = np.ptp(columns) + 1, np.ptp(rows) + 1
+    assert width * height == pytest.approx(400, rel=0.1)
+    ratios.append(width / height)
+  assert 1.1 < min(ratios) < 1.3 and 1.45 < max(ratios) < 1.8
+
+
 def test_warps_and_cut_outs_take_other_channels_but_colours_do_not():
   generator = np.random.default_rng(0)
   source = [
