@@ -1,9 +1,9 @@
 """Explicit patches, to compare loss sampling with.
 
 A patch is a crop of an image together with the same crop of its labels.
-`sample_patches`, `grid_patches` and `balanced_patches` turn a batch of images
-into a batch of patches, so patchwise training is the ordinary train step on
-another batch.
+`sample_patches`, `grid_patches`, `sample_grid_patches` and `balanced_patches`
+turn a batch of images into a batch of patches, so patchwise training is the
+ordinary train step on another batch.
 
 If a batch has `valid_sizes`, each image has the corners that it would have by
 itself, and no patch begins in padding. A patch that is larger than its image
@@ -147,7 +147,7 @@ def balanced_corners(
 
   Args:
     key: random key.
-    labels: [N, H, W] int32, classes 0..C-1 or `IGNORE_LABEL`.
+    labels: [N, H, W] int32 or uint8, classes 0..C-1 or `IGNORE_LABEL`.
     num_patches: see `random_corners`.
     size: height and width of a patch; its centre is pixel `size // 2`.
     num_classes: C.
@@ -163,7 +163,7 @@ def balanced_corners(
   check_size((height, width), size)
   class_key, pixel_key, corner_key = jax.random.split(key, 3)
   # Sort the pixels by class.
-  flat = labels.reshape(num_images, -1)
+  flat = labels.reshape(num_images, -1).astype(jnp.int32)
   # Void comes after all classes.
   flat = jnp.where(flat == types.IGNORE_LABEL, num_classes, flat)
   order = jnp.argsort(flat, axis=1)
@@ -251,17 +251,77 @@ def grid_patches(
   Raises:
     ValueError: as `grid_corners`.
   """
+  corners, is_copy = _grids(batch, size, stride)
+  return _cut_grids(batch, corners, is_copy, size)
+
+
+def sample_grid_patches(
+  key: jax.Array,
+  batch: types.Batch,
+  *,
+  num_patches: int,
+  size: tuple[int, int],
+  stride: tuple[int, int],
+) -> types.Batch:
+  """Turns a batch of images into a batch of patches drawn from their grids.
+
+  Draws uniformly, each patch of an image at most once. An image whose own grid
+  has fewer than `num_patches` gives all of them, and copies with void labels,
+  see `grid_patches`.
+
+  Args:
+    key: random key.
+    batch: images [N, H, W, 3] and labels [N, H, W].
+    num_patches: patches from each image, K.
+    size: height and width of a patch.
+    stride: distance of neighbouring corners, at most the size.
+
+  Returns:
+    A batch of N * K patches, those of one image together.
+
+  Raises:
+    ValueError: as `grid_corners`, or if the grid has fewer than K patches.
+  """
+  corners, is_copy = _grids(batch, size, stride)
+  num_images, count, _ = corners.shape
+  if num_patches > count:
+    raise ValueError(
+      f"{num_patches} patches of each image, but the grid has {count} of "
+      f"{size[0]}x{size[1]} pixels in an image of {batch.labels.shape[1]}x"
+      f"{batch.labels.shape[2]}: choose fewer, or a smaller stride."
+    )
+
+  def choose(key, is_copy):
+    order = jax.random.permutation(key, count)
+    # Those of the image first, in this order.
+    order = order[jnp.argsort(is_copy[order])]
+    return order[:num_patches]
+
+  keys = jax.random.split(key, num_images)
+  chosen = jax.vmap(choose)(keys, is_copy)
+  corners = jnp.take_along_axis(corners, chosen[..., None], axis=1)
+  is_copy = jnp.take_along_axis(is_copy, chosen, axis=1)
+  return _cut_grids(batch, corners, is_copy, size)
+
+
+def _grids(batch, size, stride):
+  """Corners of each image's grid [N, K, 2], and which are copies [N, K]."""
   image_size = batch.labels.shape[1:]
   corners = grid_corners(image_size, size, stride)
+  shape = (len(batch.labels), len(corners))
   if batch.valid_sizes is None:
-    corners = jnp.broadcast_to(corners, (len(batch.labels), *corners.shape))
-    return cut(batch, corners, size)
+    return jnp.broadcast_to(corners, (*shape, 2)), jnp.zeros(shape, bool)
   last = _last_corners(image_size, size, batch.valid_sizes)[:, None]
   # An image's grid ends with the first corner that is not before its last one.
   step = jnp.array([stride], corners.dtype)
   before = (-(-corners // step) - 1) * step
   is_copy = jnp.any(before[None] >= last, axis=-1)
-  patches = cut(batch, jnp.minimum(corners[None], last), size)
+  return jnp.minimum(corners[None], last), is_copy
+
+
+def _cut_grids(batch, corners, is_copy, size):
+  """Cuts patches, and makes the labels of copies void."""
+  patches = cut(batch, corners, size)
   labels = jnp.where(
     is_copy.reshape(-1, 1, 1), types.IGNORE_LABEL, patches.labels
   )

@@ -253,6 +253,72 @@ def test_a_balanced_patch_that_does_not_fit_is_an_error():
     )
 
 
+@pytest.mark.slow
+def test_balanced_corners_are_the_same_for_labels_that_are_bytes():
+  labels = jax.random.randint(KEY, (2, 13, 17), 0, 5)
+  labels = labels.at[0, :6].set(types.IGNORE_LABEL)
+  options = {"num_patches": 9, "size": (4, 6), "num_classes": 5}
+  np.testing.assert_array_equal(
+    patches.balanced_corners(KEY, labels.astype(jnp.uint8), **options),
+    patches.balanced_corners(KEY, labels, **options),
+  )
+
+
+@pytest.mark.slow
+def test_patches_drawn_from_a_grid_are_all_different_and_equally_likely():
+  batch = numbered_batch(2, 20, 26)
+  stride, size = (2, 3), (6, 9)
+
+  @jax.jit
+  def draw(key):
+    return patches.sample_grid_patches(
+      key, batch, num_patches=40, size=size, stride=stride
+    ).labels
+
+  expected = patches.grid_patches(batch, size=size, stride=stride).labels
+  counts = dict.fromkeys(np.asarray(expected)[:, 0, 0].tolist(), 0)
+  assert len(counts) == 2 * 8 * 7
+  for number in range(50):
+    labels = np.asarray(draw(jax.random.key(number)))
+    assert labels.shape == (80, *size)
+    first = labels[:, 0, 0]
+    assert len({*first.tolist()}) == 80
+    # Those of one image together.
+    assert list(first // (20 * 26)) == [0] * 40 + [1] * 40
+    for one in first.tolist():
+      counts[one] += 1
+  # Each with probability 40 / 56, five standard deviations of 0.064.
+  assert 0.39 < min(counts.values()) / 50 <= max(counts.values()) / 50 <= 1
+
+
+@pytest.mark.slow
+def test_a_padded_image_gives_patches_of_its_own_grid_before_copies():
+  batch = padded_batch(((5, 17), (13, 9), (13, 17)))
+  options = {"size": (4, 6), "stride": (3, 4)}
+  grid = np.asarray(patches.grid_patches(batch, **options).labels)
+  drawn = patches.sample_grid_patches(KEY, batch, num_patches=7, **options)
+  drawn = np.asarray(drawn.labels).reshape(3, 7, 4, 6)
+  # 2 rows of 4, 4 rows of 2, and 4 of 4.
+  for labels, own, count in zip(
+    drawn, grid.reshape(3, -1, 4, 6), (8, 8, 16), strict=True
+  ):
+    valid = {a.tobytes() for a in own if np.any(a != types.IGNORE_LABEL)}
+    assert len(valid) == count
+    found = {a.tobytes() for a in labels}
+    assert len(found) == 7 and found <= valid
+  every = patches.sample_grid_patches(KEY, batch, num_patches=12, **options)
+  every = np.asarray(every.labels).reshape(3, 12, -1)
+  void = np.all(every == types.IGNORE_LABEL, axis=-1).sum(axis=1)
+  np.testing.assert_array_equal(void, [4, 4, 0])
+
+
+def test_more_patches_than_a_grid_has_are_refused():
+  with pytest.raises(ValueError, match="17 patches of each .* the grid has 16"):
+    patches.sample_grid_patches(
+      KEY, numbered_batch(), num_patches=17, size=(4, 6), stride=(3, 4)
+    )
+
+
 # The first image is smaller than a patch of 4x6 along both axes.
 SMALL_SIZES = ((3, 5), (9, 17), (13, 6))
 

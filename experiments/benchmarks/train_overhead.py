@@ -57,10 +57,13 @@ class Loops:
     self.initial = jax.device_put(state, state_sharding)
 
   def _from_device(self) -> Iterator[types.Batch]:
-    return data.to_device(
+    on_device = data.to_device(
       self.parts.batches.starting_at(0),
       num_classes=max(self.parts.model.heads.values()),
       sharding=self.sharding,
+    )
+    return self.parts.batches.patches_of(
+      on_device, first_batch=0, sharding=self.sharding
     )
 
   def _time(self, batches: Iterator[types.Batch]) -> float:

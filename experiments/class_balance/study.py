@@ -32,11 +32,8 @@ and training, but not compilation and evaluation.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
-
-import jax
 
 from experiments.class_balance import report
 from experiments.common import study as study_lib
@@ -105,15 +102,14 @@ PRESETS = {
 }
 
 
-def plan(config: ClassBalance, num_classes: int) -> list[study_lib.Variant]:
+def plan(config: ClassBalance) -> list[study_lib.Variant]:
   """The variants."""
   rate = config.num_pixels / math.prod(config.augmentation.crop_size)
-  cut = functools.partial(
-    patches.balanced_patches,
-    num_patches=config.patches_per_image,
-    size=config.patch_size,
-    num_classes=num_classes,
-  )
+  patches_of_image = {
+    "patches": "balanced",
+    "patch_size": config.patch_size,
+    "patches_per_image": config.patches_per_image,
+  }
   variant = study_lib.Variant
   pixels = {"sampler": "bernoulli", "rate": rate, "unit": "pixel"}
   return [
@@ -129,7 +125,7 @@ def plan(config: ClassBalance, num_classes: int) -> list[study_lib.Variant]:
     variant("with Tversky", {"region_loss": "tversky"}),
     variant("with Lovasz", {"region_loss": "lovasz_softmax"}),
     variant("forced crops", {"foreground_share": 0.5}),
-    variant("balanced patches", {}, jax.jit(cut)),
+    variant("balanced patches", patches_of_image),
   ]
 
 
@@ -143,10 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
   folder = {"experiment": NAME, "contents": report.FILES}
   with errors.explained():
     config.check()
+    variants = plan(config)
     study_lib.check_folder(config, **folder)
     evaluation = batches.load_split(config.data, config.data.validation_split)
     dataset = batches.load_split(config.data, "train")
-    variants = plan(config, dataset.num_classes)
     frequencies = data.class_frequencies(dataset)
     study_lib.check(config, variants, dataset, **folder)
     study_lib.claim(config, **folder)

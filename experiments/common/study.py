@@ -15,7 +15,6 @@ import tyro
 from fcn_jax import data
 from fcn_jax.cli import compilation_cache
 from fcn_jax.cli import errors
-from fcn_jax.runs import batches
 from fcn_jax.runs import build
 from fcn_jax.runs import checkpoints
 from fcn_jax.runs import config as config_lib
@@ -76,12 +75,10 @@ class Variant(NamedTuple):
   Attributes:
     name: for tables, figures and folders.
     options: of its runs, where they differ from those of the study.
-    cut: (key, batch) -> batch of patches; None trains on whole images.
   """
 
   name: str
   options: Mapping[str, Any]
-  cut: batches.Cut | None = None
 
 
 def parse(
@@ -196,14 +193,14 @@ def has_ended(config: config_lib.Train) -> bool:
 def train(study: Study, variants: Sequence[Variant]) -> None:
   """Trains all runs that are not finished; ends the program on a signal."""
   runs = [
-    (run_config(study, variant, seed), variant.cut)
+    run_config(study, variant, seed)
     for variant in variants
     for seed in range(study.num_seeds)
   ]
-  for config, cut in runs:
+  for config in runs:
     if has_ended(config):
       continue
     with errors.ends_of_runs(study):
       with errors.explained():
-        prepared = training.prepare(config, cut=cut)
+        prepared = training.prepare(config)
       training.run(prepared)

@@ -149,7 +149,8 @@ def measured_batches(
   config: GradientNoise, dataset: data.Dataset
 ) -> list[types.Batch]:
   """The images whose gradients are measured, on the device."""
-  other = config.replace(seed=config.run.seed + 1)
+  run_config = study_lib.run_config(config, VARIANT, 0)
+  other = run_config.replace(seed=config.run.seed + 1)
   endless = batches.training_batches(other, dataset).starting_at(0)
   count = config.num_images // config.data.batch_size
   result = [jax.device_put(next(endless)) for _ in range(count)]

@@ -17,11 +17,8 @@ not compilation and evaluation.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
-
-import jax
 
 from experiments.common import study as study_lib
 from experiments.loss_sampling import report
@@ -129,9 +126,9 @@ def plan(config: LossSampling) -> list[study_lib.Variant]:
   return variants
 
 
-def _variant(name, images, rate, config, cut=None):
-  sampler = {"sampler": "bernoulli", "rate": rate, "unit": config.unit}
-  return study_lib.Variant(name, {"batch_size": images, **sampler}, cut)
+def _variant(name, images, rate, config, **options):
+  options |= {"sampler": "bernoulli", "rate": rate, "unit": config.unit}
+  return study_lib.Variant(name, {"batch_size": images, **options})
 
 
 def _patches(config: LossSampling) -> study_lib.Variant:
@@ -148,12 +145,15 @@ def _patches(config: LossSampling) -> study_lib.Variant:
       f"{config.patches_per_image} patches of patch_size = "
       f"{config.patch_size}: choose others, such as half the crop_size."
     )
-  cut = functools.partial(
-    patches.sample_patches,
-    num_patches=config.patches_per_image,
-    size=config.patch_size,
+  return _variant(
+    "patches",
+    images,
+    1.0,
+    config,
+    patches="random",
+    patch_size=config.patch_size,
+    patches_per_image=config.patches_per_image,
   )
-  return _variant("patches", images, 1.0, config, jax.jit(cut))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

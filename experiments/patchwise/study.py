@@ -28,7 +28,6 @@ evaluation.
 
 import contextlib
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 
@@ -38,10 +37,8 @@ from experiments.common import results
 from experiments.common import study as study_lib
 from experiments.patchwise import report
 from experiments.patchwise import timing
-from fcn_jax import patches
 from fcn_jax import sampling
 from fcn_jax import train
-from fcn_jax import types
 from fcn_jax.cli import errors
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
@@ -92,17 +89,8 @@ class Patchwise(study_lib.Study):
       ),
     )
     sampling.check_rate(self.rate)
-    crop_size = self.augmentation.crop_size
-    patches.check_size(crop_size, self.patch_size)
-    grid = patches.grid_corners(
-      crop_size, self.patch_size, grid_stride(self.patch_size)
-    )
-    if len(grid) < self.patches_per_image:
-      raise ValueError(
-        f"patches_per_image is {self.patches_per_image}, but the grid has "
-        f"{len(grid)} patches of {self.patch_size} in an image of {crop_size}: "
-        "choose fewer."
-      )
+    grid = config_lib.Patches("grid", self.patch_size, self.patches_per_image)
+    grid.check_image(self.augmentation.crop_size)
 
 
 PRESETS = {
@@ -135,30 +123,6 @@ PRESETS = {
 }
 
 
-def grid_patches(
-  key: jax.Array,
-  batch: types.Batch,
-  *,
-  num_patches: int,
-  size: tuple[int, int],
-) -> types.Batch:
-  """Some patches of a grid of a third of their size, each at most once."""
-  corners = patches.grid_corners(
-    batch.labels.shape[1:], size, grid_stride(size)
-  )
-
-  def choose(key):
-    return jax.random.choice(key, corners, (num_patches,), replace=False)
-
-  chosen = jax.vmap(choose)(jax.random.split(key, len(batch.labels)))
-  return patches.cut(batch, chosen, size)
-
-
-def grid_stride(size: tuple[int, int]) -> tuple[int, int]:
-  """Distance of the patches of a grid: a third of their size."""
-  return max(1, size[0] // 3), max(1, size[1] // 3)
-
-
 def count_images(config: Patchwise) -> tuple[int, int]:
   """Images a step of the variants of whole images and of loss sampling.
 
@@ -185,18 +149,17 @@ def count_images(config: Patchwise) -> tuple[int, int]:
   return whole, sampled
 
 
-def plan(config: Patchwise, num_classes: int) -> list[study_lib.Variant]:
+def plan(config: Patchwise) -> list[study_lib.Variant]:
   """The variants of the training."""
   whole, sampled = count_images(config)
 
-  def of_patches(name, cut, **options):
-    options |= {
-      "num_patches": config.patches_per_image,
-      "size": config.patch_size,
+  def of_patches(kind):
+    options = {
+      "patches": kind,
+      "patch_size": config.patch_size,
+      "patches_per_image": config.patches_per_image,
     }
-    return study_lib.Variant(
-      name, {}, jax.jit(functools.partial(cut, **options))
-    )
+    return study_lib.Variant(f"{kind} patches", options)
 
   return [
     study_lib.Variant("whole images", {"batch_size": whole}),
@@ -204,11 +167,9 @@ def plan(config: Patchwise, num_classes: int) -> list[study_lib.Variant]:
       f"p={config.rate:g}",
       {"batch_size": sampled, "sampler": "bernoulli", "rate": config.rate},
     ),
-    of_patches("random patches", patches.sample_patches),
-    of_patches("grid patches", grid_patches),
-    of_patches(
-      "balanced patches", patches.balanced_patches, num_classes=num_classes
-    ),
+    of_patches("random"),
+    of_patches("grid"),
+    of_patches("balanced"),
   ]
 
 
@@ -233,10 +194,10 @@ def locate_outputs(config: Patchwise) -> timing.Outputs:
 def step_bytes(config: Patchwise, variant: study_lib.Variant) -> int:
   """Temporary memory of a compiled train step."""
   run_config = study_lib.run_config(config, variant, 0)
-  parts, optimizer, _ = training.make_parts(run_config, cut=variant.cut)
+  parts, optimizer, _ = training.make_parts(run_config)
   state = trained_model.state_template(parts.model, optimizer)
   with contextlib.closing(parts.batches.starting_at(0)) as of_images:
-    batch = next(of_images)
+    batch = next(parts.batches.patches_of(of_images, first_batch=0))
   return timing.temporary_bytes(
     parts.step, train.TrainState(**state), batch, jax.random.key(0)
   )
@@ -253,11 +214,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
   with errors.explained():
     config.check()
     outputs = locate_outputs(config)
-    count_images(config)
+    variants = plan(config)
     study_lib.check_folder(config, **folder)
     evaluation = batches.load_split(config.data, config.data.validation_split)
     dataset = batches.load_split(config.data, "train")
-    variants = plan(config, dataset.num_classes)
     study_lib.check(config, variants, dataset, **folder)
     study_lib.claim(config, **folder)
   timing_file = config.run.workdir / report.TIMING_FILE

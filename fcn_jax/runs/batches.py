@@ -13,11 +13,9 @@ from fcn_jax import types
 from fcn_jax.data.pipeline import combining
 from fcn_jax.data.pipeline import foreground
 from fcn_jax.data.pipeline import padding
+from fcn_jax.data.pipeline import training_batches as training_batches_lib
 from fcn_jax.runs import build
 from fcn_jax.runs import config as config_lib
-
-# (key, batch of images) -> batch of patches.
-Cut = Callable[[jax.Array, types.Batch], types.Batch]
 
 
 def data_dir_of(
@@ -68,29 +66,48 @@ class TrainingBatches(NamedTuple):
     source: the examples.
     options: arguments of `data.train_batches`.
     fingerprint: of the sequence; runs with the same one have the same batch k.
-    cut: makes patches of a batch of images; None trains on the images.
+    cut: (key, batch of images) -> batch of patches; None trains on the images.
     key: random key of the patches.
   """
 
   source: Sequence[Any]
   options: dict[str, Any]
   fingerprint: str
-  cut: Cut | None
+  cut: Callable[[jax.Array, types.Batch], types.Batch] | None
   key: jax.Array
 
   def starting_at(self, first_batch: int) -> Iterator[types.Batch]:
-    """Endless batches, from a given number on; close the iterator when done."""
-    batches = data.train_batches(
+    """Endless batches of images, from a given number on.
+
+    Close the iterator when done.
+    """
+    return data.train_batches(
       self.source, first_batch=first_batch, **self.options
     )
-    return batches if self.cut is None else self._patches(first_batch, batches)
 
-  def _patches(self, first_batch, batches):
-    try:
-      for number, batch in enumerate(batches, start=first_batch):
-        yield self.cut(jax.random.fold_in(self.key, number), batch)
-    finally:
-      batches.close()
+  def patches_of(
+    self,
+    batches: Iterable[types.Batch],
+    *,
+    first_batch: int,
+    sharding: jax.sharding.Sharding | None = None,
+  ) -> Iterator[types.Batch]:
+    """Cuts batches into patches, on the devices where they are.
+
+    Args:
+      batches: from `starting_at`.
+      first_batch: number of the first one.
+      sharding: of the leading axis of images and patches alike.
+
+    Yields:
+      The batches of patches; without `cut`, the batches themselves.
+    """
+    if self.cut is None:
+      yield from batches
+      return
+    cut = jax.jit(self.cut, out_shardings=sharding)
+    for number, batch in enumerate(batches, start=first_batch):
+      yield cut(jax.random.fold_in(self.key, number), batch)
 
   def names(self, number: int) -> list[str]:
     """Names of the examples in a batch."""
@@ -104,18 +121,17 @@ class TrainingBatches(NamedTuple):
 
 
 def training_batches(
-  config: config_lib.Groups, dataset: data.Dataset, *, cut: Cut | None = None
+  config: config_lib.Train, dataset: data.Dataset
 ) -> TrainingBatches:
   """The training batches.
 
   Args:
     config: the options.
     dataset: the split to train on.
-    cut: see `TrainingBatches`.
 
   Raises:
-    ValueError: if the data set has fewer examples than a batch, or an option
-      of the pipeline is out of range.
+    ValueError: if the data set has fewer examples than a batch, a patch does
+      not fit into the images, or an option of the pipeline is out of range.
   """
   size = config.data.batch_size
   if size > len(dataset.source):
@@ -128,6 +144,7 @@ def training_batches(
     image_sizes = padding.image_sizes(
       dataset.source, num_threads=config.data.num_threads
     )
+    _check_patches(config, image_sizes)
   num_classes = build.heads(config.data, dataset.num_classes)
   holds_class = None
   if config.augmentation.needs_classes:
@@ -153,10 +170,25 @@ def training_batches(
     "loading": loading,
   }
   *_, key = build.random_keys(config.run.seed)
+  cut = build.cut(config.patches, dataset.num_classes)
   batches = TrainingBatches(dataset.source, options, fingerprint, cut, key)
   # The pipeline checks its options when it is made.
   data.train_batches(dataset.source, **options).close()
   return batches
+
+
+def _check_patches(config: config_lib.Train, image_sizes: np.ndarray) -> None:
+  """Raises a `ValueError` if a batch may be too small for the patches."""
+  if config.patches.patches == "none":
+    return
+  sizes = training_batches_lib.sizes_of_batches(
+    image_sizes,
+    batch_size=config.data.batch_size,
+    augmentation=config.augmentation,
+    resize_factor=config.data.resize,
+  )
+  for size in sizes:
+    config.patches.check_image(size)
 
 
 def validation_batches(

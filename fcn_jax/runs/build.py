@@ -1,7 +1,8 @@
 """Makes the network, optimizer and loss of a run from its options."""
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ from fcn_jax import data
 from fcn_jax import losses
 from fcn_jax import models
 from fcn_jax import optimizers
+from fcn_jax import patches
 from fcn_jax import sampling
+from fcn_jax import types
 from fcn_jax.data.pipeline import combining
 from fcn_jax.models import fcn
 from fcn_jax.models import input_normalization
@@ -39,6 +42,38 @@ def heads(
   further = combining.NUM_CLASSES[options.second_labels]
   # The names in the released networks.
   return {"semantic": num_classes, options.second_labels: further}
+
+
+def cut(
+  options: config_lib.Patches, num_classes: int
+) -> Callable[[jax.Array, types.Batch], types.Batch] | None:
+  """Cuts a batch into patches, with a random key; None without patches.
+
+  Args:
+    options: which patches.
+    num_classes: of the labels.
+  """
+  size, number = options.patch_size, options.patches_per_image
+  match options.patches:
+    case "none":
+      return None
+    case "random":
+      return functools.partial(
+        patches.sample_patches, num_patches=number, size=size
+      )
+    case "balanced":
+      return functools.partial(
+        patches.balanced_patches,
+        num_patches=number,
+        size=size,
+        num_classes=num_classes,
+      )
+  grid = {"size": size, "stride": options.grid_stride}
+  if number is None:
+    return lambda key, batch: patches.grid_patches(batch, **grid)
+  return functools.partial(
+    patches.sample_grid_patches, num_patches=number, **grid
+  )
 
 
 def model(config: config_lib.Groups, num_classes: int) -> models.Network:

@@ -7,8 +7,9 @@ options are unique over all groups, so the command line needs no prefixes.
 
 import dataclasses
 import pathlib
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
+from fcn_jax import patches as patches_lib
 from fcn_jax import sampling
 from fcn_jax.data.pipeline import augmentation as augmentation_lib
 from fcn_jax.data.pipeline import combining
@@ -44,6 +45,8 @@ Inputs = Literal[
   "inception",
   "from_scratch",
 ]
+
+PatchKind = Literal["none", "random", "grid", "balanced"]
 
 Sampler = Literal[
   "whole_image",
@@ -223,6 +226,84 @@ class Network:
         "skips of FCN-8s",
       ),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+  """Explicit patches to train on, which are cut from the images of a batch."""
+
+  patches: PatchKind = "none"
+  """Train on patches of the crops (or whole pictures): at random places; of a
+  regular grid; or balanced, around pixels of all classes in the image equally.
+  For crops that hold a class of the data set, see --foreground-share."""
+  patch_size: tuple[int, int] | None = None
+  """Height and width of a patch."""
+  patches_per_image: int | None = None
+  """Patches of each image. A step has batch_size times as many. From a grid,
+  each is drawn at most once; the default there is all of them."""
+  patch_stride: tuple[int, int] | None = None
+  """Rows and columns between neighbouring patches of a grid, at most
+  patch_size. Default: a third of patch_size."""
+
+  @property
+  def grid_stride(self) -> tuple[int, int]:
+    """Distance of the patches of a grid."""
+    if self.patch_stride is not None:
+      return self.patch_stride
+    return tuple(max(1, side // 3) for side in self.patch_size)
+
+  def check(self) -> None:
+    """Raises a `ValueError` for an option out of range or without effect."""
+    kinds = get_args(PatchKind)
+    require(
+      self,
+      patches=(
+        self.patches in kinds,
+        f"one of {', '.join(kinds)}; for crops that hold a class, give a "
+        "foreground_share",
+      ),
+    )
+    size, number = self.patch_size, self.patches_per_image
+    is_grid = self.patches == "grid"
+    if self.patches == "none":
+      require(
+        self,
+        patch_size=(size is None, "left out without patches"),
+        patches_per_image=(number is None, "left out without patches"),
+      )
+    else:
+      require(
+        self,
+        patch_size=(size is not None, "given with patches"),
+        patches_per_image=(
+          is_grid if number is None else number >= 1,
+          f"at least 1 with {self.patches} patches",
+        ),
+      )
+    require(
+      self,
+      patch_stride=(
+        self.patch_stride is None or is_grid,
+        "left out, or given with patches of a grid",
+      ),
+    )
+
+  def check_image(self, size: tuple[int, int]) -> None:
+    """Raises a `ValueError` unless an image of a size has such patches."""
+    if self.patches == "none":
+      return
+    patches_lib.check_size(size, self.patch_size)
+    if self.patches != "grid":
+      return
+    stride = self.grid_stride
+    count = len(patches_lib.grid_corners(size, self.patch_size, stride))
+    wanted = self.patches_per_image or count
+    if wanted > count:
+      raise ValueError(
+        f"patches_per_image is {wanted}, but the grid has {count} patches of "
+        f"{self.patch_size} pixels in an image of {size}: choose fewer, or a "
+        "smaller patch_stride."
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -543,6 +624,7 @@ class Groups:
 class Train(Groups):
   """Trains one network, and resumes its run."""
 
+  patches: Patches = Patches()
   loss: Loss = Loss()
 
   def check(self) -> None:
@@ -580,7 +662,21 @@ class Train(Groups):
         "FCN-8s",
       ),
     )
-    if self.augmentation.crop_size is None and self.loss.sampler in _WITH_COUNT:
+    self._check_sizes()
+
+  def _check_sizes(self) -> None:
+    """Raises a `ValueError` for patches or samplers that images do not suit."""
+    crop_size, patches = self.augmentation.crop_size, self.patches
+    require(
+      patches,
+      patches=(
+        patches.patches == "none" or self.data.second_labels is None,
+        "none with second_labels, which are not cut",
+      ),
+    )
+    if crop_size is not None:
+      patches.check_image(crop_size)
+    elif patches.patches == "none" and self.loss.sampler in _WITH_COUNT:
       raise ValueError(
         f"the sampler {self.loss.sampler} keeps a number of pixels, so it "
         "needs images of one size: give a crop_size, or another sampler."

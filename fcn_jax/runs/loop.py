@@ -154,10 +154,13 @@ class Loop:
     _, key, _ = build.random_keys(config.run.seed)
     first = int(state.step)
     from_host = parts.batches.starting_at(first)
-    batches = data.to_device(
+    on_device = data.to_device(
       from_host,
       num_classes=max(parts.model.heads.values()),
       sharding=parts.batch_sharding,
+    )
+    batches = parts.batches.patches_of(
+      on_device, first_batch=first, sharding=parts.batch_sharding
     )
     self._bar = tqdm.tqdm(
       desc=config.run.workdir.name,

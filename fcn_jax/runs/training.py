@@ -74,14 +74,12 @@ def train(config: config_lib.Train) -> str:
 def prepare(
   config: config_lib.Train,
   *,
-  cut: batches_lib.Cut | None = None,
   at_steps: Mapping[int, Callable[[train_lib.TrainState], None]] | None = None,
 ) -> Prepared:
   """Checks and makes all that a run needs, and claims its work folder.
 
   Args:
     config: the options.
-    cut: makes patches of each batch of images, see `TrainingBatches`.
     at_steps: see `loop.Parts`.
 
   Raises:
@@ -91,9 +89,7 @@ def prepare(
   """
   config.check()
   goes_on = folder.check(config)
-  parts, optimizer, state_sharding = make_parts(
-    config, cut=cut, at_steps=at_steps
-  )
+  parts, optimizer, state_sharding = make_parts(config, at_steps=at_steps)
   template = trained_model.state_template(parts.model, optimizer)
   restored = _restored(config, template, parts.metadata, goes_on=goes_on)
   mean_iu, progress = None, loop.Progress()
@@ -156,7 +152,6 @@ def _matmul_precision(name):
 def make_parts(
   config: config_lib.Train,
   *,
-  cut: batches_lib.Cut | None = None,
   at_steps: Mapping[int, Callable[[train_lib.TrainState], None]] | None = None,
 ) -> tuple[loop.Parts, optax.GradientTransformation, jax.sharding.Sharding]:
   """The parts of a run, its optimizer, and how its state is sharded.
@@ -168,7 +163,7 @@ def make_parts(
   dataset = batches_lib.load_split(
     config.data, "train", with_second_labels=True
   )
-  batches = batches_lib.training_batches(config, dataset, cut=cut)
+  batches = batches_lib.training_batches(config, dataset)
   model = build.model(config, dataset.num_classes)
   optimizer = build.optimizer(config.optimizer)
   step = train_lib.make_train_step(

@@ -68,7 +68,7 @@ def interrupted(workdir, prepared_dir, without):
   """
   config = studies.parse(study, options(workdir, prepared_dir))
   study_lib.claim(config, experiment=study.NAME, contents=report.FILES)
-  return studies.end_runs(config, study.plan(config, 6), without=without)
+  return studies.end_runs(config, study.plan(config), without=without)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def read_rows(workdir):
 def test_variants_keep_the_pixels_that_their_names_say(prepared_dir):
   config = studies.parse(study, options("run", prepared_dir))
   dataset = batches.load_split(config.data, "train")
-  planned = {one.name: one for one in study.plan(config, 6)}
+  planned = {one.name: one for one in study.plan(config)}
   assert tuple(planned) == NAMES
   rng = np.random.default_rng(0)
   # A fifth of the pixels is of class 1, and none of class 2.
@@ -125,9 +125,10 @@ def test_variants_keep_the_pixels_that_their_names_say(prepared_dir):
   assert np.array_equal(hard.sum(axis=(1, 2)), [count, count])
 
   images = jnp.zeros((*labels.shape, 3), jnp.uint8)
-  patches = planned["balanced patches"]
-  cut = patches.cut(jax.random.key(0), types.Batch(images, labels))
-  assert cut.labels.shape == (2, 24, 32)
+  run_config = study_lib.run_config(config, planned["balanced patches"], 0)
+  cut = build.cut(run_config.patches, dataset.num_classes)
+  patches = cut(jax.random.key(0), types.Batch(images, labels))
+  assert patches.labels.shape == (2, 24, 32)
   # All of their pixels are in the loss.
   assert np.array_equal(
     weights_of("balanced patches"), np.asarray(labels != 255)
@@ -148,7 +149,7 @@ def test_weights_are_by_median_frequency_and_of_mean_1():
 def test_presets_are_without_contradictions(preset):
   _, config = study.PRESETS[preset]
   config.check()
-  variants = study.plan(config, 11)
+  variants = study.plan(config)
   assert tuple(variant.name for variant in variants) == NAMES
   for variant in variants:
     study_lib.run_config(config, variant, 0).check()

@@ -174,7 +174,8 @@ def test_the_images_measured_are_not_those_of_the_first_steps(prepared_dir):
   dataset = batches.load_split(config.data, "train")
   measured = study.measured_batches(config, dataset)
   assert [batch.labels.shape for batch in measured] == [(2, 32, 32)] * 2
-  trained_on = batches.training_batches(config, dataset).starting_at(0)
+  run_config = study_lib.run_config(config, study.VARIANT, 0)
+  trained_on = batches.training_batches(run_config, dataset).starting_at(0)
   first = next(trained_on)
   trained_on.close()
   assert np.any(first.images != measured[0].images)

@@ -13,6 +13,7 @@ from experiments.common import study as study_lib
 from experiments.patchwise import report
 from experiments.patchwise import study
 from experiments.patchwise import timing
+from fcn_jax.runs import build
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import folder
 from fcn_jax.runs import records
@@ -80,7 +81,7 @@ def read_summary(workdir):
 @pytest.mark.slow
 def test_variants_see_as_many_pixels_but_not_as_many_images(prepared_dir):
   config = studies.parse(study, options("run", prepared_dir))
-  variants = study.plan(config, 6)
+  variants = study.plan(config)
   found = {
     variant.name: study_lib.run_config(config, variant, 0).data.batch_size
     for variant in variants
@@ -89,26 +90,13 @@ def test_variants_see_as_many_pixels_but_not_as_many_images(prepared_dir):
   labels = jnp.zeros((1, 48, 64), jnp.int32)
   batch = fcn.types.Batch(jnp.zeros((1, 48, 64, 3), jnp.uint8), labels)
   for variant in variants:
-    if variant.cut is not None:
-      cut = variant.cut(jax.random.key(0), batch)
-      assert cut.labels.size == 2 * labels.size
+    run_config = study_lib.run_config(config, variant, 0)
+    cut = build.cut(run_config.patches, 6)
+    if cut is not None:
+      patches = cut(jax.random.key(0), batch)
+      assert patches.labels.size == 2 * labels.size
   sampled = study_lib.run_config(config, variants[1], 0)
   assert (sampled.loss.sampler, sampled.loss.rate) == ("bernoulli", 0.25)
-
-
-def test_grid_patches_are_of_the_grid_and_all_different():
-  height, width, size = 20, 26, (6, 9)
-  numbers = jnp.arange(2 * height * width).reshape(2, height, width)
-  batch = fcn.types.Batch(jnp.stack([numbers] * 3, -1), numbers)
-  cut = study.grid_patches(jax.random.key(0), batch, num_patches=40, size=size)
-  assert cut.labels.shape == (80, *size)
-  corners = np.asarray(cut.labels)[:, 0, 0]
-  assert len(set(corners)) == 80
-  image, place = np.divmod(corners, height * width)
-  assert list(image) == [0] * 40 + [1] * 40
-  rows, columns = np.divmod(place, width)
-  assert set(rows) <= {*range(0, 14, 2), 14}
-  assert set(columns) <= {*range(0, 17, 3), 17}
 
 
 @pytest.mark.parametrize("preset", sorted(study.PRESETS))
@@ -120,7 +108,7 @@ def test_presets_are_without_contradictions(preset):
   assert (outputs.side, config.num_outputs[-1]) == (10, 100)
   whole, sampled = study.count_images(config)
   assert (whole, sampled) == (5, 20)
-  for variant in study.plan(config, 11):
+  for variant in study.plan(config):
     study_lib.run_config(config, variant, 0).check()
 
 
@@ -215,7 +203,7 @@ def reported(tmp_path_factory, prepared_dir):
   workdir = tmp_path_factory.mktemp("made_up") / "tiny"
   config = studies.parse(study, options(workdir, prepared_dir))
   study_lib.claim(config, experiment=study.NAME, contents=report.FILES)
-  studies.end_runs(config, study.plan(config, 6))
+  studies.end_runs(config, study.plan(config))
   records.write_json(workdir / report.TIMING_FILE, TIMED)
   kept = (workdir / report.TIMING_FILE).stat().st_mtime_ns
   before = studies.snapshot(workdir / "variants")

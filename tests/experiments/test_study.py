@@ -1,7 +1,6 @@
 """What all studies share: the folder, the plan, and going on."""
 
 import dataclasses
-import functools
 import os
 import shutil
 import signal
@@ -12,7 +11,6 @@ import pytest
 
 from experiments.common import study as study_lib
 from fcn_jax import data
-from fcn_jax import patches
 from fcn_jax import runs
 from fcn_jax.data.datasets import shapes
 from fcn_jax.runs import batches
@@ -27,10 +25,7 @@ WHOLE = study_lib.Variant("whole images", {"batch_size": 4})
 SAMPLED = study_lib.Variant("p=0.5", {"sampler": "bernoulli", "rate": 0.5})
 PATCHES = study_lib.Variant(
   "patches",
-  {},
-  jax.jit(
-    functools.partial(patches.sample_patches, num_patches=2, size=(32, 32))
-  ),
+  {"patches": "random", "patch_size": (32, 32), "patches_per_image": 2},
 )
 
 
@@ -184,18 +179,16 @@ def test_only_runs_that_have_not_ended_are_trained(config, monkeypatch):
   lost = config.run.workdir / "variants/p=0.5-seed1"
   (lost / "curves.png").unlink()
   trained = []
-  monkeypatch.setattr(
-    training, "prepare", lambda run, *, cut: (run.run.workdir, cut)
-  )
+  monkeypatch.setattr(training, "prepare", lambda run: run.run.workdir)
   monkeypatch.setattr(training, "run", trained.append)
   study_lib.train(config, variants)
-  assert trained == [(lost, None)]
+  assert trained == [lost]
 
 
 def test_a_signal_ends_the_study_and_says_how_to_go_on(
   config, monkeypatch, capsys
 ):
-  monkeypatch.setattr(training, "prepare", lambda run, *, cut: run)
+  monkeypatch.setattr(training, "prepare", lambda run: run)
 
   def interrupt(_):
     raise signals.Interrupted(signal.SIGTERM, 3)
@@ -214,10 +207,11 @@ def test_batches_of_patches_depend_on_their_number_and_the_seed_only(config):
 
   def first(count, start, seed=5):
     run = study_lib.run_config(config.replace(seed=seed), PATCHES, 0)
-    endless = batches.training_batches(run, dataset, cut=PATCHES.cut)
-    iterator = endless.starting_at(start)
+    endless = batches.training_batches(run, dataset)
+    images = endless.starting_at(start)
+    iterator = endless.patches_of(images, first_batch=start)
     found = [next(iterator) for _ in range(count)]
-    iterator.close()
+    images.close()
     return found
 
   all_four, last_two = first(4, 0), first(2, 2)

@@ -26,7 +26,7 @@ def test_every_option_has_a_name_of_its_own():
 
 def test_the_groups_are_those_that_help_shows():
   assert config.groups_of(BASE).keys() == {
-    *("data", "augmentation", "network", "loss", "optimizer", "run")
+    *("data", "augmentation", "patches", "network", "loss", "optimizer", "run")
   }
 
 
@@ -223,6 +223,48 @@ def test_an_unknown_option_is_an_error():
       {"class_weights": "median_frequency", "sampler": "class_weighted"},
       "class_weights is median_frequency; it must be none with the sampler",
     ),
+    # Of the patches.
+    (
+      {"patches": "foreground"},
+      "patches is foreground; it must be one of none, .* a foreground_share",
+    ),
+    ({"patches": "random"}, "patch_size is None; it must be given"),
+    (
+      {"patches": "random", "patch_size": (8, 8)},
+      "patches_per_image is None; it must be at least 1 with random patches",
+    ),
+    (
+      {"patches": "grid", "patch_size": (8, 8), "patches_per_image": 0},
+      "patches_per_image is 0; it must be at least 1 with grid",
+    ),
+    ({"patch_size": (8, 8)}, "patch_size is .8, 8.; it must be left out"),
+    ({"patches_per_image": 2}, "patches_per_image is 2; it must be left out"),
+    ({"patch_stride": (2, 2)}, "patch_stride is .2, 2.; it must be left out"),
+    (
+      {
+        "patches": "balanced",
+        "patch_size": (8, 8),
+        "patches_per_image": 1,
+        "patch_stride": (2, 2),
+      },
+      "patch_stride is .2, 2.; it must be left out, or given with patches of",
+    ),
+    (
+      {"patches": "random", "patch_size": (97, 8), "patches_per_image": 1},
+      "97x8 pixels does not fit into an image of 96x96",
+    ),
+    (
+      {"patches": "grid", "patch_size": (8, 0)},
+      "8x0 pixels does not fit into an image of 96x96",
+    ),
+    (
+      {"patches": "grid", "patch_size": (8, 8), "patch_stride": (9, 8)},
+      "a stride of .9, 8. with patches of .8, 8. pixels",
+    ),
+    (
+      {"patches": "grid", "patch_size": (48, 48), "patches_per_image": 17},
+      "patches_per_image is 17, but the grid has 16 patches of .48, 48.",
+    ),
     # Of the optimizer.
     ({"steps": 0}, "steps is 0; it must be >= 1"),
     ({"accumulate": 0}, "accumulate is 0; it must be >= 1"),
@@ -285,6 +327,11 @@ def test_an_option_out_of_range_is_refused_by_name(options, message):
       "second_labels is geometric",
     ),
     (
+      "siftflow_fcn32s",
+      {"patches": "grid", "patch_size": (64, 64)},
+      "patches is grid; it must be none with second_labels",
+    ),
+    (
       "nyud_fcn32s_color_hha",
       {"second_labels": "geometric"},
       "second_labels is geometric",
@@ -296,6 +343,12 @@ def test_options_that_do_not_go_together_are_refused(preset, changes, message):
   good.check()
   with pytest.raises(ValueError, match=message):
     good.replace(**changes).check()
+
+
+def test_a_sampler_that_keeps_a_number_of_pixels_takes_patches_of_pictures():
+  options = {"sampler": "hardest", "rate": 0.5, "crop_size": None}
+  patches = {"patches": "random", "patch_size": (8, 8), "patches_per_image": 1}
+  BASE.replace(**options, **patches).check()
 
 
 def test_accumulated_steps_make_fewer_updates():

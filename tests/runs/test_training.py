@@ -5,7 +5,6 @@ import json
 import shutil
 
 import jax
-import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
@@ -114,29 +113,39 @@ def test_more_steps_on_another_number_of_devices(
   assert folder.num_starts(run_copy) == 2
 
 
-def test_a_run_on_patches_goes_on_with_the_same_patches(tmp_path, prepared_dir):
-  seen = []
-
-  def cut(key, batch):
-    top = int(jax.random.randint(key, (), 0, 32))
-    seen.append(top)
-    return batch._replace(
-      images=batch.images[:, top : top + 32],
-      labels=batch.labels[:, top : top + 32],
-      valid_sizes=None,
-    )
-
-  parts, _, _ = training.make_parts(
-    tiny_runs.config(tmp_path, prepared_dir), cut=cut
-  )
-  batches = parts.batches.starting_at(0)
-  whole = [next(batches) for _ in range(3)]
-  assert whole[0].images.shape == (4, 32, 64, 3)
-  batches.close()
-  later = parts.batches.starting_at(2)
-  np.testing.assert_array_equal(next(later).images, whole[2].images)
-  later.close()
-  assert seen[2] == seen[-1] and len({*seen}) == 3
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"patches": "random", "patches_per_image": 2},
+    {"patches": "grid", "patches_per_image": 2},
+    {"patches": "balanced", "patches_per_image": 2},
+    {"patches": "random", "patches_per_image": 2, "crop_size": None},
+  ],
+)
+def test_a_run_on_patches_goes_on_to_the_bit(tmp_path, prepared_dir, options):
+  config = tiny_runs.config(
+    tmp_path / "run",
+    prepared_dir,
+    steps=2,
+    save_every=1,
+    validate_every=2,
+    normalization="none",
+    **options,
+  ).replace(patch_size=(32, 32))
+  runs.train(config)
+  alone = tiny_runs.state_of(config.run.workdir)
+  losses = tiny_runs.losses_of(config.run.workdir)
+  # Two patches of each of four images.
+  records_of_run, _ = folder.read_records(config.run.workdir)
+  assert 0 < records_of_run[0]["num_sampled"] <= 8 * 32 * 32
+  # As if it had been killed in the second step.
+  shutil.rmtree(config.run.workdir / "checkpoints" / "00000002")
+  runs.train(config)
+  starts = records.read_json_lines(config.run.workdir / "starts.jsonl")
+  assert [start["from_step"] for start in starts] == [0, 1]
+  tiny_runs.assert_same_bits(tiny_runs.state_of(config.run.workdir), alone)
+  assert tiny_runs.losses_of(config.run.workdir) == losses
 
 
 @pytest.mark.parametrize(
@@ -173,6 +182,10 @@ def test_products_have_the_precision_that_is_asked_for(
     ({"learning_rate": 1.0}, r"other options: learning_rate \(0.003 there, 1."),
     ({"steps": 4}, "has 6 steps; steps may grow"),
     ({"seed": 1}, "--overwrite to delete"),
+    (
+      {"patches": "random", "patch_size": (32, 32), "patches_per_image": 1},
+      r"other options: patches \(none there, random now\)",
+    ),
     ({"num_devices": 3}, "3 devices cannot share a batch of 4"),
     ({"num_devices": 9}, "num_devices is 9, but there are 4"),
     ({"rate": 0.0}, "rate is 0.0; it must be in 0..1"),
@@ -206,6 +219,10 @@ def test_what_cannot_go_on_is_refused_and_changes_nothing(
     ({"init": "/nowhere"}, "the run to begin with, /nowhere, cannot be used"),
     ({"validation_split": "test"}, "no split 'test'"),
     ({"batch_size": 12345}, "12345 images per step, but the data set has"),
+    (
+      {"patches": "random", "patch_size": (65, 8), "patches_per_image": 1},
+      "65x8 pixels does not fit into an image of 64x64",
+    ),
     ({"dataset": "folder"}, "folder"),
   ],
 )

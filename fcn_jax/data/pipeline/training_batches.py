@@ -90,17 +90,14 @@ def train_batches(
       f"batch_size {batch_size} is larger than the data set, which has"
       f" {len(source)} examples"
     )
-  # Apply both factors at once, so that the image is interpolated only once.
-  smallest, largest = augmentation.scale_range
-  factor_range = (smallest * resize_factor, largest * resize_factor)
   padded_sizes = ()
   if augmentation.crop_size is None:
     image_sizes = batching.sizes_of(source, image_sizes, loading.num_threads)
-    needed = padding.batch_sizes(
-      image_sizes, batch_size=batch_size, scale_range=factor_range
-    )
-    padded_sizes = padding.padded_sizes(
-      needed, num_sizes=augmentation.num_sizes
+    padded_sizes = sizes_of_batches(
+      image_sizes,
+      batch_size=batch_size,
+      augmentation=augmentation,
+      resize_factor=resize_factor,
     )
   forced = pasted = None
   if augmentation.needs_classes:
@@ -126,7 +123,13 @@ def train_batches(
   # Whole batches are made first and then shared out: otherwise one process
   # could have a batch more than another, and wait for it forever.
   dataset = _drawn(
-    len(source), seed, num_epochs, batch_size, factor_range, forced, pasted
+    len(source),
+    seed,
+    num_epochs,
+    batch_size,
+    _factors(augmentation, resize_factor),
+    forced,
+    pasted,
   )
   if not 0 <= first_batch <= len(dataset):
     raise ValueError(
@@ -138,6 +141,38 @@ def train_batches(
   if loading.num_workers:
     dataset = _in_workers(dataset, loading.num_workers)
   return iter(dataset)
+
+
+def sizes_of_batches(
+  image_sizes: np.ndarray,
+  *,
+  batch_size: int,
+  augmentation: augmentation_lib.Augmentation,
+  resize_factor: float = 1.0,
+) -> tuple[padding.Size, ...]:
+  """Returns the sizes that batches of `train_batches` have without crops.
+
+  Args:
+    image_sizes: [length, 2], `padding.image_sizes` of the source.
+    batch_size: as for `train_batches`.
+    augmentation: as for `train_batches`.
+    resize_factor: as for `train_batches`.
+  """
+  needed = padding.batch_sizes(
+    image_sizes,
+    batch_size=batch_size,
+    scale_range=_factors(augmentation, resize_factor),
+  )
+  return padding.padded_sizes(needed, num_sizes=augmentation.num_sizes)
+
+
+def _factors(
+  augmentation: augmentation_lib.Augmentation, resize_factor: float
+) -> tuple[float, float]:
+  """The range of factors on the size of a picture."""
+  # Both are applied at once, so that the image is interpolated only once.
+  smallest, largest = augmentation.scale_range
+  return smallest * resize_factor, largest * resize_factor
 
 
 def indices_of_batch(
