@@ -142,6 +142,7 @@ def views(
     "scales": tuple(resize * scale for scale in options.scales),
     "flip": options.flip,
     "tile_size": options.tile_size,
+    "blending": options.blending,
   }
 
 
@@ -158,9 +159,6 @@ def predict_and_count(
   """
   if options.scores == "papers" and options.segments is None:
     return Predicted(predict(options, network, example.image))
-  plan = fcn.inference.tiling_plan.Plan.make(
-    network.model, example.image, **views(options, network)
-  )
   size = example.label.shape
   classes = np.empty(size, np.uint8)
   ranking = calibration = of_segments = None
@@ -168,10 +166,12 @@ def predict_and_count(
     ranking = calibration = 0
   if options.segments is not None:
     of_segments = np.empty(size, np.float32)
-  for window in plan.windows(tuple(slice(0, side) for side in size)):
-    found, probabilities = plan.classes_and_probabilities(
-      network.variables, window
-    )
+  plan = fcn.inference.tiling_plan.Plan.make(
+    network.model, example.image, **views(options, network)
+  )
+  for window, found, probabilities in fcn.inference.tiling.parts(
+    plan, network.variables
+  ):
     classes[window] = found
     if options.scores == "all":
       given = example.label[window], probabilities
@@ -326,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "scales": options.scales,
         "flip": options.flip,
         "scores": options.scores,
+        "blending": options.blending,
       },
       num_pictures=options.num_pictures,
       predict=functools.partial(predict, options, network),

@@ -5,6 +5,7 @@ import importlib.util
 import pathlib
 from typing import Literal
 
+from fcn_jax.inference import tiling_plan
 from fcn_jax.runs import config as config_lib
 
 
@@ -50,7 +51,10 @@ class Options:
   """A pixel is in a segment if the probability of the class is above this."""
   tile_size: int = 1024
   """Side in pixels of the largest square that the network sees at once. Raise
-  it for larger pictures with group normalization."""
+  it for larger pictures with group normalization, or blend their tiles."""
+  blending: tiling_plan.Blending = "none"
+  """Exact tiles side by side, or tiles that overlap by half and are averaged
+  with Gaussian weights."""
   num_pictures: int = 4
   """Pictures in each of worst.png and best.png."""
   out: pathlib.Path | None = None
@@ -69,6 +73,8 @@ def folder_of(options: Options, step: int) -> pathlib.Path:
     parts += [f"{scale:g}" for scale in options.scales]
   if options.flip:
     parts.append("flip")
+  if options.blending != "none":
+    parts.append(options.blending)
   return options.workdir / "-".join(parts)
 
 

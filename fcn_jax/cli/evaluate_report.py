@@ -142,6 +142,8 @@ def _table(
   }
   of_bands = [*summary["bands"], {**summary, "half_width": "all pixels"}]
   there = [name for name in _OF_ALL if name in summary]
+  views = ", and mirrored" * summary["flip"]
+  tiles = "" if summary["blending"] == "none" else "; their tiles are blended"
   lines = [
     *_head(_OF_ALL[name] for name in there),
     _row(summary[name] for name in there),
@@ -163,7 +165,7 @@ def _table(
     f"In percent, on the {summary['num_images']} images of the split "
     f"{summary['split']} at their native size; step {summary['step']} of "
     f"{summary['run']}. Pictures are resized by {summary['resize']:g} times "
-    f"the scales {scales}{', and mirrored' if summary['flip'] else ''}. "
+    f"the scales {scales}{views}{tiles}. "
     "Bands are pixels that close to another label, void left out.",
     "",
   ]

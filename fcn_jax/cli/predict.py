@@ -21,7 +21,9 @@ A picture that is larger than a tile is predicted tile by tile. The result is
 the same as in one piece, since the network sees enough around each tile, and
 the memory does not depend on the size of the picture. With --margin the network
 sees less around a tile, which is faster but not exact; the command then
-measures on some tiles how many pixels change, and prints their share.
+measures on some tiles how many pixels change, and prints their share. With
+--blending gaussian the network sees nothing around a tile; tiles overlap by
+half, and their probabilities are averaged with Gaussian weights.
 
 A network that was trained on resized pictures sees them resized by the same
 factor, times each of --scales; its probabilities are interpolated to the size
@@ -76,6 +78,9 @@ class Options:
   margin: int | None = None
   """Pixels that the network sees around a tile. Default: all that matter, so
   that the result is exact."""
+  blending: fcn.inference.tiling_plan.Blending = "none"
+  """Exact tiles side by side, or tiles that overlap by half and are averaged
+  with Gaussian weights, also for group normalization."""
   white: int | None = None
   """The value of white in grey pictures of 16 bits. `fcn-jax check-data`
   reports the one for the training pictures."""
@@ -138,6 +143,7 @@ def tiling(options: Options, network: fcn.runs.TrainedModel) -> dict[str, Any]:
     "tile_size": options.tile_size,
     "scales": tuple(resize * scale for scale in options.scales),
     "flip": options.flip,
+    "blending": options.blending,
   }
 
 

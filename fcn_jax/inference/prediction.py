@@ -60,12 +60,14 @@ def predict(
   return _labels(score_map, valid_sizes, activation)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, static_argnames="activation")
 def predict_with_probabilities(
   model: models.Network,
   variables: chex.ArrayTree,
   images: jax.Array,
   valid_sizes: jax.Array | None = None,
+  *,
+  activation: region_losses.Activation = "softmax",
 ) -> tuple[jax.Array, jax.Array]:
   """The classes of `predict` and their probabilities, in one pass.
 
@@ -77,15 +79,24 @@ def predict_with_probabilities(
     variables: see `predict`.
     images: see `predict`.
     valid_sizes: see `predict`.
+    activation: see `predict`.
 
   Returns:
-    [N, H, W] int32, and [N, H, W, C] float32.
+    [N, H, W] as from `predict`, and [N, H, W, C] float32.
   """
   score_map = models.heads.predicted_scores(
     model, variables, images, valid_sizes
   )
-  probabilities = jax.nn.softmax(upsampling.to_pixels(score_map))
-  return _labels(score_map, valid_sizes, "softmax"), probabilities
+  labels = _labels(score_map, valid_sizes, activation)
+  return labels, probabilities_of(score_map, activation)
+
+
+def probabilities_of(
+  score_map: types.ScoreMap, activation: region_losses.Activation
+) -> jax.Array:
+  """Probabilities of the classes at every pixel, [N, H, W, C]."""
+  of_logits = jax.nn.softmax if activation == "softmax" else jax.nn.sigmoid
+  return of_logits(upsampling.to_pixels(score_map))
 
 
 def _labels(

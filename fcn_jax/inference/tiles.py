@@ -38,21 +38,30 @@ class Surroundings:
     chain: the network's layer lists.
     margin: how many pixels around them; None for all on which the logits
       depend.
+    alignment: the input begins at a multiple of this, and so do tiles.
   """
 
   chain: geometry.Chain
-  margin: int | None = None
+  margin: int | None
+  alignment: int
 
   @classmethod
   def of(cls, model: models.Network, margin: int | None) -> "Surroundings":
-    """Those of a network.
+    """Those of a network, whose cells are to lie as in the whole picture.
 
     Raises:
       ValueError: if the margin is negative.
     """
     if margin is not None and margin < 0:
       raise ValueError(f"margin is {margin} pixels; it must be >= 0.")
-    return cls(model.chain(), margin)
+    chain = model.chain()
+    stride = int(geometry.grid(chain.score).stride)
+    return cls(chain, margin, alignment=stride)
+
+  @classmethod
+  def none(cls, model: models.Network) -> "Surroundings":
+    """For tiles that a network sees alone, wherever they begin."""
+    return cls(model.chain(), 0, alignment=1)
 
   @functools.cached_property
   def beyond(self) -> int:
@@ -64,31 +73,26 @@ class Surroundings:
     """
     layers = self.chain.score
     cells = geometry.grid(layers)
+    stride = int(cells.stride)
     field = geometry.receptive_field(layers)
     gap = max(
-      side - 1 - cells.offset - (count - 1) * cells.stride
-      for side in range(field, field + self.stride)
+      side - 1 - cells.offset - (count - 1) * stride
+      for side in range(field, field + stride)
       if (count := geometry.output_size(layers, side))
     )
-    return max(0, math.ceil(gap / cells.stride) - 1) * self.stride
-
-  @property
-  def stride(self) -> int:
-    """The coarsest stride of the network."""
-    return int(geometry.grid(self.chain.score).stride)
+    return max(0, math.ceil(gap / stride) - 1) * stride
 
   def around(self, first: int, last: int) -> tuple[int, int]:
     """Begin and end of the input that pixels `first` to `last` need.
 
-    The begin is a multiple of the coarsest stride. Both may lie outside the
-    picture.
+    The begin is a multiple of the alignment. Both may lie outside the picture.
     """
     if self.margin is None:
       begin, end = geometry.pixels_seen(self.chain, first, last)
       begin -= self.beyond
     else:
       begin, end = first - self.margin, last + self.margin
-    return begin // self.stride * self.stride, end + 1
+    return begin // self.alignment * self.alignment, end + 1
 
   def inside(self, first: int, last: int, size: int) -> tuple[int, int]:
     """As `around`, clipped to a picture of a size."""
@@ -98,7 +102,7 @@ class Surroundings:
   def largest(self, length: int) -> int:
     """Largest input that any `length` neighbouring pixels need."""
     ranges = (
-      self.around(first, first + length - 1) for first in range(self.stride)
+      self.around(first, first + length - 1) for first in range(self.alignment)
     )
     return max(end - begin for begin, end in ranges)
 
@@ -169,7 +173,7 @@ def choose_tile(
     surroundings: of the network.
 
   Returns:
-    The side of the picture, or a multiple of the network's coarsest stride.
+    The side of the picture, or a multiple of the alignment.
 
   Raises:
     ValueError: if not even the smallest tile has a small enough array.
@@ -177,19 +181,31 @@ def choose_tile(
   native = sides[0].native
   if all(side.view <= tile_size for side in sides):
     return native
-  stride = surroundings.stride
+  step = surroundings.alignment
 
   def needed(tile):
     return max(side.array_side(tile, tile_size, surroundings) for side in sides)
 
-  for tile in range(tile_size // stride * stride, 0, -stride):
+  for tile in range(tile_size // step * step, 0, -step):
     if tile < native and needed(tile) <= tile_size:
       return tile
   raise ValueError(
     f"tile_size is {tile_size} pixels, which leaves no room for a tile and "
-    f"what the network must see around it: give at least {needed(stride)}, "
-    "better much more; or give a smaller margin, which is not exact."
+    f"what the network must see around it: give at least {needed(step)}, "
+    "better much more; or give a smaller margin or blending gaussian, which "
+    "are not exact."
   )
+
+
+def overlapping(start: int, stop: int, tile: int) -> list[slice]:
+  """Cuts a range of pixels into tiles that overlap by half.
+
+  All have the same length, `tile` or that of the range. The last one is moved
+  inwards to end with the range.
+  """
+  tile = min(tile, stop - start)
+  begins = [*range(start, stop - tile, max(1, tile // 2)), stop - tile]
+  return [slice(begin, begin + tile) for begin in begins]
 
 
 def cut(start: int, stop: int, tile: int) -> list[slice]:

@@ -1,17 +1,18 @@
 """Prediction for one picture of any size, tile by tile.
 
 The memory, on the device and on the host, is that of one tile, whatever the
-size of the picture. The picture may be a `np.memmap`, and so may the arrays to
-fill.
+size of the picture; with blending, that of one row of tiles. The picture may be
+a `np.memmap`, and so may the arrays to fill.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import chex
 import jax
 import numpy as np
 
 from fcn_jax import models
+from fcn_jax.inference import blending as blending_lib
 from fcn_jax.inference import tiles
 from fcn_jax.inference import tiling_plan
 from fcn_jax.losses import region_losses
@@ -31,6 +32,7 @@ def predict_tiled(
   *,
   tile_size: int = TILE_SIZE,
   margin: int | None = None,
+  blending: tiling_plan.Blending = "none",
   scales: Sequence[float] = (1.0,),
   flip: bool = False,
   activation: region_losses.Activation = "softmax",
@@ -45,6 +47,11 @@ def predict_tiled(
   exception: `models.FCNResNet` on sides that are not multiples of 8. There the
   scores of tiles lie 8 pixels apart, but those of the whole picture a little
   less, which adds up to a shift of at most 7 pixels at the far end.
+
+  With blending "gaussian" the result is not exact: tiles overlap by half, the
+  network sees nothing around them, and their probabilities are averaged with
+  Gaussian weights, see `blending`. This suits networks that use statistics of
+  what they see ("group" normalization), for which there are no exact tiles.
 
       classes = predict_tiled(model, variables, image, progress=tqdm.tqdm)
 
@@ -64,6 +71,7 @@ def predict_tiled(
     margin: least number of pixels that the network sees around a tile; None for
       all that matter (`exact_margin`). Fewer are faster but not exact, see
       `disagreement`.
+    blending: "none" for exact tiles side by side, or "gaussian".
     scales: factors by which the picture is resized; probabilities are averaged.
     flip: whether they are also averaged with those of the mirrored picture.
     activation: see `predict`; with "sigmoid", averaged probabilities count.
@@ -77,8 +85,9 @@ def predict_tiled(
 
   Raises:
     ValueError: if the image or an array to fill has the wrong shape, tiles do
-      not fit into `tile_size`, an option is out of range, or the network has
-      "group" normalization and the picture is larger than a tile.
+      not fit into `tile_size`, an option is out of range, there is a margin
+      with blending, or the network has "group" normalization and the picture
+      is larger than a tile and its tiles are not blended.
   """
   plan = tiling_plan.Plan.make(
     model,
@@ -88,6 +97,7 @@ def predict_tiled(
     scales=scales,
     flip=flip,
     activation=activation,
+    blending=blending,
   )
   height, width = image.shape[:2]
   if out is None:
@@ -97,14 +107,42 @@ def predict_tiled(
     shape = (height, width, models.heads.num_classes(model))
     _check_array("probabilities_out", probabilities_out, shape, np.floating)
   variables = jax.device_put(variables)  # Once, if they are on the host.
-  for window in progress(plan.windows((slice(0, height), slice(0, width)))):
-    if probabilities_out is None:
+  if probabilities_out is None and not is_blended(plan):
+    for window in progress(plan.windows(plan.whole)):
       out[window] = plan.classes(variables, window)
-      continue
-    found = plan.probabilities(variables, window)
-    probabilities_out[window] = found
-    out[window] = plan.labels_of(found)
+    return out
+  for window, classes, found in parts(plan, variables, progress):
+    out[window] = classes
+    if probabilities_out is not None:
+      probabilities_out[window] = found
   return out
+
+
+def is_blended(plan: tiling_plan.Plan) -> bool:
+  """Whether the picture has tiles that overlap."""
+  return plan.blending == "gaussian" and len(plan.windows(plan.whole)) > 1
+
+
+def parts(
+  plan: tiling_plan.Plan, variables: chex.ArrayTree, progress: Progress = iter
+) -> Iterator[tuple[tiling_plan.Window, np.ndarray, np.ndarray]]:
+  """Predicts a picture part by part, with probabilities.
+
+  Args:
+    plan: how the picture is cut.
+    variables: see `predict_tiled`.
+    progress: wraps the list of tiles.
+
+  Yields:
+    The pixels of each part, their labels [h, w] of `plan.dtype`, and their
+    probabilities [h, w, C] float32, which may be overwritten afterwards.
+  """
+  if is_blended(plan):
+    for window, found in blending_lib.bands(plan, variables, progress):
+      yield window, plan.labels_of(found), found
+    return
+  for window in progress(plan.windows(plan.whole)):
+    yield window, *plan.classes_and_probabilities(variables, window)
 
 
 def probabilities(
@@ -116,6 +154,7 @@ def probabilities(
   flip: bool = False,
   tile_size: int = TILE_SIZE,
   activation: region_losses.Activation = "softmax",
+  blending: tiling_plan.Blending = "none",
 ) -> np.ndarray:
   """Probabilities of the classes at every pixel of a picture.
 
@@ -132,6 +171,7 @@ def probabilities(
     tile_size: see `predict_tiled`.
     activation: see `predict`. With "sigmoid", the probabilities of a pixel do
       not sum to 1.
+    blending: see `predict_tiled`.
 
   Returns:
     [H, W, C] float32.
@@ -150,6 +190,7 @@ def probabilities(
     scales=scales,
     flip=flip,
     activation=activation,
+    blending=blending,
     probabilities_out=found,
   )
   return found
@@ -158,7 +199,7 @@ def probabilities(
 def exact_margin(model: models.Network) -> int:
   """The most pixels around a tile that its logits depend on."""
   surroundings = tiles.Surroundings.of(model, None)
-  last = surroundings.stride - 1
+  last = surroundings.alignment - 1
   begin, end = surroundings.around(0, last)
   return max(-begin, end - 1 - last)
 

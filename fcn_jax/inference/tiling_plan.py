@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import chex
 import jax
@@ -20,6 +21,10 @@ from fcn_jax.losses import region_losses
 # Pixels of a picture: rows and columns.
 Window = tuple[slice, slice]
 
+# How the tiles of a picture are put together: exact ones beside one another,
+# or by `blending`.
+Blending = Literal["none", "gaussian"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -32,6 +37,7 @@ class Plan:
     tile: height and width of the tiles.
     arrays: for each view, height and width of the arrays for the network.
     activation: see `predict`.
+    blending: whether tiles overlap.
   """
 
   model: models.Network
@@ -39,7 +45,8 @@ class Plan:
   surroundings: tiles.Surroundings
   tile: tuple[int, int]
   arrays: Sequence[tuple[int, int]]
-  activation: region_losses.Activation = "softmax"
+  activation: region_losses.Activation
+  blending: Blending
 
   @classmethod
   def make(
@@ -52,29 +59,32 @@ class Plan:
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     activation: region_losses.Activation = "softmax",
+    blending: Blending = "none",
   ) -> "Plan":
     """Cuts a picture; the arguments are those of `predict_tiled`."""
     prediction.check(activation, models.heads.num_classes(model))
     all_views = views.make(image, scales=scales, flip=flip)
-    surroundings = tiles.Surroundings.of(model, margin)
+    surroundings = _surroundings(model, margin, blending)
     sides = [view.sides for view in all_views]
     for side in (side.view for both in sides for side in both):
       # Raises if it leaves nothing for some layer.
       geometry.output_size(surroundings.chain.score, side)
+    largest = max(side.view for both in sides for side in both)
+    has_exact_tiles = blending == "none" and largest > tile_size
+    if has_exact_tiles and model.normalization == "group":
+      raise ValueError(
+        'normalization "group" uses statistics of the whole picture, which its '
+        f"tiles do not have: give a tile_size of {largest} pixels or more, if "
+        "memory allows; or blend tiles that have statistics of their own "
+        "(blending gaussian), which is not exact."
+      )
+    if has_exact_tiles and hasattr(model, "resized"):
+      # A tile must not be resized by its own sides.
+      model = model.clone(resized=False)
     rows, columns = (
       tiles.choose_tile(both, tile_size, surroundings)
       for both in zip(*sides, strict=True)
     )
-    if model.normalization == "group" and (rows, columns) != image.shape[:2]:
-      largest = max(side.view for both in sides for side in both)
-      raise ValueError(
-        'normalization "group" uses statistics of the whole picture, which its '
-        f"tiles do not have: give a tile_size of {largest} pixels or more, if "
-        "memory allows, or a network with another normalization."
-      )
-    if (rows, columns) != image.shape[:2] and hasattr(model, "resized"):
-      # A tile must not be resized by its own sides.
-      model = model.clone(resized=False)
     arrays = [
       (
         of_rows.array_side(rows, tile_size, surroundings),
@@ -82,8 +92,15 @@ class Plan:
       )
       for of_rows, of_columns in sides
     ]
-    tile = rows, columns
-    return cls(model, all_views, surroundings, tile, arrays, activation)
+    return cls(
+      model,
+      all_views,
+      surroundings,
+      (rows, columns),
+      arrays,
+      activation,
+      blending,
+    )
 
   @property
   def dtype(self) -> type[np.integer]:
@@ -93,12 +110,24 @@ class Plan:
     )
     return np.uint32 if is_mask else np.uint8
 
-  def windows(self, within: Window) -> list[Window]:
-    """The tiles of a part of the picture, row by row."""
+  @property
+  def whole(self) -> Window:
+    """All pixels of the picture."""
+    height, width = self.views[0].native_size
+    return slice(0, height), slice(0, width)
+
+  def parts(self, within: Window) -> tuple[list[slice], list[slice]]:
+    """Rows and columns of the tiles of a part of the picture."""
+    cut = tiles.cut if self.blending == "none" else tiles.overlapping
     rows, columns = (
-      tiles.cut(part.start, part.stop, side)
+      cut(part.start, part.stop, side)
       for part, side in zip(within, self.tile, strict=True)
     )
+    return rows, columns
+
+  def windows(self, within: Window) -> list[Window]:
+    """The tiles of a part of the picture, row by row."""
+    rows, columns = self.parts(within)
     return [(row, column) for row in rows for column in columns]
 
   def classes(self, variables: chex.ArrayTree, window: Window) -> np.ndarray:
@@ -127,10 +156,13 @@ class Plan:
     classes, probabilities = (
       np.asarray(found)[0][inside]
       for found in prediction.predict_with_probabilities(
-        self.model, variables, *self.images(0, parts)
+        self.model,
+        variables,
+        *self.images(0, parts),
+        activation=self.activation,
       )
     )
-    return classes.astype(np.uint8), probabilities
+    return classes.astype(self.dtype), probabilities
 
   def probabilities(
     self, variables: chex.ArrayTree, window: Window
@@ -189,6 +221,22 @@ def _inside(window: Window, parts: Window) -> Window:
   )
 
 
+def _surroundings(model, margin, blending):
+  """What the network sees around a tile; checks the options."""
+  if blending not in get_args(Blending):
+    raise ValueError(
+      f"blending is {blending}; it must be {' or '.join(get_args(Blending))}."
+    )
+  if blending == "none":
+    return tiles.Surroundings.of(model, margin)
+  if margin is not None:
+    raise ValueError(
+      f"margin is {margin}; with blending {blending} the network sees nothing "
+      "around a tile: leave one of them out."
+    )
+  return tiles.Surroundings.none(model)
+
+
 @functools.partial(jax.jit, static_argnums=0, static_argnames="activation")
 def probabilities_at(
   model: models.Network,
@@ -215,8 +263,7 @@ def probabilities_at(
     [K, L, C] float32.
   """
   score_map = models.heads.predicted_scores(model, variables, images, sizes)
-  of_logits = jax.nn.softmax if activation == "softmax" else jax.nn.sigmoid
-  values = of_logits(upsampling.to_pixels(score_map)[0])
+  values = prediction.probabilities_of(score_map, activation)[0]
   for axis, taps in enumerate((rows, columns)):
     shape = [1, 1, 1]
     shape[axis] = -1
