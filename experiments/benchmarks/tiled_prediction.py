@@ -8,8 +8,9 @@ A separate process predicts a picture of 6000x8000 pixels, from file to file;
 the benchmark prints its peak memory and its time. Then, for each stride and
 padding, it predicts a picture of 1024x1536 pixels both by tiles and at once,
 and prints how far logits and classes differ. A comparison with too small a
-margin shows that the test can fail. The networks have random parameters, also
-in score layers and batch statistics.
+margin shows that the test can fail. At last it compares ways to put tiles
+together, with their times: exact tiles, a cheap margin, and blending. The
+networks have random parameters, also in score layers and batch statistics.
 """
 
 import dataclasses
@@ -49,6 +50,8 @@ class Options:
   """Height and width of the picture that is also predicted at once."""
   compared_tile_size: int = 640
   """Tile size for that picture."""
+  cheap_margin: int = 32
+  """Margin that is compared with exact tiles and with blending."""
   large: tuple[int, int] = (6000, 8000)
   """Height and width of the picture whose memory and time are measured."""
   only_large: bool = False
@@ -66,14 +69,16 @@ def picture(height: int, width: int) -> np.ndarray:
   return image
 
 
-def network(options: Options, stride: int, padding: str):
+def network(
+  options: Options, stride: int, padding: str, normalization: str = "batch"
+):
   """A network with random parameters, under which all classes occur."""
   model = fcn.models.FCN(
     options.num_classes,
     backbone=options.backbone,
     stride=stride,
     padding=padding,
-    normalization="batch",
+    normalization=normalization,
   )
   image = picture(256, 256)
   shapes = jax.eval_shape(
@@ -172,6 +177,53 @@ def compare(options: Options, stride: int, padding: str) -> str:
   )
 
 
+def compare_ways(options: Options, normalization: str) -> list[str]:
+  """Rows of the table: ways to put tiles together against the whole picture."""
+  stride, padding = options.strides[-1], options.paddings[0]
+  model, variables = network(options, stride, padding, normalization)
+  image = picture(*options.compared)
+  whole = np.asarray(jax.nn.softmax(whole_logits(model, variables, image)))
+  ways = {
+    "exact tiles": {},
+    f"margin of {options.cheap_margin}": {"margin": options.cheap_margin},
+    "blending": {"blending": "gaussian"},
+  }
+  if normalization == "group":
+    # It has no other tiles.
+    ways = {"blending": ways["blending"]}
+  rows = []
+  for name, way in ways.items():
+    num_tiles = []
+
+    def counted(windows, num_tiles=num_tiles):
+      num_tiles.append(len(windows))
+      return windows
+
+    predict = functools.partial(
+      fcn.inference.predict_tiled,
+      model,
+      variables,
+      image,
+      tile_size=options.compared_tile_size,
+      progress=counted,
+      **way,
+    )
+    found = np.empty_like(whole)
+    predict(probabilities_out=found)
+    classes = predict()  # Compiles.
+    start = time.perf_counter()
+    predict()
+    seconds = time.perf_counter() - start
+    share = np.mean(classes != whole.argmax(axis=-1))
+    differences = np.abs(found - whole)
+    rows.append(
+      f"| {name} | {normalization} | {num_tiles[0]} | {seconds:.1f} | "
+      f"{100 * share:.3f} | {differences.max():.1e} | "
+      f"{differences.mean():.1e} |"
+    )
+  return rows
+
+
 def predict_large(options: Options) -> dict[str, float]:
   """Predicts a large picture from disk to disk, in this process."""
   model, variables = network(options, options.strides[-1], options.paddings[0])
@@ -226,6 +278,17 @@ def main() -> None:
   for padding in options.paddings:
     for stride in options.strides:
       print(compare(options, stride, padding), flush=True)
+  print(
+    f"\nWays to put tiles together, stride {options.strides[-1]}, padding "
+    f"{options.paddings[0]}:\n"
+  )
+  print(
+    "| tiles | normalization | number | seconds | % of pixels of another class"
+    " | largest difference of probabilities | mean difference |"
+  )
+  print("| --- | --- |" + " ---: |" * 5)
+  for normalization in ("batch", "group"):
+    print(*compare_ways(options, normalization), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

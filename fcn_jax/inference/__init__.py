@@ -6,12 +6,14 @@
 - `predict` takes a batch. `predict_tiled` takes one picture of any size and
   cuts it into tiles; it can also average over scales and flips. `probabilities`
   returns the probabilities of the classes instead.
+  With blending it averages tiles that overlap, see `blending`.
 - `exact_margin` says how far a network sees around a tile, and `disagreement`
   what a smaller margin costs. `tiling_plan` cuts a picture into tiles.
 - `export` writes a network to a file that runs without this package, and
   `load_exported` reads it; see `exporting` and `exported`.
 """
 
+from fcn_jax.inference import blending
 from fcn_jax.inference import exported
 from fcn_jax.inference import exporting
 from fcn_jax.inference import tiling
@@ -25,6 +27,7 @@ from fcn_jax.inference.tiling import predict_tiled
 from fcn_jax.inference.tiling import probabilities
 
 __all__ = [
+  "blending",
   "disagreement",
   "exact_margin",
   "export",

@@ -275,6 +275,26 @@ def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
   )
 
 
+def test_scores_of_blended_tiles_stand_in_a_folder_of_their_own(
+  workdir, folder
+):
+  evaluate.main(
+    [
+      f"--workdir={workdir}",
+      "--blending=gaussian",
+      "--tile-size=64",
+      "--band-widths",
+      "2",
+      "--checkpoint=7",
+    ]
+  )
+  blended = workdir / "evaluation-validation-step7-gaussian"
+  assert summary_of(blended)["confusion"] != summary_of(folder)["confusion"]
+  assert "the scales 1; their tiles are blended. Bands" in (
+    (blended / "table.md").read_text()
+  )
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [

@@ -134,6 +134,21 @@ def test_a_picture_in_tiles_has_the_classes_of_the_whole(
   )
 
 
+def test_blended_tiles_are_those_of_the_library(run, network, tmp_path):
+  image = picture(90, 120)
+  path = save(tmp_path / "a.png", image)
+  out = run(path, "--tile-size", 80, "--blending", "gaussian")
+  expected = fcn.inference.probabilities(
+    network.model,
+    network.variables,
+    image,
+    tile_size=80,
+    blending="gaussian",
+  ).argmax(axis=-1)
+  assert_same_classes(read_classes(out / "classes" / "a.png"), expected)
+  assert np.mean(expected != predicted(network, image)) > 1e-3
+
+
 def test_probabilities_are_read_without_pickle(run, network, tmp_path):
   image = picture(90, 120)
   path = save(tmp_path / "a.png", image)
@@ -220,6 +235,9 @@ def test_every_fault_is_named_before_anything_is_written(run, tmp_path, capsys):
   assert "checkpoint is 'newest'" in fails("good.png", "--checkpoint", "newest")
   assert "tile_size is 100" in fails(
     save(tmp_path / "l.png", picture(9, 110)), "--tile-size", 100
+  )
+  assert "margin is 8; with blending gaussian the network sees" in fails(
+    "good.png", "--margin", 8, "--blending", "gaussian"
   )
   assert not (tmp_path / "out").exists()
 
