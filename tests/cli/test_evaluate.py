@@ -275,6 +275,7 @@ def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
   )
 
 
+@pytest.mark.slow
 def test_scores_of_blended_tiles_stand_in_a_folder_of_their_own(
   workdir, folder
 ):

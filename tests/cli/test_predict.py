@@ -134,6 +134,7 @@ def test_a_picture_in_tiles_has_the_classes_of_the_whole(
   )
 
 
+@pytest.mark.slow
 def test_blended_tiles_are_those_of_the_library(run, network, tmp_path):
   image = picture(90, 120)
   path = save(tmp_path / "a.png", image)
