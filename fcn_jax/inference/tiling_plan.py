@@ -12,7 +12,6 @@ import numpy as np
 
 from fcn_jax import geometry
 from fcn_jax import models
-from fcn_jax import upsampling
 from fcn_jax.inference import prediction
 from fcn_jax.inference import tiles
 from fcn_jax.inference import views
