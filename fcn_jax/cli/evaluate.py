@@ -18,66 +18,119 @@ per_image.csv, confusion_matrix.png, boundary_bands.png, worst.png and best.png
 
 import dataclasses
 import functools
+import importlib.util
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import tqdm
 import tyro
 
 import fcn_jax as fcn
 from fcn_jax.cli import errors
-from fcn_jax.cli import evaluate_options
 from fcn_jax.cli import evaluate_report as report
+from fcn_jax.cli import evaluate_scoring as scoring
 from fcn_jax.runs import batches
+from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import trained_model
 
-# Labels are padded to multiples of this for the bands: fewer compilations.
-_MULTIPLE = 128
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What to score, and how."""
+
+  workdir: pathlib.Path
+  """Work folder of the run."""
+  checkpoint: str = "best"
+  """Which step: best (the newest if none was validated), latest, or a
+  number."""
+  split: str = "validation"
+  """Split of the run's data set: train, validation or, if there is one,
+  test."""
+  data_dir: pathlib.Path | None = None
+  """Folder of the data set's files. Default: that of the run."""
+  prepared_dir: pathlib.Path | None = None
+  """Where prepared data sets are kept. Default: as in the run."""
+  scales: tuple[float, ...] = (1.0,)
+  """Factors on the size at which the network was trained, to average over."""
+  flip: bool = False
+  """Average over mirrored pictures, too."""
+  band_widths: tuple[int, ...] = (1, 2, 4, 8, 16)
+  """Half widths in pixels of the bands along boundaries to score separately."""
+  scores: Literal["papers", "all"] = "papers"
+  """papers: their four, and Dice; all: also boundary F1, ROC AUC, average
+  precision and the calibration error, which need more time."""
+  segments: str | None = None
+  """Name of a class, such as cell, whose connected pixels are segments to score
+  (Rand and information scores). Needs scikit-image."""
+  segment_thresholds: tuple[float, ...] = tuple(i / 10 for i in range(1, 10))
+  """A pixel is in a segment if the probability of the class is above this."""
+  tile_size: int = 1024
+  """Side in pixels of the largest square that the network sees at once. Raise
+  it for larger pictures with group normalization, or blend their tiles."""
+  blending: fcn.inference.tiling_plan.Blending = "none"
+  """Exact tiles side by side, or tiles that overlap by half and are averaged
+  with Gaussian weights."""
+  num_pictures: int = 4
+  """Pictures in each of worst.png and best.png."""
+  out: pathlib.Path | None = None
+  """Folder for the results. Default: one in the work folder, named after what
+  is scored."""
+  overwrite: bool = False
+  """Replace existing results."""
 
 
-class Findings(NamedTuple):
-  """What scoring a split gives.
-
-  Attributes:
-    names: of the N images.
-    confusions: [N, C, C] int64, true classes in rows, of each image.
-    bands: [B, C, C] int64, of all images, for each band's width.
-    boundary_f1: [N, C] of each image; None with `scores="papers"`.
-    ranking: of `metrics.ranking_counts`, of all images; None likewise.
-    calibration: of `metrics.calibration_counts`; None likewise.
-    segments: [N, T, 2] Rand and information scores of each image at each
-      threshold; None without `segments`.
-  """
-
-  names: tuple[str, ...]
-  confusions: np.ndarray
-  bands: np.ndarray
-  boundary_f1: np.ndarray | None = None
-  ranking: np.ndarray | None = None
-  calibration: np.ndarray | None = None
-  segments: np.ndarray | None = None
+def folder_of(options: Options, step: int) -> pathlib.Path:
+  """The folder for the results."""
+  if options.out is not None:
+    return options.out
+  parts = ["evaluation", options.split, f"step{step}"]
+  if options.scales != (1.0,):
+    parts += [f"{scale:g}" for scale in options.scales]
+  if options.flip:
+    parts.append("flip")
+  if options.blending != "none":
+    parts.append(options.blending)
+  return options.workdir / "-".join(parts)
 
 
-class Predicted(NamedTuple):
-  """One image, with what is counted of its probabilities.
+def check_options(options: Options) -> None:
+  """Raises a `ValueError` for an option out of its range."""
+  config_lib.at_least_one(options, "num_pictures", "tile_size")
+  scales, widths = options.scales, options.band_widths
+  config_lib.require(
+    options,
+    scales=(scales and min(scales) > 0, "numbers above 0"),
+    band_widths=(min(widths, default=1) >= 1, "at least 1"),
+  )
+  check_segments(options)
 
-  Attributes:
-    classes: [H, W] uint8.
-    ranking: of `metrics.ranking_counts`; None with `scores="papers"`.
-    calibration: of `metrics.calibration_counts`; None likewise.
-    of_segments: [H, W] float32, probabilities of the class `segments`; None
-      without.
-  """
 
-  classes: np.ndarray
-  ranking: np.ndarray | None = None
-  calibration: np.ndarray | None = None
-  of_segments: np.ndarray | None = None
+def check_segments(options: Options) -> None:
+  """Raises a `ValueError` if segments cannot be scored so."""
+  thresholds = options.segment_thresholds
+  if options.segments is None:
+    config_lib.require(
+      options,
+      segment_thresholds=(
+        thresholds == Options.segment_thresholds,
+        "left out, as there is no --segments CLASS",
+      ),
+    )
+    return
+  config_lib.require(
+    options,
+    segment_thresholds=(
+      thresholds and min(thresholds) >= 0 and max(thresholds) < 1,
+      "numbers from 0 to less than 1",
+    ),
+  )
+  if importlib.util.find_spec("skimage") is None:
+    raise ValueError(
+      "--segments needs scikit-image, which is not installed: run "
+      "pip install scikit-image."
+    )
 
 
 def check_folder(folder: pathlib.Path, overwrite: bool) -> None:
@@ -93,13 +146,13 @@ def check_folder(folder: pathlib.Path, overwrite: bool) -> None:
 
 
 def load_split(
-  options: evaluate_options.Options, network: fcn.runs.TrainedModel
+  options: Options, network: fcn.runs.TrainedModel
 ) -> fcn.data.Dataset:
   """The split to score.
 
   Raises:
-    ValueError: if there is no such split, or the classes are not those that
-      the network was trained on.
+    ValueError: if there is no such split, the classes are not those that the
+      network was trained on, or there is no class for `segments`.
   """
   changes = {
     name: value
@@ -122,165 +175,6 @@ def load_split(
   return dataset
 
 
-def predict(
-  options: evaluate_options.Options,
-  network: fcn.runs.TrainedModel,
-  image: np.ndarray,
-) -> np.ndarray:
-  """The likeliest classes [H, W] uint8 of a picture, at its own size."""
-  return fcn.inference.predict_tiled(
-    network.model, network.variables, image, **views(options, network)
-  )
-
-
-def views(
-  options: evaluate_options.Options, network: fcn.runs.TrainedModel
-) -> dict[str, Any]:
-  """Options of a prediction: what the network sees of a picture."""
-  resize = network.config.data.resize
-  return {
-    "scales": tuple(resize * scale for scale in options.scales),
-    "flip": options.flip,
-    "tile_size": options.tile_size,
-    "blending": options.blending,
-  }
-
-
-def predict_and_count(
-  options: evaluate_options.Options,
-  network: fcn.runs.TrainedModel,
-  dataset: fcn.data.Dataset,
-  example: fcn.data.Example,
-) -> Predicted:
-  """Predicts an image, and counts its probabilities if they are scored.
-
-  Tile by tile, so that the probabilities of all classes of a large picture are
-  never held at once.
-  """
-  if options.scores == "papers" and options.segments is None:
-    return Predicted(predict(options, network, example.image))
-  size = example.label.shape
-  classes = np.empty(size, np.uint8)
-  ranking = calibration = of_segments = None
-  if options.scores == "all":
-    ranking = calibration = 0
-  if options.segments is not None:
-    of_segments = np.empty(size, np.float32)
-  plan = fcn.inference.tiling_plan.Plan.make(
-    network.model, example.image, **views(options, network)
-  )
-  for window, found, probabilities in fcn.inference.tiling.parts(
-    plan, network.variables
-  ):
-    classes[window] = found
-    if options.scores == "all":
-      given = example.label[window], probabilities
-      ranking = ranking + fcn.metrics.ranking_counts(*given)
-      calibration = calibration + fcn.metrics.calibration_counts(*given)
-    if options.segments is not None:
-      one = dataset.class_names.index(options.segments)
-      of_segments[window] = probabilities[..., one]
-  return Predicted(classes, ranking, calibration, of_segments)
-
-
-def score_segments(
-  is_true: np.ndarray, probabilities: np.ndarray, thresholds: Sequence[float]
-) -> list[fcn.metrics.SegmentScores]:
-  """Scores of the segments of an image at each threshold.
-
-  Args:
-    is_true: [H, W] bool, whether a pixel is of the segments' class.
-    probabilities: [H, W], of that class.
-    thresholds: of the probability.
-  """
-  true = fcn.metrics.segments(is_true)
-  return [
-    fcn.metrics.segment_scores(
-      true, fcn.metrics.segments_of_thin_borders(probabilities > threshold)
-    )
-    for threshold in thresholds
-  ]
-
-
-def score(
-  options: evaluate_options.Options,
-  network: fcn.runs.TrainedModel,
-  dataset: fcn.data.Dataset,
-) -> Findings:
-  """Predicts all images and counts."""
-  num_classes, widths = dataset.num_classes, options.band_widths
-  names, confusions, boundary_f1, segments = [], [], [], []
-  bands = np.zeros((len(widths), num_classes, num_classes), np.int64)
-  ranking = calibration = 0
-  progress = tqdm.trange(
-    len(dataset.source), desc="scoring", unit="image", disable=None
-  )
-  # Predict and count in one loop: the scores are sums over pixels.
-  total = np.zeros((num_classes, num_classes), np.int64)
-  for index in progress:
-    example = dataset.source[index]
-    label = example.label
-    found = predict_and_count(options, network, dataset, example)
-    names.append(example.name)
-    confusions.append(count(label, found.classes, num_classes))
-    for number, width in enumerate(widths):
-      near = only_band(label, width)
-      bands[number] += count(near, found.classes, num_classes)
-    if options.scores == "all":
-      ranking = ranking + found.ranking
-      calibration = calibration + found.calibration
-      boundary_f1.append(
-        fcn.metrics.boundary_f1(label, found.classes, num_classes=num_classes)
-      )
-    if options.segments is not None:
-      is_true = label == dataset.class_names.index(options.segments)
-      segments.append(
-        score_segments(is_true, found.of_segments, options.segment_thresholds)
-      )
-    total += confusions[-1]
-    mean_iu = fcn.metrics.scores(total).mean_iu
-    progress.set_postfix(mean_iu=f"{100 * mean_iu:.1f} %")
-  findings = Findings(tuple(names), np.array(confusions), bands)
-  if options.scores == "all":
-    findings = findings._replace(
-      boundary_f1=np.array(boundary_f1),
-      ranking=ranking,
-      calibration=calibration,
-    )
-  if options.segments is not None:
-    findings = findings._replace(segments=np.array(segments))
-  return findings
-
-
-def count(
-  label: np.ndarray, classes: np.ndarray, num_classes: int
-) -> np.ndarray:
-  """The confusion matrix [C, C] int64 of one image."""
-  valid = label != fcn.types.IGNORE_LABEL
-  cells = label[valid] * num_classes + classes[valid]
-  counts = np.bincount(cells, minlength=num_classes**2)
-  return counts.reshape(num_classes, num_classes)
-
-
-def only_band(label: np.ndarray, width: int) -> np.ndarray:
-  """Labels [H, W], void outside the band along boundaries."""
-  height, width_of_image = label.shape
-  # Repeating the border neither adds a boundary nor hides one.
-  padded = np.pad(
-    label,
-    [(0, -side % _MULTIPLE) for side in label.shape],
-    mode="edge",
-  )
-  band = _boundary_band(jnp.asarray(padded[None]), width=width)[0]
-  is_inside = np.asarray(band)[:height, :width_of_image]
-  return np.where(is_inside, label, fcn.types.IGNORE_LABEL)
-
-
-_boundary_band = functools.partial(jax.jit, static_argnames="width")(
-  fcn.metrics.boundary_band
-)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, scores and writes the report.
 
@@ -288,17 +182,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: of the command line; those of the process if None.
   """
   options = tyro.cli(
-    evaluate_options.Options,
+    Options,
     prog="fcn-jax evaluate",
     description=__doc__,
     args=arguments,
   )
   with errors.explained():
-    evaluate_options.check(options)
+    check_options(options)
     which = trained_model.parse_which(options.checkpoint)
     network = fcn.runs.load(options.workdir, which)
     network.check_is_trained()
-    folder = evaluate_options.folder_of(options, network.step)
+    folder = folder_of(options, network.step)
     check_folder(folder, options.overwrite)
     dataset = load_split(options, network)
   # Once, not for each image.
@@ -306,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     network, variables=jax.device_put(network.variables)
   )
   try:
-    findings = score(options, network, dataset)
+    findings = scoring.score(options, network, dataset)
   except KeyboardInterrupt:
     sys.exit("interrupted; nothing was written.")
   folder.mkdir(parents=True, exist_ok=True)
@@ -325,10 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "resize": network.config.data.resize,
         "scales": options.scales,
         "flip": options.flip,
-        "scores": options.scores,
         "blending": options.blending,
+        "scores": options.scores,
       },
       num_pictures=options.num_pictures,
-      predict=functools.partial(predict, options, network),
+      predict=functools.partial(scoring.predict, options, network),
     )
   )

@@ -69,7 +69,7 @@ def write(
 
   Args:
     folder: where to.
-    findings: of `evaluate.score`.
+    findings: of `evaluate_scoring.score`.
     dataset: the split that was scored.
     widths: half widths of the bands along boundaries, in pixels.
     segments: the class whose segments were scored, if any.

@@ -19,7 +19,7 @@ def make(
   """All scores of a split.
 
   Args:
-    findings: of `evaluate.score`.
+    findings: of `evaluate_scoring.score`.
     class_names: C names.
     widths: half widths of the bands along boundaries, in pixels.
     segments: the class whose segments were scored, if any.

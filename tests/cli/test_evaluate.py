@@ -15,6 +15,8 @@ from PIL import Image
 import fcn_jax as fcn
 from fcn_jax.cli import evaluate
 from fcn_jax.cli import evaluate_report
+from fcn_jax.cli import evaluate_scoring
+from fcn_jax.cli import evaluate_summary
 from tests.helpers import random_runs
 
 pytestmark = pytest.mark.slow
@@ -242,10 +244,8 @@ def test_segments_are_scored_at_each_threshold_and_the_best_is_named(
   segments = summary_of(all_scores)["segments"]
   means = np.mean(expected, axis=0)
   np.testing.assert_allclose(segments["information"], means)
-  assert segments["class"] == "disk" and segments["thresholds"] == [
-    0.167,
-    0.167,
-  ]
+  assert segments["class"] == "disk"
+  assert segments["thresholds"] == [0.167, 0.1672]
   for score in ("rand", "information"):
     values = segments[score]
     assert segments[f"best_{score}"] == max(values)
@@ -253,6 +253,35 @@ def test_segments_are_scored_at_each_threshold_and_the_best_is_named(
     assert segments[f"best_{score}_threshold"] == best
   assert 0.01 < min(segments["information"]) < max(segments["rand"]) < 0.99
   assert "| threshold of disk |" in (all_scores / "table.md").read_text()
+
+
+def test_a_split_that_is_all_void_has_no_scores():
+  label = np.full((6, 7), VOID)
+  probabilities = np.full((6, 7, 2), 0.5, np.float32)
+  nothing = np.zeros((1, 2, 2), np.int64)
+  findings = evaluate_scoring.Findings(
+    names=("void",),
+    confusions=nothing,
+    bands=nothing,
+    boundary_f1=fcn.metrics.boundary_f1(
+      label, np.zeros((6, 7), int), num_classes=2
+    )[None],
+    ranking=fcn.metrics.ranking_counts(label, probabilities),
+    calibration=fcn.metrics.calibration_counts(label, probabilities),
+    segments=np.full((1, 1, 2), np.nan),
+  )
+  summary = evaluate_summary.make(
+    findings, ("a", "b"), widths=[1], segments="b", thresholds=[0.5]
+  )
+  for name in (
+    "mean_dice",
+    "mean_boundary_f1",
+    "mean_roc_auc",
+    "mean_average_precision",
+    "expected_calibration_error",
+  ):
+    assert np.isnan(summary[name])
+  assert np.isnan(summary["segments"]["best_rand"])
 
 
 def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
