@@ -25,10 +25,10 @@ from fcn_jax.metrics.confusion import scores
 from fcn_jax.metrics.ranking import RankingScores
 from fcn_jax.metrics.ranking import ranking_counts
 from fcn_jax.metrics.ranking import ranking_scores
-from fcn_jax.metrics.segments import SegmentScores
-from fcn_jax.metrics.segments import segment_scores
-from fcn_jax.metrics.segments import segments
-from fcn_jax.metrics.segments import segments_of_thin_borders
+from fcn_jax.metrics.segmentations import SegmentScores
+from fcn_jax.metrics.segmentations import segment_scores
+from fcn_jax.metrics.segmentations import segments
+from fcn_jax.metrics.segmentations import segments_of_thin_borders
 
 __all__ = [
   "RankingScores",

@@ -53,9 +53,8 @@ def segments(is_inside: np.ndarray) -> np.ndarray:
 def segments_of_thin_borders(is_inside: np.ndarray) -> np.ndarray:
   """Numbers the connected components and grows them until they meet.
 
-  Lines of one pixel remain between them (a watershed). So the scores do not
-  depend on how wide a network draws borders, which the widths of the true
-  borders decide otherwise.
+  Lines of one pixel remain between them (a watershed), so scores do not depend
+  on how wide a network draws borders.
 
   Args:
     is_inside: [H, W] bool.
