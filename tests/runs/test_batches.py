@@ -140,6 +140,7 @@ def test_patches_that_whole_pictures_do_not_have_are_refused(
     batches.training_batches(config, dataset)
 
 
+@pytest.mark.slow
 def test_patches_are_cut_on_the_devices_that_share_the_images(
   tmp_path, dataset, prepared_dir
 ):
