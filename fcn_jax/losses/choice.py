@@ -165,12 +165,14 @@ def _costs_on_tpu(sizes: _Sizes) -> dict[LossForm, float]:
   # Of so many classes of so many pixels.
   scale = sizes.num_images * sizes.num_pixels / (16 * 512**2)
   classes = sizes.num_classes * scale
-  costs = {"strips": 0.145 * classes}
+  costs = {"strips": 0.12 * classes}
   kept = sizes.num_in_blocks / sizes.num_pixels
   # A gather and a scatter beside what is estimated.
   costs["blocks"] = 1.2 * (2 * scale + (0.089 + 0.126 * kept) * classes)
   if sizes.num_places is not None:
-    costs["places"] = 0.5 * scale + (0.04 + 0.0045 * sizes.num_places) * classes
+    # As strips, their mask is drawn for all pixels.
+    costs["strips"] += scale
+    costs["places"] = 0.2 * scale + (0.03 + 0.0065 * sizes.num_places) * classes
   return costs
 
 
