@@ -1,6 +1,6 @@
 """What fine strides are for: lines of one to three pixels.
 
-Trains the small network from scratch at several strides, on pictures with
+Trains a network from scratch at several strides, on pictures with
 random lines, and scores the lines of other pictures:
 
     python -m experiments.benchmarks.thin_lines --figure lines.png
@@ -24,6 +24,7 @@ import tqdm
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax.runs import config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Options:
 
   strides: tuple[Literal[1, 2, 4, 8, 16, 32], ...] = (8, 4, 2, 1)
   """Strides of the networks."""
+  backbone: config.Backbone = "vgg_small"
+  """Network, from scratch."""
   steps: int = 300
   """Steps of training."""
   batch_size: int = 8
@@ -88,7 +91,7 @@ def train_and_predict(
 ) -> tuple[np.ndarray, float]:
   """Classes [N, H, W] of the test images, and the seconds of a step."""
   model = fcn.models.FCN(
-    2, backbone="vgg_small", stride=stride, normalization="batch"
+    2, backbone=options.backbone, stride=stride, normalization="batch"
   )
   optimizer = optax.adam(
     optax.cosine_decay_schedule(options.learning_rate, options.steps)

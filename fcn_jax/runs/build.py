@@ -232,9 +232,10 @@ def sampler(
     ValueError: see `loss`.
   """
   options = config.loss
-  count = 0
-  if config.augmentation.crop_size is not None:
-    count = max(1, round(options.rate * _num_pixels(config)))
+  count = of_batch = 0
+  if config.seen_size is not None:
+    count = max(1, round(options.rate * math.prod(config.seen_size)))
+    of_batch = (config.num_seen or 0) * count
   match options.sampler:
     case "whole_image":
       return sampling.whole_image()
@@ -247,7 +248,7 @@ def sampler(
     case "fixed_count":
       return sampling.fixed_count(count=count)
     case "fixed_count_in_batch":
-      return sampling.fixed_count_in_batch(count=config.data.batch_size * count)
+      return sampling.fixed_count_in_batch(count=of_batch)
     case "one_per_square":
       side = options.side or config.network.stride
       return sampling.one_per_square(side=side)
@@ -276,7 +277,7 @@ def sampler(
       return _independent(probabilities, unbiased=options.unbiased)
     case "class_balanced":
       probabilities = sampling.class_probabilities(
-        count=config.data.batch_size * count,
+        count=of_batch,
         num_classes=dataset.num_classes,
         min_probability=options.min_probability,
         redistribute=options.redistribute,
@@ -306,16 +307,12 @@ def sampler_of_rate(
     case "bernoulli":
       return sampling.bernoulli(rate=rate, unit=options.unit, max_rate=most)
     case "fixed_count":
-      pixels = _num_pixels(config)
+      pixels = math.prod(config.seen_size)
       count = jnp.maximum(1, jnp.round(rate * pixels).astype(jnp.int32))
       return sampling.fixed_count(
         count=count, max_count=max(1, math.ceil(most * pixels))
       )
   raise ValueError(f"the sampler {options.sampler} has no schedule.")
-
-
-def _num_pixels(config):
-  return math.prod(config.augmentation.crop_size)
 
 
 def class_weights(

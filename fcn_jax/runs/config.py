@@ -87,6 +87,7 @@ _WITH_COUNT = (
   "uncertain",
   "uncertain_weighted",
 )
+_WITH_COUNT_OF_BATCH = ("fixed_count_in_batch", "class_balanced")
 _WITH_CLASSES = ("class_balanced", "class_weighted")
 # Backbones without fc6 and fc7.
 _WITHOUT_HEAD = (
@@ -288,6 +289,17 @@ class Patches:
       ),
     )
 
+  def number_of(self, size: tuple[int, int] | None) -> int | None:
+    """Patches of an image of a size; None if all of a grid, and not known."""
+    if self.patches_per_image is not None:
+      return self.patches_per_image
+    return None if size is None else self._grid_number(size)
+
+  def _grid_number(self, size):
+    return len(
+      patches_lib.grid_corners(size, self.patch_size, self.grid_stride)
+    )
+
   def check_image(self, size: tuple[int, int]) -> None:
     """Raises a `ValueError` unless an image of a size has such patches."""
     if self.patches == "none":
@@ -295,8 +307,7 @@ class Patches:
     patches_lib.check_size(size, self.patch_size)
     if self.patches != "grid":
       return
-    stride = self.grid_stride
-    count = len(patches_lib.grid_corners(size, self.patch_size, stride))
+    count = self._grid_number(size)
     wanted = self.patches_per_image or count
     if wanted > count:
       raise ValueError(
@@ -338,11 +349,12 @@ class Loss:
   """Floor of the probability of keeping a pixel (class_balanced), for all
   classes."""
   redistribute: bool = False
-  """Share out among the other classes what rare ones are too small to fill
+  """Let the other classes share what a class with too few pixels leaves over
   (class_balanced)."""
   unbiased: bool = False
   """Divide the loss of a kept pixel by its probability (class_balanced,
-  near_boundary): the expected gradient is then that of all pixels."""
+  near_boundary): the expected gradient of the pixel loss is then that of all
+  pixels."""
   threshold: float = 0.36
   """Loss above which a pixel is kept (harder_than), in nats; 0.36 is that of a
   probability of 0.7."""
@@ -394,14 +406,22 @@ class Loss:
       gamma=(self.gamma >= 0, "at least 0"),
       rate_elsewhere=(
         0 <= self.rate_elsewhere <= 1
-        and (self.rate_elsewhere > 0 or not self.unbiased),
-        "in 0..1, and above 0 with unbiased",
+        and (
+          self.rate_elsewhere > 0
+          or not self.unbiased
+          or self.sampler != "near_boundary"
+        ),
+        "in 0..1, and above 0 with near_boundary and unbiased",
       ),
       min_probability=(0 <= self.min_probability <= 1, "in 0..1"),
       side=(self.side is None or self.side >= 1, "at least 1"),
       normalize=(
         self.normalize not in _WRONG_DIVISORS.get(self.sampler, ())
-        and (self.normalize != "kept" or not self.unbiased),
+        and (
+          self.normalize != "kept"
+          or not self.unbiased
+          or self.pixel_loss == "none"
+        ),
         f"another for {self.sampler}, whose pixels have weights: expected"
         if self.normalize == "kept"
         else f"another for {self.sampler}, which states no expectation",
@@ -676,11 +696,32 @@ class Train(Groups):
     )
     if crop_size is not None:
       patches.check_image(crop_size)
-    elif patches.patches == "none" and self.loss.sampler in _WITH_COUNT:
+    if self.seen_size is None and self.loss.sampler in _WITH_COUNT:
       raise ValueError(
         f"the sampler {self.loss.sampler} keeps a number of pixels, so it "
         "needs images of one size: give a crop_size, or another sampler."
       )
+    if self.num_seen is None and self.loss.sampler in _WITH_COUNT_OF_BATCH:
+      raise ValueError(
+        f"the sampler {self.loss.sampler} keeps a number of pixels of the "
+        "batch, but the grids of whole pictures have as many patches as these "
+        "are large: give patches_per_image, a crop_size, or another sampler."
+      )
+
+  @property
+  def seen_size(self) -> tuple[int, int] | None:
+    """Height and width of what the network sees; None if they vary."""
+    if self.patches.patches != "none":
+      return self.patches.patch_size
+    return self.augmentation.crop_size
+
+  @property
+  def num_seen(self) -> int | None:
+    """How many patches or images a batch has; None if their number varies."""
+    of_image = 1
+    if self.patches.patches != "none":
+      of_image = self.patches.number_of(self.augmentation.crop_size)
+    return None if of_image is None else self.data.batch_size * of_image
 
 
 def groups_of(config: Any) -> dict[str, Any]:

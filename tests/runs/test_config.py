@@ -147,7 +147,7 @@ def test_an_unknown_option_is_an_error():
         "unbiased": True,
         "normalize": "expected",
       },
-      "rate_elsewhere is 0.0; it must be in 0..1, and above 0 with unbiased",
+      "rate_elsewhere is 0.0; it must be in 0..1, and above 0 with near_boundary",
     ),
     ({"threshold": 0.5}, "threshold is 0.5; it must be left out"),
     ({"oversample": 4.0}, "oversample is 4.0; it must be left out"),
@@ -343,6 +343,23 @@ def test_options_that_do_not_go_together_are_refused(preset, changes, message):
   good.check()
   with pytest.raises(ValueError, match=message):
     good.replace(**changes).check()
+
+
+def test_a_number_of_pixels_of_a_batch_needs_a_number_of_patches():
+  grid = {"patches": "grid", "patch_size": (8, 8), "crop_size": None}
+  for sampler in ("fixed_count_in_batch", "class_balanced"):
+    with pytest.raises(ValueError, match="the grids of whole pictures have"):
+      BASE.replace(sampler=sampler, rate=0.5, **grid).check()
+  BASE.replace(sampler="fixed_count", rate=0.5, **grid).check()
+
+
+def test_what_unbiased_needs_is_asked_only_where_it_is_used():
+  options = {"sampler": "class_balanced", "unbiased": True, "rate": 0.5}
+  options |= {"crop_size": (16, 16)}
+  BASE.replace(**options, rate_elsewhere=0.0, normalize="expected").check()
+  BASE.replace(**options, pixel_loss="none", region_loss="dice").check()
+  with pytest.raises(ValueError, match="normalize is kept"):
+    BASE.replace(**options).check()
 
 
 def test_a_sampler_that_keeps_a_number_of_pixels_takes_patches_of_pictures():

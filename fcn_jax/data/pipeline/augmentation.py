@@ -30,11 +30,12 @@ class Pasted(NamedTuple):
 class Augmentation:
   """Random changes of training pictures.
 
-  Each picture is turned by quarters, scaled, rotated, deformed, cropped, pasted
-  into, changed in colour and gamma, blurred, made noisy, cut out and mirrored,
-  in this order. Scale, rotation, deformation and crop are one interpolation;
-  images outside of the picture have the colour of padding, and labels are void.
-  By default pictures stay whole, and half of them are mirrored.
+  Each picture is turned by quarters, scaled, rotated, deformed, cropped,
+  changed in colour and gamma, blurred, made noisy, pasted into, cut out and
+  mirrored, in this order. Scale, rotation, deformation and crop are one
+  interpolation; what lies outside of the picture begins with the colour of
+  padding, and its labels are void. By default pictures stay whole, and half of
+  them are mirrored.
   """
 
   crop_size: tuple[int, int] | None = None
@@ -189,7 +190,7 @@ class Augmentation:
       label: [H, W] or [H, W, L] integers.
       factor: the scale of this picture, drawn from `scale_range`.
       foreground: class of which the crop holds a pixel, where the picture has
-        one; None for any crop.
+        one, and which is neither pasted over nor cut out; None for any crop.
       pasted: a picture of the same kind, of which a crop is made that holds its
         class, to be pasted into this one; None for none.
 
@@ -198,13 +199,41 @@ class Augmentation:
       less where the scaled picture is smaller and nothing is pasted; without
       crops, the size of the scaled picture.
     """
-    image, label = self._place(generator, image, label, factor, foreground)
+    image, label = self._change(generator, image, label, factor, foreground)
     if pasted is not None:
+      above = self._change(generator, *pasted)
+      if self.flip:
+        above = transforms.random_flip(generator, *above)
       below, above = (
         transforms.pad_to(*pair, size=self.crop_size)
-        for pair in ((image, label), self._place(generator, *pasted))
+        for pair in ((image, label), above)
       )
-      image, label = transforms.paste(below, above, of_class=pasted.of_class)
+      image, label = transforms.paste(
+        below, above, of_class=pasted.of_class, keep=foreground
+      )
+    if self.cutout_count:
+      image, label = transforms.cutout(
+        generator,
+        image,
+        label,
+        count=self.cutout_count,
+        size=self.cutout_size,
+        keep=foreground,
+      )
+    if self.flip:
+      image, label = transforms.random_flip(generator, image, label)
+    return image, label
+
+  def _change(
+    self,
+    generator: np.random.Generator,
+    image: np.ndarray,
+    label: np.ndarray,
+    factor: float,
+    foreground: int | None,
+  ) -> transforms.Pair:
+    """Changes geometry, but for the mirror, and colours."""
+    image, label = self._place(generator, image, label, factor, foreground)
     image = photometric.color_jitter(generator, image, **self._jitter)
     image = photometric.random_gamma(
       generator, image, gamma_range=self.gamma_range
@@ -216,16 +245,6 @@ class Augmentation:
       sigma_range=self.blur_sigma,
     )
     image = photometric.random_noise(generator, image, noise=self.noise)
-    if self.cutout_count:
-      image, label = transforms.cutout(
-        generator,
-        image,
-        label,
-        count=self.cutout_count,
-        size=self.cutout_size,
-      )
-    if self.flip:
-      image, label = transforms.random_flip(generator, image, label)
     return image, label
 
   def _place(

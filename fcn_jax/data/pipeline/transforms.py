@@ -346,6 +346,7 @@ def cutout(
   *,
   count: int,
   size: int,
+  keep: int | None = None,
 ) -> Pair:
   """Hides squares (Cutout, DeVries and Taylor 2017), with `fill_of` the image.
 
@@ -360,21 +361,28 @@ def cutout(
     label: its labels.
     count: number of the squares.
     size: their side in pixels.
+    keep: a class whose pixels are not hidden; None for none.
   """
   _check_pair(image, label)
-  image, label = image.copy(), label.copy()
-  fill = fill_of(image)
+  hidden = np.zeros(label.shape[:2], bool)
   for _ in range(count):
     first = [
       int(generator.integers(side)) - size // 2 for side in label.shape[:2]
     ]
     window = tuple(slice(max(0, start), start + size) for start in first)
-    image[window] = fill
-    label[window] = types.IGNORE_LABEL
+    hidden[window] = True
+  if keep is not None:
+    hidden &= _main(label) != keep
+  fill = fill_of(image)
+  image, label = image.copy(), label.copy()
+  image[hidden] = fill
+  label[hidden] = types.IGNORE_LABEL
   return image, label
 
 
-def paste(below: Pair, above: Pair, *, of_class: int) -> Pair:
+def paste(
+  below: Pair, above: Pair, *, of_class: int, keep: int | None = None
+) -> Pair:
   """Pastes the pixels of a class of one picture into another of the same size.
 
   Simplified from Ghiasi et al. 2021 (Simple Copy-Paste): all pixels of the
@@ -384,6 +392,7 @@ def paste(below: Pair, above: Pair, *, of_class: int) -> Pair:
     below: image and label of the picture that is pasted into.
     above: those of the picture whose pixels are pasted.
     of_class: a label; the first kind of labels counts.
+    keep: a class below whose pixels stay; None for none.
 
   Raises:
     ValueError: the pictures differ in size.
@@ -396,10 +405,16 @@ def paste(below: Pair, above: Pair, *, of_class: int) -> Pair:
       f" {below[1].shape}: they must have one shape"
     )
   image, label = below[0].copy(), below[1].copy()
-  main = above[1] if above[1].ndim == 2 else above[1][..., 0]
-  pasted = main == of_class
+  pasted = _main(above[1]) == of_class
+  if keep is not None:
+    pasted &= _main(label) != keep
   image[pasted], label[pasted] = above[0][pasted], above[1][pasted]
   return image, label
+
+
+def _main(label: np.ndarray) -> np.ndarray:
+  """The first kind of labels."""
+  return label if label.ndim == 2 else label[..., 0]
 
 
 def pad_to(

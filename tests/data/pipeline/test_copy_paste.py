@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from fcn_jax import data
+from fcn_jax import types
 from tests.helpers import batches as made
 
 SIZE = (20, 24)
@@ -119,3 +120,27 @@ def test_the_examples_of_a_batch_are_those_without_copy_paste():
       indices, images[batch], labels[batch], strict=True
     ):
       assert (image[label == 0] == 10 * index).all()
+
+
+def test_a_forced_class_is_neither_pasted_over_nor_cut_out():
+  _, labels = crops(
+    40,
+    foreground_share=1.0,
+    foreground_classes=(1,),
+    copy_paste=1.0,
+    copy_paste_classes=(2,),
+    cutout_count=3,
+    cutout_size=8,
+  )
+  assert (labels == 1).any(axis=(1, 2)).all()
+  # Elsewhere both happen.
+  assert (labels == 2).any() and (labels == types.IGNORE_LABEL).any()
+
+
+def test_contrast_is_that_of_the_picture_and_not_of_its_padding():
+  options = {"batch_size": 1, "crop_size": (32, 32), "contrast": 0.9}
+  images, labels = crops(20, copy_paste=1.0, copy_paste_classes=(2,), **options)
+  # A picture of one grey has no contrast to change.
+  for image, label in zip(images, labels, strict=True):
+    assert len(np.unique(image[label == 0])) == 1
+    assert image[label == 0][0] % 10 == 0
