@@ -6,8 +6,9 @@ and equivalent slices and matrix products replace them:
 - the gradient of a kernel of a 3x3 convolution, dilated or not, takes 3 to 5
   times as long as the convolution itself; summed over strips of rows it takes 1
   to 2 times;
-- a 7x7 convolution on a map hardly larger than its kernel (fc6) is one
-  matrix product of the gathered windows, and a 1x1 convolution of the map;
+- a 7x7 convolution of many channels, on a map hardly larger than its kernel
+  (fc6), is one matrix product of the gathered windows, and a 1x1 convolution of
+  the map;
 - a convolution in two groups takes 2 to 4 times as long as one convolution for
   each group, and its backward pass 4 to 9 times.
 
@@ -87,13 +88,15 @@ def conv_general_dilated(
     return convolution_by_strips(inputs, kernel, tuple(padding), dilation)
 
   is_exported = any(map(jax.export.is_symbolic_dim, inputs.shape))
-  taps = kernel.shape[0] * kernel.shape[1]
+  taps, channels = kernel.shape[0] * kernel.shape[1], kernel.shape[2]
   # An exported program does not know the size of its windows; those of fc6 at
   # stride 32 take less memory than the features of the first layers.
   num_bytes = 0 if is_exported else inputs.size * taps * inputs.dtype.itemsize
   if num_groups > 1:
     faster = by_groups
-  elif not is_dense or 9 < taps <= 25:  # XLA is fast at 5x5, also backward.
+  elif not is_dense or 9 < taps <= 25 or (taps > 25 and channels < 128):
+    # XLA is fast at 5x5, also backward, and as fast at 7x7 of few channels,
+    # where its programs compile ten times as fast.
     faster = by_xla
   elif is_dilated:
     faster = by_strips if 1 < taps <= 9 else by_xla
