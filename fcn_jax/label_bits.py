@@ -68,11 +68,11 @@ def unpack_bit_masks(masks: jax.Array, *, num_classes: int) -> jax.Array:
   return (masks >> bits) & 1 == 1
 
 
-def check(masks: jax.Array) -> None:
+def check(masks: jax.Array, name: str = "labels") -> None:
   """Raises a `ValueError` if labels are not uint32, and so no bit masks."""
   if masks.dtype != np.uint32:
     raise ValueError(
-      f"labels are {masks.dtype}; bit masks are uint32: make them of arrays "
+      f"{name} are {masks.dtype}; bit masks are uint32: make them of arrays "
       "[..., C] with losses.bit_masks."
     )
 

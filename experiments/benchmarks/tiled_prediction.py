@@ -8,7 +8,7 @@ A separate process predicts a picture of 6000x8000 pixels, from file to file;
 the benchmark prints its peak memory and its time. Then, for each stride and
 padding, it predicts a picture of 1024x1536 pixels both by tiles and at once,
 and prints how far logits and classes differ. A comparison with too small a
-margin shows that the test can fail. At last it compares ways to put tiles
+margin shows that the test can fail. Finally it compares ways to put tiles
 together, with their times: exact tiles, a cheap margin, and blending. The
 networks have random parameters, also in score layers and batch statistics.
 """

@@ -91,7 +91,12 @@ def folder_of(options: Options, step: int) -> pathlib.Path:
   if options.flip:
     parts.append("flip")
   if options.blending != "none":
-    parts.append(options.blending)
+    # Their tiles have an influence on the result.
+    parts += [options.blending, str(options.tile_size)]
+  if options.scores != "papers":
+    parts.append(options.scores)
+  if options.segments is not None:
+    parts.append("segments")
   return options.workdir / "-".join(parts)
 
 
@@ -220,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "scales": options.scales,
         "flip": options.flip,
         "blending": options.blending,
+        "tile_size": options.tile_size,
         "scores": options.scores,
       },
       num_pictures=options.num_pictures,

@@ -23,7 +23,9 @@ the memory does not depend on the size of the picture. With --margin the network
 sees less around a tile, which is faster but not exact; the command then
 measures on some tiles how many pixels change, and prints their share. With
 --blending gaussian the network sees nothing around a tile; tiles overlap by
-half, and their probabilities are averaged with Gaussian weights.
+half, and their probabilities are averaged with Gaussian weights. The memory is
+then that of one row of tiles: height of a tile x width of the picture x classes
+x 4 bytes.
 
 A network that was trained on resized pictures sees them resized by the same
 factor, times each of --scales; its probabilities are interpolated to the size
@@ -85,7 +87,8 @@ class Options:
   """The value of white in grey pictures of 16 bits. `fcn-jax check-data`
   reports the one for the training pictures."""
   max_megapixels: float = 250.0
-  """Larger pictures are refused; each megapixel takes about 10 MB."""
+  """Larger pictures are refused; each megapixel takes about 10 MB, and with
+  blending more, see above."""
 
 
 class Job(NamedTuple):
@@ -143,7 +146,6 @@ def tiling(options: Options, network: fcn.runs.TrainedModel) -> dict[str, Any]:
     "tile_size": options.tile_size,
     "scales": tuple(resize * scale for scale in options.scales),
     "flip": options.flip,
-    "blending": options.blending,
   }
 
 
@@ -180,7 +182,11 @@ def look_at(
       faults.append(f"{picture.path} {error}")
       continue
     plan = fcn.inference.tiling_plan.Plan.make(
-      network.model, image, margin=options.margin, **tiling(options, network)
+      network.model,
+      image,
+      margin=options.margin,
+      blending=options.blending,
+      **tiling(options, network),
     )
     size = image.shape[:2]
     num_tiles = len(plan.windows((slice(0, size[0]), slice(0, size[1]))))
@@ -237,6 +243,7 @@ def predict(
       network.variables,
       image,
       margin=options.margin,
+      blending=options.blending,
       out=np.memmap(folder / "classes", np.uint8, "w+", shape=shape),
       probabilities_out=probabilities,
       progress=progress,

@@ -35,7 +35,6 @@ import numpy as np
 from fcn_jax import geometry
 from fcn_jax import models
 from fcn_jax import types
-from fcn_jax import upsampling
 from fcn_jax.inference import exported
 from fcn_jax.inference import prediction
 
@@ -238,4 +237,4 @@ def _classes(model, variables, images, sizes):
 
 def _probabilities(model, variables, images, sizes):
   scores = models.heads.predicted_scores(model, variables, images, sizes)
-  return jax.nn.softmax(upsampling.to_pixels(scores))
+  return prediction.probabilities_of(scores, "softmax")

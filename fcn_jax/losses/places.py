@@ -89,7 +89,7 @@ def take(
 
   Args:
     score_map: tells where the cells lie.
-    values: [N, H, W] integers below 2^24.
+    values: [N, H, W] integers of at most 24 significant bits.
     places: [N, m] int32.
     fill: the value of the pixels of blocks that are outside the image.
     by_product: whether to choose columns by a matrix product, for TPUs, which

@@ -217,7 +217,11 @@ def check_labels(score_map: types.ScoreMap, labels: jax.Array) -> None:
 
 
 def _check_kind(loss, score_map, labels):
-  """Raises a `ValueError` for bit masks instead of classes, or the reverse."""
+  """Raises a `ValueError` for bit masks instead of classes, or the reverse.
+
+  Of the two losses that say which they need. With others, labels of the wrong
+  kind are no classes, so the loss is NaN.
+  """
   is_mask = labels.dtype == jnp.uint32
   if loss is pixel_losses.cross_entropy and is_mask:
     raise ValueError(

@@ -1,9 +1,9 @@
 """Functions of the logits of all pixels, computed strip by strip.
 
-The rows of pixels between two rows of cells depend on these two rows alone; a
-strip is one or more of such pieces. Classes come before columns, so that a sum
-over classes is one over whole rows of numbers. Sums interpolate columns by
-products, so a score that is not finite reaches all columns of its rows.
+A strip is some rows of pixels, which depend on the rows of cells around them
+alone. Classes come before columns, so that a sum over classes is one over whole
+rows of numbers. Sums interpolate columns by products, so a score that is not
+finite reaches all columns of its rows.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,9 @@ import jax.numpy as jnp
 from fcn_jax import interpolation
 from fcn_jax import types
 from fcn_jax.losses import gradients
+
+# Each row of cells in a strip is a term of all its pixels.
+_MOST_CELLS = 8
 
 
 def map_strips(
@@ -37,9 +40,9 @@ def map_strips(
 
   def apply(_, strip):
     number, *parts = strip
-    rows = jax.lax.dynamic_slice_in_dim(cells, number, 2)
+    above, below = jax.lax.dynamic_slice_in_dim(cells, number, 2)
     logits = interpolation.interpolate_axis(
-      _between(score_map, rows)[0],
+      _between(score_map, above, below),
       axis=3,
       factor=score_map.stride,
       offset=score_map.offset,
@@ -50,7 +53,7 @@ def map_strips(
 
   # Not `len`, as an exported program does not know its size yet.
   numbers = jnp.arange(cells.shape[0] - 1, dtype=jnp.int32)
-  parts = (split(score_map, array, fill=0) for array in arrays)
+  parts = (_split(score_map, array) for array in arrays)
   _, values = jax.lax.scan(apply, None, (numbers, *parts))
   values = jnp.moveaxis(values, 0, 1)
   values = values.reshape(values.shape[0], -1, values.shape[-1])
@@ -90,7 +93,8 @@ def value_and_gradient(
   row_bytes = num_images * num_classes * width * score_map.scores.dtype.itemsize
   # Rows of cells and of pixels that a strip moves on by.
   num_cells = _equal_parts(
-    -(-height // stride), most=strip_bytes // (row_bytes * stride)
+    -(-height // stride),
+    most=min(_MOST_CELLS, strip_bytes // (row_bytes * stride)),
   )
   num_rows = num_cells * stride
   num_strips = -(-height // num_rows)
@@ -136,8 +140,9 @@ def value_and_gradient(
     )
 
     def values(rows):
+      # Not 0 times a score, which may not be finite.
       terms = [
-        row[:, :, None] * shares
+        jnp.where(shares > 0, row[:, :, None] * shares, 0)
         for row, shares in zip(rows, shares_of_rows, strict=True)
       ]
       # XLA would compute shifted sums again for each use of the logits, and a
@@ -166,30 +171,14 @@ def _equal_parts(number: int, *, most: int) -> int:
   return min(sizes, key=lambda size: (-(-number // size) * size, -size))
 
 
-def split(
-  score_map: types.ScoreMap,
-  values: jax.Array,
-  *,
-  fill: float,
-  missing: int = 0,
-) -> jax.Array:
-  """Values of pixels, in the pieces between two rows of cells.
-
-  Args:
-    score_map: tells where the cells lie.
-    values: [N, H, W].
-    fill: the value of the pixels of pieces that are outside the image.
-    missing: how many pieces of such pixels to append.
+def _split(score_map: types.ScoreMap, values: jax.Array) -> jax.Array:
+  """Values of pixels [N, H, W], in the pieces between two rows of cells.
 
   Returns:
-    [pieces, N, stride, W].
+    [pieces, N, stride, W], 0 outside the image.
   """
   chex.assert_shape(values, (None, *score_map.image_size))
-  before, after = _rows_outside(score_map)
-  after += missing * score_map.stride
-  values = jnp.pad(
-    values, [(0, 0), (before, after), (0, 0)], constant_values=fill
-  )
+  values = jnp.pad(values, [(0, 0), _rows_outside(score_map), (0, 0)])
   values = values.reshape(len(values), -1, score_map.stride, values.shape[-1])
   return jnp.moveaxis(values, 1, 0)
 
@@ -209,13 +198,13 @@ def _rows_of_cells(score_map: types.ScoreMap) -> jax.Array:
   return jnp.transpose(cells, (1, 3, 0, 2))
 
 
-def _between(score_map: types.ScoreMap, rows: jax.Array) -> jax.Array:
-  """Rows of pixels [R, C, N, stride, w] between rows of cells [R + 1, ...]."""
-  fraction = interpolation.fractions_between(
-    *score_map.grid, rows.dtype
-  ).reshape(1, 1, 1, -1, 1)
-  above, below = rows[:-1, :, :, None], rows[1:, :, :, None]
-  return above * (1 - fraction) + below * fraction
+def _between(
+  score_map: types.ScoreMap, above: jax.Array, below: jax.Array
+) -> jax.Array:
+  """Rows of pixels [C, N, stride, w] between two rows of cells [C, N, w]."""
+  fraction = interpolation.fractions_between(*score_map.grid, above.dtype)
+  fraction = fraction.reshape(1, 1, -1, 1)
+  return above[:, :, None] * (1 - fraction) + below[:, :, None] * fraction
 
 
 def _rows_outside(score_map: types.ScoreMap) -> tuple[int, int]:

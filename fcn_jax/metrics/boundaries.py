@@ -53,9 +53,10 @@ def boundary_f1(
   the predicted one, and F1 is their harmonic mean. The score of an image is the
   mean over its classes, and that of a data set the mean over images.
 
-  The boundary of a class are its pixels beside a pixel, above, below, left or
-  right, that is not of the class. The border of the image is not a boundary.
-  Where the labels are void, the prediction belongs to no class either.
+  The boundary of a class is made of its pixels beside a pixel, above, below,
+  left or right, that is not of the class. The border of the image is not a
+  boundary. Where the labels are void, the prediction belongs to no class
+  either.
 
   Args:
     labels: [H, W] int, classes 0..C-1 or `IGNORE_LABEL`.
@@ -64,8 +65,9 @@ def boundary_f1(
     tolerance: as a share of the diagonal of the image; the paper's by default.
 
   Returns:
-    [C] float64 in 0..1; 0 for a class that only one of the two has, NaN for a
-    class that neither has, or that fills the whole image in both.
+    [C] float64 in 0..1; 0 for a class of which only one of the two has a
+    boundary, NaN for a class that neither has, or that fills the whole image in
+    both.
   """
   chex.assert_rank([labels, predictions], 2)
   chex.assert_equal_shape((labels, predictions))

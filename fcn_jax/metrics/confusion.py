@@ -108,6 +108,7 @@ def multilabel_confusion_matrix(
 
   Scores of class c are those of a matrix of its own:
   `scores(matrix[c]).class_iu[1]` is its IU, from which Dice is 2 IU / (1 + IU).
+  A network of one class predicts 0 and 1: use `confusion_matrix` with two.
 
   Args:
     labels: [...] uint32, from `losses.bit_masks`.
@@ -124,7 +125,7 @@ def multilabel_confusion_matrix(
   """
   chex.assert_equal_shape((labels, predictions))
   label_bits.check(labels)
-  label_bits.check(predictions)
+  label_bits.check(predictions, "predictions")
   is_valid = labels != types.IGNORE_LABEL
   is_valid &= predictions != types.IGNORE_LABEL
 

@@ -81,8 +81,8 @@ def class_probabilities(
       this instead, and more than `count` pixels are expected.
     redistribute: whether the other classes share what a class with fewer pixels
       than its part leaves over: min(n_c, t) pixels of each class are expected,
-      with the same t for all, so that these sum to `count` where there are as
-      many pixels.
+      with the same t for all. Without `frequencies`, these sum to `count` where
+      there are as many pixels.
 
   Raises:
     ValueError: if `count` is not positive, `frequencies` are not C positive
@@ -159,9 +159,9 @@ def class_balanced(
   """Keeps equal numbers of pixels of each class, in expectation.
 
   Pixels are drawn independently with `class_probabilities`, which are their
-  expected weights: the expected sum of the sampled loss is the sum over
-  classes of the class's mean loss times min(n_c, count / K). `importance` of
-  the same probabilities keeps the whole sum in expectation.
+  expected weights: by default, the expected sum of the sampled loss is the sum
+  over classes of the class's mean loss times min(n_c, count / K). `importance`
+  of the same probabilities keeps the whole sum in expectation.
 
   Args:
     count: see `class_probabilities`, as for the following.

@@ -147,7 +147,7 @@ def test_an_unknown_option_is_an_error():
         "unbiased": True,
         "normalize": "expected",
       },
-      "rate_elsewhere is 0.0; it must be in 0..1, and above 0 with near_boundary",
+      "rate_elsewhere is 0.0; it must be in 0..1, and above 0 with near",
     ),
     ({"threshold": 0.5}, "threshold is 0.5; it must be left out"),
     ({"oversample": 4.0}, "oversample is 4.0; it must be left out"),
