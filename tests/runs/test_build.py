@@ -232,22 +232,24 @@ def test_a_loss_of_regions_is_added_or_stands_alone(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "sampler", ["fixed_count", "fixed_count_in_batch", "hardest"]
-)
-@pytest.mark.parametrize(
   "options",
   [
-    {"crop_size": (64, 64), "patches_per_image": 2},
-    {"crop_size": None, "patches_per_image": 2},
-    {"crop_size": (64, 64), "patches": "grid", "patch_stride": (32, 32)},
+    {"sampler": "hardest", "crop_size": (64, 64), "patches_per_image": 2},
+    {"sampler": "fixed_count", "crop_size": None, "patches_per_image": 2},
+    {
+      "sampler": "fixed_count_in_batch",
+      "crop_size": (64, 64),
+      "patches": "grid",
+      "patch_stride": (32, 32),
+    },
   ],
 )
 def test_the_rate_of_a_sampler_is_that_of_the_pixels_of_patches(
-  dataset, sampler, options
+  dataset, options
 ):
   of_patches = {"patches": "random", "patch_size": (32, 32), "batch_size": 2}
   options = of_patches | options
-  chosen = BASE.replace(sampler=sampler, rate=0.25, **options)
+  chosen = BASE.replace(rate=0.25, **options)
   chosen.check()
   assert chosen.num_seen == 2 * (options.get("patches_per_image") or 4)
   labels = jnp.zeros((chosen.num_seen, 32, 32), jnp.int32)

@@ -117,10 +117,15 @@ def test_more_steps_on_another_number_of_devices(
 @pytest.mark.parametrize(
   "options",
   [
-    {"patches": "random", "patches_per_image": 2},
-    {"patches": "grid", "patches_per_image": 2},
     {"patches": "balanced", "patches_per_image": 2},
-    {"patches": "random", "patches_per_image": 2, "crop_size": None},
+    *(
+      pytest.param(options, marks=pytest.mark.long)
+      for options in (
+        {"patches": "random", "patches_per_image": 2},
+        {"patches": "grid", "patches_per_image": 2},
+        {"patches": "random", "patches_per_image": 2, "crop_size": None},
+      )
+    ),
   ],
 )
 def test_a_run_on_patches_goes_on_to_the_bit(tmp_path, prepared_dir, options):
