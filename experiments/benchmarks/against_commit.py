@@ -6,7 +6,8 @@ For each preset, processes with this checkout and processes with the other
 commit take turns, so that other work on the machine slows both equally: compare
 the ratios. Networks, losses and optimizers are those of the preset; pictures
 and labels are random, and no larger than `--max-side`, in batches of at most
-`--max-batch`. Parameters are random numbers, too, so no file is needed.
+`--max-batch`. Parameters are random numbers, too, so no file is needed, and
+numbers are float32, as CPUs have no bfloat16.
 """
 
 import dataclasses
@@ -77,6 +78,7 @@ def seconds_of_step(preset: str, options: Options) -> float:
   sides = tuple(min(side, options.max_side) for side in crop_size)
   # The counts of samplers depend on both.
   config = config.replace(
+    dtype="float32",
     batch_size=min(config.data.batch_size, options.max_batch),
     **({"crop_size": sides} if config.augmentation.crop_size else {}),
   )
