@@ -17,6 +17,7 @@ def each_form(request, monkeypatch):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "stride, offset, size",
   [

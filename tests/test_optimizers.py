@@ -135,6 +135,7 @@ def test_a_warmup_that_does_not_end_is_an_error(warmup_steps):
     optimizers.adamw(0.1, total_steps=100, warmup_steps=warmup_steps)
 
 
+@pytest.mark.slow
 def test_adamw_decays_kernels_and_not_biases():
   optimizer = optimizers.adamw(0.1, total_steps=10, weight_decay=0.5)
   params = parameters()

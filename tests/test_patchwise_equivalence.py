@@ -278,6 +278,7 @@ def test_the_receptive_field_is_the_smallest_patch_with_an_output(layers):
     geometry.output_size(layers, side - 1)
 
 
+@pytest.mark.slow
 def test_the_term_of_a_pixel_is_that_of_the_patch_of_the_cells_around_it():
   layers = SMALL_VGG
   images, _ = make_example(layers, num_images=1)

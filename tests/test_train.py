@@ -128,6 +128,7 @@ def test_the_old_state_is_donated(step, initial):
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
+@pytest.mark.slow
 def test_a_step_moves_nothing_between_host_and_device(step, initial):
   state, batch, key = jax.device_put((initial, example_batch(), KEY))
   with jax.transfer_guard("disallow"):
@@ -137,6 +138,7 @@ def test_a_step_moves_nothing_between_host_and_device(step, initial):
   assert "callback" not in step.lower(initial, batch, key).as_text()
 
 
+@pytest.mark.slow
 def test_a_batch_of_void_changes_nothing(plain_step, warm):
   batch = example_batch()
   void = jnp.full_like(batch.labels, fcn.types.IGNORE_LABEL)
@@ -148,6 +150,7 @@ def test_a_batch_of_void_changes_nothing(plain_step, warm):
   assert jax.device_get(metrics) == (0, 0, 0, 0, 0, 0, True)
 
 
+@pytest.mark.slow
 def test_metrics_are_sums_and_counts_over_the_sampled_pixels(warm):
   batch = example_batch()
   mask = np.random.default_rng(5).random(batch.labels.shape) < 0.3
@@ -297,6 +300,7 @@ def test_accumulated_images_make_the_step_of_their_batch(plain_step, warm):
   assert max(jax.tree.leaves(moved)) > 1e-3
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_part_of_the_state():
   model = PLAIN.clone(normalization="batch")
   state, _ = jax.eval_shape(

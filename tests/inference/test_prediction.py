@@ -95,6 +95,7 @@ def test_no_array_of_all_logits_is_in_the_compiled_program():
 # Classes that do not exclude each other.
 
 
+@pytest.mark.slow
 def test_sigmoids_give_bit_masks_of_the_classes_above_one_half():
   variables = random_variables()
   sizes = jnp.array([[21, 47], [33, 30]], jnp.int32)
@@ -116,6 +117,7 @@ def test_sigmoids_give_bit_masks_of_the_classes_above_one_half():
   assert np.all(masks[0, 21:] == fcn.types.IGNORE_LABEL)
 
 
+@pytest.mark.slow
 def test_one_logit_predicts_as_the_softmax_of_0_and_that_logit():
   four = random_variables()["params"]
   one, two = (MODEL.clone(num_classes=number) for number in (1, 2))

@@ -7,6 +7,7 @@ from fcn_jax.losses import places
 from tests.helpers import score_maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
 @pytest.mark.parametrize("number", range(0, 6, 2))
 def test_labels_at_places_are_those_of_a_loop(number, dtype):

@@ -330,6 +330,7 @@ def test_images_without_the_channels_of_all_modalities_are_refused():
     models.LateFusion(4, {}, backbone="vgg_small")
 
 
+@pytest.mark.slow
 def test_labels_that_are_not_those_of_the_heads_are_refused():
   images = jnp.zeros((1, 32, 32, 3), jnp.uint8)
   labels = jnp.zeros((1, 32, 32), jnp.int32)

@@ -212,6 +212,7 @@ def test_a_fourth_channel_may_follow_the_colours():
   assert all(entry.order is None for entry in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", torchvision_names.CLASSIFIERS)
 def test_a_state_dict_tells_of_which_network_it_is(name):
   state_dict = state_dict_of(torchvision_names.CLASSIFIERS[name])

@@ -154,6 +154,7 @@ def test_the_loss_is_divided_as_the_options_say(
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "options",
   [

@@ -40,6 +40,7 @@ def crops(number, **options):
   return images, np.stack([batch.labels for batch in taken])
 
 
+@pytest.mark.slow
 def test_a_share_of_each_batch_holds_a_class_drawn_among_those_there_are():
   images, labels = crops(150, foreground_share=0.33, flip=False)
   # 0.33 of 8 crops are the last three.

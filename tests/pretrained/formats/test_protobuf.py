@@ -42,6 +42,7 @@ def protobufs_fields(data):
   return found
 
 
+@pytest.mark.slow
 @hypothesis.settings(deadline=None, max_examples=200)
 @hypothesis.given(
   st.lists(st.tuples(st.integers(1, 2**29 - 1), WIRE_VALUES), max_size=5)
