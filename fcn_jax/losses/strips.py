@@ -41,14 +41,7 @@ def map_strips(
   def apply(_, strip):
     number, *parts = strip
     above, below = jax.lax.dynamic_slice_in_dim(cells, number, 2)
-    logits = interpolation.interpolate_axis(
-      _between(score_map, above, below),
-      axis=3,
-      factor=score_map.stride,
-      offset=score_map.offset,
-      size=score_map.image_size[1],
-      edge=score_map.edge,
-    )
+    logits = _columns(score_map, _between(score_map, above, below))
     return None, function(jnp.moveaxis(logits, 0, 2), *parts)
 
   # Not `len`, as an exported program does not know its size yet.
@@ -205,6 +198,32 @@ def _between(
   fraction = interpolation.fractions_between(*score_map.grid, above.dtype)
   fraction = fraction.reshape(1, 1, -1, 1)
   return above[:, :, None] * (1 - fraction) + below[:, :, None] * fraction
+
+
+def _columns(score_map: types.ScoreMap, rows: jax.Array) -> jax.Array:
+  """Logits [C, N, stride, W] of rows of pixels [C, N, stride, w]."""
+  options = {
+    "factor": score_map.stride,
+    "offset": score_map.offset,
+    "size": score_map.image_size[1],
+    "edge": score_map.edge,
+  }
+
+  def by_sums(rows):
+    return interpolation.interpolate_axis(rows, axis=3, **options)
+
+  def by_product(rows):
+    # TPUs would put classes, which are few, into their lanes.
+    shares = interpolation.shares_of_cells(
+      rows.shape[3], dtype=rows.dtype, **options
+    )
+    return interpolation.multiply_axis(
+      rows, shares, axis=3, factor=score_map.stride
+    )
+
+  if any(map(jax.export.is_symbolic_dim, (rows.shape[3], options["size"]))):
+    return by_sums(rows)
+  return jax.lax.platform_dependent(rows, tpu=by_product, default=by_sums)
 
 
 def _rows_outside(score_map: types.ScoreMap) -> tuple[int, int]:

@@ -15,7 +15,13 @@ from tests.helpers import score_maps
 
 
 @pytest.mark.slow
-def test_map_strips_is_the_function_of_all_logits():
+@pytest.mark.parametrize("platform", ["tpu", "default"])
+def test_map_strips_is_the_function_of_all_logits(platform, monkeypatch):
+  monkeypatch.setattr(
+    jax.lax,
+    "platform_dependent",
+    lambda *arrays, **forms: forms.get(platform, forms["default"])(*arrays),
+  )
   for stride, offset, edge in score_maps.GRIDS[:6:2]:
     score_map = score_maps.make_map(stride=stride, offset=offset, edge=edge)
     labels = score_maps.make_labels(score_map)
