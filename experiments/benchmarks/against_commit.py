@@ -1,6 +1,6 @@
 """Times the train steps of presets against those of another commit.
 
-    python -m experiments.benchmarks.against_commit eda5a1b
+    python -m experiments.benchmarks.against_commit --commit eda5a1b
 
 For each preset, processes with this checkout and processes with the other
 commit take turns, so that other work on the machine slows both equally: compare
@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 import types
-from typing import Annotated
 
 import jax
 import numpy as np
@@ -55,7 +54,7 @@ CHANNELS = {"color_depth": 4, "color_hha": 6}
 class Options:
   """What to compare."""
 
-  commit: Annotated[str, tyro.conf.Positional]
+  commit: str
   """The other commit."""
   presets: tuple[str, ...] = PRESETS
   """Presets of `fcn-jax train`."""

@@ -227,5 +227,5 @@ def test_bit_masks_and_numbers_of_classes_are_told_apart():
   masks = classes.astype(np.uint32)
   with pytest.raises(ValueError, match="uint32 are bit masks: use multilabel"):
     metrics.confusion_matrix(masks, classes, num_classes=2)
-  with pytest.raises(ValueError, match="labels are int32; bit masks are"):
+  with pytest.raises(ValueError, match="predictions are int32; bit masks are"):
     metrics.multilabel_confusion_matrix(masks, classes, num_classes=2)
