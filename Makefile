@@ -40,7 +40,7 @@ demo: $(VENV)/.installed ## train and compare on made-up pictures: runs/demo
 	$(BIN)/python -m experiments.loss_sampling demo $(ARGS)
 
 # Tests that cannot run here skip themselves, and the summary says why.
-test: $(VENV)/.installed ## run the tests, in about six minutes
+test: $(VENV)/.installed ## run the tests, in about five minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		-m 'not slow and not long and not parity and not tpu_compile and not gpu_compile' \
 		$(ARGS)

@@ -35,6 +35,7 @@ IN_TABLE = re.compile(r"`(python -m experiments[^`]*)`")
 BENCHMARKS = {
   f"experiments.benchmarks.{name}": f"experiments.benchmarks.{module}"
   for name, module in {
+    "against_commit": "against_commit",
     "augmentation": "augmentation",
     "input_pipeline": "input_pipeline.benchmark",
     "kill_and_resume": "kill_and_resume",
