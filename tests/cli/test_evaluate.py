@@ -318,7 +318,7 @@ def test_scores_of_blended_tiles_stand_in_a_folder_of_their_own(
       "--checkpoint=7",
     ]
   )
-  blended = workdir / "evaluation-validation-step7-gaussian"
+  blended = workdir / "evaluation-validation-step7-gaussian-64"
   assert summary_of(blended)["confusion"] != summary_of(folder)["confusion"]
   assert "the scales 1; their tiles are blended. Bands" in (
     (blended / "table.md").read_text()
