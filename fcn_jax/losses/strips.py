@@ -27,6 +27,9 @@ def map_strips(
 ) -> jax.Array:
   """Applies a function of the logits to all pixels.
 
+  Strips lie between two rows of cells. With three, as strips that begin with
+  the image need, predictions on a CPU would take up to twice as long.
+
   Args:
     function: from logits [N, stride, C, W] and the part [N, stride, W] of each
       of `arrays` to one value for each pixel, [N, stride, W].

@@ -100,14 +100,7 @@ class Augmentation:
     """Raises a `ValueError` if a value is out of range."""
     if self.crop_size is not None and min(self.crop_size) < 1:
       raise ValueError(f"crop_size must be at least 1x1, not {self.crop_size}")
-    if not 0 < self.scale_range[0] <= self.scale_range[1]:
-      raise ValueError(
-        "scale_range must be (smallest, largest) with 0 < smallest <= largest,"
-        f" not {self.scale_range}"
-      )
-    if self.num_sizes < 1:
-      raise ValueError(f"num_sizes must be at least 1, not {self.num_sizes}")
-    self._check_warp()
+    self._check_ranges()
     self._check_shares()
     self._check_used()
     photometric.check_jitter(**self._jitter)
@@ -117,24 +110,29 @@ class Augmentation:
     )
     photometric.check_noise(self.noise)
 
-  def _check_warp(self) -> None:
-    if not 0 < self.aspect_range[0] <= self.aspect_range[1]:
-      raise ValueError(
-        "aspect_range must be (smallest, largest) with 0 < smallest <= largest,"
-        f" not {self.aspect_range}"
-      )
+  def _check_ranges(self) -> None:
+    for name in ("scale_range", "aspect_range"):
+      smallest, largest = getattr(self, name)
+      if not 0 < smallest <= largest:
+        raise ValueError(
+          f"{name} must be (smallest, largest) with 0 < smallest <= largest,"
+          f" not {(smallest, largest)}"
+        )
     if not 0 <= self.rotation <= 180:
       raise ValueError(
         f"rotation must be in 0..180 degrees, not {self.rotation}"
       )
-    if not self.elastic_amplitude >= 0:
-      raise ValueError(
-        f"elastic_amplitude must be at least 0, not {self.elastic_amplitude}"
-      )
-    if not self.elastic_spacing >= 1:
-      raise ValueError(
-        f"elastic_spacing must be at least 1 pixel, not {self.elastic_spacing}"
-      )
+    for name, least in (
+      ("elastic_amplitude", 0),
+      ("elastic_spacing", 1),
+      ("cutout_count", 0),
+      ("cutout_size", 1),
+      ("num_sizes", 1),
+    ):
+      if not getattr(self, name) >= least:
+        raise ValueError(
+          f"{name} must be at least {least}, not {getattr(self, name)}"
+        )
 
   def _check_shares(self) -> None:
     for name, what in (
@@ -150,14 +148,6 @@ class Augmentation:
     if self.copy_paste and not self.copy_paste_classes:
       raise ValueError(
         "copy_paste needs the rare classes to paste: give copy_paste_classes"
-      )
-    if self.cutout_count < 0:
-      raise ValueError(
-        f"cutout_count must be at least 0, not {self.cutout_count}"
-      )
-    if self.cutout_size < 1:
-      raise ValueError(
-        f"cutout_size must be at least 1, not {self.cutout_size}"
       )
 
   def _check_used(self) -> None:
