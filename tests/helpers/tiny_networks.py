@@ -1,8 +1,10 @@
 """A tiny VGG that compiles quickly, and pictures for it."""
 
 import dataclasses
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,6 +25,22 @@ def add_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(
     models.convolution, "conv_general_dilated", jax.lax.conv_general_dilated
   )
+
+
+def random_variables(model: models.Network, *, seed: int = 1):
+  """Random parameters and statistics for pictures of three channels."""
+  shapes = jax.eval_shape(
+    functools.partial(model.init, train=False),
+    jax.random.key(0),
+    jnp.zeros((1, 32, 32, 3)),
+  )
+  rng = np.random.default_rng(seed)
+
+  def draw(leaf):
+    scale = (2 * leaf.shape[-1] / leaf.size) ** 0.5 if leaf.ndim > 1 else 0.1
+    return jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype)
+
+  return jax.tree.map(draw, shapes)
 
 
 def picture(height, width, *, patch=40, seed=0):

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -31,18 +30,7 @@ def network(normalization="group"):
   model = fcn.models.FCN(
     NUM_CLASSES, backbone="tiny", normalization=normalization
   )
-  shapes = jax.eval_shape(
-    functools.partial(model.init, train=False),
-    jax.random.key(0),
-    jnp.zeros((1, 32, 32, 3)),
-  )
-  rng = np.random.default_rng(1)
-
-  def draw(leaf):
-    scale = (2 * leaf.shape[-1] / leaf.size) ** 0.5 if leaf.ndim > 1 else 0.1
-    return jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype)
-
-  return model, jax.tree.map(draw, shapes)
+  return model, tiny_networks.random_variables(model)
 
 
 @functools.partial(jax.jit, static_argnums=0)
