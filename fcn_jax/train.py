@@ -1,6 +1,7 @@
 """The train step: from images and labels to a new state, in one call."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fcn_jax import checks
 from fcn_jax import losses
 from fcn_jax import models
 from fcn_jax import types
@@ -70,6 +72,7 @@ def create_state(
     model: the network.
     optimizer: an optax chain.
   """
+  checks.key(key)
   # Shapes of parameters do not depend on the image, but a smaller one would
   # leave some networks no cell.
   images = jnp.zeros((1, 224, 224, model.num_channels), jnp.uint8)
@@ -87,6 +90,7 @@ def state_from(
       They are copied, since a step donates its state.
     optimizer: an optax chain.
   """
+  checks.variables(variables)
   # Without this, JAX may return the arrays themselves, not copies.
   model_state = dict(jax.tree.map(jnp.copy, variables))
   params = model_state.pop("params")
@@ -124,11 +128,28 @@ def make_train_step(
 
   Returns:
     (state, batch, key) -> (state, metrics), as `train_step` takes them.
+
+  Raises:
+    ValueError: if `loss` is no loss. The step raises one as `train_step`, or if
+      the state was given to a step before.
   """
+  _check_loss(loss)
   step = functools.partial(
     train_step, model, optimizer, loss, skip_nonfinite=skip_nonfinite
   )
-  return jax.jit(step, donate_argnums=0)
+  compiled = jax.jit(step, donate_argnums=0)
+
+  @functools.wraps(train_step)
+  def checked_step(state, batch, key):
+    # JAX would refuse some of what `train_step` checks with less clear words.
+    _check_arguments(state, batch, key)
+    return compiled(state, batch, key)
+
+  # That of a function of three arguments, as of those of `jax.jit`.
+  checked_step.__wrapped__ = compiled
+  for name in ("lower", "trace", "_cache_size"):
+    setattr(checked_step, name, getattr(compiled, name))
+  return checked_step
 
 
 def train_step(
@@ -160,8 +181,11 @@ def train_step(
     The new state, and the step's metrics.
 
   Raises:
-    ValueError: if labels are not those of the model's heads.
+    ValueError: if the state is no `TrainState`, the key no random key, shapes
+      or dtypes of the batch are wrong, or labels are not those of the model's
+      heads.
   """
+  _check_arguments(state, batch, key)
   _check_heads(model, batch.labels)
   if isinstance(loss, losses.Schedule):
     loss = loss.at(state.step)
@@ -205,14 +229,15 @@ def train_step(
 def _loss_of_heads(model, loss, state, params, batch, keys):
   """The weighted loss of all heads; terms of the main head, new model state."""
   sample_key, dropout_key = keys
-  score_maps, model_state = model.apply(
-    {"params": params, **state.model_state},
-    batch.images,
-    train=True,
-    valid_sizes=batch.valid_sizes,
-    rngs={"dropout": dropout_key},
-    mutable=list(state.model_state),
-  )
+  with models.checks.fitting_variables():
+    score_maps, model_state = model.apply(
+      {"params": params, **state.model_state},
+      batch.images,
+      train=True,
+      valid_sizes=batch.valid_sizes,
+      rngs={"dropout": dropout_key},
+      mutable=list(state.model_state),
+    )
   total, terms = jnp.zeros(()), {}
   for number, (head, score_map) in enumerate(
     models.heads.by_name(score_maps).items()
@@ -223,6 +248,33 @@ def _loss_of_heads(model, loss, state, params, batch, keys):
     terms[head] = loss(head_key, score_map, labels)
     total += model.head_weights[head] * terms[head].loss
   return total, (terms[models.heads.main_head(model)], model_state)
+
+
+def _check_loss(loss):
+  """Raises a `ValueError` unless it takes a key, a score map and labels."""
+  if isinstance(loss, losses.Schedule):
+    return
+  try:
+    inspect.signature(loss).bind("key", "score_map", "labels")
+  except TypeError:
+    raise ValueError(
+      f"loss is {loss!r}, which does not take a key, a score map and labels: "
+      "give one that losses.make returned, such as losses.make(loss) or "
+      "losses.make(sampler=sampler)."
+    ) from None
+
+
+def _check_arguments(state, batch, key):
+  """Raises a `ValueError` if a step cannot take these."""
+  if not isinstance(state, TrainState):
+    raise ValueError(
+      f"state is a {type(state).__name__}, not a TrainState: give one of "
+      "train.create_state, or train.state_from(variables, optimizer)."
+    )
+  # All arrays of a state are donated together.
+  checks.not_donated(state.step, "the arrays of this state")
+  checks.batch(batch)
+  checks.key(key)
 
 
 def _check_heads(model, labels):

@@ -93,6 +93,7 @@ def test_no_file_reaches_outside_the_repository():
 ROWS = (
   ("types",),
   (
+    "checks",
     "geometry",
     "interpolation",
     "label_bits",

@@ -149,7 +149,7 @@ def compare(options: Options, stride: int, padding: str) -> str:
   image = picture(*options.compared)
   whole = np.asarray(whole_logits(model, variables, image))
   expected = whole.argmax(axis=-1)
-  num_programs = fcn.inference.predict._cache_size()
+  num_programs = fcn.inference.prediction.compiled_predict._cache_size()
   num_tiles = []
 
   def counted(windows):
@@ -163,7 +163,9 @@ def compare(options: Options, stride: int, padding: str) -> str:
     tile_size=options.compared_tile_size,
     progress=counted,
   )
-  num_programs = fcn.inference.predict._cache_size() - num_programs
+  num_programs = (
+    fcn.inference.prediction.compiled_predict._cache_size() - num_programs
+  )
   margin = fcn.inference.exact_margin(model)
   exact, too_small = (
     largest_difference(options, (model, variables), image, whole, pixels)

@@ -57,6 +57,6 @@ def class_frequencies(dataset: examples.Dataset) -> Frequencies:
 def _count(dataset: examples.Dataset, index: int) -> np.ndarray:
   """Pixels of each class in one example, [C]."""
   example = dataset.source[index]
-  batching.check_labels(example, num_classes=dataset.num_classes)
+  batching.check_example(example, num_classes=dataset.num_classes)
   counts = checking.count_values(example.label.astype(np.uint8))
   return counts[: dataset.num_classes]

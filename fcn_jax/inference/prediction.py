@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import checks
 from fcn_jax import label_bits
 from fcn_jax import models
 from fcn_jax import types
@@ -16,9 +17,6 @@ from fcn_jax.losses import region_losses
 from fcn_jax.losses import strips
 
 
-@functools.partial(
-  jax.jit, static_argnums=0, static_argnames=("head", "activation")
-)
 def predict(
   model: models.Network,
   variables: chex.ArrayTree,
@@ -51,8 +49,30 @@ def predict(
 
   Raises:
     ValueError: if the network has no such head, one class and "softmax", or
-      more classes than bit masks and "sigmoid".
+      more classes than bit masks and "sigmoid"; if variables are not those of
+      the network, or images have the wrong shape, dtype or range.
   """
+  checks.variables(variables)
+  checks.images(images, valid_sizes, num_channels=model.num_channels)
+  checks.pixels(images)
+  return compiled_predict(
+    model, variables, images, valid_sizes, head=head, activation=activation
+  )
+
+
+@functools.partial(
+  jax.jit, static_argnums=0, static_argnames=("head", "activation")
+)
+def compiled_predict(
+  model: models.Network,
+  variables: chex.ArrayTree,
+  images: jax.Array,
+  valid_sizes: jax.Array | None = None,
+  *,
+  head: str | None = None,
+  activation: region_losses.Activation = "softmax",
+) -> jax.Array:
+  """What `predict` calls after its checks, which do not suit tiles."""
   check(activation, models.heads.num_classes(model, head))
   score_map = models.heads.predicted_scores(
     model, variables, images, valid_sizes, head=head

@@ -11,6 +11,7 @@ import chex
 import jax
 import numpy as np
 
+from fcn_jax import checks
 from fcn_jax import models
 from fcn_jax.inference import blending as blending_lib
 from fcn_jax.inference import tiles
@@ -84,11 +85,13 @@ def predict_tiled(
     with "sigmoid" and several classes.
 
   Raises:
-    ValueError: if the image or an array to fill has the wrong shape, tiles do
+    ValueError: if the image has the wrong shape, dtype or range, variables are
+      not those of a network, an array to fill has the wrong shape, tiles do
       not fit into `tile_size`, an option is out of range, there is a margin
       with blending, or the network has "group" normalization and the picture
       is larger than a tile and its tiles are not blended.
   """
+  _check_arguments(model, variables, image)
   plan = tiling_plan.Plan.make(
     model,
     image,
@@ -179,6 +182,7 @@ def probabilities(
   Raises:
     ValueError: see `predict_tiled`.
   """
+  _check_arguments(model, variables, image)
   found = np.empty(
     (*image.shape[:2], models.heads.num_classes(model)), np.float32
   )
@@ -241,6 +245,7 @@ def disagreement(
     "flip": flip,
     "activation": activation,
   }
+  _check_arguments(model, variables, image)
   cheap = tiling_plan.Plan.make(model, image, margin=margin, **options)
   exact = tiling_plan.Plan.make(model, image, margin=None, **options)
   height, width = image.shape[:2]
@@ -261,6 +266,14 @@ def disagreement(
     num_pixels += found.size
     num_different += np.count_nonzero(found != expected)
   return num_different / num_pixels
+
+
+def _check_arguments(model, variables, image):
+  """Raises a `ValueError` if the network cannot take these."""
+  checks.variables(variables)
+  checks.image(image, num_channels=model.num_channels)
+  if not isinstance(image, np.memmap):  # It may be larger than the memory.
+    checks.pixels(image)
 
 
 def _check_array(name, array, shape, dtype):

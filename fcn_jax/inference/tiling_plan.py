@@ -135,7 +135,7 @@ class Plan:
       found = self.probabilities(variables, window)
       return self.labels_of(found)
     parts = self.seen(self.views[0], window)
-    found = prediction.predict(
+    found = prediction.compiled_predict(
       self.model,
       variables,
       *self.images(0, parts),

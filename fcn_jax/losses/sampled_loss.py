@@ -4,10 +4,10 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple, get_args
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import checks
 from fcn_jax import label_bits
 from fcn_jax import sampling
 from fcn_jax import types
@@ -203,12 +203,13 @@ _sums.defvjp(lambda compute, *arrays: compute(*arrays), _sums_backward)
 
 def check_labels(score_map: types.ScoreMap, labels: jax.Array) -> None:
   """Raises an error if labels do not fit a score map, or are too many."""
-  if labels.ndim == 4:
+  checks.labels(labels, of_pictures=True)
+  expected = (len(score_map.scores), *score_map.image_size)
+  if labels.shape != expected:
     raise ValueError(
-      f"labels have the shape {labels.shape}; they are [N, H, W]: for pixels "
-      "with several classes, give losses.bit_masks(labels)."
+      f"labels have shape {labels.shape}, but the images of the score map are "
+      f"{list(expected)}: give a label for each of their pixels."
     )
-  chex.assert_shape(labels, (len(score_map.scores), *score_map.image_size))
   if labels.size >= 2**31:
     raise ValueError(
       f"labels of shape {labels.shape} are {labels.size} pixels; a batch may "
@@ -229,6 +230,11 @@ def _check_kind(loss, score_map, labels):
       "numbers of classes: give int32, or losses.sigmoid_cross_entropy."
     )
   num_classes = score_map.scores.shape[-1]
+  if loss is pixel_losses.cross_entropy and num_classes == 1:
+    raise ValueError(
+      "the network has one class, whose cross-entropy is 0: give it 2 classes, "
+      "as the background is one, too; or losses.sigmoid_cross_entropy."
+    )
   if loss is sigmoid_losses.sigmoid_cross_entropy and num_classes > 1:
     label_bits.check(labels)
 

@@ -1,11 +1,14 @@
-"""Checks of the attributes and images of networks."""
+"""Checks of the attributes, images and parameters of networks."""
 
+import contextlib
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import checks
 from fcn_jax import types
 
 
@@ -46,20 +49,35 @@ def images(
     num_channels: of the network's inputs.
 
   Raises:
-    ValueError: if the images or valid_sizes have another shape.
+    ValueError: if the images or valid_sizes have another shape or dtype.
   """
-  if images.ndim != 4 or images.shape[-1] != num_channels:
-    raise ValueError(
-      f"images have shape {images.shape}; they must be [N, H, W, "
-      f"{num_channels}]. For a single image, give image[None]."
-    )
+  checks.images(images, valid_sizes, num_channels=num_channels)
   if valid_sizes is None:
     return None
-  if valid_sizes.shape != (images.shape[0], 2):
-    raise ValueError(
-      f"valid_sizes have shape {valid_sizes.shape}; they must be [N, 2], a "
-      f"height and a width for each of the {images.shape[0]} images."
-    )
   return jnp.clip(
     valid_sizes, 1, jnp.array([images.shape[1:3]], valid_sizes.dtype)
   )
+
+
+@contextlib.contextmanager
+def fitting_variables() -> Iterator[None]:
+  """Says in a sentence that variables are those of another network.
+
+  Raises:
+    ValueError: for Flax's errors about the shapes and names of variables.
+  """
+  try:
+    yield
+  except (
+    flax.errors.ScopeParamShapeError,
+    flax.errors.ScopeParamNotFoundError,
+    flax.errors.ScopeVariableNotFoundError,
+    flax.errors.ScopeCollectionNotFound,
+  ) as error:
+    # Flax's sentence has the name of the layer and, after a dash, an address.
+    fact = str(error).partition(" (https://")[0].rstrip(". ")
+    raise ValueError(
+      "the variables do not fit the network: they are from another one, such "
+      "as with another num_classes or backbone, or incomplete. Give those of "
+      f"this network, as from fcn.train.variables(state). (Flax: {fact}.)"
+    ) from None

@@ -11,6 +11,7 @@ import chex
 import jax
 
 from fcn_jax import types
+from fcn_jax.models import checks
 
 
 def main_head(model: Any) -> str:
@@ -60,10 +61,12 @@ def predicted_scores(
     head: name of the head.
 
   Raises:
-    ValueError: if the network has no such head.
+    ValueError: if the network has no such head, or the variables are those of
+      another network.
   """
   num_classes(model, head)
-  score_maps = model.apply(
-    variables, images, train=False, valid_sizes=valid_sizes
-  )
+  with checks.fitting_variables():
+    score_maps = model.apply(
+      variables, images, train=False, valid_sizes=valid_sizes
+    )
   return by_name(score_maps)[main_head(model) if head is None else head]

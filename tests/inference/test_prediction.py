@@ -40,10 +40,10 @@ def test_the_prediction_is_the_class_of_the_largest_logit_at_every_pixel():
 
 def test_images_of_one_size_are_compiled_once():
   variables = random_variables()
-  before = fcn.inference.predict._cache_size()
+  before = fcn.inference.prediction.compiled_predict._cache_size()
   for _ in range(3):
     fcn.inference.predict(MODEL, variables, IMAGES[:, :16, :16])
-  assert fcn.inference.predict._cache_size() == before + 1
+  assert fcn.inference.prediction.compiled_predict._cache_size() == before + 1
 
 
 def test_equally_likely_classes_give_the_lowest():

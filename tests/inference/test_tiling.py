@@ -257,25 +257,25 @@ def test_a_smaller_margin_is_cheaper_and_its_disagreement_is_told(trained):
 def test_one_program_serves_all_tiles_of_all_large_pictures(trained):
   model, variables, image, _ = trained
   model = model.clone(name="counted")
-  before = inference.predict._cache_size()
+  before = inference.prediction.compiled_predict._cache_size()
   for height, width in ((345, 451), (330, 321), (322, 400)):
     inference.predict_tiled(
       model, variables, image[:height, :width], tile_size=TILE_SIZE
     )
-  assert inference.predict._cache_size() == before + 1
+  assert inference.prediction.compiled_predict._cache_size() == before + 1
 
 
 @pytest.mark.slow
 def test_small_pictures_share_the_shapes_to_which_they_are_padded(trained):
   model, variables, image, _ = trained
   model = model.clone(name="counted")
-  before = inference.predict._cache_size()
+  before = inference.prediction.compiled_predict._cache_size()
   for height, width in ((70, 90), (128, 65), (101, 128)):
     part = image[:height, :width]
     found = inference.predict_tiled(model, variables, part, tile_size=TILE_SIZE)
     logits = logits_of(model, variables, part)
     assert np.mean(found == np.asarray(logits).argmax(axis=-1)) > 0.999
-  assert inference.predict._cache_size() == before + 1
+  assert inference.prediction.compiled_predict._cache_size() == before + 1
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fcn_jax import checks
 from fcn_jax.data.pipeline import photometric
 from fcn_jax.data.pipeline import transforms
 from fcn_jax.data.pipeline import warping
@@ -38,8 +39,9 @@ class Augmentation:
   them are mirrored.
   """
 
-  crop_size: tuple[int, int] | None = None
-  """Height and width of random crops; None for whole pictures."""
+  crop_size: tuple[int, int] | int | None = None
+  """Height and width of random crops, or one number for a square; None for
+  whole pictures."""
   scale_range: tuple[float, float] = (1.0, 1.0)
   """Smallest and largest factor of the random scale."""
   aspect_range: tuple[float, float] = (1.0, 1.0)
@@ -96,10 +98,13 @@ class Augmentation:
   """Most sizes that whole pictures are padded to; the step is compiled for
   each."""
 
+  def __post_init__(self):
+    if self.crop_size is not None:
+      size = checks.size(self.crop_size, "crop_size")
+      object.__setattr__(self, "crop_size", size)
+
   def check(self) -> None:
     """Raises a `ValueError` if a value is out of range."""
-    if self.crop_size is not None and min(self.crop_size) < 1:
-      raise ValueError(f"crop_size must be at least 1x1, not {self.crop_size}")
     self._check_ranges()
     self._check_shares()
     self._check_used()

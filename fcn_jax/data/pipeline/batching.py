@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fcn_jax import checks
 from fcn_jax import types
 from fcn_jax.data.pipeline import padding
 from fcn_jax.data.pipeline import transforms
@@ -83,17 +84,29 @@ def check_resize_factor(resize_factor: float) -> None:
     raise ValueError(f"resize_factor must be above 0, not {resize_factor}")
 
 
-def check_labels(example: Any, *, num_classes: int | Mapping[str, int]) -> None:
-  """Raises a `ValueError` if a label is neither a class nor void.
+def check_example(
+  example: Any, *, num_classes: int | Mapping[str, int]
+) -> None:
+  """Raises a `ValueError` unless an example can be trained on.
 
   Args:
-    example: with `name` and `label`, [H, W] integers, or [H, W, L] of several
-      kinds.
+    example: with `name`, `image` [H, W, C] and `label`, [H, W] integers, or
+      [H, W, L] of several kinds.
     num_classes: number of classes; or that of each kind, by its name.
   """
-  label = example.label
+  if not all(hasattr(example, name) for name in ("image", "label", "name")):
+    raise ValueError(
+      f"the source has a {type(example).__name__}, not an Example: make it by "
+      "fcn.data.from_arrays(images, labels).source"
+    )
+  label, image = example.label, example.image
+  name = f"the image of {example.name}"
+  checks.image(image, name=name)
+  checks.pixels(image, name=name)
   if not isinstance(num_classes, Mapping):
-    _check_kind(label, num_classes, example.name)
+    checks.labels(label, name=f"the labels of {example.name}")
+    checks.same_size(label, image, f"the labels of {example.name}", name)
+    checks.classes(label, num_classes=num_classes, name=example.name)
     return
   if label.shape[2:] != (len(num_classes),):
     raise ValueError(
@@ -101,25 +114,25 @@ def check_labels(example: Any, *, num_classes: int | Mapping[str, int]) -> None:
       f" {', '.join(num_classes)} side by side are [H, W, {len(num_classes)}]"
     )
   for kind, (head, count) in enumerate(num_classes.items()):
-    _check_kind(label[..., kind], count, f"{example.name} ({head})")
+    name = f"{example.name} ({head})"
+    checks.classes(label[..., kind], num_classes=count, name=name)
 
 
-def _check_kind(label: np.ndarray, num_classes: int, name: str) -> None:
-  """Checks labels of one kind, [H, W]."""
-  if label.ndim != 2:
+def check_source(
+  source: Sequence[Any], num_classes: int | Mapping[str, int]
+) -> None:
+  """Raises a `ValueError` unless these can be a source and its classes."""
+  if hasattr(source, "source"):
     raise ValueError(
-      f"{name} has labels of shape {list(label.shape)}; those of one kind are"
-      " [H, W], and num_classes of several is a dict"
+      f"source is a {type(source).__name__}: give dataset.source"
     )
-  # As unsigned integers, numbers below 0 are large ones.
-  unsigned = label.view(f"u{label.itemsize}")
-  wrong = (unsigned >= num_classes) & (label != types.IGNORE_LABEL)
-  if wrong.any():
+  if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
     raise ValueError(
-      f"{name} has the label {label[wrong][0]}, which is neither a"
-      f" class (0..{num_classes - 1}) nor void ({types.IGNORE_LABEL}); correct"
-      " its mask or the number of classes"
+      f"source is a {type(source).__name__}, not a sequence of examples: give"
+      " the source of fcn.data.load or fcn.data.from_arrays"
     )
+  if not isinstance(num_classes, Mapping):
+    checks.num_classes(num_classes)
 
 
 def check_size(example: Any, size: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from fcn_jax import checks
 from fcn_jax import types
 from fcn_jax.data.pipeline import batching
 from fcn_jax.data.pipeline import loading as loading_lib
@@ -19,7 +20,7 @@ def eval_batches(
   *,
   batch_size: int,
   num_classes: int,
-  size: tuple[int, int] | None = None,
+  size: tuple[int, int] | int | None = None,
   num_sizes: int = 1,
   image_sizes: np.ndarray | None = None,
   resize_factor: float = 1.0,
@@ -36,8 +37,8 @@ def eval_batches(
     source: the examples, see `pipeline`.
     batch_size: examples in a batch, over all processes.
     num_classes: labels must be in 0..num_classes - 1 or void.
-    size: height and width of the batches. None for the largest height and
-      width in the source, or for `num_sizes` sizes.
+    size: height and width of the batches, or one number for a square. None for
+      the largest height and width in the source, or for `num_sizes` sizes.
     num_sizes: without `size`, batches are padded to at most this many sizes.
     image_sizes: [length, 2], `padding.image_sizes` of the source. Without it,
       all pictures are read once to find their sizes. Not used with `size`.
@@ -54,15 +55,17 @@ def eval_batches(
 
   Raises:
     ValueError: an option is out of range, or the source is empty. While
-      iterating: a label is neither a class nor void, or a picture is larger
-      than `size` or does not have the size in `image_sizes`.
+      iterating: an image or its labels have the wrong shape, dtype or values
+      (see `checks`), or a picture is larger than `size` or does not have the
+      size in `image_sizes`.
   """
+  batching.check_source(source, num_classes)
   loading.check(batch_size)
   batching.check_resize_factor(resize_factor)
   if num_sizes < 1:
     raise ValueError(f"num_sizes must be at least 1, not {num_sizes}")
-  if size is not None and min(size) < 1:
-    raise ValueError(f"size must be at least 1x1, not {size}")
+  if size is not None:
+    size = checks.size(size, "size")
   if not len(source):
     raise ValueError("the data set has no examples")
   rescaled, padded_sizes = (), ()
@@ -114,7 +117,7 @@ class _Maker:
 
   def _read(self, index: int) -> transforms.Pair:
     example = self.source[index]
-    batching.check_labels(example, num_classes=self.num_classes)
+    batching.check_example(example, num_classes=self.num_classes)
     if self.loading.process_count > 1:
       # A process without an example in a batch cannot know its other channels.
       batching.check_plain(example)

@@ -128,6 +128,6 @@ def holds_class(
 
 def _holds(source, num_classes, number, index):
   example = source[index]
-  batching.check_labels(example, num_classes=num_classes)
+  batching.check_example(example, num_classes=num_classes)
   label = example.label if example.label.ndim == 2 else example.label[..., 0]
   return checking.count_values(label.astype(np.uint8))[:number] > 0

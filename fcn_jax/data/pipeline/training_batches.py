@@ -77,9 +77,11 @@ def train_batches(
 
   Raises:
     ValueError: an option is out of range, or the source has fewer examples than
-      a batch. While iterating: a label is neither a class nor void, a picture
-      does not have the size in `image_sizes`, or it has no colours to change.
+      a batch. While iterating: an image or its labels have the wrong shape,
+      dtype or values (see `checks`), a picture does not have the size in
+      `image_sizes`, or it has no colours to change.
   """
+  batching.check_source(source, num_classes)
   augmentation.check()
   loading.check(batch_size)
   batching.check_resize_factor(resize_factor)
@@ -313,7 +315,7 @@ class _Maker:
 
   def _example(self, index: int) -> Any:
     example = self.source[index]
-    batching.check_labels(example, num_classes=self.num_classes)
+    batching.check_example(example, num_classes=self.num_classes)
     if self.augmentation.crop_size is None:
       batching.check_size(example, self.image_sizes[index])
     return example

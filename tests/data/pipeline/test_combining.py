@@ -216,15 +216,15 @@ def test_evaluation_by_several_processes_is_of_colours():
 
 def test_labels_of_each_head_are_checked_against_its_classes():
   example = combining.with_labels(_dataset(), "geometric").source[0]
-  batching.check_labels(example, num_classes=HEADS)
+  batching.check_example(example, num_classes=HEADS)
   with pytest.raises(ValueError, match=r"\(geometric\) has the label 2"):
-    batching.check_labels(example, num_classes=HEADS | {"geometric": 2})
+    batching.check_example(example, num_classes=HEADS | {"geometric": 2})
   with pytest.raises(ValueError, match=r"\(semantic\) has the label 4"):
-    batching.check_labels(example, num_classes=HEADS | {"semantic": 4})
-  with pytest.raises(ValueError, match=r"\[20, 30, 2\].* a dict"):
-    batching.check_labels(example, num_classes=5)
+    batching.check_example(example, num_classes=HEADS | {"semantic": 4})
+  with pytest.raises(ValueError, match=r"\(20, 30, 2\).* a dict"):
+    batching.check_example(example, num_classes=5)
   with pytest.raises(ValueError, match=r"semantic, geometric.*\[H, W, 2\]"):
-    batching.check_labels(_example(), num_classes=HEADS)
+    batching.check_example(_example(), num_classes=HEADS)
 
 
 @pytest.mark.parametrize("modalities", ["color_depth", "color_hha"])

@@ -488,7 +488,7 @@ def test_the_examples_of_a_batch_are_known_without_reading_them():
     for i in range(7)
   ]
   options = {"batch_size": 3, "seed": 11}
-  batches = made.train(source, crop_size=(4, 4), num_classes=1, **options)
+  batches = made.train(source, crop_size=4, num_classes=2, **options)
   for number, batch in zip(range(6), batches, strict=False):
     indices = data.pipeline.indices_of_batch(7, number=number, **options)
     assert indices == batch.images[:, 0, 0, 0].tolist()
