@@ -13,10 +13,11 @@ rates of the released VGG16 nets: 1e-10 for stride 32, 1e-12 for 16, 1e-14 for
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
+
+from fcn_jax import types
 
 # PAMI 2017 and the released solvers.
 WEIGHT_DECAY = 5e-4
@@ -130,9 +131,9 @@ class EmaState(NamedTuple):
     inner: state of the optimizer that makes the updates.
   """
 
-  average: chex.ArrayTree
+  average: types.Tree
   count: jax.Array
-  inner: optax.OptState
+  inner: types.Tree
 
 
 def with_ema(
@@ -174,7 +175,7 @@ def with_ema(
   return optax.GradientTransformation(init, update)
 
 
-def ema_of(opt_state: optax.OptState) -> chex.ArrayTree | None:
+def ema_of(opt_state: types.Tree) -> types.Tree | None:
   """The averaged parameters that `with_ema` keeps; None if it does not."""
   is_average = lambda node: isinstance(node, EmaState)  # noqa: E731
   for node in jax.tree.leaves(opt_state, is_leaf=is_average):
@@ -183,11 +184,11 @@ def ema_of(opt_state: optax.OptState) -> chex.ArrayTree | None:
   return None
 
 
-def is_kernel(params: chex.ArrayTree) -> chex.ArrayTree:
+def is_kernel(params: types.Tree) -> types.Tree:
   """Marks the arrays with two or more axes; a mask for optax."""
   return jax.tree.map(lambda array: array.ndim > 1, params)
 
 
-def is_bias(params: chex.ArrayTree) -> chex.ArrayTree:
+def is_bias(params: types.Tree) -> types.Tree:
   """Marks the arrays that are not kernels; a mask for optax."""
   return jax.tree.map(lambda array: array.ndim <= 1, params)

@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,6 +12,7 @@ import optax
 from fcn_jax import checks
 from fcn_jax import losses
 from fcn_jax import models
+from fcn_jax import reprs
 from fcn_jax import types
 
 
@@ -27,9 +27,23 @@ class TrainState(NamedTuple):
   """
 
   step: jax.Array
-  params: chex.ArrayTree
-  model_state: chex.ArrayTree
-  opt_state: optax.OptState
+  params: types.Tree
+  model_state: types.Tree
+  opt_state: types.Tree
+
+  def __repr__(self) -> str:
+    parts = ", ".join(f"{name}: {text}" for name, text in self._parts())
+    return f"TrainState({parts})"
+
+  def _repr_html_(self) -> str:
+    return reprs.html_table(self._parts(), caption="TrainState")
+
+  def _parts(self) -> list[tuple[str, str]]:
+    step, *trees = self._asdict().items()
+    return [
+      (step[0], reprs.scalar(step[1])),
+      *((name, reprs.tree(arrays)) for name, arrays in trees),
+    ]
 
 
 class StepMetrics(NamedTuple):
@@ -56,6 +70,10 @@ class StepMetrics(NamedTuple):
   gradient_norm: jax.Array
   is_finite: jax.Array
 
+  def __repr__(self) -> str:
+    items = ((name, reprs.scalar(one)) for name, one in self._asdict().items())
+    return f"StepMetrics({', '.join(f'{name}={one}' for name, one in items)})"
+
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def create_state(
@@ -81,7 +99,7 @@ def create_state(
 
 @functools.partial(jax.jit, static_argnums=1)
 def state_from(
-  variables: chex.ArrayTree, optimizer: optax.GradientTransformation
+  variables: types.Variables, optimizer: optax.GradientTransformation
 ) -> TrainState:
   """The state before the first step, with parameters from elsewhere.
 
@@ -294,6 +312,6 @@ def _check_heads(model, labels):
     )
 
 
-def variables(state: TrainState) -> chex.ArrayTree:
+def variables(state: TrainState) -> types.Variables:
   """The variables of the model, as `model.apply` takes them."""
   return {"params": state.params, **state.model_state}

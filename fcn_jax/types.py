@@ -3,14 +3,25 @@
 import dataclasses
 import fractions
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
+import typing_extensions
+
+from fcn_jax import reprs
 
 # The label of void pixels, as in PASCAL VOC and in Caffe's nets.
 IGNORE_LABEL = 255
 
 EdgeRule = Literal["zero", "clamp"]
+
+# Nested dicts, tuples and so on of arrays: a pytree of JAX. `help` shows the
+# names of these types, not what they stand for.
+Tree = typing_extensions.TypeAliasType("Tree", Any)
+
+# The variables of a network by collection: {"params": ...} and, with batch
+# normalization, "batch_stats".
+Variables = typing_extensions.TypeAliasType("Variables", Mapping[str, Any])
 
 
 class Batch(NamedTuple):
@@ -30,6 +41,13 @@ class Batch(NamedTuple):
   images: jax.Array
   labels: jax.Array | Mapping[str, jax.Array]
   valid_sizes: jax.Array | None = None
+
+  def __repr__(self) -> str:
+    return reprs.call("Batch", self._asdict())
+
+  def _repr_html_(self) -> str:
+    rows = [(name, reprs.value(part)) for name, part in self._asdict().items()]
+    return reprs.html_table(rows, caption="Batch")
 
 
 class Grid(NamedTuple):

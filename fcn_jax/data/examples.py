@@ -6,6 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fcn_jax import reprs
+
+# Examples whose sizes a data set shows; reading all may take minutes.
+_NUM_SHOWN = 8
+
 
 class Example(NamedTuple):
   """A picture and its labels.
@@ -24,8 +29,11 @@ class Example(NamedTuple):
   name: str
   extras: Mapping[str, np.ndarray] = {}
 
+  def __repr__(self) -> str:
+    return reprs.call("Example", self._asdict())
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
   """One split of a data set.
 
@@ -46,6 +54,39 @@ class Dataset:
   def num_classes(self) -> int:
     """Number of classes, with background and without void."""
     return len(self.class_names)
+
+  def __repr__(self) -> str:
+    names = ", ".join(self.class_names)
+    return f"Dataset({self._facts()}: {names})"
+
+  def _repr_html_(self) -> str:
+    rows = [
+      (str(number), tuple(color), name)
+      for number, (color, name) in enumerate(
+        zip(np.asarray(self.palette).tolist(), self.class_names, strict=True)
+      )
+    ]
+    return reprs.html_table(rows, caption=f"Dataset: {self._facts()}")
+
+  def _facts(self) -> str:
+    """Length, number of classes, and sizes of some of the pictures."""
+    length = len(self.source)
+    count = min(length, _NUM_SHOWN)
+    indices = np.linspace(0, length - 1, count).round().astype(int)
+    sizes = [self.source[int(i)].label.shape[:2] for i in indices]
+    classes = f"{self.num_classes} classes"
+    if not sizes:
+      return f"no examples, {classes}"
+    heights, widths = zip(*sizes, strict=True)
+    height, width = (
+      f"{min(sides)}"
+      if min(sides) == max(sides)
+      else f"{min(sides)}..{max(sides)}"
+      for sides in (heights, widths)
+    )
+    of_some = "" if count == length else f" ({count} of them)"
+    pixels = f"{height} x {width} pixels (height x width){of_some}"
+    return f"{length} examples of {pixels}, {classes}"
 
 
 class Mapped(Sequence[Example]):

@@ -13,10 +13,10 @@ sums by which it is divided: all weights are arithmetic along one axis.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import chex
 import numpy as np
 
 from fcn_jax import models
+from fcn_jax import types
 from fcn_jax.inference import tiling_plan
 
 # Standard deviation of the Gaussian over the side of a tile.
@@ -44,7 +44,7 @@ def shares(parts: Sequence[slice]) -> list[np.ndarray]:
 
 def bands(
   plan: tiling_plan.Plan,
-  variables: chex.ArrayTree,
+  variables: types.Variables,
   progress: Callable[
     [Sequence[tiling_plan.Window]], Iterable[tiling_plan.Window]
   ],

@@ -27,7 +27,6 @@ import pathlib
 import zipfile
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +52,7 @@ _NETWORK_FIELDS = ("backbone", "stride", "padding", "normalization")
 def export(
   path: str | pathlib.Path,
   model: models.Network,
-  variables: chex.ArrayTree,
+  variables: types.Variables,
   *,
   class_names: Sequence[str],
   palette: np.ndarray,

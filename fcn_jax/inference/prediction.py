@@ -3,7 +3,6 @@
 import functools
 from typing import get_args
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +18,7 @@ from fcn_jax.losses import strips
 
 def predict(
   model: models.Network,
-  variables: chex.ArrayTree,
+  variables: types.Variables,
   images: jax.Array,
   valid_sizes: jax.Array | None = None,
   *,
@@ -65,7 +64,7 @@ def predict(
 )
 def compiled_predict(
   model: models.Network,
-  variables: chex.ArrayTree,
+  variables: types.Variables,
   images: jax.Array,
   valid_sizes: jax.Array | None = None,
   *,
@@ -83,7 +82,7 @@ def compiled_predict(
 @functools.partial(jax.jit, static_argnums=0, static_argnames="activation")
 def predict_with_probabilities(
   model: models.Network,
-  variables: chex.ArrayTree,
+  variables: types.Variables,
   images: jax.Array,
   valid_sizes: jax.Array | None = None,
   *,

@@ -7,12 +7,12 @@ a `np.memmap`, and so may the arrays to fill.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import chex
 import jax
 import numpy as np
 
 from fcn_jax import checks
 from fcn_jax import models
+from fcn_jax import types
 from fcn_jax.inference import blending as blending_lib
 from fcn_jax.inference import tiles
 from fcn_jax.inference import tiling_plan
@@ -28,7 +28,7 @@ TILE_SIZE = 1024
 
 def predict_tiled(
   model: models.Network,
-  variables: chex.ArrayTree,
+  variables: types.Variables,
   image: np.ndarray,
   *,
   tile_size: int = TILE_SIZE,
@@ -127,7 +127,7 @@ def is_blended(plan: tiling_plan.Plan) -> bool:
 
 
 def parts(
-  plan: tiling_plan.Plan, variables: chex.ArrayTree, progress: Progress = iter
+  plan: tiling_plan.Plan, variables: types.Variables, progress: Progress = iter
 ) -> Iterator[tuple[tiling_plan.Window, np.ndarray, np.ndarray]]:
   """Predicts a picture part by part, with probabilities.
 
@@ -150,7 +150,7 @@ def parts(
 
 def probabilities(
   model: models.Network,
-  variables: chex.ArrayTree,
+  variables: types.Variables,
   image: np.ndarray,
   *,
   scales: Sequence[float] = (1.0,),
@@ -210,7 +210,7 @@ def exact_margin(model: models.Network) -> int:
 
 def disagreement(
   model: models.Network,
-  variables: chex.ArrayTree,
+  variables: types.Variables,
   image: np.ndarray,
   *,
   margin: int,

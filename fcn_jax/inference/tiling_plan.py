@@ -5,13 +5,13 @@ import functools
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fcn_jax import geometry
 from fcn_jax import models
+from fcn_jax import types
 from fcn_jax.inference import prediction
 from fcn_jax.inference import tiles
 from fcn_jax.inference import views
@@ -129,7 +129,7 @@ class Plan:
     rows, columns = self.parts(within)
     return [(row, column) for row in rows for column in columns]
 
-  def classes(self, variables: chex.ArrayTree, window: Window) -> np.ndarray:
+  def classes(self, variables: types.Variables, window: Window) -> np.ndarray:
     """Classes in one of the tiles, [h, w] of `dtype`."""
     if len(self.views) > 1 or not self.views[0].is_plain:
       found = self.probabilities(variables, window)
@@ -144,7 +144,7 @@ class Plan:
     return np.asarray(found)[0][_inside(window, parts)].astype(self.dtype)
 
   def classes_and_probabilities(
-    self, variables: chex.ArrayTree, window: Window
+    self, variables: types.Variables, window: Window
   ) -> tuple[np.ndarray, np.ndarray]:
     """What `classes` and `probabilities` say, in one pass of the network."""
     if len(self.views) > 1 or not self.views[0].is_plain:
@@ -164,7 +164,7 @@ class Plan:
     return classes.astype(self.dtype), probabilities
 
   def probabilities(
-    self, variables: chex.ArrayTree, window: Window
+    self, variables: types.Variables, window: Window
   ) -> np.ndarray:
     """Mean probabilities in one of the tiles, [h, w, C] float32."""
     total = None
@@ -239,7 +239,7 @@ def _surroundings(model, margin, blending):
 @functools.partial(jax.jit, static_argnums=0, static_argnames="activation")
 def probabilities_at(
   model: models.Network,
-  variables: chex.ArrayTree,
+  variables: types.Variables,
   images: jax.Array,
   sizes: jax.Array,
   rows: views.Taps,

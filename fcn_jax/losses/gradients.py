@@ -11,7 +11,6 @@ the same places in all blocks (`places`), or chunks of a list of blocks
 import dataclasses
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +18,7 @@ from fcn_jax import types
 
 # From logits [..., C, P], and the matching part [..., P] of each further array,
 # to K values for each pixel: a tree of arrays [..., K, P].
-PixelFunction = Callable[..., chex.ArrayTree]
+PixelFunction = Callable[..., types.Tree]
 
 
 def with_scores(score_map: types.ScoreMap, scores: jax.Array) -> types.ScoreMap:
@@ -28,8 +27,8 @@ def with_scores(score_map: types.ScoreMap, scores: jax.Array) -> types.ScoreMap:
 
 
 def of_piece(
-  function: Callable[[jax.Array], chex.ArrayTree], scores: jax.Array
-) -> tuple[chex.ArrayTree, jax.Array]:
+  function: Callable[[jax.Array], types.Tree], scores: jax.Array
+) -> tuple[types.Tree, jax.Array]:
   """The sums of values of a piece, with their gradient.
 
   Args:
@@ -57,10 +56,10 @@ def sum_over_pixels(values: jax.Array) -> jax.Array:
 
 
 def over_pieces(
-  add: Callable[[jax.Array, jax.Array], tuple[chex.ArrayTree, jax.Array]],
+  add: Callable[[jax.Array, jax.Array], tuple[types.Tree, jax.Array]],
   num_pieces: int | jax.Array,
   gradient: jax.Array,
-) -> tuple[chex.ArrayTree, jax.Array]:
+) -> tuple[types.Tree, jax.Array]:
   """The sums of all pieces, with their gradient.
 
   The loop carries the sums of the images, so that devices with parts of the

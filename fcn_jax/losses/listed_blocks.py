@@ -6,7 +6,6 @@ scores of a block are read once and its gradient is written once, whereas each
 pixel of a list (`listed_pixels`) has four reads and four sums of its own.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -25,7 +24,7 @@ def value_and_gradient(
   *,
   chunk_bytes: int,
   by_product: bool,
-) -> tuple[chex.ArrayTree, types.ScoreMap]:
+) -> tuple[types.Tree, types.ScoreMap]:
   """Sums a function of the logits over listed blocks.
 
   The cost is that of `num_used` blocks in each image and does not depend on K.

@@ -3,7 +3,6 @@
 A pixel depends on the four cells around it.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +19,7 @@ def value_and_gradient(
   arrays: tuple[jax.Array, ...],
   *,
   chunk_bytes: int,
-) -> tuple[chex.ArrayTree, types.ScoreMap]:
+) -> tuple[types.Tree, types.ScoreMap]:
   """Sums a function of the logits over listed pixels.
 
   The cost is that of `num_used` pixels in each image and does not depend on K.

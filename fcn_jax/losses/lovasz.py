@@ -5,6 +5,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import reprs
 from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax import upsampling
@@ -14,6 +15,7 @@ from fcn_jax.losses import pixel_losses
 from fcn_jax.losses import sampled_loss
 
 
+@reprs.described
 def lovasz_softmax(
   *,
   sampler: sampling.Sampler,
@@ -75,7 +77,7 @@ def lovasz_softmax(
       num_dropped=sample.num_dropped,
     )
 
-  return loss
+  return sampled_loss.Described(loss)
 
 
 def _of_pixels(logits, labels, weights):

@@ -94,11 +94,11 @@ def with_axis(
 
 
 def weighted_values(
-  function: Callable[[jax.Array, jax.Array], chex.ArrayTree],
+  function: Callable[[jax.Array, jax.Array], types.Tree],
   logits: jax.Array,
   labels: jax.Array,
   weights: jax.Array | None = None,
-) -> chex.ArrayTree:
+) -> types.Tree:
   """Weight times values of every pixel; see `weighted_losses`.
 
   Args:

@@ -4,7 +4,6 @@ The logits of a place in all blocks are the sum of four shifted and scaled score
 maps: no score is listed, gathered or scattered.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -23,7 +22,7 @@ def value_and_gradient(
   *,
   band_bytes: int,
   by_product: bool,
-) -> tuple[chex.ArrayTree, types.ScoreMap]:
+) -> tuple[types.Tree, types.ScoreMap]:
   """Sums a function of the logits over places.
 
   Args:

@@ -8,11 +8,12 @@ losses are computed in two sweeps over the pixels: the sums, then the gradient.
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax import reprs
+from fcn_jax import types
 from fcn_jax.losses import pixel_losses
 from fcn_jax.losses import sigmoid_losses
 
@@ -30,12 +31,18 @@ class RegionLoss(NamedTuple):
       not count, whatever it returns there.
     of_sums: from the weighted sums, a tree of arrays [N, K] with the sums of
       each image, to the loss []; differentiable once.
+    description: what `repr` shows.
   """
 
-  values: Callable[[jax.Array, jax.Array], chex.ArrayTree]
-  of_sums: Callable[[chex.ArrayTree], jax.Array]
+  values: Callable[[jax.Array, jax.Array], types.Tree]
+  of_sums: Callable[[types.Tree], jax.Array]
+  description: str = ""
+
+  def __repr__(self) -> str:
+    return self.description or f"RegionLoss(values={reprs.value(self.values)})"
 
 
+@reprs.described
 def dice(*, smooth: float = 1.0, **options: Any) -> RegionLoss:
   """Soft Dice loss, the mean over the classes of 1 - Dice.
 
@@ -54,6 +61,7 @@ def dice(*, smooth: float = 1.0, **options: Any) -> RegionLoss:
   return tversky(alpha=0.5, beta=0.5, smooth=smooth / 2, **options)
 
 
+@reprs.described
 def jaccard(*, smooth: float = 1.0, **options: Any) -> RegionLoss:
   """Soft Jaccard loss: the mean over the classes of 1 - intersection / union.
 
@@ -66,6 +74,7 @@ def jaccard(*, smooth: float = 1.0, **options: Any) -> RegionLoss:
   return tversky(alpha=1.0, beta=1.0, smooth=smooth, **options)
 
 
+@reprs.described
 def tversky(
   *,
   alpha: float = 0.3,
@@ -140,8 +149,8 @@ def tversky(
 
 
 def linear(
-  values: Callable[[jax.Array, jax.Array], chex.ArrayTree],
-  slopes: chex.ArrayTree,
+  values: Callable[[jax.Array, jax.Array], types.Tree],
+  slopes: types.Tree,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """A weighted sum of the values of a pixel.
 

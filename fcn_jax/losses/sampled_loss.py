@@ -6,9 +6,11 @@ from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import typing_extensions
 
 from fcn_jax import checks
 from fcn_jax import label_bits
+from fcn_jax import reprs
 from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax.losses import choice
@@ -41,7 +43,30 @@ class LossTerms(NamedTuple):
 
 
 # (key, score_map, labels [N, H, W]) -> terms.
-Loss = Callable[[jax.Array, types.ScoreMap, jax.Array], LossTerms]
+Loss = typing_extensions.TypeAliasType(
+  "Loss", Callable[[jax.Array, types.ScoreMap, jax.Array], LossTerms]
+)
+
+
+class Described(NamedTuple):
+  """A `Loss` that says how it was made.
+
+  Attributes:
+    compute: the loss.
+    description: what `repr` shows.
+  """
+
+  compute: Loss
+  description: str = ""
+
+  def __call__(
+    self, key: jax.Array, score_map: types.ScoreMap, labels: jax.Array
+  ) -> LossTerms:
+    """The terms of the loss."""
+    return self.compute(key, score_map, labels)
+
+  def __repr__(self) -> str:
+    return self.description
 
 
 class Schedule(NamedTuple):
@@ -63,6 +88,7 @@ class Schedule(NamedTuple):
   at: Callable[[jax.Array], Loss]
 
 
+@reprs.described
 def make(
   loss: pixel_losses.PixelLoss
   | region_losses.RegionLoss = pixel_losses.cross_entropy,
@@ -152,9 +178,10 @@ def make(
       num_dropped=sums.num_dropped,
     )
 
-  return sampled_loss
+  return Described(sampled_loss)
 
 
+@reprs.described
 def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
   """A loss that is a weighted sum of others, such as Dice and cross-entropy.
 
@@ -183,7 +210,7 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
       loss_sum=total([result.loss_sum for result in results]),
     )
 
-  return loss
+  return Described(loss)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -65,7 +65,7 @@ def value_and_gradient(
   weights: jax.Array | None,
   *,
   strip_bytes: int,
-) -> tuple[chex.ArrayTree, types.ScoreMap]:
+) -> tuple[types.Tree, types.ScoreMap]:
   """Sums a function of the logits over all pixels.
 
   Strips begin with the image and have as many rows of pixels as some rows of

@@ -7,7 +7,6 @@ The main head is the first one.
 from collections.abc import Mapping
 from typing import Any
 
-import chex
 import jax
 
 from fcn_jax import types
@@ -45,7 +44,7 @@ def by_name(
 
 def predicted_scores(
   model: Any,
-  variables: chex.ArrayTree,
+  variables: types.Variables,
   images: jax.Array,
   valid_sizes: jax.Array | None = None,
   *,

@@ -4,12 +4,12 @@ import functools
 import pathlib
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fcn_jax import models
+from fcn_jax import types
 from fcn_jax.pretrained import caffe_names
 from fcn_jax.pretrained import entries
 from fcn_jax.pretrained import torchvision_names
@@ -27,7 +27,7 @@ _BLOCK = 16
 
 def load(
   path: str | pathlib.Path, model: models.Network, *, partial: bool = False
-) -> tuple[chex.ArrayTree, transplanting.Report]:
+) -> tuple[types.Variables, transplanting.Report]:
   """Loads weights that were published for Caffe or torchvision.
 
   The kind of file is recognised: a .caffemodel (of either format), or a state

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-import chex
 import numpy as np
 
 from fcn_jax import models
+from fcn_jax import types
 from fcn_jax.models import input_normalization
 from fcn_jax.pretrained import entries as entries_lib
 from fcn_jax.pretrained import torchvision_layers
@@ -112,7 +112,7 @@ def guess(source: Mapping[str, np.ndarray]) -> str | None:
 
 
 def state_dict(
-  model: models.Network, variables: chex.ArrayTree
+  model: models.Network, variables: types.Variables
 ) -> dict[str, np.ndarray]:
   """The arrays of a network as torchvision's network has them.
 
@@ -153,7 +153,7 @@ def state_dict(
   return result
 
 
-def plain_state_dict(variables: chex.ArrayTree) -> dict[str, np.ndarray]:
+def plain_state_dict(variables: types.Variables) -> dict[str, np.ndarray]:
   """A state dict of a network that torchvision does not have.
 
   Args:

@@ -14,6 +14,8 @@ import chex
 import jax
 import numpy as np
 
+from fcn_jax import types
+
 Flattening = Literal["channels_first", "channels_last"]
 
 # First layers of the backbones.
@@ -130,8 +132,8 @@ def grow(
 
 
 def transplant(
-  source: chex.ArrayTree, target: chex.ArrayTree
-) -> tuple[chex.ArrayTree, Report]:
+  source: types.Tree, target: types.Tree
+) -> tuple[types.Tree, Report]:
   """Puts the arrays of one network into another where name and shape agree.
 
   Score layers with more classes and first layers with more channels are
@@ -176,13 +178,13 @@ def transplant(
   return jax.tree.unflatten(structure, values), report
 
 
-def named(variables: chex.ArrayTree) -> Iterator[tuple[str, chex.Array]]:
+def named(variables: types.Variables) -> Iterator[tuple[str, chex.Array]]:
   """Pairs of a path, joined by slashes, and the array there."""
   for path, array in jax.tree_util.tree_leaves_with_path(variables):
     yield jax.tree_util.keystr(path, simple=True, separator="/"), array
 
 
-def take_head(variables: chex.ArrayTree, head: str) -> chex.ArrayTree:
+def take_head(variables: types.Variables, head: str) -> types.Tree:
   """The network with one of its heads only.
 
   Args:

@@ -18,11 +18,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax import types
 from fcn_jax.runs import step_folders
 
 Which = Literal["best", "latest"] | int
@@ -43,7 +43,7 @@ class Restored(NamedTuple):
   """
 
   step: int
-  state: dict[str, chex.ArrayTree]
+  state: dict[str, types.Tree]
   metadata: dict[str, Any]
   mean_iu: float | None
 
@@ -98,7 +98,7 @@ class Checkpoints:
   def save(
     self,
     step: int,
-    state: Mapping[str, chex.ArrayTree],
+    state: Mapping[str, types.Tree],
     *,
     metadata: Mapping[str, Any],
   ) -> None:
@@ -195,7 +195,7 @@ class Checkpoints:
     return _best_of(self._scores())
 
   def restore_latest(
-    self, template: Mapping[str, chex.ArrayTree]
+    self, template: Mapping[str, types.Tree]
   ) -> Restored | None:
     """Restores the newest step that is not damaged.
 
@@ -289,7 +289,7 @@ class Checkpoints:
 
 
 def read(
-  folder: pathlib.Path, which: Which, template: Mapping[str, chex.ArrayTree]
+  folder: pathlib.Path, which: Which, template: Mapping[str, types.Tree]
 ) -> Restored:
   """Reads a step, and changes nothing; a run may be writing meanwhile.
 
@@ -355,7 +355,7 @@ def scores(folder: pathlib.Path) -> dict[int, float | None]:
   }
 
 
-def num_bytes(state: chex.ArrayTree) -> int:
+def num_bytes(state: types.Tree) -> int:
   """Bytes of all arrays together; on disk a step is about as large."""
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
 
@@ -406,7 +406,7 @@ def _choose(folder: pathlib.Path, which: Which) -> int:
 def _restored(
   path: pathlib.Path,
   manifest: Mapping[str, Any],
-  template: Mapping[str, chex.ArrayTree],
+  template: Mapping[str, types.Tree],
 ) -> Restored:
   return Restored(
     step=manifest["step"],

@@ -21,10 +21,11 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import chex
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from fcn_jax import types
 
 _MANIFEST = "manifest.json"
 _CHECKSUM = "manifest.sha256"
@@ -38,7 +39,7 @@ class DamagedError(ValueError):
   """A step differs from what was written."""
 
 
-def host_copies(name: str, tree: chex.ArrayTree) -> HostArrays:
+def host_copies(name: str, tree: types.Tree) -> HostArrays:
   """Copies the arrays of a tree to the host.
 
   Args:
@@ -181,8 +182,8 @@ def verify(
 def restore(
   folder: pathlib.Path,
   manifest: Mapping[str, Any],
-  template: Mapping[str, chex.ArrayTree],
-) -> dict[str, chex.ArrayTree]:
+  template: Mapping[str, types.Tree],
+) -> dict[str, types.Tree]:
   """Reads the arrays of a step whose files are verified.
 
   Args:
@@ -251,7 +252,7 @@ def sync(path: pathlib.Path) -> None:
 def _check_template(
   folder: pathlib.Path,
   manifest: Mapping[str, Any],
-  template: Mapping[str, chex.ArrayTree],
+  template: Mapping[str, types.Tree],
 ) -> None:
   """Raises if the arrays that are wanted are not those that were saved."""
   problems = []
@@ -279,7 +280,7 @@ def _check_template(
     )
 
 
-def _named(name: str, tree: chex.ArrayTree) -> dict[str, Any]:
+def _named(name: str, tree: types.Tree) -> dict[str, Any]:
   """Leaves of a tree by their full names, in the order of the tree."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {name + jax.tree_util.keystr(path): leaf for path, leaf in leaves}

@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import chex
 import jax
 import numpy as np
 import optax
@@ -12,6 +11,7 @@ import optax
 from fcn_jax import models
 from fcn_jax import optimizers
 from fcn_jax import train
+from fcn_jax import types
 from fcn_jax.runs import build
 from fcn_jax.runs import checkpoints
 from fcn_jax.runs import config as config_lib
@@ -38,7 +38,7 @@ class TrainedModel:
   """
 
   model: models.Network
-  variables: chex.ArrayTree
+  variables: types.Variables
   class_names: tuple[str, ...]
   palette: np.ndarray
   config: config_lib.Train

@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 
 from fcn_jax import blocks as blocks_lib
+from fcn_jax import reprs
 from fcn_jax.sampling import capacity
 from fcn_jax.sampling import sampler as sampler_lib
 from fcn_jax.sampling import uniform
 from fcn_jax.sampling import units
 
 
+@reprs.described
 def bernoulli(
   *,
   rate: float | jax.Array,

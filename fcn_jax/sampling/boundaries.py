@@ -4,12 +4,14 @@ import chex
 import jax.numpy as jnp
 
 from fcn_jax import label_boundaries
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.sampling import capacity
 from fcn_jax.sampling import sampler as sampler_lib
 from fcn_jax.sampling import uniform
 
 
+@reprs.described
 def boundary_probabilities(
   *, rate: float, rate_elsewhere: float, distance: int
 ) -> sampler_lib.Probabilities:
@@ -44,6 +46,7 @@ def boundary_probabilities(
   return sampler_lib.Probabilities(of, max_count)
 
 
+@reprs.described
 def near_boundary(
   *, rate: float, rate_elsewhere: float, distance: int
 ) -> sampler_lib.Sampler:
@@ -67,6 +70,7 @@ def near_boundary(
   )
 
 
+@reprs.described
 def importance(
   *, probabilities: sampler_lib.Probabilities
 ) -> sampler_lib.Sampler:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.sampling import capacity
 from fcn_jax.sampling import sampler as sampler_lib
@@ -51,6 +52,7 @@ def class_counts(labels: jax.Array, *, num_classes: int) -> jax.Array:
   )
 
 
+@reprs.described
 def class_probabilities(
   *,
   count: int,
@@ -148,6 +150,7 @@ def _equal_part(count: int, class_sizes: jax.Array) -> jax.Array:
   return jnp.max((count - smaller) / num_others)
 
 
+@reprs.described
 def class_balanced(
   *,
   count: int,
@@ -185,6 +188,7 @@ def class_balanced(
   )
 
 
+@reprs.described
 def class_weighted(*, class_weights: Sequence[float]) -> sampler_lib.Sampler:
   """Keeps every pixel, with the weight of its class.
 

@@ -11,11 +11,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.sampling import sampler as sampler_lib
 from fcn_jax.sampling import uniform
 
 
+@reprs.described
 def hardest(*, count: int) -> sampler_lib.Sampler:
   """Keeps the `count` valid pixels of each image with the largest losses.
 
@@ -41,6 +43,7 @@ def hardest(*, count: int) -> sampler_lib.Sampler:
   return sampler_lib.Sampler(draw, lambda shape: count, needs=("pixel_losses",))
 
 
+@reprs.described
 def harder_than(*, threshold: float, min_count: int) -> sampler_lib.Sampler:
   """Keeps all valid pixels with a loss above a threshold, or a minimum number.
 

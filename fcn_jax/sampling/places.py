@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fcn_jax import blocks
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.sampling import sampler as sampler_lib
 from fcn_jax.sampling import uniform
@@ -16,6 +17,7 @@ from fcn_jax.sampling import uniform
 Arrangement = Literal["even", "random"]
 
 
+@reprs.described
 def places(
   *, rate: float, arrangement: Arrangement = "even"
 ) -> sampler_lib.Sampler:

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
+from fcn_jax import reprs
 from fcn_jax import types
 
 # What the functions of a sampler can ask for beside their arguments.
@@ -34,6 +35,7 @@ class Sampler(NamedTuple):
       stride) -> [N, m] int32 or, if they are the same in all images, [1, m]:
       what `draw` keeps, as numbers row * stride + column in a block. None
       instead of an array if `draw` does not repeat with this stride.
+    description: what `repr` shows.
   """
 
   draw: Callable[..., jax.Array]
@@ -42,6 +44,10 @@ class Sampler(NamedTuple):
   needs: tuple[Need, ...] = ()
   blocks: Callable[..., jax.Array] | None = None
   places: Callable[[jax.Array, int, int], jax.Array | None] | None = None
+  description: str = ""
+
+  def __repr__(self) -> str:
+    return self.description or f"Sampler(draw={reprs.value(self.draw)})"
 
 
 class Probabilities(NamedTuple):
@@ -50,10 +56,15 @@ class Probabilities(NamedTuple):
   Attributes:
     of: labels [N, H, W] -> [N, H, W] float32 in 0..1, 0 where void.
     max_count: of the pixels that are drawn with them, see `Sampler`.
+    description: what `repr` shows.
   """
 
   of: Callable[[jax.Array], jax.Array]
   max_count: Callable[[tuple[int, int, int]], int] | None = None
+  description: str = ""
+
+  def __repr__(self) -> str:
+    return self.description or f"Probabilities(of={reprs.value(self.of)})"
 
 
 def check_grid(grid: types.Grid | None) -> types.Grid:

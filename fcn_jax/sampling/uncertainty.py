@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from fcn_jax import blocks as blocks_lib
 from fcn_jax import interpolation
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax.sampling import capacity
@@ -26,6 +27,7 @@ _CPU_BYTES = 2**21
 _ACCELERATOR_BYTES = 2**27
 
 
+@reprs.described
 def uncertain(
   *,
   count: int,
@@ -61,6 +63,7 @@ def uncertain(
   return _of_blocks(*chosen) if unit == "block" else _of_pixels(*chosen)
 
 
+@reprs.described
 def uncertain_weighted(
   *, count: int, oversample: float = 3.0, importance: float = 0.75
 ) -> sampler_lib.Sampler:

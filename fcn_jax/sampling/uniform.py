@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.sampling import sampler as sampler_lib
 
@@ -39,10 +40,13 @@ def whole_image() -> sampler_lib.Sampler:
 
 
 _WHOLE_IMAGE = sampler_lib.Sampler(
-  draw=lambda key, labels: valid_pixels(labels), expected_sum=num_valid_as_float
+  draw=lambda key, labels: valid_pixels(labels),
+  expected_sum=num_valid_as_float,
+  description="whole_image()",
 )
 
 
+@reprs.described
 def fixed_count(
   *, count: int | jax.Array, max_count: int | None = None
 ) -> sampler_lib.Sampler:
@@ -72,6 +76,7 @@ def fixed_count(
   return _of_count(count, max_count, in_batch=False)
 
 
+@reprs.described
 def fixed_count_in_batch(*, count: int) -> sampler_lib.Sampler:
   """Keeps `count` pixels of the batch, drawn without replacement.
 
@@ -106,6 +111,7 @@ def _of_count(count, most, *, in_batch):
   return sampler_lib.Sampler(draw, lambda shape: most, expected_sum)
 
 
+@reprs.described
 def one_per_square(*, side: int) -> sampler_lib.Sampler:
   """Keeps one random valid pixel of each square of `side` x `side` pixels.
 

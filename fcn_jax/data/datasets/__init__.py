@@ -5,6 +5,7 @@ from fcn_jax.data.datasets import camvid
 from fcn_jax.data.datasets import cityscapes
 from fcn_jax.data.datasets import folder
 from fcn_jax.data.datasets import from_tfds
+from fcn_jax.data.datasets import in_memory
 from fcn_jax.data.datasets import nyudv2
 from fcn_jax.data.datasets import oxford_pets
 from fcn_jax.data.datasets import palettes
@@ -26,6 +27,7 @@ __all__ = [
   "cityscapes",
   "folder",
   "from_tfds",
+  "in_memory",
   "load",
   "nyudv2",
   "opened",

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-import tqdm
+import tqdm.auto
 
 from fcn_jax.data.files import listing
 
@@ -186,7 +186,7 @@ def _hash(path: pathlib.Path, algorithm: str) -> str:
   digest = hashlib.new(algorithm)
   with (
     path.open("rb") as file,
-    tqdm.tqdm(
+    tqdm.auto.tqdm(
       total=path.stat().st_size,
       desc=f"reading {path.name}",
       unit="B",
@@ -204,7 +204,7 @@ def _hash(path: pathlib.Path, algorithm: str) -> str:
 def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
   unpack = _unpack_zip if path.suffix == ".zip" else _unpack_tar
   try:
-    with tqdm.tqdm(
+    with tqdm.auto.tqdm(
       desc=f"unpacking {path.name}", unit="file", disable=None, delay=0.5
     ) as progress:
       unpack(path, target, progress)
@@ -223,7 +223,7 @@ def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _unpack_zip(
-  path: pathlib.Path, target: pathlib.Path, progress: tqdm.tqdm
+  path: pathlib.Path, target: pathlib.Path, progress: tqdm.auto.tqdm
 ) -> None:
   with zipfile.ZipFile(path) as file:
     progress.total = len(file.infolist())
@@ -234,7 +234,7 @@ def _unpack_zip(
 
 
 def _unpack_tar(
-  path: pathlib.Path, target: pathlib.Path, progress: tqdm.tqdm
+  path: pathlib.Path, target: pathlib.Path, progress: tqdm.auto.tqdm
 ) -> None:
   with tarfile.open(path) as file:
     for member in file:

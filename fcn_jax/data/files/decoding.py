@@ -63,7 +63,15 @@ def decode_picture(
     ValueError: the content is empty, broken, no picture, animated or too large,
       or has more than 8 bits a channel and no `white`.
   """
-  image = _load(content, first_frame=first_frame)
+  return rgb_of(_load(content, first_frame=first_frame), white=white)
+
+
+def rgb_of(image: Image.Image, *, white: int | None = None) -> np.ndarray:
+  """Converts a picture to RGB as `decode_picture` does, but for its turn.
+
+  Raises:
+    ValueError: the picture has more than 8 bits a channel and no `white`.
+  """
   if image.mode.startswith(("I", "F")):
     if white is None or image.mode == "F":
       raise ValueError(
@@ -115,7 +123,15 @@ def decode_mask(content: bytes) -> np.ndarray:
     ValueError: the content is empty, broken, no picture, in a lossy format, has
       colours in place of ids, or ids above 255.
   """
-  values = decode_values(content)
+  return ids_of(decode_values(content))
+
+
+def ids_of(values: np.ndarray) -> np.ndarray:
+  """Class ids [H, W] uint8 from what `decode_values` returns.
+
+  Raises:
+    ValueError: the values are colours, or above 255.
+  """
   if values.ndim == 3:
     raise ValueError(
       "is not a mask of class ids: it has colours instead of grey values or a"
@@ -173,6 +189,21 @@ def decode_values(content: bytes) -> np.ndarray:
       f"is a mask in the lossy format {image.format}, which changes class ids"
       " at every edge; save masks as PNG in the program that made them"
     )
+  # Pillow spreads fewer bits over 0..255. Their number is in PNG's header.
+  is_grey_png = image.format == "PNG" and image.mode in ("L", "LA")
+  return values_of(image, bits=content[24] if is_grey_png else 8)
+
+
+def values_of(image: Image.Image, *, bits: int = 8) -> np.ndarray:
+  """The values of a mask in Pillow's memory, see `decode_values`.
+
+  Args:
+    image: the mask.
+    bits: of grey values in the file.
+
+  Raises:
+    ValueError: the mask has fractions or more than 16 bits a channel.
+  """
   if image.mode == "F":
     raise ValueError("has fractional values; save class ids as integers")
   if image.mode == "1":
@@ -186,8 +217,6 @@ def decode_values(content: bytes) -> np.ndarray:
       )
     return values.astype(np.uint16)
   if image.mode in ("L", "LA"):
-    # Pillow spreads fewer bits over 0..255. Their number is in PNG's header.
-    bits = content[24] if image.format == "PNG" else 8
     grey = np.array(image.getchannel(0))
     return grey // (255 // (2**bits - 1)) if bits < 8 else grey
   if image.mode == "P":

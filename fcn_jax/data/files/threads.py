@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import tqdm
+import tqdm.auto
 
 
 def in_parallel(
@@ -31,7 +31,7 @@ def in_parallel(
   num_threads = num_threads or os.cpu_count() or 1
   # Making a million futures at once would take a while.
   chunk = 16 * num_threads
-  progress = tqdm.tqdm(
+  progress = tqdm.auto.tqdm(
     total=len(items), desc=title, unit="file", disable=None, delay=0.5
   )
   with progress, concurrent.futures.ThreadPoolExecutor(num_threads) as executor:

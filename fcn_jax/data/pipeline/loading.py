@@ -17,7 +17,7 @@ class Loading:
   num_workers: int = 0
   """Processes that read and augment training pictures; 0 for threads only."""
   prefetch_buffer_size: int = 4
-  """Batches that each worker makes ahead."""
+  """Batches that each worker makes ahead, at least one for each thread."""
   process_index: int = 0
   """Index of this process among those that share each batch."""
   process_count: int = 1
@@ -53,10 +53,11 @@ class Loading:
 
   def read_options(self) -> grain.ReadOptions:
     """Grain's options for these threads."""
-    # Grain's default buffer holds 500 elements, which are batches here.
+    # Grain's default buffer holds 500 elements, which are batches here. Threads
+    # without a place in the buffer would have nothing to do.
     return grain.ReadOptions(
       num_threads=self.num_threads,
-      prefetch_buffer_size=self.prefetch_buffer_size,
+      prefetch_buffer_size=max(self.prefetch_buffer_size, self.num_threads),
     )
 
 
