@@ -6,6 +6,7 @@ See the README for an example, and ARCHITECTURE.md for how data flows.
 """
 
 from fcn_jax import blocks
+from fcn_jax import checks
 from fcn_jax import data
 from fcn_jax import geometry
 from fcn_jax import inference
@@ -24,11 +25,13 @@ from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax import valid_region
 from fcn_jax import visualize
+from fcn_jax.models import summary
 
 __version__ = "0.2.0"
 
 __all__ = [
   "blocks",
+  "checks",
   "interpolation",
   "label_boundaries",
   "data",
@@ -42,6 +45,7 @@ __all__ = [
   "pretrained",
   "runs",
   "sampling",
+  "summary",
   "train",
   "types",
   "upsampling",
