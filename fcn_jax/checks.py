@@ -113,18 +113,18 @@ def pixels(images: np.ndarray, *, name: str = "images") -> None:
   smallest, largest = float(images.min()), float(images.max())
   if not np.isfinite(smallest) or not np.isfinite(largest):
     raise ValueError(
-      f"{name} have values that are not finite (NaN or infinite): replace "
+      f"{_have(name)} values that are not finite (NaN or infinite): replace "
       "them, such as by np.nan_to_num(images)."
     )
   if images.shape[-1] != 3 or smallest == largest == 0:
     return
   if smallest >= 0 and largest <= 1:
     raise ValueError(
-      f"{name} have no value above 1, but images are 0..255: multiply by 255."
+      f"{_have(name)} no value above 1, but images are 0..255: multiply by 255."
     )
   if largest <= 1:
     raise ValueError(
-      f"{name} have values from {smallest:.3g} to {largest:.3g}, but images "
+      f"{_have(name)} values from {smallest:.3g} to {largest:.3g}, but images "
       "are RGB in 0..255, and the network normalizes them itself: leave out "
       "your normalization."
     )
@@ -144,12 +144,12 @@ def labels(
   _check_array(labels, name, "np.asarray(mask)")
   if labels.dtype == np.dtype(bool):
     raise ValueError(
-      f"{name} are bool; labels are class numbers: give "
+      f"{_are(name)} bool; labels are class numbers: give "
       "labels.astype(np.int32), which makes False class 0 and True class 1."
     )
   if np.dtype(labels.dtype).name not in _LABEL_DTYPES:
     raise ValueError(
-      f"{name} are {labels.dtype}; labels are class numbers 0, 1, ... and "
+      f"{_are(name)} {labels.dtype}; labels are class numbers 0, 1, ... and "
       f"{types.IGNORE_LABEL} for void: give labels.astype(np.int32)."
     )
   rank = 3 if of_pictures else 2
@@ -172,7 +172,8 @@ def labels(
   elif of_pictures and labels.ndim == 2:
     remedy = "for a single picture, give labels[None]."
   raise ValueError(
-    f"{name} have shape {tuple(labels.shape)}, but labels are {shape}: {remedy}"
+    f"{_have(name)} shape {tuple(labels.shape)}, but labels are {shape}: "
+    f"{remedy}"
   )
 
 
@@ -182,7 +183,7 @@ def same_size(
   """Checks that labels [..., H, W] have the size of images [..., H, W, C]."""
   if tuple(labels.shape) != tuple(images.shape[:-1]):
     raise ValueError(
-      f"{name} have shape {tuple(labels.shape)}, but {name_of_images} "
+      f"{_have(name)} shape {tuple(labels.shape)}, but {name_of_images} "
       f"{tuple(images.shape)}: each picture needs a label for each of its "
       f"pixels, {list(images.shape[:-1])}."
     )
@@ -207,20 +208,18 @@ def classes(labels: np.ndarray, *, num_classes: int, name: str) -> None:
     )
 
 
-def num_classes(num_classes: int) -> None:
+def num_classes(number: int) -> None:
   """Checks that there are classes to tell apart."""
-  if isinstance(num_classes, bool) or not isinstance(
-    num_classes, numbers.Integral
-  ):
-    raise ValueError(f"num_classes is {num_classes!r}; give a whole number.")
-  if num_classes < 2:
+  if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+    raise ValueError(f"num_classes is {number!r}; give a whole number.")
+  if number < 2:
     raise ValueError(
-      f"num_classes is {num_classes}, but the background is a class, too: give "
+      f"num_classes is {number}, but the background is a class, too: give "
       "2 for one kind of object."
     )
-  if num_classes > types.IGNORE_LABEL:
+  if number > types.IGNORE_LABEL:
     raise ValueError(
-      f"num_classes is {num_classes}; there can be {types.IGNORE_LABEL} "
+      f"num_classes is {number}; there can be {types.IGNORE_LABEL} "
       f"classes, as label {types.IGNORE_LABEL} is void."
     )
 
@@ -232,10 +231,12 @@ def key(key: jax.Array) -> None:
     return
   if dtype == np.uint32 and np.shape(key)[-1:] == (2,):
     return  # As from `jax.random.PRNGKey`.
-  value = f" {key}" if isinstance(key, numbers.Number) else ""
+  found = key if isinstance(key, numbers.Number) else f"a {_kind(key)}"
+  if dtype is not None:
+    found = f"an array of {dtype}"
   raise ValueError(
-    f"key is a {_kind(key)}{value}, not a random key: give jax.random.key(0), "
-    "or another number."
+    f"key is {found}, not a random key: give jax.random.key(0), or that of "
+    "another number."
   )
 
 
@@ -246,13 +247,9 @@ def variables(variables: Any) -> None:
       "variables are a TrainState: give fcn.train.variables(state)."
     )
   if not isinstance(variables, Mapping) or "params" not in variables:
-    found = (
-      ", ".join(map(str, variables))
-      if isinstance(variables, Mapping)
-      else f"a {_kind(variables)}"
-    )
     raise ValueError(
-      f'variables are {found}; give {{"params": ...}} with all that the model '
+      f'variables are a {_kind(variables)} without "params": give '
+      '{"params": ...} with all that the model '
       "has, as from fcn.train.variables(state) or fcn.pretrained.load."
     )
   not_donated(variables, "variables")
@@ -278,26 +275,44 @@ def _kind(value: Any) -> str:
   return type(value).__name__
 
 
+def _have(name: str) -> str:
+  """The name of one thing, or of several, with its verb."""
+  return f"{name} has" if _is_one(name) else f"{name} have"
+
+
+def _are(name: str) -> str:
+  """The same as `_have`, with another verb."""
+  return f"{name} is" if _is_one(name) else f"{name} are"
+
+
+def _is_one(name: str) -> bool:
+  return name == "image" or name.startswith("the image") or name.endswith("]")
+
+
 def _check_array(value: Any, name: str, remedy: str) -> None:
   """Raises unless a value has a shape and a dtype of NumPy."""
   if isinstance(value, PIL.Image.Image):
-    raise ValueError(f"{name} is a PIL image, not an array: give {remedy}.")
+    raise ValueError(f"{_are(name)} a PIL image, not an array: give {remedy}.")
   if isinstance(value, (str, bytes, os.PathLike)):
     raise ValueError(
-      f"{name} is {_kind(value)}, not an array: open the file with PIL.Image,"
-      f" and give {remedy}."
+      f"{_are(name)} {_kind(value)}, not an array: open the file with "
+      f"PIL.Image, and give {remedy}."
     )
   if isinstance(value, (list, tuple)):
+    remedy = (
+      f"np.asarray({name}, np.uint8)"
+      if _is_one(name)
+      else f"np.stack({name}) if all have one size, or use fcn.data.from_arrays"
+    )
     raise ValueError(
-      f"{name} is a {_kind(value)}, not an array: give np.stack({name}) if all "
-      "have one size, or a data set of fcn.data.from_arrays."
+      f"{_are(name)} a {_kind(value)}, not an array: give {remedy}."
     )
   try:
     np.dtype(value.dtype)
     tuple(value.shape)
   except (AttributeError, TypeError):
     raise ValueError(
-      f"{name} is a {_kind(value)}, not an array of NumPy or JAX: give "
+      f"{_are(name)} a {_kind(value)}, not an array of NumPy or JAX: give "
       f"np.asarray({name})."
     ) from None
 
@@ -312,7 +327,7 @@ def _check_pixels(
     if dtype == np.uint16:
       remedy = "scale them to 0..255, and give images.astype(np.uint8)."
     raise ValueError(
-      f"{name} are {dtype}, but images are uint8 or float in 0..255: {remedy}"
+      f"{_are(name)} {dtype}, but images are uint8 or float in 0..255: {remedy}"
     )
   shape, channels = tuple(images.shape), num_channels or 3
   if images.ndim == rank and (
@@ -336,5 +351,6 @@ def _check_pixels(
     remedy = "Give other images, or a network for these."
   expected = "[N, H, W, " if rank == 4 else "[H, W, "
   raise ValueError(
-    f"{name} have shape {shape}; they must be {expected}{channels}]. {remedy}"
+    f"{_have(name)} shape {shape}; images must be {expected}{channels}]. "
+    f"{remedy}"
   )

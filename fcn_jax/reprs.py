@@ -1,5 +1,6 @@
 """Short descriptions of objects, for a prompt or a notebook."""
 
+import dataclasses
 import functools
 import html
 import inspect
@@ -81,7 +82,7 @@ def described(make: Callable[..., Any]) -> Callable[..., Any]:
   """Lets what a function makes say by which call it was made.
 
   Args:
-    make: returns a named tuple with a `description`.
+    make: returns a named tuple or dataclass with a `description`.
   """
   names = [
     name
@@ -97,7 +98,10 @@ def described(make: Callable[..., Any]) -> Callable[..., Any]:
     made = make(*arguments, **options)
     named = names or [f"term_{i}" for i in range(1, len(arguments) + 1)]
     given = dict(zip(named, arguments, strict=False)) | options
-    return made._replace(description=call(name, given))
+    description = call(name, given)
+    if dataclasses.is_dataclass(made):
+      return dataclasses.replace(made, description=description)
+    return made._replace(description=description)
 
   return describe
 

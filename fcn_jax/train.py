@@ -276,9 +276,9 @@ def _check_loss(loss):
     inspect.signature(loss).bind("key", "score_map", "labels")
   except TypeError:
     raise ValueError(
-      f"loss is {loss!r}, which does not take a key, a score map and labels: "
-      "give one that losses.make returned, such as losses.make(loss) or "
-      "losses.make(sampler=sampler)."
+      f"loss is {reprs.value(loss)}, which does not take a key, a score map "
+      "and labels: give one that losses.make returned, such as "
+      "losses.make(loss) or losses.make(sampler=sampler)."
     ) from None
 
 

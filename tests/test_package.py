@@ -256,6 +256,26 @@ def test_everything_public_says_what_it_does(member):
     assert not member.__doc__.startswith(f"{member.__name__}(")
 
 
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
+def test_signatures_are_readable(module):
+  """`help` shows names of types, not what Chex and optax make of them."""
+  functions = [member for _, member in public_members(module)]
+  for member in list(functions):
+    if inspect.isclass(member):
+      functions += [
+        method
+        for name, method in vars(member).items()
+        if inspect.isfunction(method) and not name.startswith("_")
+      ]
+  unreadable = [
+    member.__qualname__
+    for member in functions
+    if not (inspect.isclass(member) and issubclass(member, Exception))
+    and "ForwardRef" in str(inspect.signature(member))
+  ]
+  assert unreadable == []
+
+
 def is_below_runs(member):
   return HEIGHTS[room_of(member.__module__)] < HEIGHTS["runs"]
 

@@ -1,5 +1,6 @@
 """The loss of a score map under a sampler, in whichever form is fastest."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple, get_args
@@ -48,7 +49,8 @@ Loss = typing_extensions.TypeAliasType(
 )
 
 
-class Described(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Described:
   """A `Loss` that says how it was made.
 
   Attributes:

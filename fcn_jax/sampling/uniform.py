@@ -42,7 +42,7 @@ def whole_image() -> sampler_lib.Sampler:
 _WHOLE_IMAGE = sampler_lib.Sampler(
   draw=lambda key, labels: valid_pixels(labels),
   expected_sum=num_valid_as_float,
-  description="whole_image()",
+  description="sampling.whole_image()",
 )
 
 

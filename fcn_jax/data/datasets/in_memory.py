@@ -63,6 +63,11 @@ def from_arrays(
     )
   if not pictures:
     raise ValueError("there are no images: give at least one.")
+  if _rank(pictures[0]) == 2 and _rank(masks[0]) == 3:
+    raise ValueError(
+      "images and labels are swapped: give from_arrays(images, labels), in "
+      "this order."
+    )
   pictures = [_picture(one, f"images[{i}]") for i, one in enumerate(pictures)]
   masks = [_mask(one, f"labels[{i}]") for i, one in enumerate(masks)]
   for index, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
@@ -123,6 +128,11 @@ def _items(values: Any, name: str, rank: int) -> list[Any]:
     raise ValueError(
       f"{name} is a {type(values).__name__}: give an array or a list."
     ) from None
+
+
+def _rank(value: Any) -> int | None:
+  """The number of axes of an array; None for a PIL image."""
+  return getattr(value, "ndim", None)
 
 
 def _picture(value: Any, name: str) -> np.ndarray:

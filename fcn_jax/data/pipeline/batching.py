@@ -119,7 +119,7 @@ def check_example(
 
 
 def check_source(
-  source: Sequence[Any], num_classes: int | Mapping[str, int]
+  source: Sequence[Any], *, num_classes: int | Mapping[str, int]
 ) -> None:
   """Raises a `ValueError` unless these can be a source and its classes."""
   if hasattr(source, "source"):

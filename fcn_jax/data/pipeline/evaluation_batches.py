@@ -59,7 +59,7 @@ def eval_batches(
       (see `checks`), or a picture is larger than `size` or does not have the
       size in `image_sizes`.
   """
-  batching.check_source(source, num_classes)
+  batching.check_source(source, num_classes=num_classes)
   loading.check(batch_size)
   batching.check_resize_factor(resize_factor)
   if num_sizes < 1:

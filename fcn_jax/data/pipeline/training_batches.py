@@ -81,7 +81,7 @@ def train_batches(
       dtype or values (see `checks`), a picture does not have the size in
       `image_sizes`, or it has no colours to change.
   """
-  batching.check_source(source, num_classes)
+  batching.check_source(source, num_classes=num_classes)
   augmentation.check()
   loading.check(batch_size)
   batching.check_resize_factor(resize_factor)
