@@ -6,7 +6,6 @@ See the README for an example, and ARCHITECTURE.md for how data flows.
 """
 
 from fcn_jax import blocks
-from fcn_jax import checks
 from fcn_jax import data
 from fcn_jax import geometry
 from fcn_jax import inference
@@ -31,7 +30,6 @@ __version__ = "0.2.0"
 
 __all__ = [
   "blocks",
-  "checks",
   "interpolation",
   "label_boundaries",
   "data",

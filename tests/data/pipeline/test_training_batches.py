@@ -70,6 +70,15 @@ def test_batches_follow_from_the_seed_whatever_the_number_of_threads(options):
     chex.assert_trees_all_equal(next(first), next(second))
 
 
+def test_every_thread_has_a_place_in_the_buffer(caplog):
+  batches = made.train(made.source(10), num_threads=8, prefetch_buffer_size=4)
+  next(batches)
+  # Grain would say that threads have nothing to do.
+  assert caplog.text == ""
+  options = data.Loading(num_threads=2, prefetch_buffer_size=4).read_options()
+  assert options.prefetch_buffer_size == 4
+
+
 @pytest.mark.parametrize(
   "options", [_AUGMENTATION, _WHOLE, _ALL, _WHOLE_WARPED]
 )
