@@ -164,8 +164,10 @@ def _converted(
   convert: Callable[[PIL.Image.Image], np.ndarray],
   name: str,
 ) -> np.ndarray:
+  upright = PIL.ImageOps.exif_transpose(image)
+  upright.format = image.format  # Lost if it was turned.
   try:
-    return convert(PIL.ImageOps.exif_transpose(image))
+    return convert(upright)
   except ValueError as error:
     raise ValueError(f"{name} {error}") from None
 

@@ -184,11 +184,6 @@ def decode_values(content: bytes) -> np.ndarray:
       in a lossy format, or has fractions or more than 16 bits a channel.
   """
   image = _load(content)
-  if image.format in _LOSSY or image.info.get("lossy"):
-    raise ValueError(
-      f"is a mask in the lossy format {image.format}, which changes class ids"
-      " at every edge; save masks as PNG in the program that made them"
-    )
   # Pillow spreads fewer bits over 0..255. Their number is in PNG's header.
   is_grey_png = image.format == "PNG" and image.mode in ("L", "LA")
   return values_of(image, bits=content[24] if is_grey_png else 8)
@@ -202,8 +197,14 @@ def values_of(image: Image.Image, *, bits: int = 8) -> np.ndarray:
     bits: of grey values in the file.
 
   Raises:
-    ValueError: the mask has fractions or more than 16 bits a channel.
+    ValueError: the mask has fractions or more than 16 bits a channel, or is
+      from a file in a lossy format.
   """
+  if image.format in _LOSSY or image.info.get("lossy"):
+    raise ValueError(
+      f"is a mask in the lossy format {image.format}, which changes class ids"
+      " at every edge; save masks as PNG in the program that made them"
+    )
   if image.mode == "F":
     raise ValueError("has fractional values; save class ids as integers")
   if image.mode == "1":

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
@@ -75,6 +77,14 @@ def test_indices_of_a_palette_are_labels():
     mask.putpalette([9, 9, 9, 0, 0, 255, 80, 80, 80, 1, 2, 3])
   assert masks[0].mode == "P"
   assert_same(data.from_arrays(IMAGES, masks))
+
+
+def test_masks_of_a_lossy_file_are_refused():
+  buffer = io.BytesIO()
+  PIL.Image.fromarray(LABELS[1]).save(buffer, format="JPEG")
+  masks = [LABELS[0], PIL.Image.open(buffer), LABELS[2]]
+  with pytest.raises(ValueError, match=r"labels\[1\] is a mask in the lossy"):
+    data.from_arrays(IMAGES, masks)
 
 
 def test_pil_images_are_turned_upright():
