@@ -61,15 +61,17 @@ def test_labels_of_several_heads_are_checked_by_name():
     checks.batch(fcn.types.Batch(images, labels))
 
 
-@pytest.mark.parametrize("size", [64, np.int64(64), (64, 64), [64, 64.0]])
+@pytest.mark.parametrize("size", [64, np.int64(64), (64, 64)])
 def test_one_number_is_a_square(size):
-  assert fcn.data.Augmentation(crop_size=size).crop_size == (64, 64)
+  augmentation = fcn.data.Augmentation(crop_size=size)
+  augmentation.check()
+  assert augmentation.crop_size == checks.size(size, "size") == (64, 64)
 
 
 @pytest.mark.parametrize("size", [0, -3, 1.5, (4,), (4, 0), (1, 2, 3), "ab"])
 def test_other_sizes_are_refused_by_their_name(size):
   with pytest.raises(ValueError, match="crop_size is .* square"):
-    fcn.data.Augmentation(crop_size=size)
+    fcn.data.Augmentation(crop_size=size).check()
 
 
 def test_keys_of_both_kinds_are_keys():

@@ -70,7 +70,7 @@ def test_an_unknown_option_is_an_error():
     ({"num_workers": -1}, "num_workers is -1; it must be at least 0"),
     ({"resize": 0.0}, "resize is 0.0; it must be above 0"),
     # Of the augmentation.
-    ({"crop_size": (0, 8)}, r"crop_size must be at least 1x1, not \(0, 8\)"),
+    ({"crop_size": (0, 8)}, r"crop_size is \(0, 8\); give a height"),
     ({"scale_range": (2.0, 1.0)}, r"0 < smallest <= largest, not \(2.0, 1.0"),
     ({"min_labelled": 1.5}, "min_labelled must be in 0..1, not 1.5"),
     ({"crop_size": None, "min_labelled": 0.5}, "min_labelled chooses crops"),

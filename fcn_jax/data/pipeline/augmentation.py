@@ -1,6 +1,7 @@
 """How training pictures change at random."""
 
 import dataclasses
+import numbers
 from typing import NamedTuple
 
 import numpy as np
@@ -99,12 +100,14 @@ class Augmentation:
   each."""
 
   def __post_init__(self):
-    if self.crop_size is not None:
-      size = checks.size(self.crop_size, "crop_size")
-      object.__setattr__(self, "crop_size", size)
+    if isinstance(self.crop_size, numbers.Integral):
+      side = int(self.crop_size)
+      object.__setattr__(self, "crop_size", (side, side))
 
   def check(self) -> None:
     """Raises a `ValueError` if a value is out of range."""
+    if self.crop_size is not None:
+      checks.size(self.crop_size, "crop_size")
     self._check_ranges()
     self._check_shares()
     self._check_used()
