@@ -23,6 +23,7 @@ from fcn_jax.runs import environment
 from fcn_jax.runs import folder
 from fcn_jax.runs import initial_state
 from fcn_jax.runs import loop
+from fcn_jax.runs import placement
 from fcn_jax.runs import records
 from fcn_jax.runs import report
 from fcn_jax.runs import signals as signals_lib
@@ -158,7 +159,7 @@ def make_parts(
 
   Reads data and writes nothing; see `prepare`.
   """
-  batch_sharding, state_sharding = shardings(config)
+  batch_sharding, state_sharding = placement.shardings(config)
   validation = batches_lib.load_split(config.data, config.data.validation_split)
   dataset = batches_lib.load_split(
     config.data, "train", with_second_labels=True
@@ -183,43 +184,6 @@ def make_parts(
     at_steps=at_steps or {},
   )
   return parts, optimizer, state_sharding
-
-
-def shardings(
-  config: config_lib.Groups,
-) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
-  """How batches and the state are placed on the devices.
-
-  Returns:
-    Of batches: shared out over the devices; and of the state: on each.
-
-  Raises:
-    ValueError: if the devices that were asked for are not there, or cannot
-      share a batch.
-  """
-  devices, size = jax.local_devices(), config.data.batch_size
-  count = config.run.num_devices or max(
-    n for n in range(1, len(devices) + 1) if size % n == 0
-  )
-  if count > len(devices):
-    raise ValueError(
-      f"num_devices is {count}, but there are {len(devices)} devices."
-    )
-  if size % count:
-    raise ValueError(
-      f"{count} devices cannot share a batch of {size} images: choose a "
-      "batch_size that they divide."
-    )
-  mesh = jax.make_mesh(
-    (count,),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-    devices=devices[:count],
-  )
-  return (
-    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")),
-    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
-  )
 
 
 def _metadata(
