@@ -137,7 +137,7 @@ def check(
   for variant in variants:
     config = run_config(study, variant, 0)
     config.check()
-    placement.shardings(config)
+    placement.make_mesh(config)
     needed = config.data.batch_size
     if needed > len(dataset.source):
       raise ValueError(

@@ -2,41 +2,51 @@
 
 import jax
 
+from fcn_jax import sharding
+from fcn_jax import train
 from fcn_jax.runs import config as config_lib
 
 
-def shardings(
-  config: config_lib.Groups,
-) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
-  """How batches and the state are placed on the devices.
-
-  Returns:
-    Of batches: shared out over the devices; and of the state: on each.
+def make_mesh(config: config_lib.Groups) -> jax.sharding.Mesh:
+  """The devices that share a batch, as `sharding.make_mesh` arranges them.
 
   Raises:
     ValueError: if the devices that were asked for are not there, or cannot
       share a batch.
   """
   devices, size = jax.local_devices(), config.data.batch_size
+  rows = config.run.row_shards
   count = config.run.num_devices or max(
-    n for n in range(1, len(devices) + 1) if size % n == 0
+    (n for n in range(rows, len(devices) + 1, rows) if size % (n // rows) == 0),
+    default=rows,
   )
   if count > len(devices):
+    name = "num_devices" if config.run.num_devices else "row_shards"
     raise ValueError(
-      f"num_devices is {count}, but there are {len(devices)} devices."
+      f"{name} is {count}, but there are {len(devices)} devices."
     )
-  if size % count:
+  sharding.check_row_shards(count, rows)
+  groups = count // rows
+  if size % groups:
     raise ValueError(
-      f"{count} devices cannot share a batch of {size} images: choose a "
-      "batch_size that they divide."
+      f"{groups} {'devices' if rows == 1 else 'groups of devices'} cannot "
+      f"share a batch of {size} images: choose a batch_size that they divide."
     )
-  mesh = jax.make_mesh(
-    (count,),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-    devices=devices[:count],
-  )
-  return (
-    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")),
-    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
-  )
+  return sharding.make_mesh(devices[:count], row_shards=rows)
+
+
+def of_state(
+  config: config_lib.Groups,
+  mesh: jax.sharding.Mesh,
+  state: train.TrainState,
+) -> train.TrainState:
+  """How each array of the state is placed: on each device, or shared out.
+
+  Args:
+    config: the options.
+    mesh: the devices.
+    state: shapes.
+  """
+  if config.run.fsdp:
+    return sharding.fully_sharded(mesh, state)
+  return jax.tree.map(lambda _: sharding.replicated(mesh), state)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from fcn_jax import data
+from fcn_jax import sharding
 from fcn_jax import train as train_lib
 from fcn_jax.runs import batches as batches_lib
 from fcn_jax.runs import build
@@ -154,12 +155,12 @@ def make_parts(
   config: config_lib.Train,
   *,
   at_steps: Mapping[int, Callable[[train_lib.TrainState], None]] | None = None,
-) -> tuple[loop.Parts, optax.GradientTransformation, jax.sharding.Sharding]:
-  """The parts of a run, its optimizer, and how its state is sharded.
+) -> tuple[loop.Parts, optax.GradientTransformation, train_lib.TrainState]:
+  """The parts of a run, its optimizer, and how its state is placed.
 
   Reads data and writes nothing; see `prepare`.
   """
-  batch_sharding, state_sharding = placement.shardings(config)
+  mesh = placement.make_mesh(config)
   validation = batches_lib.load_split(config.data, config.data.validation_split)
   dataset = batches_lib.load_split(
     config.data, "train", with_second_labels=True
@@ -167,11 +168,16 @@ def make_parts(
   batches = batches_lib.training_batches(config, dataset)
   model = build.model(config, dataset.num_classes)
   optimizer = build.optimizer(config.optimizer)
+  template = trained_model.state_template(model, optimizer)
+  state_sharding = placement.of_state(
+    config, mesh, train_lib.TrainState(**template)
+  )
   step = train_lib.make_train_step(
     model,
     optimizer,
     build.loss(config, dataset),
     skip_nonfinite=config.run.max_skipped > 0,
+    state_sharding=state_sharding,
   )
   parts = loop.Parts(
     model=model,
@@ -180,7 +186,7 @@ def make_parts(
     batches=batches,
     validation=validation,
     metadata=_metadata(config, dataset, validation, batches.fingerprint),
-    batch_sharding=batch_sharding,
+    batch_sharding=sharding.of_images(mesh),
     at_steps=at_steps or {},
   )
   return parts, optimizer, state_sharding
