@@ -17,7 +17,9 @@ from fcn_jax.losses import strips
 
 
 @functools.partial(
-  jax.jit, static_argnums=0, static_argnames=("head", "activation")
+  jax.jit,
+  static_argnums=0,
+  static_argnames=("head", "activation", "row_shards"),
 )
 def predict(
   model: models.Network,
@@ -27,6 +29,7 @@ def predict(
   *,
   head: str | None = None,
   activation: region_losses.Activation = "softmax",
+  row_shards: int = 1,
 ) -> jax.Array:
   """The likeliest class of every pixel, or all of its classes.
 
@@ -42,6 +45,8 @@ def predict(
     head: which head of a network with several; None for the main one.
     activation: "sigmoid" for networks that were trained with
       `losses.sigmoid_cross_entropy`.
+    row_shards: how many devices share the rows of an image, of which there are
+      a multiple of this and the stride, see `fcn_jax.sharding`.
 
   Returns:
     [N, H, W]; `IGNORE_LABEL` outside the images. With "softmax" int32, classes
@@ -50,14 +55,15 @@ def predict(
     `losses.bit_masks`; if C is 1, int32, 0 and 1.
 
   Raises:
-    ValueError: if the network has no such head, one class and "softmax", or
-      more classes than bit masks and "sigmoid".
+    ValueError: if the network has no such head, one class and "softmax",
+      more classes than bit masks and "sigmoid", or rows that devices cannot
+      share.
   """
   check(activation, models.heads.num_classes(model, head))
   score_map = models.heads.predicted_scores(
     model, variables, images, valid_sizes, head=head
   )
-  return _labels(score_map, valid_sizes, activation)
+  return _labels(score_map, valid_sizes, activation, row_shards)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="activation")
@@ -103,6 +109,7 @@ def _labels(
   score_map: types.ScoreMap,
   valid_sizes: jax.Array | None,
   activation: region_losses.Activation,
+  row_shards: int = 1,
 ) -> jax.Array:
   """See `predict`."""
 
@@ -111,7 +118,7 @@ def _labels(
       return jnp.argmax(logits, axis=-2).astype(jnp.int32)
     return labels_of(jnp.moveaxis(logits, -2, -1) >= 0)
 
-  classes = strips.map_strips(of_logits, score_map)
+  classes = strips.map_strips(of_logits, score_map, row_shards=row_shards)
   if valid_sizes is None:
     return classes
   is_inside = valid_region.inside(valid_sizes, classes.shape[1:])

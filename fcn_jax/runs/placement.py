@@ -50,3 +50,24 @@ def of_state(
   if config.run.fsdp:
     return sharding.fully_sharded(mesh, state)
   return jax.tree.map(lambda _: sharding.replicated(mesh), state)
+
+
+def of_validation(
+  training: jax.sharding.NamedSharding, batch_size: int
+) -> jax.sharding.NamedSharding | None:
+  """How validation batches are placed, which have a size of their own.
+
+  Args:
+    training: of training batches.
+    batch_size: images in a validation batch.
+
+  Returns:
+    The same, if the devices can share so many images. If not, all of them see
+    all images; None then leaves out the copies where they do not share rows.
+  """
+  groups, rows = training.mesh.devices.shape
+  if batch_size % groups == 0:
+    return training
+  if rows == 1:
+    return None
+  return jax.sharding.NamedSharding(training.mesh, jax.P(None, sharding.ROWS))

@@ -8,6 +8,7 @@ from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax.losses import rows
+from fcn_jax.losses import strips
 
 
 def score_map(height=64, *, cells=None, offset=3.5, edge="clamp", seed=0):
@@ -76,3 +77,15 @@ def test_rows_that_devices_cannot_share_are_refused(height, nearest):
 def test_forms_with_lists_of_pixels_are_refused():
   with pytest.raises(ValueError, match='form is "blocks".*use "strips"'):
     losses.make(form="blocks", row_shards=2)
+
+
+def test_predictions_by_rows_are_those_of_whole_images():
+  def classes(logits, labels):
+    return jnp.argmax(logits, axis=-2) + labels
+
+  whole, offsets = score_map(), jnp.arange(2 * 64 * 32).reshape(2, 64, 32)
+  expected, found = (
+    strips.map_strips(classes, whole, (offsets,), row_shards=number)
+    for number in (1, 4)
+  )
+  np.testing.assert_array_equal(found, expected)
