@@ -160,13 +160,15 @@ def test_a_pod_that_shares_the_state_gathers_it_and_nothing_else(
     "all-reduce", "all-gather", "reduce-scatter"
   }  # fmt: skip
   assert found.collectives_in_loops == 0
-  # fc6 and fc7, in bfloat16.
-  assert found.exchanged["all-gather"] <= 2.1 * (9 * 8 * 256 + 256 * 256)
+  # fc6 and fc7 in bfloat16, perhaps as a sum with zeros.
+  head = 2 * (9 * 8 * 256 + 256 * 256)
+  gradients = sum(read(whole, device).exchanged.values())
+  assert sum(found.exchanged.values()) <= 1.01 * gradients + 2 * head
   # Parameters and two moments, of which the head is most.
   whole, shared = (
     one.memory_analysis().argument_size_in_bytes for one in (whole, shared)
   )
-  assert shared < whole / 4
+  assert shared < whole / 2
 
 
 @pytest.mark.parametrize("device", [marked("v5e:16x16")])
