@@ -19,6 +19,7 @@ from fcn_jax import patches
 from fcn_jax import pretrained
 from fcn_jax import runs
 from fcn_jax import sampling
+from fcn_jax import sharding
 from fcn_jax import train
 from fcn_jax import types
 from fcn_jax import upsampling
@@ -43,6 +44,7 @@ __all__ = [
   "pretrained",
   "runs",
   "sampling",
+  "sharding",
   "summary",
   "train",
   "types",

@@ -126,6 +126,7 @@ def make_train_step(
   loss: losses.Loss | losses.Schedule = losses.make(),
   *,
   skip_nonfinite: bool = False,
+  state_sharding: TrainState | None = None,
 ) -> Callable[
   [TrainState, types.Batch, jax.Array], tuple[TrainState, StepMetrics]
 ]:
@@ -133,8 +134,8 @@ def make_train_step(
 
   The state is donated: use only the returned one. JAX traces it once for each
   shape of the batch, and once more if some batches have `valid_sizes` and
-  others do not. On several devices, give a batch and a state that are sharded
-  or replicated over a mesh.
+  others do not. On several devices, give a batch and a state that are placed
+  as `fcn_jax.sharding` says.
 
   Args:
     model: the network.
@@ -143,6 +144,7 @@ def make_train_step(
       `losses.Schedule` of such losses.
     skip_nonfinite: whether a step whose loss or gradient is not finite leaves
       everything but `TrainState.step` as it is.
+    state_sharding: see `train_step`; the returned state has it, too.
 
   Returns:
     (state, batch, key) -> (state, metrics), as `train_step` takes them.
@@ -153,9 +155,17 @@ def make_train_step(
   """
   _check_loss(loss)
   step = functools.partial(
-    train_step, model, optimizer, loss, skip_nonfinite=skip_nonfinite
+    train_step,
+    model,
+    optimizer,
+    loss,
+    skip_nonfinite=skip_nonfinite,
+    state_sharding=state_sharding,
   )
-  compiled = jax.jit(step, donate_argnums=0)
+  # Otherwise the compiler chooses, and a state in other places is another
+  # program.
+  outputs = None if state_sharding is None else (state_sharding, None)
+  compiled = jax.jit(step, donate_argnums=0, out_shardings=outputs)
 
   @functools.wraps(train_step)
   def checked_step(state, batch, key):
@@ -179,6 +189,7 @@ def train_step(
   key: jax.Array,
   *,
   skip_nonfinite: bool = False,
+  state_sharding: TrainState | None = None,
 ) -> tuple[TrainState, StepMetrics]:
   """One step of training on a batch, by loss sampling.
 
@@ -194,6 +205,10 @@ def train_step(
     key: the run's random key, the same at every step: `state.step` is folded
       into it.
     skip_nonfinite: see `make_train_step`.
+    state_sharding: a `jax.sharding.NamedSharding` for each array of the state,
+      such as `sharding.fully_sharded`. Parameters are gathered for the network,
+      and gradients are summed where their shard is. None leaves both to the
+      compiler, which is right if every device holds the state.
 
   Returns:
     The new state, and the step's metrics.
@@ -212,9 +227,18 @@ def train_step(
   def loss_of(params):
     return _loss_of_heads(model, loss, state, params, batch, keys)
 
+  params = state.params
+  if state_sharding is not None:
+    # Left to itself, the compiler exchanges activations instead.
+    whole = jax.tree.map(_replicated, state_sharding.params)
+    params = jax.lax.with_sharding_constraint(params, whole)
   (total, (terms, model_state)), gradients = jax.value_and_grad(
     loss_of, has_aux=True
-  )(state.params)
+  )(params)
+  if state_sharding is not None:
+    gradients = jax.lax.with_sharding_constraint(
+      gradients, state_sharding.params
+    )
   updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params
   )
@@ -242,6 +266,10 @@ def train_step(
     gradient_norm=gradient_norm,
     is_finite=is_finite,
   )
+
+
+def _replicated(sharding):
+  return jax.sharding.NamedSharding(sharding.mesh, jax.P())
 
 
 def _loss_of_heads(model, loss, state, params, batch, keys):

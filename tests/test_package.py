@@ -100,6 +100,7 @@ ROWS = (
     "label_bits",
     "label_boundaries",
     "label_bytes",
+    "sharding",
     "valid_region",
   ),
   ("blocks", "metrics", "optimizers", "patches", "upsampling", "visualize"),

@@ -20,6 +20,7 @@ from fcn_jax.runs import checkpoints
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import folder
 from fcn_jax.runs import initial_state
+from fcn_jax.runs import placement
 from fcn_jax.runs import trained_model
 from fcn_jax.runs import training
 
@@ -136,7 +137,7 @@ def check(
   for variant in variants:
     config = run_config(study, variant, 0)
     config.check()
-    training.shardings(config)
+    placement.make_mesh(config)
     needed = config.data.batch_size
     if needed > len(dataset.source):
       raise ValueError(

@@ -28,6 +28,7 @@ import jax
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
 from fcn_jax.cli import evaluate_report as report
 from fcn_jax.cli import evaluate_scoring as scoring
@@ -72,6 +73,9 @@ class Options:
   blending: fcn.inference.tiling_plan.Blending = "none"
   """Exact tiles side by side, or tiles that overlap by half and are averaged
   with Gaussian weights."""
+  num_devices: int | None = None
+  """Devices that predict at the same time, each a picture of its own. The
+  results are the same. Default: all; on a CPU, one."""
   num_pictures: int = 4
   """Pictures in each of worst.png and best.png."""
   out: pathlib.Path | None = None
@@ -199,13 +203,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     network.check_is_trained()
     folder = folder_of(options, network.step)
     check_folder(folder, options.overwrite)
+    devices = devices_lib.of(options.num_devices)
     dataset = load_split(options, network)
   # Once, not for each image.
   network = dataclasses.replace(
     network, variables=jax.device_put(network.variables)
   )
   try:
-    findings = scoring.score(options, network, dataset)
+    findings = scoring.score(options, network, dataset, devices)
   except KeyboardInterrupt:
     sys.exit("interrupted; nothing was written.")
   folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 `options` are the `evaluate.Options`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 import tqdm
 
 import fcn_jax as fcn
+from fcn_jax.inference import replicas as replicas_lib
 
 # Labels are padded to multiples of this for the bands: fewer compilations.
 _MULTIPLE = 128
@@ -104,7 +106,7 @@ def predict_and_count(
     network.model, example.image, **views(options, network)
   )
   for window, found, probabilities in fcn.inference.tiling.parts(
-    plan, network.variables
+    plan, [network.variables]
   ):
     classes[window] = found
     if options.scores == "all":
@@ -140,8 +142,9 @@ def score(
   options: Any,
   network: fcn.runs.TrainedModel,
   dataset: fcn.data.Dataset,
+  devices: Sequence[jax.Device],
 ) -> Findings:
-  """Predicts all images and counts."""
+  """Predicts all images, one on each device at a time, and counts."""
   num_classes, widths = dataset.num_classes, options.band_widths
   names, confusions, boundary_f1, segments = [], [], [], []
   bands = np.zeros((len(widths), num_classes, num_classes), np.int64)
@@ -151,10 +154,19 @@ def score(
   )
   # Predict and count in one loop: the scores are sums over pixels.
   total = np.zeros((num_classes, num_classes), np.int64)
-  for index in progress:
+  replicas = [
+    dataclasses.replace(network, variables=variables)
+    for variables in replicas_lib.copies(network.variables, devices)
+  ]
+
+  def predicted(network, index):
     example = dataset.source[index]
+    return example, predict_and_count(options, network, dataset, example)
+
+  for _, (example, found) in replicas_lib.in_order(
+    predicted, replicas, progress
+  ):
     label = example.label
-    found = predict_and_count(options, network, dataset, example)
     names.append(example.name)
     confusions.append(count(label, found.classes, num_classes))
     for number, width in enumerate(widths):

@@ -48,6 +48,7 @@ import tqdm
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
 from fcn_jax.cli import predict_files
 from fcn_jax.runs import environment
@@ -83,6 +84,9 @@ class Options:
   blending: fcn.inference.tiling_plan.Blending = "none"
   """Exact tiles side by side, or tiles that overlap by half and are averaged
   with Gaussian weights, also for group normalization."""
+  num_devices: int | None = None
+  """Devices that predict at the same time, each a tile of its own. The
+  results are the same. Default: all; on a CPU, one."""
   white: int | None = None
   """The value of white in grey pictures of 16 bits. `fcn-jax check-data`
   reports the one for the training pictures."""
@@ -247,6 +251,7 @@ def predict(
       out=np.memmap(folder / "classes", np.uint8, "w+", shape=shape),
       probabilities_out=probabilities,
       progress=progress,
+      devices=devices_lib.of(options.num_devices),
       **tiling(options, network),
     )
     files = predict_files.Outputs(
@@ -321,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       which = trained_model.parse_which(options.checkpoint)
       if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out} is a file; give a folder as --out.")
+      devices_lib.of(options.num_devices)
       pictures = predict_files.find(options.pictures, options.out)
       network = fcn.runs.load(options.workdir, which)
       network.check_is_trained()

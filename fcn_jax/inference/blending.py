@@ -17,6 +17,7 @@ import numpy as np
 
 from fcn_jax import models
 from fcn_jax import types
+from fcn_jax.inference import replicas as replicas_lib
 from fcn_jax.inference import tiling_plan
 
 # Standard deviation of the Gaussian over the side of a tile.
@@ -44,7 +45,7 @@ def shares(parts: Sequence[slice]) -> list[np.ndarray]:
 
 def bands(
   plan: tiling_plan.Plan,
-  variables: types.Variables,
+  replicas: Sequence[types.Variables],
   progress: Callable[
     [Sequence[tiling_plan.Window]], Iterable[tiling_plan.Window]
   ],
@@ -55,7 +56,7 @@ def bands(
 
   Args:
     plan: for blending "gaussian".
-    variables: the network's parameters (and batch statistics).
+    replicas: the network's variables on each device.
     progress: wraps the list of tiles.
 
   Yields:
@@ -69,10 +70,12 @@ def bands(
   stops = [*(part.start for part in rows[1:]), height]
   num_classes = models.heads.num_classes(plan.model)
   band = np.zeros((plan.tile[0], width, num_classes), np.float32)
-  for number, window in enumerate(progress(plan.windows(plan.whole))):
+  predicted = replicas_lib.in_order(
+    plan.probabilities, replicas, progress(plan.windows(plan.whole))
+  )
+  for number, (window, found) in enumerate(predicted):
     row, column = divmod(number, len(columns))
     weights = np.outer(row_shares[row], column_shares[column])
-    found = plan.probabilities(variables, window)
     band[:, window[1]] += weights[..., None].astype(np.float32) * found
     if column + 1 < len(columns):
       continue

@@ -24,6 +24,7 @@ def predict(
   *,
   head: str | None = None,
   activation: region_losses.Activation = "softmax",
+  row_shards: int = 1,
 ) -> jax.Array:
   """The likeliest class of every pixel, or all of its classes.
 
@@ -39,6 +40,8 @@ def predict(
     head: which head of a network with several; None for the main one.
     activation: "sigmoid" for networks that were trained with
       `losses.sigmoid_cross_entropy`.
+    row_shards: how many devices share the rows of an image, of which there are
+      a multiple of this and the stride, see `fcn_jax.sharding`.
 
   Returns:
     [N, H, W]; `IGNORE_LABEL` outside the images. With "softmax" int32, classes
@@ -49,18 +52,27 @@ def predict(
   Raises:
     ValueError: if the network has no such head, one class and "softmax", or
       more classes than bit masks and "sigmoid"; if variables are not those of
-      the network, or images have the wrong shape, dtype or range.
+      the network, images have the wrong shape, dtype or range, or devices
+      cannot share the rows.
   """
   checks.variables(variables)
   checks.images(images, valid_sizes, num_channels=model.num_channels)
   checks.pixels(images)
   return compiled_predict(
-    model, variables, images, valid_sizes, head=head, activation=activation
+    model,
+    variables,
+    images,
+    valid_sizes,
+    head=head,
+    activation=activation,
+    row_shards=row_shards,
   )
 
 
 @functools.partial(
-  jax.jit, static_argnums=0, static_argnames=("head", "activation")
+  jax.jit,
+  static_argnums=0,
+  static_argnames=("head", "activation", "row_shards"),
 )
 def compiled_predict(
   model: models.Network,
@@ -70,13 +82,14 @@ def compiled_predict(
   *,
   head: str | None = None,
   activation: region_losses.Activation = "softmax",
+  row_shards: int = 1,
 ) -> jax.Array:
   """What `predict` calls after its checks, which do not suit tiles."""
   check(activation, models.heads.num_classes(model, head))
   score_map = models.heads.predicted_scores(
     model, variables, images, valid_sizes, head=head
   )
-  return _labels(score_map, valid_sizes, activation)
+  return _labels(score_map, valid_sizes, activation, row_shards)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="activation")
@@ -122,6 +135,7 @@ def _labels(
   score_map: types.ScoreMap,
   valid_sizes: jax.Array | None,
   activation: region_losses.Activation,
+  row_shards: int = 1,
 ) -> jax.Array:
   """See `predict`."""
 
@@ -130,7 +144,7 @@ def _labels(
       return jnp.argmax(logits, axis=-2).astype(jnp.int32)
     return labels_of(jnp.moveaxis(logits, -2, -1) >= 0)
 
-  classes = strips.map_strips(of_logits, score_map)
+  classes = strips.map_strips(of_logits, score_map, row_shards=row_shards)
   if valid_sizes is None:
     return classes
   is_inside = valid_region.inside(valid_sizes, classes.shape[1:])

@@ -14,6 +14,7 @@ from fcn_jax import checks
 from fcn_jax import models
 from fcn_jax import types
 from fcn_jax.inference import blending as blending_lib
+from fcn_jax.inference import replicas as replicas_lib
 from fcn_jax.inference import tiles
 from fcn_jax.inference import tiling_plan
 from fcn_jax.losses import region_losses
@@ -40,6 +41,7 @@ def predict_tiled(
   out: np.ndarray | None = None,
   probabilities_out: np.ndarray | None = None,
   progress: Progress = iter,
+  devices: Sequence[jax.Device] | None = None,
 ) -> np.ndarray:
   """The likeliest class, or the classes, of every pixel of a picture.
 
@@ -79,6 +81,8 @@ def predict_tiled(
     out: [H, W] array to fill; a new one if None.
     probabilities_out: [H, W, C] float array to fill with the probabilities.
     progress: wraps the list of tiles, such as `tqdm.tqdm`.
+    devices: that predict tiles at the same time, such as `jax.local_devices()`;
+      the result is that of one device. None for the default device.
 
   Returns:
     [H, W], `out` if that was given: uint8, or uint32 if they are bit masks, as
@@ -109,12 +113,17 @@ def predict_tiled(
   if probabilities_out is not None:
     shape = (height, width, models.heads.num_classes(model))
     _check_array("probabilities_out", probabilities_out, shape, np.floating)
-  variables = jax.device_put(variables)  # Once, if they are on the host.
+  windows = plan.windows(plan.whole)
+  if devices is not None:
+    devices = devices[: len(windows)]
+  replicas = replicas_lib.copies(variables, devices)
   if probabilities_out is None and not is_blended(plan):
-    for window in progress(plan.windows(plan.whole)):
-      out[window] = plan.classes(variables, window)
+    for window, classes in replicas_lib.in_order(
+      plan.classes, replicas, progress(windows)
+    ):
+      out[window] = classes
     return out
-  for window, classes, found in parts(plan, variables, progress):
+  for window, classes, found in parts(plan, replicas, progress):
     out[window] = classes
     if probabilities_out is not None:
       probabilities_out[window] = found
@@ -127,13 +136,15 @@ def is_blended(plan: tiling_plan.Plan) -> bool:
 
 
 def parts(
-  plan: tiling_plan.Plan, variables: types.Variables, progress: Progress = iter
+  plan: tiling_plan.Plan,
+  replicas: Sequence[types.Variables],
+  progress: Progress = iter,
 ) -> Iterator[tuple[tiling_plan.Window, np.ndarray, np.ndarray]]:
   """Predicts a picture part by part, with probabilities.
 
   Args:
     plan: how the picture is cut.
-    variables: see `predict_tiled`.
+    replicas: the variables on each device, from `replicas.copies`.
     progress: wraps the list of tiles.
 
   Yields:
@@ -141,11 +152,13 @@ def parts(
     probabilities [h, w, C] float32, which may be overwritten afterwards.
   """
   if is_blended(plan):
-    for window, found in blending_lib.bands(plan, variables, progress):
+    for window, found in blending_lib.bands(plan, replicas, progress):
       yield window, plan.labels_of(found), found
     return
-  for window in progress(plan.windows(plan.whole)):
-    yield window, *plan.classes_and_probabilities(variables, window)
+  for window, found in replicas_lib.in_order(
+    plan.classes_and_probabilities, replicas, progress(plan.windows(plan.whole))
+  ):
+    yield window, *found
 
 
 def probabilities(

@@ -10,6 +10,7 @@ from fcn_jax import blocks
 from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax.losses import forms
+from fcn_jax.losses import rows
 
 LossForm = Literal["auto", "logits", "strips", "blocks", "places", "pixels"]
 
@@ -62,10 +63,12 @@ def compute(
 
   Raises:
     ValueError: if the form is "places" and the sampler does not repeat with the
-      stride of the score map.
+      stride of the score map, or devices cannot share the rows of the images.
   """
   if form == "places":
     _check_places(problem.sampler, score_map)
+  if problem.row_shards > 1:
+    rows.check(score_map, problem.row_shards)
 
   def on(platform, device):
     chosen = form
@@ -95,6 +98,9 @@ def fastest(
     problem: what to compute.
     score_map: scores [N, h, w, C].
   """
+  if problem.row_shards > 1:
+    # Other forms would collect the rows of all devices.
+    return "strips"
   costs = _COSTS[platform](_Sizes.of(problem, score_map))
   return min(costs, key=costs.get)
 

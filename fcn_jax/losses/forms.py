@@ -24,6 +24,7 @@ from fcn_jax.losses import normalization
 from fcn_jax.losses import pixel_losses
 from fcn_jax.losses import places as places_lib
 from fcn_jax.losses import region_losses
+from fcn_jax.losses import rows as rows_lib
 from fcn_jax.losses import strips as strips_lib
 
 
@@ -34,11 +35,13 @@ class Problem(NamedTuple):
     loss: the loss of a pixel, or that of regions.
     sampler: which pixels count.
     capacity: the length of lists of pixels; None asks the sampler.
+    row_shards: how many devices share the rows of an image.
   """
 
   loss: pixel_losses.PixelLoss | region_losses.RegionLoss
   sampler: sampling.Sampler
   capacity: int | None
+  row_shards: int = 1
 
 
 class Device(NamedTuple):
@@ -118,14 +121,22 @@ def strips(problem, device, score_map, labels, key):
   elif not _is_whole_image(problem):
     weights = _draw(problem, score_map, labels, key)
 
+  number = problem.row_shards
+  parts, from_parts = jax.vjp(
+    lambda score_map: rows_lib.split_map(score_map, number), score_map
+  )
+  arrays = [
+    None if array is None else rows_lib.split(array, number)
+    for array in (labels, weights)
+  ]
+
   def sweep(function):
-    return strips_lib.value_and_gradient(
-      function,
-      score_map,
-      labels,
-      weights,
-      strip_bytes=device.strip_bytes,
+    sums, gradient = strips_lib.value_and_gradient(
+      function, parts, *arrays, strip_bytes=device.strip_bytes // number
     )
+    (gradient,) = from_parts(gradient)
+    sums = jax.tree.map(lambda s: rows_lib.sum_of_parts(s, number), sums)
+    return sums, gradient
 
   return _solve(problem, sweep, _counts(labels, weights))
 
@@ -231,6 +242,9 @@ def _solve(problem, sweep, counts):
     return value * counts.num_kept.astype(value.dtype)
 
   loss_sum, slopes = jax.value_and_grad(sum_of)(sums)
+  slopes = jax.tree.map(
+    lambda s: rows_lib.of_parts(s, problem.row_shards), slopes
+  )
   _, gradient = sweep(weighted(region_losses.linear(loss.values, slopes)))
   return Sums(loss_sum, *counts), gradient
 

@@ -99,6 +99,7 @@ def make(
   normalize: normalization.Normalization = "kept",
   form: choice.LossForm = "auto",
   capacity: int | None = None,
+  row_shards: int = 1,
 ) -> Loss:
   """Makes the loss of a score map at the pixels that a sampler keeps.
 
@@ -123,19 +124,24 @@ def make(
       has room for; those beyond are left out and counted in
       `LossTerms.num_dropped`. None asks the sampler for its bound, which is too
       small less than once in 1e9 steps, see `sampling.capacity`.
+    row_shards: how many devices share the rows of an image, see
+      `fcn_jax.sharding`; the form is then "strips". Samplers that
+      sort the pixels of an image still collect these on each device.
 
   Returns:
     A function of a random key, a score map and labels [N, H, W] to the terms.
 
   Raises:
     TypeError: if `sampler` is not a `Sampler`.
-    ValueError: if `form` or `normalize` is unknown, `normalize` is "expected"
+    ValueError: if `form` or `normalize` is unknown, the form cannot be computed
+      by rows, `normalize` is "expected"
       and the sampler does not state an expected sum, the form is "places" and
       the sampler keeps no places, `capacity` is less than 1, or missing where
       the form is "pixels" and the sampler does not say how many pixels it
       keeps. The loss raises one if a batch has 2^31 pixels or more, which int32
       cannot count, if the form is "places" and the sampler does not repeat with
-      the stride of the score map, or if the dtype of the labels is that of bit
+      the stride of the score map, if the number of rows is not a multiple of
+      the stride and `row_shards`, or if the dtype of the labels is that of bit
       masks for `cross_entropy`, or not for `sigmoid_cross_entropy`.
   """
   check_sampler(sampler)
@@ -143,7 +149,10 @@ def make(
   _check_normalization(normalize, sampler)
   _check_form(form, capacity, sampler)
   # "auto" is not to drop pixels on one device and keep them on another.
-  problem = forms.Problem(loss, sampler, capacity if form == "pixels" else None)
+  problem = forms.Problem(
+    loss, sampler, capacity if form == "pixels" else None, row_shards
+  )
+  _check_rows(form, row_shards)
   is_of_regions = isinstance(loss, region_losses.RegionLoss)
   if is_of_regions and "pixel_losses" in sampler.needs:
     raise ValueError(
@@ -290,6 +299,16 @@ def _check_normalization(normalize, sampler):
     raise ValueError(
       'normalize is "expected", but the sampler does not state the expected '
       'sum of its weights: use another, such as "kept".'
+    )
+
+
+def _check_rows(form, row_shards):
+  if row_shards < 1:
+    raise ValueError(f"row_shards is {row_shards}; it is at least 1.")
+  if row_shards > 1 and form not in ("auto", "strips"):
+    raise ValueError(
+      f'form is "{form}", but {row_shards} devices share the rows of an image: '
+      'use "strips", or "auto", which is then the same.'
     )
 
 

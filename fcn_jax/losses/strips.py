@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from fcn_jax import interpolation
 from fcn_jax import types
 from fcn_jax.losses import gradients
+from fcn_jax.losses import rows
 
 # Each row of cells in a strip is a term of all its pixels.
 _MOST_CELLS = 8
@@ -24,6 +25,8 @@ def map_strips(
   function: Callable[..., jax.Array],
   score_map: types.ScoreMap,
   arrays: tuple[jax.Array, ...] = (),
+  *,
+  row_shards: int = 1,
 ) -> jax.Array:
   """Applies a function of the logits to all pixels.
 
@@ -35,10 +38,19 @@ def map_strips(
       of `arrays` to one value for each pixel, [N, stride, W].
     score_map: scores [N, h, w, C].
     arrays: each [N, H, W].
+    row_shards: how many devices share the rows of an image, see `rows`.
 
   Returns:
     [N, H, W].
+
+  Raises:
+    ValueError: if they cannot share these rows.
   """
+  if row_shards > 1:
+    rows.check(score_map, row_shards)
+    parts = rows.split_map(score_map, row_shards)
+    arrays = tuple(rows.split(array, row_shards) for array in arrays)
+    return rows.merge(map_strips(function, parts, arrays), row_shards)
   cells = _rows_of_cells(score_map)
 
   def apply(_, strip):

@@ -65,6 +65,9 @@ class FCN(nn.Module):
       convolution and ReLU; None for the backbone's own.
     dtype: of the computation; scores are float32 in any case.
     param_dtype: of the parameters.
+    remat: "blocks" computes the layers of each block again in the backward
+      pass, which then keeps only what lies between blocks; loss and gradients
+      are the same to rounding.
   """
 
   num_classes: int | Mapping[str, int]
@@ -78,6 +81,7 @@ class FCN(nn.Module):
   normalization: layers.Normalization | None = None
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
+  remat: layers.Remat = "none"
 
   def __post_init__(self):
     super().__post_init__()
@@ -99,6 +103,11 @@ class FCN(nn.Module):
     checks.choice(
       "normalization", self.normalization, get_args(layers.Normalization)
     )
+    checks.choice("remat", self.remat, get_args(layers.Remat))
+    if self.remat == "blocks" and self._file is alexnet:
+      raise ValueError(
+        f'remat is "blocks", but {self.backbone} has none: leave it out.'
+      )
     checks.num_classes(self.heads)
     if len(self.skip_scales) != 2:
       raise ValueError(
@@ -194,6 +203,7 @@ class FCN(nn.Module):
       normalization=self.normalization,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
+      remat=self.remat,
       stride=self.stride,
     )
     backbone = self._file.Backbone(self._architecture, settings)

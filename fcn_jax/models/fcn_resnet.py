@@ -6,6 +6,7 @@ not from the FCN papers; `fcn.FCN` has the papers' networks (strides 32, 16 and
 """
 
 import dataclasses
+from typing import get_args
 
 import flax.linen as nn
 import jax
@@ -46,6 +47,7 @@ class FCNResNet(nn.Module):
     normalization: after each convolution.
     dtype: see `fcn.FCN`.
     param_dtype: see `fcn.FCN`.
+    remat: see `fcn.FCN`.
   """
 
   num_classes: int
@@ -59,11 +61,13 @@ class FCNResNet(nn.Module):
   normalization: layers.Normalization = "batch"
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
+  remat: layers.Remat = "none"
 
   def __post_init__(self):
     super().__post_init__()
     checks.choice("backbone", self.backbone, tuple(resnet.ARCHITECTURES))
     checks.choice("normalization", self.normalization, ("batch", "group"))
+    checks.choice("remat", self.remat, get_args(layers.Remat))
     checks.num_classes(self.heads)
     if self.inputs is None:
       object.__setattr__(self, "inputs", self._architecture.inputs)
@@ -134,6 +138,7 @@ class FCNResNet(nn.Module):
       normalization=self.normalization,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
+      remat=self.remat,
     )
     backbone = resnet.Backbone(self._architecture, settings)
     nn.share_scope(self, backbone)

@@ -34,6 +34,7 @@ class LateFusion(nn.Module):
     normalization: between convolution and ReLU.
     dtype: of the computation.
     param_dtype: of the parameters.
+    remat: what the backward pass computes again.
   """
 
   num_classes: int
@@ -46,6 +47,7 @@ class LateFusion(nn.Module):
   normalization: layers.Normalization | None = None
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
+  remat: layers.Remat = "none"
 
   def __post_init__(self):
     super().__post_init__()
@@ -71,6 +73,7 @@ class LateFusion(nn.Module):
       normalization=self.normalization,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
+      remat=self.remat,
       parent=None if name is None else self,
       name=name,
     )

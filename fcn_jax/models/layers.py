@@ -6,6 +6,7 @@ next layer had padded the image.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -25,6 +26,8 @@ from fcn_jax.models import units
 # convolutions are padded by half their kernels.
 Padding = Literal["same", "caffe", "torchvision"]
 Normalization = Literal["none", "batch", "group"]
+# What the backward pass computes again instead of keeping it in memory.
+Remat = Literal["none", "blocks"]
 
 
 class Maps(NamedTuple):
@@ -57,6 +60,7 @@ class Settings:
     param_dtype: of the parameters.
     stride: of the finest features that are scored. Where these come before a
       pooling, the convolution is not computed together with it.
+    remat: "blocks": only the inputs of blocks are kept for the backward pass.
   """
 
   padding: Padding
@@ -67,6 +71,7 @@ class Settings:
   dtype: jnp.dtype
   param_dtype: jnp.dtype
   stride: int = 8
+  remat: Remat = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +98,20 @@ class Layers:
     )
     values = (images.astype(jnp.float32) - mean) * scale
     return zero_outside(Maps(values.astype(self.settings.dtype), valid_sizes))
+
+  def block(
+    self, module: nn.Module, function: Callable[[Maps], Maps], maps: Maps
+  ) -> Maps:
+    """Layers that the backward pass computes again, if `remat` says so.
+
+    Args:
+      module: the calling module.
+      function: from the inputs to the outputs of the layers.
+      maps: the inputs.
+    """
+    if self.settings.remat == "none" or not self.train:
+      return function(maps)
+    return nn.remat(lambda _, maps: function(maps))(module, maps)
 
   def conv(
     self,

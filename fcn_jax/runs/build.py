@@ -84,6 +84,7 @@ def model(config: config_lib.Groups, num_classes: int) -> models.Network:
     "dropout_rate": network.dropout_rate,
     "normalization": network.normalization,
     "dtype": jnp.dtype(network.dtype),
+    "remat": config.run.remat,
   }
   if network.inputs is not None:
     shared["inputs"] = getattr(input_normalization, network.inputs.upper())
@@ -160,34 +161,32 @@ def loss(
       weights = class_weights(frequencies, options.class_weights)
       of_pixel = losses.class_weighted(of_pixel, class_weights=weights.tolist())
   if options.initial_rate is None:
-    return loss_of(options, of_pixel, sampler(config, dataset))
+    return loss_of(config, of_pixel, sampler(config, dataset))
   rate = optax.linear_schedule(
     options.initial_rate, options.rate, options.rate_steps
   )
   return losses.Schedule(
-    lambda step: loss_of(options, of_pixel, sampler_of_rate(config, rate(step)))
+    lambda step: loss_of(config, of_pixel, sampler_of_rate(config, rate(step)))
   )
 
 
 def loss_of(
-  options: config_lib.Loss,
+  config: config_lib.Train,
   of_pixel: losses.PixelLoss | None,
   sampler: sampling.Sampler,
 ) -> losses.Loss:
   """The loss of pixels, of regions, or both, at the sampled pixels."""
-  terms = []
+  options, terms = config.loss, []
+  make = functools.partial(
+    losses.make, sampler=sampler, row_shards=config.run.row_shards
+  )
   if of_pixel is not None:
-    terms.append(
-      (
-        1.0,
-        losses.make(of_pixel, sampler=sampler, normalize=options.normalize),
-      )
-    )
+    terms.append((1.0, make(of_pixel, normalize=options.normalize)))
   if options.region_loss == "lovasz_softmax":
     of_regions = losses.lovasz_softmax(sampler=sampler)
     terms.append((options.region_weight, of_regions))
   elif options.region_loss != "none":
-    of_regions = losses.make(region_loss(options), sampler=sampler)
+    of_regions = make(region_loss(options))
     terms.append((options.region_weight, of_regions))
   if len(terms) == 1 and of_pixel is not None:
     return terms[0][1]

@@ -14,6 +14,7 @@ from fcn_jax import sampling
 from fcn_jax.data.pipeline import augmentation as augmentation_lib
 from fcn_jax.data.pipeline import combining
 from fcn_jax.losses import normalization
+from fcn_jax.losses import rows
 
 Backbone = Literal[
   "vgg_small",
@@ -45,6 +46,8 @@ Inputs = Literal[
   "inception",
   "from_scratch",
 ]
+
+Remat = Literal["none", "blocks"]
 
 PatchKind = Literal["none", "random", "grid", "balanced"]
 
@@ -96,6 +99,16 @@ _WITHOUT_HEAD = (
   "resnet50",
   "resnet101",
   "fcn_basic",
+)
+# AlexNets are small.
+_WITHOUT_BLOCKS = ("caffenet", "alexnet")
+# Samplers that look at each pixel, or block of pixels, by itself.
+_BY_ROWS = (
+  "whole_image",
+  "places",
+  "bernoulli",
+  "class_weighted",
+  "near_boundary",
 )
 _WITH_PROBABILITIES = ("class_balanced", "near_boundary")
 _BY_LOSSES = ("hardest", "harder_than")
@@ -583,6 +596,15 @@ class Run:
   finite. 0 stops at the first."""
   num_devices: int | None = None
   """Number of devices that share a batch. Default: as many as divide it."""
+  fsdp: bool = False
+  """Share out parameters and optimizer state over the devices (FSDP), instead
+  of a copy on each: less memory, and more to exchange."""
+  row_shards: int = 1
+  """Number of devices that share the rows of each image, for images too large
+  for one device. The batch is split over groups of so many."""
+  remat: Remat = "none"
+  """blocks: compute the layers of each block of the network again in the
+  backward pass, instead of keeping them in memory."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
@@ -601,6 +623,7 @@ class Run:
         self.num_devices is None or self.num_devices >= 1,
         "at least 1",
       ),
+      row_shards=(self.row_shards >= 1, "at least 1"),
     )
 
 
@@ -682,7 +705,48 @@ class Train(Groups):
         "FCN-8s",
       ),
     )
+    require(
+      self.run,
+      remat=(
+        self.run.remat == "none" or network.backbone not in _WITHOUT_BLOCKS,
+        f"none with the backbone {network.backbone}, which has no blocks",
+      ),
+    )
     self._check_sizes()
+    if self.run.row_shards > 1:
+      self._check_rows()
+
+  def _check_rows(self) -> None:
+    """Raises a `ValueError` if devices cannot share the rows of the images."""
+    crop_size, loss = self.augmentation.crop_size, self.loss
+    require(
+      self.run,
+      row_shards=(
+        self.patches.patches == "none",
+        "1 with patches, which are cut from whole images",
+      ),
+    )
+    require(
+      loss,
+      sampler=(
+        loss.sampler in _BY_ROWS,
+        f"one of {', '.join(_BY_ROWS)} with row_shards; others compare the "
+        "pixels of a whole image",
+      ),
+      region_loss=(
+        loss.region_loss != "lovasz_softmax",
+        "another with row_shards: it sorts the pixels of all devices",
+      ),
+    )
+    if crop_size is None:
+      raise ValueError(
+        f"row_shards is {self.run.row_shards}, for which images need a number "
+        "of rows that the devices can share: give a crop_size."
+      )
+    try:
+      rows.check_height(crop_size[0], self.run.row_shards, self.network.stride)
+    except ValueError as error:
+      raise ValueError(f"crop_size is {crop_size}, but {error}") from error
 
   def _check_sizes(self) -> None:
     """Raises a `ValueError` for patches or samplers that images do not suit."""

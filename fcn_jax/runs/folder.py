@@ -63,6 +63,9 @@ _MAY_CHANGE = frozenset(
     "num_pictures",
     "max_skipped",
     "num_devices",
+    "fsdp",
+    "row_shards",
+    "remat",
   )
 )
 

@@ -25,6 +25,7 @@ from fcn_jax.runs import build
 from fcn_jax.runs import checkpoints as checkpoints_lib
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import folder
+from fcn_jax.runs import placement
 from fcn_jax.runs import records
 from fcn_jax.runs import signals as signals_lib
 from fcn_jax.runs import validation
@@ -309,7 +310,10 @@ class Loop:
     parts, dataset = self._parts, self._parts.validation
     state = validation.predicting_state(state)
     confusion = validation.evaluate(
-      parts.model, state, self._validation_batches(number)
+      parts.model,
+      state,
+      self._validation_batches(number),
+      row_shards=self._config.run.row_shards,
     )
     scores = validation.scores_by_name(confusion, dataset.class_names)
     seconds = time.perf_counter() - begin
@@ -346,11 +350,16 @@ class Loop:
 
   def _validation_batches(self, number: int) -> Iterator[types.Batch]:
     """The validation batches; stops between them if a signal came."""
-    sharding = self._parts.batch_sharding
-    if self._config.run.validation_batch % sharding.num_devices:
-      sharding = None
+    run, sharding = self._config.run, self._parts.batch_sharding
+    on_host: Iterable[types.Batch] = batches_lib.validation_batches(
+      self._config, self._parts.validation
+    )
+    if run.row_shards > 1:
+      multiple = run.row_shards * self._parts.model.stride
+      on_host = (validation.with_rows(one, multiple) for one in on_host)
+    sharding = placement.of_validation(sharding, run.validation_batch)
     batches: Iterable[types.Batch] = data.to_device(
-      batches_lib.validation_batches(self._config, self._parts.validation),
+      on_host,
       num_classes=max(self._parts.model.heads.values()),
       sharding=sharding,
     )

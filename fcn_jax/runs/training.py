@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from fcn_jax import data
+from fcn_jax import sharding
 from fcn_jax import train as train_lib
 from fcn_jax.runs import batches as batches_lib
 from fcn_jax.runs import build
@@ -23,6 +24,7 @@ from fcn_jax.runs import environment
 from fcn_jax.runs import folder
 from fcn_jax.runs import initial_state
 from fcn_jax.runs import loop
+from fcn_jax.runs import placement
 from fcn_jax.runs import records
 from fcn_jax.runs import report
 from fcn_jax.runs import signals as signals_lib
@@ -153,12 +155,12 @@ def make_parts(
   config: config_lib.Train,
   *,
   at_steps: Mapping[int, Callable[[train_lib.TrainState], None]] | None = None,
-) -> tuple[loop.Parts, optax.GradientTransformation, jax.sharding.Sharding]:
-  """The parts of a run, its optimizer, and how its state is sharded.
+) -> tuple[loop.Parts, optax.GradientTransformation, train_lib.TrainState]:
+  """The parts of a run, its optimizer, and how its state is placed.
 
   Reads data and writes nothing; see `prepare`.
   """
-  batch_sharding, state_sharding = shardings(config)
+  mesh = placement.make_mesh(config)
   validation = batches_lib.load_split(config.data, config.data.validation_split)
   dataset = batches_lib.load_split(
     config.data, "train", with_second_labels=True
@@ -166,11 +168,16 @@ def make_parts(
   batches = batches_lib.training_batches(config, dataset)
   model = build.model(config, dataset.num_classes)
   optimizer = build.optimizer(config.optimizer)
+  template = trained_model.state_template(model, optimizer)
+  state_sharding = placement.of_state(
+    config, mesh, train_lib.TrainState(**template)
+  )
   step = train_lib.make_train_step(
     model,
     optimizer,
     build.loss(config, dataset),
     skip_nonfinite=config.run.max_skipped > 0,
+    state_sharding=state_sharding,
   )
   parts = loop.Parts(
     model=model,
@@ -179,47 +186,10 @@ def make_parts(
     batches=batches,
     validation=validation,
     metadata=_metadata(config, dataset, validation, batches.fingerprint),
-    batch_sharding=batch_sharding,
+    batch_sharding=sharding.of_images(mesh),
     at_steps=at_steps or {},
   )
   return parts, optimizer, state_sharding
-
-
-def shardings(
-  config: config_lib.Groups,
-) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
-  """How batches and the state are placed on the devices.
-
-  Returns:
-    Of batches: shared out over the devices; and of the state: on each.
-
-  Raises:
-    ValueError: if the devices that were asked for are not there, or cannot
-      share a batch.
-  """
-  devices, size = jax.local_devices(), config.data.batch_size
-  count = config.run.num_devices or max(
-    n for n in range(1, len(devices) + 1) if size % n == 0
-  )
-  if count > len(devices):
-    raise ValueError(
-      f"num_devices is {count}, but there are {len(devices)} devices."
-    )
-  if size % count:
-    raise ValueError(
-      f"{count} devices cannot share a batch of {size} images: choose a "
-      "batch_size that they divide."
-    )
-  mesh = jax.make_mesh(
-    (count,),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-    devices=devices[:count],
-  )
-  return (
-    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")),
-    jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
-  )
 
 
 def _metadata(

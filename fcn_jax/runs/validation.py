@@ -31,8 +31,16 @@ def evaluate(
   model: models.Network,
   state: train.TrainState,
   batches: Iterable[types.Batch],
+  *,
+  row_shards: int = 1,
 ) -> np.ndarray:
   """Confusion matrix [C, C] of a trained network, in int64.
+
+  Args:
+    model: the network.
+    state: with its parameters.
+    batches: images and labels.
+    row_shards: how many devices share the rows of an image.
 
   Raises:
     ValueError: if a batch has labels outside its images.
@@ -42,7 +50,11 @@ def evaluate(
   confusion = np.zeros((num_classes,) * 2, np.int64)
   for batch in batches:
     predictions = inference.predict(
-      model, variables, batch.images, batch.valid_sizes
+      model,
+      variables,
+      batch.images,
+      batch.valid_sizes,
+      row_shards=row_shards,
     )
     counts, num_unpredicted = _compare(batch.labels, predictions, num_classes)
     if num_unpredicted:
@@ -62,6 +74,24 @@ def _compare(labels, predictions, num_classes):
     metrics.confusion_matrix(labels, predictions, num_classes=num_classes),
     metrics.num_unpredicted(labels, predictions, num_classes=num_classes),
   )
+
+
+def with_rows(batch: types.Batch, multiple: int) -> types.Batch:
+  """A batch with more rows, up to a multiple that devices can share.
+
+  Args:
+    batch: with `valid_sizes`; arrays of NumPy.
+    multiple: of the number of rows; there are two of it at least.
+  """
+  height = batch.labels.shape[1]
+  more = max(2 * multiple, -(-height // multiple) * multiple) - height
+  images = np.pad(batch.images, ((0, 0), (0, more), (0, 0), (0, 0)))
+  labels = np.pad(
+    batch.labels,
+    ((0, 0), (0, more), (0, 0)),
+    constant_values=types.IGNORE_LABEL,
+  )
+  return batch._replace(images=images, labels=labels)
 
 
 def scores_by_name(

@@ -16,6 +16,7 @@ import fcn_jax as fcn
 from experiments.benchmarks.accelerators import analysis
 from experiments.benchmarks.accelerators import programs
 from experiments.benchmarks.accelerators import topologies
+from tests.helpers import tiny_networks
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +139,80 @@ def test_a_train_step_only_sums_gradients_and_counts(device):
     assert "bf16[" in text and "__cudnn$conv" in text
 
 
+# A VGG of few layers, and head layers that 256 devices can share.
+SMALL = {"backbone": "tiny", "head_width": 256, "dtype": jnp.bfloat16}
+
+
+@pytest.mark.parametrize("device", [marked("v5e:16x16")])
+def test_a_pod_that_shares_the_state_gathers_it_and_nothing_else(
+  device, monkeypatch
+):
+  tiny_networks.add_tiny(monkeypatch)
+  model, mesh = fcn.models.FCN(6, **SMALL), topologies.mesh(device)
+  options = {"num_images": mesh.size, "image_size": 64}
+  whole, shared = (
+    programs.train_step(mesh, model, SAMPLERS["places"], fsdp=fsdp, **options)
+    for fsdp in (False, True)
+  )
+  assert read(whole, device).collectives.keys() == {"all-reduce"}
+  found = read(shared, device)
+  assert found.collectives.keys() <= {
+    "all-reduce", "all-gather", "reduce-scatter"
+  }  # fmt: skip
+  assert found.collectives_in_loops == 0
+  # fc6 and fc7 in bfloat16, perhaps as a sum with zeros.
+  head = 2 * (9 * 8 * 256 + 256 * 256)
+  gradients = sum(read(whole, device).exchanged.values())
+  assert sum(found.exchanged.values()) <= 1.01 * gradients + 2 * head
+  # Parameters and two moments, of which the head is most.
+  whole, shared = (
+    one.memory_analysis().argument_size_in_bytes for one in (whole, shared)
+  )
+  assert shared < whole / 2
+
+
+@pytest.mark.parametrize("device", [marked("v5e:16x16")])
+def test_a_pod_that_shares_rows_exchanges_their_borders_only(
+  device, monkeypatch
+):
+  tiny_networks.add_tiny(monkeypatch)
+  mesh = topologies.mesh(device, row_shards=16)
+  side = 16 * 64
+  compiled = programs.train_step(
+    mesh,
+    fcn.models.FCN(6, **SMALL),
+    SAMPLERS["places"],
+    num_images=16,
+    image_size=side,
+  )
+  found = read(compiled, device)
+  assert found.collectives_in_loops == 0
+  # One map of the first layer, of one image, has 16 MB.
+  assert found.exchanged.get("all-gather", 0) < 1e6
+  assert found.exchanged["collective-permute"] < 4e6
+  assert "all-to-all" not in found.collectives
+  # Its logits alone have 25 MB.
+  assert compiled.memory_analysis().temp_size_in_bytes < 16e6
+
+
+@pytest.mark.parametrize("device", [marked("v5e:1x1")])
+def test_blocks_that_are_computed_again_take_less_memory(device):
+  model = fcn.models.FCN(6, backbone="vgg_small", dtype=jnp.bfloat16)
+  kept, again = (
+    programs.train_step(
+      topologies.mesh(device),
+      model.clone(remat=remat),
+      SAMPLERS["places"],
+      num_images=16,
+      image_size=64,
+    )
+    .memory_analysis()
+    .temp_size_in_bytes
+    for remat in ("none", "blocks")
+  )
+  assert again < 0.9 * kept
+
+
 @pytest.mark.parametrize("device", [marked("h100:1")])
 def test_on_a_gpu_the_loss_takes_few_launches(device):
   mesh = topologies.mesh(device)
@@ -216,6 +291,8 @@ def test_loops_count_as_often_as_they_run():
   assert found.unestimated == 1
   assert found.collectives == {"all-reduce": 1}
   assert found.collectives_in_loops == 1
+  # Seven times eight numbers of four bytes, summed and sent back.
+  assert found.exchanged == {"all-reduce": 7 * 8 * 4 * 2}
 
 
 def test_on_a_gpu_bytes_and_launches_bound_the_time():

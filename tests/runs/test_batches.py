@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from fcn_jax import data
+from fcn_jax import sharding as sharding_lib
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
-from fcn_jax.runs import training
+from fcn_jax.runs import placement
 from tests.helpers import tiny_runs
 
 
@@ -149,7 +150,7 @@ def test_patches_are_cut_on_the_devices_that_share_the_images(
   )
   made = batches.training_batches(config, dataset)
   images = made.starting_at(0)
-  sharding, _ = training.shardings(config)
+  sharding = sharding_lib.of_images(placement.make_mesh(config))
   on_devices = data.to_device(images, num_classes=6, sharding=sharding)
   cut = next(made.patches_of(on_devices, first_batch=0, sharding=sharding))
   images.close()

@@ -3,9 +3,10 @@
     make tpu-compile gpu-compile
     PYTHONPATH=.venv-compilers python -m experiments.benchmarks.accelerators
 
-Compiles the loss in all its forms, or networks (--table networks), for the
-device and reads the compiled programs, see `analysis`. Nothing runs: times are
-the compiler's estimates (TPU) or bounds (GPU). A network takes minutes.
+Compiles the loss in all its forms, networks (--table networks), or train steps
+that devices share (--table layouts, --device v5e:4x4), for the device and reads
+the compiled programs, see `analysis`. Nothing runs: times are the compiler's
+estimates (TPU) or bounds (GPU). A network takes minutes.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import tyro
 
 import fcn_jax as fcn
 from experiments.benchmarks.accelerators import analysis
+from experiments.benchmarks.accelerators import layouts
 from experiments.benchmarks.accelerators import programs
 from experiments.benchmarks.accelerators import topologies
 from fcn_jax import sampling
@@ -30,9 +32,15 @@ class Options:
 
   device: str = "v5e:1x1"
   """A TPU topology such as v5e:1x1 or v6e:1x1, or h100:1."""
+  num_images: int = 16
+  """Images of a step, on all devices (layouts)."""
+  image_size: int = 512
+  """Height and width of an image (layouts)."""
+  layouts: tuple[str, ...] = ()
+  """Names of layouts, as the table prints them. Default: all."""
   num_classes: tuple[int, ...] = (21, 150)
   """Numbers of classes."""
-  table: Literal["loss", "networks"] = "loss"
+  table: Literal["loss", "networks", "layouts"] = "loss"
   """What to compile."""
   networks: tuple[str, ...] = ()
   """Names of networks, as the table prints them. Default: all."""
@@ -75,7 +83,11 @@ def main(options: Options) -> None:
     f"Compiled for {options.device} by {package} {version}. Nothing ran.\n",
     flush=True,
   )
-  tables = {"loss": print_losses, "networks": print_networks}
+  tables = {
+    "loss": print_losses,
+    "networks": print_networks,
+    "layouts": print_layouts,
+  }
   tables[options.table](options, "gpu" if is_gpu else "tpu")
 
 
@@ -161,6 +173,28 @@ def print_networks(options: Options, platform: str) -> None:
           f"| {share:.0%} | {found.unestimated} |",
           flush=True,
         )
+
+
+def print_layouts(options: Options, platform: str) -> None:
+  """Train steps that devices share: by images, by rows, and their state."""
+  if platform != "tpu":
+    raise ValueError(
+      f"device is {options.device}; layouts are compiled for a TPU, such as "
+      "v5e:4x4."
+    )
+  for num_classes in options.num_classes:
+    for name, (model, _) in networks(num_classes).items():
+      if options.networks and name not in options.networks:
+        continue
+      print(f"{name}, {num_classes} classes.\n\n{layouts.HEADER}", flush=True)
+      for line in layouts.lines(
+        options.device,
+        model,
+        num_images=options.num_images,
+        image_size=options.image_size,
+        wanted=options.layouts,
+      ):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

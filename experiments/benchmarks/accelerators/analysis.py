@@ -41,6 +41,8 @@ class Reading(NamedTuple):
     unestimated: operations that have no estimate on a TPU.
     collectives: number of operations of each kind that exchange data.
     collectives_in_loops: how many of these stand in a loop.
+    exchanged: bytes that a device sends for each kind, if all devices take part
+      in a ring: twice the array for an all-reduce, else the whole array.
     dynamic_loops: loops whose number of trips is not known: counted once.
   """
 
@@ -50,6 +52,7 @@ class Reading(NamedTuple):
   unestimated: int
   collectives: dict[str, int]
   collectives_in_loops: int
+  exchanged: dict[str, int]
   dynamic_loops: int
 
 
@@ -85,15 +88,38 @@ class _Program:
       ("seconds", "launches", "num_bytes", "unestimated", "dynamic_loops"), 0
     )
     self._collectives = dict.fromkeys(COLLECTIVES, 0)
+    self._exchanged = dict.fromkeys(COLLECTIVES, 0)
     self._in_loops = 0
+    self._channels, self._walked = set(), set()
     self._walk(self._entry, 1, in_loop=False)
+    self._count_in_fusions()
     found = {name: count for name, count in self._collectives.items() if count}
     return Reading(
-      collectives=found, collectives_in_loops=self._in_loops, **self._totals
+      collectives=found,
+      collectives_in_loops=self._in_loops,
+      exchanged={name: self._exchanged[name] for name in found},
+      **self._totals,
     )
+
+  def _count_in_fusions(self):
+    """Collectives that run beside other operations: a fusion for each part."""
+    for name in self._lines.keys() - self._walked:
+      for line in self._lines[name]:
+        rest = line.removeprefix("ROOT ").split(" = ", 1)[1]
+        found = re.match(r"(\(.*?\)|\S+) ([\w\-]+)\(", rest)
+        channel = re.search(r"channel_id=(\d+)", line)
+        if not found or not channel:
+          continue
+        shape, operation = found.groups()
+        kind = operation.removesuffix("-start")
+        if name.startswith("all-reduce-scatter"):
+          kind = "reduce-scatter"
+        if kind in COLLECTIVES and (kind, channel[1]) not in self._channels:
+          self._count(kind, shape, line, 1, in_loop=False)
 
   def _walk(self, name, times, *, in_loop):
     shapes = {}
+    self._walked.add(name)
     for line in self._lines[name]:
       result, rest = line.removeprefix("ROOT ").split(" = ", 1)
       found = re.match(r"(\(.*?\)|\S+) ([\w\-]+)\((.*?)\)", rest)
@@ -108,7 +134,7 @@ class _Program:
           r"(?:to_apply|computation)=%?([\w.\-]+)", rest
         ):
           self._walk(called, times, in_loop=in_loop)
-      self._count(operation, times, in_loop)
+      self._count(operation, shape, line, times, in_loop=in_loop)
       self._add_time(line, operation, shape, arguments, shapes, times)
 
   def _walk_loop(self, line, times):
@@ -137,11 +163,21 @@ class _Program:
         waiting += re.findall(r"calls=%?([\w.\-]+)", line)
     return max(map(int, constants), default=None)
 
-  def _count(self, operation, times, in_loop):
+  def _count(self, operation, shape, line, times, *, in_loop):
     kind = operation.removesuffix("-start")
     if kind in COLLECTIVES:
       self._collectives[kind] += 1
       self._in_loops += in_loop
+      num_bytes = _num_bytes(shape)
+      if kind != operation and kind != "all-reduce":
+        # Pairs of what is sent and what is received.
+        num_bytes //= 2
+      self._exchanged[kind] += (
+        times * num_bytes * (2 if kind == "all-reduce" else 1)
+      )
+      channel = re.search(r"channel_id=(\d+)", line)
+      if channel:
+        self._channels.add((kind, channel[1]))
     if operation in _UNESTIMATED:
       self._totals["unestimated"] += times
 

@@ -58,21 +58,36 @@ def train_step(
   num_images: int,
   image_size: int,
   form: fcn.losses.LossForm = "auto",
+  fsdp: bool = False,
 ) -> jax.stages.Compiled:
-  """A train step with AdamW, data-parallel over the devices of a mesh."""
+  """A train step with AdamW.
+
+  Args:
+    mesh: from `topologies.mesh`; devices share images, or their rows.
+    model: the network.
+    sampler: which pixels enter the loss.
+    num_images: on all devices.
+    image_size: height and width in pixels.
+    form: of the loss.
+    fsdp: whether devices share the state.
+  """
   optimizer = fcn.optimizers.adamw(1e-3, total_steps=100)
-  step = fcn.train.make_train_step(
-    model, optimizer, fcn.losses.make(sampler=sampler, form=form)
-  )
   key = jax.eval_shape(lambda: jax.random.key(0))
   state = jax.eval_shape(
     lambda key: fcn.train.create_state(key, model, optimizer), key
   )
+  where = jax.tree.map(lambda _: fcn.sharding.replicated(mesh), state)
+  if fsdp:
+    where = fcn.sharding.fully_sharded(mesh, state)
+  loss = fcn.losses.make(
+    sampler=sampler, form=form, row_shards=mesh.shape[fcn.sharding.ROWS]
+  )
+  step = fcn.train.make_train_step(model, optimizer, loss, state_sharding=where)
   _, images, labels = _inputs(model, num_images, image_size)
   # The schedule of the optimizer mixes integers with floats.
   with jax.numpy_dtype_promotion("standard"):
     return step.lower(
-      topologies.replicated(mesh, state),
+      jax.tree.map(topologies.placed, state, where),
       topologies.split(mesh, fcn.types.Batch(images, labels)),
       topologies.replicated(mesh, key),
     ).compile()

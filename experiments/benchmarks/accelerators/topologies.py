@@ -10,8 +10,9 @@ import math
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import topologies
+
+from fcn_jax import sharding
 
 # From NVIDIA's data sheet of the H100 SXM, in the words of XLA.
 _H100 = """
@@ -47,12 +48,13 @@ _INSTALL = {
 }
 
 
-def mesh(name: str) -> jax.sharding.Mesh:
-  """A mesh ("data",) over the devices of a topology.
+def mesh(name: str, *, row_shards: int = 1) -> jax.sharding.Mesh:
+  """A mesh ("data", "rows") over the devices of a topology.
 
   Args:
     name: "h100:8" for so many GPUs of a host, or a TPU topology such as
       "v5e:2x2".
+    row_shards: how many devices share the rows of an image.
 
   Raises:
     ModuleNotFoundError: if the package with the compiler is not installed.
@@ -75,7 +77,7 @@ def mesh(name: str) -> jax.sharding.Mesh:
     topology = topologies.get_topology_desc(
       platform="tpu", topology_name=name, **options
     )
-  return jax.sharding.Mesh(np.array(topology.devices), ("data",))
+  return sharding.make_mesh(topology.devices, row_shards=row_shards)
 
 
 def check_installed(package: str) -> None:
@@ -89,16 +91,22 @@ def check_installed(package: str) -> None:
 
 def replicated(mesh: jax.sharding.Mesh, tree: Any) -> Any:
   """Shapes of arrays that every device holds."""
-  return _with_sharding(mesh, jax.P(), tree)
+  return jax.tree.map(lambda x: placed(x, sharding.replicated(mesh)), tree)
 
 
 def split(mesh: jax.sharding.Mesh, tree: Any) -> Any:
-  """Shapes of arrays that are split over the devices along axis 0."""
-  return _with_sharding(mesh, jax.P("data"), tree)
+  """Shapes of arrays that are split over the devices: images, and rows."""
+
+  def split_one(array):
+    is_image = len(array.shape) > 2
+    of = sharding.of_images if is_image else sharding.of_numbers
+    return placed(array, of(mesh))
+
+  return jax.tree.map(split_one, tree)
 
 
-def _with_sharding(mesh, spec, tree):
-  sharding = jax.sharding.NamedSharding(mesh, spec)
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-  )
+def placed(
+  array: jax.ShapeDtypeStruct, where: jax.sharding.Sharding
+) -> jax.ShapeDtypeStruct:
+  """The shape of an array, with a sharding."""
+  return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where)

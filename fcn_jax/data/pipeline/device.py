@@ -28,8 +28,8 @@ def to_device(
     num_classes: of the labels, the most if there are several heads. Those of
       fewer than 255 classes are copied as bytes, see `label_bytes`. None leaves
       their dtype.
-    sharding: of the leading axis, over the devices of all processes; None for
-      the default device.
+    sharding: of images [N, H, W, ...] over the devices of all processes, see
+      `fcn_jax.sharding`; None for the default device.
     buffer_size: batches on the device besides the one in use.
 
   Yields:
@@ -50,11 +50,20 @@ def to_device(
     if sharding is None:
       return jax.device_put(batch)
     return jax.tree.map(
-      lambda array: jax.make_array_from_process_local_data(sharding, array),
+      lambda array: jax.make_array_from_process_local_data(
+        _without_rows(sharding) if array.ndim < 3 else sharding, array
+      ),
       batch,
     )
 
   return _ahead(map(put, batches), buffer_size)
+
+
+def _without_rows(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
+  """For arrays that have no rows of pixels, such as `valid_sizes`."""
+  if not isinstance(sharding, jax.sharding.NamedSharding):
+    return sharding
+  return jax.sharding.NamedSharding(sharding.mesh, jax.P(*sharding.spec[:1]))
 
 
 def _ahead(

@@ -8,6 +8,7 @@ skips. Upsampling is bilinear here and learned there.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 
@@ -81,7 +82,8 @@ class Backbone(nn.Module):
         features[conv.name] = maps.values
         maps = layers.max_pool(maps, pool)
       else:
-        maps = make.conv(maps, conv, width, pool=pool)
+        block = functools.partial(make.conv, layer=conv, width=width, pool=pool)
+        maps = make.block(self, block, maps)
       features[pool.name] = maps.values
     maps = make.dropout(maps, self.settings.dropout_rate, "pool4_dropout")
     features["pool4"] = maps.values

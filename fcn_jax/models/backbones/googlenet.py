@@ -8,6 +8,7 @@ paper has 5, and a last max-pooling of 2x2.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -49,6 +50,10 @@ class Architecture:
   normalization: layers.Normalization
   skips: tuple[str, ...] = ("inception_4e", "inception_3b", "conv2", "conv1")
   width: float = 1.0
+
+  def scaled(self, width: int) -> int:
+    """Channels of a layer."""
+    return max(1, round(self.width * width))
 
 
 ARCHITECTURES = {
@@ -143,10 +148,11 @@ class Backbone(nn.Module):
     maps = make.begin(images, valid_sizes)
     for layer in layer_list(architecture, self.settings.padding):
       if layer.name in stem:
-        maps = make.conv(maps, layer, self._scaled(stem[layer.name]))
+        maps = make.conv(maps, layer, architecture.scaled(stem[layer.name]))
         features[layer.name] = maps.values
       elif layer.name in INCEPTIONS:
-        maps = self._inception(make, maps, layer.name)
+        module = functools.partial(_inception, make, architecture, layer.name)
+        maps = make.block(self, module, maps)
         features[layer.name] = maps.values
       elif layer.name == "pool5":
         maps = layers.average_pool(maps, layer)
@@ -158,25 +164,23 @@ class Backbone(nn.Module):
     features["pool5"] = maps.values
     return features
 
-  def _scaled(self, width):
-    return max(1, round(self.architecture.width * width))
 
-  def _inception(self, make, maps, name):
-    """One module: four branches, side by side."""
-    widths = map(self._scaled, INCEPTIONS[name])
-    one, reduce3, three, reduce5, five, projection = widths
+def _inception(make, architecture, name, maps):
+  """One module: four branches, side by side."""
+  widths = map(architecture.scaled, INCEPTIONS[name])
+  one, reduce3, three, reduce5, five, projection = widths
 
-    def conv(maps, kernel, width, branch):
-      layer = geometry.Layer(f"{name}_{branch}", kernel, padding=kernel // 2)
-      return make.conv(maps, layer, width)
+  def conv(maps, kernel, width, branch):
+    layer = geometry.Layer(f"{name}_{branch}", kernel, padding=kernel // 2)
+    return make.conv(maps, layer, width)
 
-    largest = self.architecture.largest_kernel
-    pooled = layers.max_pool(maps, geometry.Layer("pool", 3, padding=1))
-    branches = (
-      conv(maps, 1, one, "1x1"),
-      conv(conv(maps, 1, reduce3, "3x3_reduce"), 3, three, "3x3"),
-      conv(conv(maps, 1, reduce5, "5x5_reduce"), largest, five, "5x5"),
-      conv(pooled, 1, projection, "pool_proj"),
-    )
-    values = jnp.concatenate([branch.values for branch in branches], axis=-1)
-    return maps._replace(values=values)
+  largest = architecture.largest_kernel
+  pooled = layers.max_pool(maps, geometry.Layer("pool", 3, padding=1))
+  branches = (
+    conv(maps, 1, one, "1x1"),
+    conv(conv(maps, 1, reduce3, "3x3_reduce"), 3, three, "3x3"),
+    conv(conv(maps, 1, reduce5, "5x5_reduce"), largest, five, "5x5"),
+    conv(pooled, 1, projection, "pool_proj"),
+  )
+  values = jnp.concatenate([branch.values for branch in branches], axis=-1)
+  return maps._replace(values=values)

@@ -4,6 +4,7 @@ He et al. (2016), with the stride of a block in its 3x3 convolution.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 
@@ -121,14 +122,15 @@ class Backbone(nn.Module):
     for number, width in enumerate(architecture.widths, start=1):
       for name, stride, dilation in _blocks(architecture, number):
         convs = _bottleneck(name, stride, dilation)
-        maps = _block(make, maps, convs, width)
+        block = functools.partial(_block, make, convs, width)
+        maps = make.block(self, block, maps)
       features[f"layer{number}"] = maps.values
     maps = make.dropout(maps, self.settings.dropout_rate, "layer4_dropout")
     features["layer4"] = maps.values
     return features
 
 
-def _block(make, maps, convs, width):
+def _block(make, convs, width, maps):
   """A bottleneck block: three convolutions beside a shortcut."""
   first, second, third = convs
   residual = make.conv(maps, first, width)

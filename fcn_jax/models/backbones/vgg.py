@@ -5,6 +5,7 @@ the FCN papers: fc6 and fc7 are convolutions.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 
@@ -120,22 +121,29 @@ class Backbone(nn.Module):
       layer.name: layer
       for layer in layer_list(self.architecture, self.settings.padding)
     }
-    for name, layer in layer_of.items():
-      if name.startswith("fc"):
-        maps = make_head.conv(maps, layer, head_width)
-        maps = make.dropout(maps, self.settings.dropout_rate, f"{name}_dropout")
-      elif name.startswith("conv"):
-        block, number = map(int, name.removeprefix("conv").split("_"))
-        is_last = number == self.architecture.depths[block - 1]
-        pool = layer_of[f"pool{block}"] if is_last else None
-        width = self.architecture.widths[block - 1]
-        if is_last and block == self.settings.stride == 1:
-          maps = make.conv(maps, layer, width)
-          features[name] = maps.values
-          maps = layers.max_pool(maps, pool)
-        else:
-          maps = make.conv(maps, layer, width, pool=pool)
-        if is_last:
-          features[pool.name] = maps.values
+    architecture = self.architecture
+    sizes = zip(architecture.depths, architecture.widths, strict=True)
+    for number, (depth, width) in enumerate(sizes, start=1):
+      convs = [layer_of[f"conv{number}_{i}"] for i in range(1, depth + 1)]
+      pool = layer_of[f"pool{number}"]
+      block = functools.partial(_block, make, convs, width)
+      if number == self.settings.stride == 1:
+        maps = make.block(self, functools.partial(block, None), maps)
+        features[convs[-1].name] = maps.values
+        maps = layers.max_pool(maps, pool)
+      else:
+        maps = make.block(self, functools.partial(block, pool), maps)
+      features[pool.name] = maps.values
+    for name in ("fc6", "fc7"):
+      maps = make_head.conv(maps, layer_of[name], head_width)
+      maps = make.dropout(maps, self.settings.dropout_rate, f"{name}_dropout")
     features["fc7"] = maps.values
     return features
+
+
+def _block(make, convs, width, pool, maps):
+  """Convolutions, of which the last is pooled, unless `pool` is None."""
+  *others, last = convs
+  for layer in others:
+    maps = make.conv(maps, layer, width)
+  return make.conv(maps, last, width, pool=pool)
