@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from flax.training import dynamic_scale as dynamic_scale_lib
 
 from fcn_jax import losses
 from fcn_jax import models
@@ -22,12 +23,15 @@ class TrainState(NamedTuple):
     params: trained parameters.
     model_state: the model's other variables (batch statistics), or empty.
     opt_state: state of the optimizer.
+    dynamic_scale: for networks that compute in float16, what the loss is
+      multiplied by while it is differentiated, see `dynamic_scale`; else None.
   """
 
   step: jax.Array
   params: chex.ArrayTree
   model_state: chex.ArrayTree
   opt_state: optax.OptState
+  dynamic_scale: dynamic_scale_lib.DynamicScale | None = None
 
 
 class StepMetrics(NamedTuple):
@@ -73,7 +77,31 @@ def create_state(
   # Shapes of parameters do not depend on the image, but a smaller one would
   # leave some networks no cell.
   images = jnp.zeros((1, 224, 224, model.num_channels), jnp.uint8)
-  return state_from(model.init(key, images, train=False), optimizer)
+  state = state_from(model.init(key, images, train=False), optimizer)
+  return state._replace(dynamic_scale=dynamic_scale(model))
+
+
+def dynamic_scale(
+  model: models.Network,
+) -> dynamic_scale_lib.DynamicScale | None:
+  """The scale of the loss before the first step; None except for float16.
+
+  Small gradients vanish in float16, so the loss is multiplied by a large number
+  while it is differentiated, and the gradient divided by it (Micikevicius et
+  al., Mixed Precision Training, ICLR 2018, section 3.2). A step whose gradient
+  overflows changes no parameter and halves the number, which doubles after 2000
+  good steps.
+
+  Args:
+    model: the network.
+  """
+  if jnp.dtype(model.dtype) != jnp.float16:
+    return None
+  return dynamic_scale_lib.DynamicScale(
+    fin_steps=jnp.zeros((), jnp.int32),
+    scale=jnp.full((), 2.0**16, jnp.float32),
+    minimum_scale=1.0,
+  )
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -86,6 +114,8 @@ def state_from(
     variables: of the model, `{"params": ..., ...}`, as from `pretrained.load`.
       They are copied, since a step donates its state.
     optimizer: an optax chain.
+
+  For a network that computes in float16, add its `dynamic_scale`.
   """
   # Without this, JAX may return the arrays themselves, not copies.
   model_state = dict(jax.tree.map(jnp.copy, variables))
@@ -120,7 +150,7 @@ def make_train_step(
     loss: from `losses.make`; by default that of the whole image. Or a
       `losses.Schedule` of such losses.
     skip_nonfinite: whether a step whose loss or gradient is not finite leaves
-      everything but `TrainState.step` as it is.
+      everything but `TrainState.step` as it is. It always does in float16.
 
   Returns:
     (state, batch, key) -> (state, metrics), as `train_step` takes them.
@@ -160,9 +190,15 @@ def train_step(
     The new state, and the step's metrics.
 
   Raises:
-    ValueError: if labels are not those of the model's heads.
+    ValueError: if labels are not those of the model's heads, or the network
+      computes in float16 and the state has no `dynamic_scale`.
   """
   _check_heads(model, batch.labels)
+  if state.dynamic_scale is None and jnp.dtype(model.dtype) == jnp.float16:
+    raise ValueError(
+      "the network computes in float16, but the state has no dynamic_scale: "
+      "give state._replace(dynamic_scale=fcn.train.dynamic_scale(model))."
+    )
   if isinstance(loss, losses.Schedule):
     loss = loss.at(state.step)
   keys = jax.random.split(jax.random.fold_in(key, state.step))
@@ -170,9 +206,15 @@ def train_step(
   def loss_of(params):
     return _loss_of_heads(model, loss, state, params, batch, keys)
 
-  (total, (terms, model_state)), gradients = jax.value_and_grad(
-    loss_of, has_aux=True
-  )(state.params)
+  scale = state.dynamic_scale
+  if scale is None:
+    (total, (terms, model_state)), gradients = jax.value_and_grad(
+      loss_of, has_aux=True
+    )(state.params)
+  else:
+    scale, _, (total, (terms, model_state)), gradients = scale.value_and_grad(
+      loss_of, has_aux=True
+    )(state.params)
   updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params
   )
@@ -181,13 +223,14 @@ def train_step(
     params=optax.apply_updates(state.params, updates),
     model_state=model_state,
     opt_state=opt_state,
+    dynamic_scale=scale,
   )
   gradient_norm = optax.tree.norm(gradients)
   # The norm of float32 gradients can overflow where no gradient does; do not
   # trust such a step either.
   is_finite = jnp.isfinite(total) & jnp.isfinite(gradient_norm)
-  if skip_nonfinite:
-    kept = state._replace(step=new_state.step)
+  if skip_nonfinite or scale is not None:
+    kept = state._replace(step=new_state.step, dynamic_scale=scale)
     new_state = jax.tree.map(
       lambda new, old: jnp.where(is_finite, new, old), new_state, kept
     )

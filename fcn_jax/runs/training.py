@@ -170,7 +170,7 @@ def make_parts(
     model,
     optimizer,
     build.loss(config, dataset),
-    skip_nonfinite=config.run.max_skipped > 0,
+    skip_nonfinite=config.max_skipped > 0,
   )
   parts = loop.Parts(
     model=model,
