@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax.training import dynamic_scale as dynamic_scale_lib
 
 from fcn_jax import checks
 from fcn_jax import losses
@@ -24,12 +25,15 @@ class TrainState(NamedTuple):
     params: trained parameters.
     model_state: the model's other variables (batch statistics), or empty.
     opt_state: state of the optimizer.
+    dynamic_scale: for networks that compute in float16, what the loss is
+      multiplied by while it is differentiated, see `dynamic_scale`; else None.
   """
 
   step: jax.Array
   params: types.Tree
   model_state: types.Tree
   opt_state: types.Tree
+  dynamic_scale: dynamic_scale_lib.DynamicScale | None = None
 
   def __repr__(self) -> str:
     parts = ", ".join(f"{name}: {text}" for name, text in self._parts())
@@ -42,7 +46,11 @@ class TrainState(NamedTuple):
     step, *trees = self._asdict().items()
     return [
       (step[0], reprs.scalar(step[1])),
-      *((name, reprs.tree(arrays)) for name, arrays in trees),
+      *(
+        (name, reprs.tree(arrays))
+        for name, arrays in trees
+        if arrays is not None
+      ),
     ]
 
 
@@ -94,7 +102,31 @@ def create_state(
   # Shapes of parameters do not depend on the image, but a smaller one would
   # leave some networks no cell.
   images = jnp.zeros((1, 224, 224, model.num_channels), jnp.uint8)
-  return state_from(model.init(key, images, train=False), optimizer)
+  state = state_from(model.init(key, images, train=False), optimizer)
+  return state._replace(dynamic_scale=dynamic_scale(model))
+
+
+def dynamic_scale(
+  model: models.Network,
+) -> dynamic_scale_lib.DynamicScale | None:
+  """The scale of the loss before the first step; None except for float16.
+
+  Small gradients vanish in float16, so the loss is multiplied by a large number
+  while it is differentiated, and the gradient divided by it (Micikevicius et
+  al., Mixed Precision Training, ICLR 2018, section 3.2). A step whose gradient
+  overflows changes no parameter and halves the number, which doubles after 2000
+  good steps.
+
+  Args:
+    model: the network.
+  """
+  if jnp.dtype(model.dtype) != jnp.float16:
+    return None
+  return dynamic_scale_lib.DynamicScale(
+    fin_steps=jnp.zeros((), jnp.int32),
+    scale=jnp.full((), 2.0**16, jnp.float32),
+    minimum_scale=1.0,
+  )
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -107,6 +139,8 @@ def state_from(
     variables: of the model, `{"params": ..., ...}`, as from `pretrained.load`.
       They are copied, since a step donates its state.
     optimizer: an optax chain.
+
+  For a network that computes in float16, add its `dynamic_scale`.
   """
   checks.variables(variables)
   # Without this, JAX may return the arrays themselves, not copies.
@@ -143,7 +177,7 @@ def make_train_step(
     loss: from `losses.make`; by default that of the whole image. Or a
       `losses.Schedule` of such losses.
     skip_nonfinite: whether a step whose loss or gradient is not finite leaves
-      everything but `TrainState.step` as it is.
+      everything but `TrainState.step` as it is. It always does in float16.
     state_sharding: see `train_step`; the returned state has it, too.
 
   Returns:
@@ -215,11 +249,17 @@ def train_step(
 
   Raises:
     ValueError: if the state is no `TrainState`, the key no random key, shapes
-      or dtypes of the batch are wrong, or labels are not those of the model's
-      heads.
+      or dtypes of the batch are wrong, labels are not those of the model's
+      heads, or the network computes in float16 and the state has no
+      `dynamic_scale`.
   """
   _check_arguments(state, batch, key)
   _check_heads(model, batch.labels)
+  if state.dynamic_scale is None and jnp.dtype(model.dtype) == jnp.float16:
+    raise ValueError(
+      "the network computes in float16, but the state has no dynamic_scale: "
+      "give state._replace(dynamic_scale=fcn.train.dynamic_scale(model))."
+    )
   if isinstance(loss, losses.Schedule):
     loss = loss.at(state.step)
   keys = jax.random.split(jax.random.fold_in(key, state.step))
@@ -227,14 +267,19 @@ def train_step(
   def loss_of(params):
     return _loss_of_heads(model, loss, state, params, batch, keys)
 
-  params = state.params
+  params, scale = state.params, state.dynamic_scale
   if state_sharding is not None:
     # Left to itself, the compiler exchanges activations instead.
     whole = jax.tree.map(_replicated, state_sharding.params)
     params = jax.lax.with_sharding_constraint(params, whole)
-  (total, (terms, model_state)), gradients = jax.value_and_grad(
-    loss_of, has_aux=True
-  )(params)
+  if scale is None:
+    (total, (terms, model_state)), gradients = jax.value_and_grad(
+      loss_of, has_aux=True
+    )(params)
+  else:
+    scale, _, (total, (terms, model_state)), gradients = scale.value_and_grad(
+      loss_of, has_aux=True
+    )(params)
   if state_sharding is not None:
     gradients = jax.lax.with_sharding_constraint(
       gradients, state_sharding.params
@@ -247,13 +292,14 @@ def train_step(
     params=optax.apply_updates(state.params, updates),
     model_state=model_state,
     opt_state=opt_state,
+    dynamic_scale=scale,
   )
   gradient_norm = optax.tree.norm(gradients)
   # The norm of float32 gradients can overflow where no gradient does; do not
   # trust such a step either.
   is_finite = jnp.isfinite(total) & jnp.isfinite(gradient_norm)
-  if skip_nonfinite:
-    kept = state._replace(step=new_state.step)
+  if skip_nonfinite or scale is not None:
+    kept = state._replace(step=new_state.step, dynamic_scale=scale)
     new_state = jax.tree.map(
       lambda new, old: jnp.where(is_finite, new, old), new_state, kept
     )

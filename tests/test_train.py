@@ -382,3 +382,47 @@ def test_a_network_of_one_logit_learns_two_classes():
   confusion = fcn.metrics.confusion_matrix(labels, found, num_classes=2)
   scores = fcn.metrics.scores(confusion)
   assert min(scores.class_iu) > 0.7, scores
+
+
+@pytest.fixture(scope="module")
+def half():
+  """A network that computes in float16, its step and its first state."""
+  model = PLAIN.clone(dtype=jnp.float16)
+  step = fcn.train.make_train_step(
+    model, SGD, fcn.losses.make(normalize="valid")
+  )
+  return model, step, jax.device_get(fcn.train.create_state(KEY, model, SGD))
+
+
+@pytest.mark.slow
+def test_a_step_in_float16_is_that_in_float32_rounded(half, plain_step):
+  _, step, state = half
+  batch = example_batch()
+  _, expected = plain_step(state._replace(dynamic_scale=None), batch, KEY)
+  after, metrics = step(state, batch, KEY)
+  np.testing.assert_allclose(metrics.loss, expected.loss, rtol=1e-3)
+  np.testing.assert_allclose(
+    metrics.gradient_norm, expected.gradient_norm, rtol=1e-2
+  )
+  assert after.dynamic_scale.scale == 2.0**16
+  assert after.dynamic_scale.fin_steps == 1
+
+
+@pytest.mark.slow
+def test_a_gradient_that_overflows_float16_halves_the_scale_only(half):
+  _, step, state = half
+  scale = state.dynamic_scale.replace(scale=jnp.float32(2.0**40))
+  after, metrics = step(
+    state._replace(dynamic_scale=scale), example_batch(), KEY
+  )
+  assert not metrics.is_finite
+  assert after.dynamic_scale.scale == 2.0**39
+  assert after.step == 1
+  chex.assert_trees_all_equal(after.params, state.params)
+  chex.assert_trees_all_equal(after.opt_state, state.opt_state)
+
+
+def test_float16_without_a_scale_is_refused(half):
+  _, step, state = half
+  with pytest.raises(ValueError, match=r"has no dynamic_scale: give state"):
+    step(state._replace(dynamic_scale=None), example_batch(), KEY)

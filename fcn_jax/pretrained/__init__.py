@@ -1,5 +1,6 @@
 """Parameters from files of other libraries, and from other networks.
 
+- `fetch` downloads a file of `SOURCES` from its publisher, and checks it.
 - `load` reads a file of weights for Caffe or PyTorch into a network; `compare`
   only reports what fits. `Report` says what became of each array.
 - `transplant` starts a network with the parameters of another; `take_head`
@@ -10,6 +11,8 @@
 
 from fcn_jax.pretrained import torchvision_names
 from fcn_jax.pretrained.caffe_names import read as read_caffemodel
+from fcn_jax.pretrained.fetching import SOURCES
+from fcn_jax.pretrained.fetching import fetch
 from fcn_jax.pretrained.formats import is_caffe
 from fcn_jax.pretrained.formats import read_state_dict
 from fcn_jax.pretrained.formats import write_state_dict
@@ -20,8 +23,10 @@ from fcn_jax.pretrained.transplanting import take_head
 from fcn_jax.pretrained.transplanting import transplant
 
 __all__ = [
+  "SOURCES",
   "Report",
   "compare",
+  "fetch",
   "is_caffe",
   "load",
   "read_caffemodel",

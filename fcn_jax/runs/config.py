@@ -200,8 +200,9 @@ class Network:
   """Train a second head, whose loss counts one half (fcn_resnet)."""
   at_once: bool = False
   """Scale pool4 and pool3, to train stride 8 in one go (PAMI 2017)."""
-  dtype: Literal["float32", "bfloat16"] = "float32"
-  """Number format of the computation. Parameters are float32."""
+  dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+  """Number format of the computation. Parameters are float32. float16 is for
+  GPUs without bfloat16, such as the T4."""
   matmul_precision: Literal["default", "high", "highest"] = "default"
   """Precision of products and convolutions of float32 in training: by default,
   TPUs round their factors to bfloat16 and GPUs to TF32, highest does not round
@@ -771,6 +772,16 @@ class Train(Groups):
         "batch, but the grids of whole pictures have as many patches as these "
         "are large: give patches_per_image, a crop_size, or another sampler."
       )
+
+  @property
+  def max_skipped(self) -> int:
+    """How many steps in a row may be skipped.
+
+    In float16 a gradient that overflows halves the scale of the loss: from its
+    beginning, 2^16, to 1 in as many steps.
+    """
+    least = 16 if self.network.dtype == "float16" else 0
+    return max(self.run.max_skipped, least)
 
   @property
   def seen_size(self) -> tuple[int, int] | None:

@@ -246,7 +246,7 @@ class Loop:
       f"step {number}: the loss is {metrics.loss} and the norm of the gradient "
       f"{metrics.gradient_norm}, on the images {names}"
     )
-    if self._progress.skipped_in_a_row <= self._config.run.max_skipped:
+    if self._progress.skipped_in_a_row <= self._config.max_skipped:
       self._bar.write(f"{finding}: left out.")
       return
     self._checkpoints.wait()

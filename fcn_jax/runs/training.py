@@ -176,7 +176,7 @@ def make_parts(
     model,
     optimizer,
     build.loss(config, dataset),
-    skip_nonfinite=config.run.max_skipped > 0,
+    skip_nonfinite=config.max_skipped > 0,
     state_sharding=state_sharding,
   )
   parts = loop.Parts(
