@@ -158,9 +158,8 @@ def _white(pairs: Sequence[listing.Pair]) -> int | None:
     for pair in pairs
     if pair.picture.suffix.lower() in _DEEP_SUFFIXES
   ]
-  values = _of_readable(
-    decoding.deepest_value, paths, title="looking for 16 bits"
-  )
+  found = _of_readable(decoding.facts, paths, title="looking for 16 bits")
+  values = [facts.deepest for facts in found if facts.deepest is not None]
   return max(255, 2 ** max(values).bit_length() - 1) if values else None
 
 
