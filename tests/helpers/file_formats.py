@@ -1,6 +1,6 @@
 """Files of all formats, and what must be read of them.
 
-    python -m tests.helpers.file_formats    # writes docs/file_formats.md
+python -m tests.helpers.file_formats    # writes docs/file_formats.md
 """
 
 import io
@@ -17,11 +17,59 @@ from tests.helpers import raw_pictures
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "file_formats.md"
 SHAPE = (6, 9)
 
-_generator = np.random.default_rng(0)
-_PALETTE = _generator.permutation(256)[:, None] * np.array([1, 3, 7]) % 256
+_PALETTE = (
+  np.random.default_rng(0).permutation(256)[:, None] * np.array([1, 3, 7]) % 256
+)
 _PALETTE = _PALETTE.astype(np.uint8)
-# Larger ones are void and hence rare.
 _WHITE_OF_FOLDER = 4095
+
+
+_TEXT = """\
+# File formats
+
+Which files are read as pictures and as masks. A file counts as what it holds,
+whatever the suffix of its name. A test writes each of these files, reads it,
+compares, and makes this page; do not edit it by hand.
+
+Class ids must be the numbers that were saved. A mask of which nothing says that
+is refused, with the reason and what to do. Where a mask is read as
+
+- *numbers*, they are the grey values or the indices of the palette, as they are
+  in the file: 4 bits give 0 to 15, and a maximum of 3 gives 0 to 3;
+- *colours*, they are RGB of 8 bits. If all of them are grey, they count as
+  numbers. Masks in GIF count as colours, as programs that write GIF number the
+  colours anew.
+
+In pictures,
+
+- up to 8 bits are spread over 0 to 255;
+- more bits are scaled by one number for the whole folder: the largest with as
+  many bits as the largest value that occurs, such as 4095. `fcn-jax check-data`
+  prints it;
+- alpha and bands above the third are left out, and `fcn-jax check-data` says
+  from how many;
+- colour profiles and gamma are ignored.
+
+Pictures and masks are turned as EXIF or TIFF tags say. If this keeps the size
+of a picture, its mask has no such tag, and no other pair of the folder shows
+whether masks were drawn after turning, the pair is refused.
+
+HEIC, PSD, DICOM, NIfTI, SVG, PDF and camera raw files are not read; convert
+them to PNG. No pictures of more than {limit} pixels are read.
+
+| file | picture | mask |
+| --- | --- | --- |
+{rows}
+
+## What Pillow writes
+
+Files that Pillow writes from a picture of each of its modes, and how they are
+read. Pillow itself converts to RGB or a palette before it writes GIF and WebP.
+
+| mode | {writers} |
+| --- | {rules} |
+{modes}
+"""
 
 
 class Case(NamedTuple):
@@ -96,7 +144,10 @@ def png_cases():
     content = raw_pictures.png(x, bits=bits, color_type=0)
     yield Case(f"PNG, grey, {bits} bits", content, grey(x, 2**bits - 1), x)
     content = raw_pictures.png(
-      x, bits=bits, color_type=3, chunks=[(b"PLTE", _PALETTE[: 2**bits].tobytes())]
+      x,
+      bits=bits,
+      color_type=3,
+      chunks=[(b"PLTE", _PALETTE[: 2**bits].tobytes())],
     )
     yield Case(f"PNG, palette, {bits} bits", content, _PALETTE[x], x)
   x = labels(12)
@@ -150,9 +201,7 @@ def png_cases():
     yield Case(f"PNG, grey, 8 bits, with {name}", content, grey(x, 255), x)
   chunks = [(b"PLTE", _PALETTE.tobytes()), (b"tRNS", bytes([0, 128]))]
   content = raw_pictures.png(x, bits=8, color_type=3, chunks=chunks)
-  yield Case(
-    "PNG, palette, 8 bits, with transparency", content, _PALETTE[x], x
-  )
+  yield Case("PNG, palette, 8 bits, with transparency", content, _PALETTE[x], x)
   exif = Image.Exif()
   exif[0x0112] = 6
   content = _save(_image(x), "PNG", exif=exif)
@@ -184,12 +233,8 @@ def tiff_cases():
       bytes(int(f"{b:08b}"[::-1], 2) for b in range(256)), np.uint8
     )
     if bits == 8:
-      content = raw_pictures.tiff(
-        mirrored[x], bits=8, photometric=1, tags=tags
-      )
-      yield Case(
-        "TIFF, grey, 8 bits, fill order 2", content, grey(x, 255), x
-      )
+      content = raw_pictures.tiff(mirrored[x], bits=8, photometric=1, tags=tags)
+      yield Case("TIFF, grey, 8 bits, fill order 2", content, grey(x, 255), x)
   x, rgb = labels(8), labels(8, shape=(*SHAPE, 3))
   for name in _COMPRESSIONS:
     content = _tiff(x, compression=name, photometric="minisblack")
@@ -200,7 +245,9 @@ def tiff_cases():
     content = _tiff(
       deep, compression=name, predictor=True, photometric="minisblack"
     )
-    yield Case(f"TIFF, grey, 16 bits, {name}, predictor", content, picture, deep)
+    yield Case(
+      f"TIFF, grey, 16 bits, {name}, predictor", content, picture, deep
+    )
   content = _tiff(deep, byteorder=">", bigtiff=True, photometric="minisblack")
   yield Case("BigTIFF, grey, 16 bits, big-endian", content, picture, deep)
   large = labels(8, shape=(40, 50))
@@ -211,15 +258,13 @@ def tiff_cases():
   bilevel = labels(1)
   for name in ("group3", "group4", "tiff_ccitt"):
     content = _save(_image(bilevel.astype(bool)), "TIFF", compression=name)
-    yield Case(
-      f"TIFF, grey, 1 bit, {name}", content, grey(bilevel, 1), bilevel
-    )
+    yield Case(f"TIFF, grey, 1 bit, {name}", content, grey(bilevel, 1), bilevel)
   for bits in (1, 4, 8):
     x = labels(bits)
     content = _save(_image(x, _PALETTE), "TIFF")
     if bits == 8:
       yield Case("TIFF, palette, 8 bits", content, _PALETTE[x], x)
-  small = _generator.integers(0, 99, SHAPE)
+  small = labels(6).astype(np.int64)
   for dtype in ("i1", "i2", "i4", "u4", "i8", "u8"):
     x = small.astype(dtype)
     name = f"{np.dtype(dtype).name}"
@@ -309,9 +354,7 @@ def tiff_cases():
   with tifffile.TiffWriter(buffer) as writer:
     writer.write(x, photometric="minisblack")
     writer.write(x[::2, ::2], photometric="minisblack", subfiletype=1)
-  yield Case(
-    "TIFF, with a smaller copy", buffer.getvalue(), grey(x, 255), x
-  )
+  yield Case("TIFF, with a smaller copy", buffer.getvalue(), grey(x, 255), x)
   content = _tiff(x, photometric="minisblack", compression="jpeg2000")
   yield Case("TIFF, JPEG 2000", content, None, None)
   content = _tiff(x, photometric="minisblack", compression="png")
@@ -467,6 +510,26 @@ def read_as_mask(case):
   return outcome(decoding.decode_values, case.content)
 
 
+def page():
+  """The text of docs/file_formats.md."""
+  rows = [
+    f"| {case.name} | {describe_picture(case)} | {describe_mask(case)} |"
+    for case in cases()
+  ]
+  outcomes = {mode: mode_outcomes(mode) for mode in Image.MODES}
+  modes = [
+    f"| `{mode}` | {' | '.join(outcomes[mode].values())} |"
+    for mode in Image.MODES
+  ]
+  return _TEXT.format(
+    limit=Image.MAX_IMAGE_PIXELS,
+    rows="\n".join(rows),
+    writers=" | ".join(WRITERS),
+    rules=" | ".join("---" for _ in WRITERS),
+    modes="\n".join(modes),
+  )
+
+
 def describe_picture(case):
   found = read_as_picture(case)
   return f"no: {_short(found)}" if isinstance(found, str) else "yes"
@@ -481,3 +544,70 @@ def describe_mask(case):
 
 def _short(message):
   return message.partition(";")[0].replace("|", "/").removeprefix("is a mask ")
+
+
+WRITERS = (
+  "PNG", "TIFF", "BMP", "TGA", "GIF", "PPM", "WEBP", "JPEG2000", "AVIF", "JPEG",
+)  # fmt: skip
+# Pillow converts to RGB or a palette before it writes these.
+_CONVERTING = ("GIF", "WEBP")
+_OPTIONS = {"WEBP": {"lossless": True, "exact": True}}
+
+
+def _of_mode(mode):
+  """A random picture of one of Pillow's modes, and what is stored in it."""
+  size = SHAPE[::-1]
+  if mode == "1":
+    x = labels(1)
+    return _image(x.astype(bool)), x
+  if mode in ("I", "F"):
+    x = labels(8).astype(np.int32 if mode == "I" else np.float32)
+    return _image(x), x
+  if mode.startswith("I;16"):
+    x = labels(12)
+    order = ">u2" if mode == "I;16B" else "<u2"
+    return Image.frombytes(mode, size, x.astype(order).tobytes()), x
+  count = Image.getmodebands(mode)
+  x = labels(8, shape=(*SHAPE, count))
+  image = Image.frombytes(mode, size, x.tobytes())
+  if mode in ("P", "PA"):
+    image.putpalette(_PALETTE.tobytes())
+  return image, x[..., 0] if count < 3 else x[..., :3]
+
+
+def mode_outcomes(mode):
+  """How files of one of Pillow's modes are read, by the format of the file.
+
+  Raises:
+    AssertionError: a mask is read, but not as it was.
+  """
+  image, stored = _of_mode(mode)
+  found = {}
+  for writer in WRITERS:
+    try:
+      content = _save(image, writer, **_OPTIONS.get(writer, {}))
+    except (OSError, ValueError, SystemError):
+      found[writer] = "not written"
+      continue
+    mask = outcome(decoding.decode_values, content)
+    if not isinstance(mask, str):
+      if writer in _CONVERTING:
+        shown = image.convert("RGBA" if image.mode == "RGBa" else image.mode)
+        expected = np.array(shown.convert("RGB"))
+      else:
+        expected = stored
+      if mask.ndim == 2 and expected.ndim == 3:
+        mask = np.stack([mask] * 3, axis=-1)
+      np.testing.assert_array_equal(mask, expected, f"{mode} in {writer}")
+      found[writer] = "numbers" if mask.ndim == 2 else "colours"
+      continue
+    picture = outcome(
+      lambda content: decoding.decode_picture(content, white=_WHITE_OF_FOLDER),
+      content,
+    )
+    found[writer] = "refused" if isinstance(picture, str) else "picture only"
+  return found
+
+
+if __name__ == "__main__":
+  PAGE.write_text(page(), encoding="utf-8")

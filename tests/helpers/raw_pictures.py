@@ -70,7 +70,9 @@ def tiff(samples, *, bits, photometric, tags=(), order="<"):
   content += struct.pack(order + "H", len(entries))
   for tag, value in sorted(entries.items()):
     kind = 4 if tag in (273, 279) else 3
-    packed = struct.pack(order + ("I" if kind == 4 else "HH"), value, *[0][: kind == 3])
+    packed = struct.pack(
+      order + ("I" if kind == 4 else "HH"), value, *[0][: kind == 3]
+    )
     content += struct.pack(order + "HHI", tag, kind, 1) + packed
   return content + bytes(4)
 
@@ -112,10 +114,12 @@ def gif(samples, *, palette, at=(0, 0), canvas=None):
 
 def netpbm(samples, *, magic, maximum, plain=False):
   """PGM or PPM; `plain` writes the numbers as text."""
-  head = f"{magic}\n# by hand\n{samples.shape[1]} {samples.shape[0]}\n{maximum}\n"
+  head = (
+    f"{magic}\n# by hand\n{samples.shape[1]} {samples.shape[0]}\n{maximum}\n"
+  )
   if plain:
     numbers = "\n".join(map(str, samples.ravel().tolist()))
     return (head + numbers + "\n").encode()
-  return head.encode() + samples.astype(
-    ">u2" if maximum > 255 else "u1"
-  ).tobytes()
+  return (
+    head.encode() + samples.astype(">u2" if maximum > 255 else "u1").tobytes()
+  )

@@ -40,6 +40,7 @@ import tensorflow_datasets as tfds
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import class_inference
 from fcn_jax.data.datasets import class_table
+from fcn_jax.data.datasets import folder_pictures
 from fcn_jax.data.datasets import folder_splits
 from fcn_jax.data.files import checking
 from fcn_jax.data.files import decoding
@@ -52,9 +53,6 @@ LAYOUT = (
   "images/ with pictures and masks/ with masks of the same names, or these two"
   " in each of train/, validation/ and test/"
 )
-
-# Formats that may have 16 bits a channel.
-_DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".pnm", ".jp2")
 
 
 def find(folder: pathlib.Path) -> listing.Listing:
@@ -85,9 +83,11 @@ def find(folder: pathlib.Path) -> listing.Listing:
     )
   table = _class_table(folder, pairs)
   notes.append(_describe(table))
-  white = _white(pairs)
-  if white is not None:
-    notes.append(f"grey pictures of 16 bits: {white} becomes white")
+  pictures = folder_pictures.look_at(pairs)
+  undecided = {fault.path for fault in pictures.faults}
+  pairs = [pair for pair in pairs if pair.picture not in undecided]
+  faults = [*faults, *pictures.faults]
+  notes += pictures.notes
   skipped = folder_splits.other_files(parts)
   if skipped:
     names = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
@@ -98,7 +98,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     sorted(table.values.items()),
     sorted(table.colors.items()),
     table.palette,
-    white,
+    pictures.white,
   ]
   return listing.Listing(
     "folder",
@@ -106,7 +106,9 @@ def find(folder: pathlib.Path) -> listing.Listing:
     class_names=table.names,
     palette=table.palette,
     faults=faults,
-    decode_picture=functools.partial(decoding.decode_picture, white=white),
+    decode_picture=functools.partial(
+      decoding.decode_picture, white=pictures.white
+    ),
     decode_mask=table.decode,
     settings=json.dumps(settings),
     notes=notes,
@@ -144,23 +146,6 @@ def _class_table(
     return class_inference.infer(masks)
   except ValueError as error:
     raise ValueError(f"folder: {folder / 'masks'}: {error}") from error
-
-
-def _white(pairs: Sequence[listing.Pair]) -> int | None:
-  """The value to show as white in grey pictures of 16 bits, if there are any.
-
-  It is the largest number with as many bits as the largest value that occurs:
-  cameras fill 10, 12 or 14 of the 16 bits, and their pictures would be nearly
-  black on the full scale.
-  """
-  paths = [
-    pair.picture
-    for pair in pairs
-    if pair.picture.suffix.lower() in _DEEP_SUFFIXES
-  ]
-  found = _of_readable(decoding.facts, paths, title="looking for 16 bits")
-  values = [facts.deepest for facts in found if facts.deepest is not None]
-  return max(255, 2 ** max(values).bit_length() - 1) if values else None
 
 
 def _of_readable(

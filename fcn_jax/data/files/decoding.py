@@ -71,7 +71,10 @@ def decode_picture(
     if raster.white != 255:
       samples = np.round(samples * (255.0 / raster.white)).astype(np.uint8)
   if raster.kind == "palette":
-    return raster.palette[samples]
+    # Black for indices without a colour.
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(raster.palette)] = raster.palette
+    return palette[samples]
   if raster.kind == "cmyk":
     return np.array(Image.fromarray(samples, "CMYK").convert("RGB"))
   if raster.kind == "grey":
@@ -83,8 +86,8 @@ def _to_bytes(samples: np.ndarray, white: int | None) -> np.ndarray:
   """Samples of more than 8 bits, scaled so that `white` becomes 255."""
   if samples.dtype.kind not in "iu" or samples.dtype.itemsize == 1:
     raise ValueError(
-      f"has pixels of the type {samples.dtype}, and nothing says which is white;"
-      " convert it to 8 or 16 bits without sign"
+      f"has pixels of the type {samples.dtype}, and nothing says which is"
+      " white; convert it to 8 or 16 bits without sign"
     )
   if white is None:
     raise ValueError(
@@ -103,17 +106,15 @@ class PictureFacts(NamedTuple):
   """What a picture says about the pictures of its folder.
 
   Attributes:
-    deepest: the largest value, if the picture has more than 8 bits a channel.
-    dropped: the channels that are dropped, such as "alpha", or an empty text.
-    undecided: whether EXIF data turn it such that it keeps its size, so that a
-      mask may be of the picture as it was before or after.
-    turned: the size if EXIF data turn it to another one, height and width.
+    header: what its file says of itself.
+    deepest: the largest value, if the picture has more than 8 bits a channel;
+      otherwise 0.
+    dropped: the channels that are left out, such as "alpha"; empty if none is.
   """
 
-  deepest: int | None
+  header: rasters.Header
+  deepest: int
   dropped: str
-  undecided: bool
-  turned: tuple[int, int] | None
 
 
 def facts(content: bytes) -> PictureFacts:
@@ -122,21 +123,26 @@ def facts(content: bytes) -> PictureFacts:
   Raises:
     ValueError: see `decode_picture`.
   """
-  header = _header(content)
-  deepest, dropped = None, ""
-  if header.bits > 8 or header.channels not in (1, 3):
+  found = header(content)
+  deepest, dropped = 0, ""
+  if found.bits > 8 or found.channels not in (1, 3):
     raster = _read(content)
     dropped = raster.dropped
-    if raster.samples.dtype.kind in "iu" and header.bits > 8:
+    if raster.samples.dtype.kind in "iu" and found.bits > 8:
       deepest = int(raster.samples.max())
-  height, width = header.size
-  lies = header.orientation in (5, 6, 7, 8) and height != width
-  return PictureFacts(
-    deepest=deepest,
-    dropped=dropped,
-    undecided=header.orientation != 1 and not lies,
-    turned=(width, height) if lies else None,
-  )
+  return PictureFacts(found, deepest, dropped)
+
+
+def header(content: bytes) -> rasters.Header:
+  """What a file says of itself, without decoding it.
+
+  Raises:
+    ValueError: see `decode_picture`.
+  """
+  _check_not_empty(content)
+  if content.startswith(tiff.MAGIC):
+    return tiff.header(content)
+  return pillow_formats.header(content)
 
 
 is_plain = pillow_formats.is_plain
@@ -244,13 +250,6 @@ def mask_palette(content: bytes) -> np.ndarray | None:
     ValueError: the file cannot be read, as for `decode_values`.
   """
   return _read(content).palette
-
-
-def _header(content: bytes) -> rasters.Header:
-  _check_not_empty(content)
-  if content.startswith(tiff.MAGIC):
-    return tiff.header(content)
-  return pillow_formats.header(content)
 
 
 def _read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:

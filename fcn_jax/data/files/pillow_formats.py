@@ -30,22 +30,27 @@ _ORIENTATION = 0x0112
 logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)
 
 
+@rasters.explained()
 def header(content: bytes, *, first_frame: bool = False) -> rasters.Header:
   """What the file says of itself.
 
   Raises:
-    ValueError: as `read`.
+    FileFault: as `read`.
   """
   image = _open(content, first_frame=first_frame)
   channels = len(image.getbands()) + ("transparency" in image.info)
+  # Pillow decodes a PNG file to find EXIF data behind the samples.
+  turned = any(mark in content for mark in (b"xif", b"Orientation"))
+  orientation = image.getexif().get(_ORIENTATION, 1) if turned else 1
   return rasters.Header(
     size=(image.height, image.width),
     bits=_bits(image, content),
     channels=channels,
-    orientation=image.getexif().get(_ORIENTATION, 1),
+    orientation=orientation,
   )
 
 
+@rasters.explained()
 def is_plain(content: bytes) -> bool:
   """Whether a picture is PNG or JPEG with 8-bit channels."""
   image = _open(content, first_frame=True)
@@ -54,6 +59,7 @@ def is_plain(content: bytes) -> bool:
   return (plain or jpeg) and _bits(image, content) <= 8
 
 
+@rasters.explained()
 def read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
   """Reads the stored samples of a picture.
 
@@ -63,26 +69,20 @@ def read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
       animations are refused.
 
   Raises:
-    ValueError: it is broken, no picture, animated, too large, or of a kind that
+    FileFault: it is broken, no picture, animated, too large, or of a kind that
       cannot be read.
   """
   image = _open(content, first_frame=first_frame)
   image_format, bits = image.format, _bits(image, content)
   _check_kind(image, bits)
   extents = image.tile[0].extents if image.tile else None
-  try:
-    if image_format == "PPM" and image.mode not in ("1", "F"):
-      samples = _read_netpbm(image, content)
-    elif image_format == "PNG" and bits == 16:
-      samples = imagecodecs.png_decode(content)
-    else:
-      image.load()
-      samples = None
-    orientation = image.getexif().get(_ORIENTATION, 1)
-  # Broken files make Pillow raise OSError, SyntaxError, ValueError, zlib.error,
-  # struct.error and others.
-  except Exception as error:
-    raise ValueError(rasters.unreadable(error)) from error
+  if image_format == "PPM" and image.mode not in ("1", "F"):
+    samples = _read_netpbm(image, content)
+  elif image_format == "PNG" and bits == 16:
+    samples = imagecodecs.png_decode(content)
+  else:
+    image.load()
+    samples = None
   raster = (
     _raster_of_image(image, bits)
     if samples is None
@@ -94,27 +94,21 @@ def read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
     raster = raster._replace(
       samples=raster.palette[raster.samples], kind="rgb", palette=None
     )
+  orientation = image.getexif().get(_ORIENTATION, 1)
   return raster._replace(
     samples=rasters.upright(raster.samples, orientation), not_ids=not_ids
   )
 
 
 def _open(content: bytes, *, first_frame: bool) -> Image.Image:
-  """Opens a picture without decoding it; one kind of error for all faults."""
-  try:
-    image = Image.open(io.BytesIO(content), formats=_FORMATS)
-    # Phones store a second picture for depth behind the first (MPO).
-    several = image.format != "MPO" and getattr(image, "is_animated", False)
-    count = image.n_frames if several else 1
-  except Image.DecompressionBombError as error:
-    reason = str(error).rstrip(".")
-    raise ValueError(f"is too large: {reason}; cut it into tiles") from error
-  except Exception as error:  # As in `read`.
-    raise ValueError(rasters.unreadable(error)) from error
+  """Opens a picture without decoding it."""
+  image = Image.open(io.BytesIO(content), formats=_FORMATS)
   rasters.check_size(image.width, image.height)
-  if count > 1 and not first_frame:
-    raise ValueError(
-      f"has {count} frames or pages; save the one that you need as a"
+  # Phones store a second picture for depth behind the first (MPO).
+  several = image.format != "MPO" and getattr(image, "is_animated", False)
+  if several and not first_frame:
+    raise rasters.FileFault(
+      f"has {image.n_frames} frames or pages; save the one that you need as a"
       " separate picture"
     )
   return image
@@ -145,17 +139,17 @@ def _check_kind(image: Image.Image, bits: int) -> None:
   # With a grey palette, Pillow takes 4 bits for 8, and 8 or 4 for 1.
   wanted = {"1": 1, "L": 8}.get(image.mode, bits)
   if image.format in ("BMP", "DIB") and bits != wanted:
-    raise ValueError(
+    raise rasters.FileFault(
       "is a BMP file of a kind that is misread (a grey palette of few colours);"
       " save it as PNG"
     )
   if image.format == "JPEG2000" and bits > 8 and len(image.getbands()) > 1:
-    raise ValueError(
+    raise rasters.FileFault(
       f"is a JPEG 2000 file with more than 8 bits a channel ({bits}), which"
       " would be cut off; save it as PNG or TIFF"
     )
   if image.mode in ("LAB", "HSV", "YCbCr"):
-    raise ValueError(
+    raise rasters.FileFault(
       f"has colours in the space {image.mode}, which are not read; save it as"
       " RGB"
     )
@@ -172,7 +166,9 @@ def _raster_of_image(image: Image.Image, bits: int) -> rasters.Raster:
   elif mode == "1":
     return rasters.Raster(np.array(image, np.uint8), "grey", 1)
   elif mode in ("L", "LA", "La", "F") or mode.startswith("I"):
-    kind, samples = "grey", np.array(image.getchannel(0))
+    bands = image.getbands()
+    kind = "grey"
+    samples = np.array(image if len(bands) == 1 else image.getchannel(0))
   else:
     kind = "rgb"
     # Converting a picture that is already RGB would copy it once more.
@@ -236,13 +232,14 @@ def _read_netpbm(image: Image.Image, content: bytes) -> np.ndarray:
       data[: len(data) // dtype.itemsize * dtype.itemsize], dtype
     )
   if samples.size != np.prod(shape):
-    raise ValueError(
-      f"it has {samples.size} values in place of {np.prod(shape)}"
+    raise rasters.FileFault(
+      f"has {samples.size} values in place of {np.prod(shape)}, because it is"
+      " truncated or holds several pictures; save one picture a file"
     )
   if samples.min() < 0 or samples.max() > maximum:
-    raise ValueError(
-      f"its values reach from {samples.min()} to {samples.max()}, but it says"
-      f" that {maximum} is the largest"
+    raise rasters.FileFault(
+      f"has values from {samples.min()} to {samples.max()}, but says that"
+      f" {maximum} is the largest; save it as PNG"
     )
   samples = samples.astype(dtype.newbyteorder("=")).reshape(shape)
   return samples[..., 0] if shape[2] == 1 else samples

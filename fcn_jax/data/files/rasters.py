@@ -5,6 +5,8 @@ pictures, but not class ids, and not 16 bits. `tiff` and `pillow_formats`
 therefore return the stored numbers; `decoding` says what they mean.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -53,25 +55,44 @@ class Header(NamedTuple):
   orientation: int
 
 
+class FileFault(ValueError):
+  """What is wrong with a file, in words to follow its name."""
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+  """Turns whatever a reader raises into a `FileFault`.
+
+  Broken files make them raise OSError, SyntaxError, ValueError, IndexError,
+  zlib.error, struct.error and others.
+  """
+  try:
+    yield
+  except (FileFault, MemoryError):
+    raise
+  except Image.DecompressionBombError as error:
+    reason = str(error).rstrip(".")
+    raise FileFault(f"is too large: {reason}; cut it into tiles") from error
+  except Exception as error:
+    # Pillow names the buffer that it read from, which means nothing to users.
+    reason = " ".join(str(error).partition(" <_io.BytesIO")[0].split())
+    raise FileFault(
+      f"cannot be read as a picture ({reason}); copy or download it again"
+    ) from error
+
+
 def check_size(width: int, height: int) -> None:
-  """Raises a `ValueError` if a picture is larger than Pillow's limit.
+  """Raises a `FileFault` if a picture is larger than Pillow's limit.
 
   Pillow itself refuses only above twice its limit. The caller may have changed
   the limit.
   """
   limit = Image.MAX_IMAGE_PIXELS
   if limit is not None and width * height > limit:
-    raise ValueError(
+    raise FileFault(
       f"is too large: {width}x{height} pixels (width x height), more than"
       f" {limit} in all; cut it into tiles"
     )
-
-
-def unreadable(error: Exception) -> str:
-  """The message for a file that a reader of pictures does not accept."""
-  # Pillow names the buffer that it read from, which means nothing to the user.
-  reason = " ".join(str(error).partition(" <_io.BytesIO")[0].split())
-  return f"cannot be read as a picture ({reason}); copy or download it again"
 
 
 def upright(samples: np.ndarray, orientation: int) -> np.ndarray:

@@ -57,21 +57,23 @@ _NEEDED = frozenset(
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
+@rasters.explained()
 def is_jpeg(content: bytes) -> bool:
   """Whether the pixels of a TIFF file are compressed as JPEG.
 
   Raises:
-    ValueError: as `read`.
+    FileFault: as `read`.
   """
   with _opened(content) as file:
     return int(_page(file).compression) in _JPEG
 
 
+@rasters.explained()
 def header(content: bytes) -> rasters.Header:
   """What the file says of itself.
 
   Raises:
-    ValueError: as `read`.
+    FileFault: as `read`.
   """
   with _opened(content) as file:
     page = _page(file)
@@ -83,6 +85,7 @@ def header(content: bytes) -> rasters.Header:
     )
 
 
+@rasters.explained()
 def read(content: bytes) -> rasters.Raster:
   """Reads the stored samples of a TIFF file.
 
@@ -90,18 +93,14 @@ def read(content: bytes) -> rasters.Raster:
     content: the bytes of the file.
 
   Raises:
-    ValueError: it is broken, has several pages, is too large, or is of a kind
+    FileFault: it is broken, has several pages, is too large, or is of a kind
       that cannot be read exactly.
   """
   with _opened(content) as file:
     page = _page(file)
     kind, num_colors, dropped = _channels(page)
     _check_segments(page, len(content))
-    try:
-      samples = page.asarray(squeeze=False, maxworkers=1)
-    # tifffile and its decoders raise errors of many kinds.
-    except Exception as error:
-      raise ValueError(rasters.unreadable(error)) from error
+    samples = page.asarray(squeeze=False, maxworkers=1)
     # Separate planes, depth, height, width, channels side by side.
     samples = np.concatenate(list(samples[:, 0]), axis=-1)
     extra = samples[..., num_colors:]
@@ -125,30 +124,24 @@ def read(content: bytes) -> rasters.Raster:
 
 
 def _opened(content: bytes) -> tifffile.TiffFile:
-  try:
-    return tifffile.TiffFile(io.BytesIO(content), _multifile=False)
-  except Exception as error:
-    raise ValueError(rasters.unreadable(error)) from error
+  return tifffile.TiffFile(io.BytesIO(content), _multifile=False)
 
 
 def _page(file: tifffile.TiffFile) -> tifffile.TiffPage:
   """The only page, besides smaller copies of it and masks of transparency."""
-  try:
-    pages = [
-      page.aspage()
-      for page in file.pages
-      if not page.aspage().is_reduced and not page.aspage().is_mask
-    ]
-    described = (file.imagej_metadata or {}).get("images", 1)
-  except Exception as error:
-    raise ValueError(rasters.unreadable(error)) from error
+  pages = [
+    page.aspage()
+    for page in file.pages
+    if not page.aspage().is_reduced and not page.aspage().is_mask
+  ]
+  described = (file.imagej_metadata or {}).get("images", 1)
   if not pages:
-    raise ValueError("cannot be read as a picture (it has no page)")
+    raise rasters.FileFault("cannot be read as a picture (it has no page)")
   page = pages[0]
   # ImageJ writes one page for any number of pictures in files above 4 GB.
   count = max(len(pages), page.imagedepth, int(described))
   if count > 1:
-    raise ValueError(
+    raise rasters.FileFault(
       f"has {count} frames or pages; save the one that you need as a separate"
       " picture"
     )
@@ -158,7 +151,7 @@ def _page(file: tifffile.TiffFile) -> tifffile.TiffPage:
   _check_tags(file, page)
   compression = int(page.compression)
   if compression not in _LOSSLESS and compression not in _JPEG:
-    raise ValueError(
+    raise rasters.FileFault(
       f"is a TIFF file with the compression {page.compression!s}, which is not"
       " read; save it with LZW or deflate, or as PNG"
     )
@@ -177,7 +170,7 @@ def _check_tags(file: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
   }
   lost = sorted(code for code in codes & _NEEDED if code not in page.tags)
   if lost:
-    raise ValueError(
+    raise rasters.FileFault(
       f"cannot be read as a picture (broken TIFF tags {lost}); copy or download"
       " it again"
     )
@@ -191,18 +184,19 @@ def _channels(page: tifffile.TiffPage) -> tuple[str, int, str]:
   if (
     photometric not in _KINDS
     or (photometric == _SEPARATED and inks != _CMYK_INKS)
+    or (photometric == _PALETTE and page.dtype != np.uint8)
     or page.dtype is None
     or isinstance(bits, tuple)
   ):
     name = getattr(page.photometric, "name", photometric)
-    raise ValueError(
+    raise rasters.FileFault(
       f"is a TIFF file of a kind that is not read (photometric {name}, bits"
       f" {bits}); save it as RGB or grey"
     )
   kind, count = _KINDS[photometric]
   extra = page.samplesperpixel - count
   if extra < 0:
-    raise ValueError(
+    raise rasters.FileFault(
       f"cannot be read as a picture ({page.samplesperpixel} channels cannot be"
       f" {kind}); save it anew"
     )
@@ -231,7 +225,7 @@ def _check_segments(page: tifffile.TiffPage, size: int) -> None:
   # Some writers describe one block of samples as several strips.
   there = len(ends) >= expected or page.is_contiguous
   if not ends or not there or max(ends) > size:
-    raise ValueError(
+    raise rasters.FileFault(
       "cannot be read as a picture (the file is truncated, or parts of the"
       " picture were never written); copy or download it again"
     )
