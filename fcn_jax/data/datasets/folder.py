@@ -63,8 +63,8 @@ def find(folder: pathlib.Path) -> listing.Listing:
       `classes.json` has a fault, or the masks' values cannot be classes.
   """
   parts = folder_splits.find(folder, LAYOUT)
-  pairs, faults = listing.match(
-    parts, root=folder, split_in_names=len(parts) > 1
+  pairs, faults, notes = listing.match(
+    parts, root=folder, split_in_names=len(parts) > 1, nearly=True
   )
   if faults and not pairs:
     raise ValueError(listing.describe("folder", faults))
@@ -73,7 +73,6 @@ def find(folder: pathlib.Path) -> listing.Listing:
       f"folder: {folder} holds no picture with a mask of the same name;"
       f" expected {LAYOUT}; found: {listing.contents(folder)}"
     )
-  notes = []
   if "validation" not in parts:
     pairs = folder_splits.draw_validation(pairs)
     count = sum(pair.split == "validation" for pair in pairs)
@@ -81,6 +80,8 @@ def find(folder: pathlib.Path) -> listing.Listing:
       f"no folder for validation: {count} of {len(pairs)} pictures are, chosen"
       " by a hash of their names"
     )
+  notes += folder_splits.renamed(parts) + folder_splits.unused(folder, parts)
+  _check_place_of_classes(folder)
   table = _class_table(folder, pairs)
   notes.append(_describe(table))
   pictures = folder_pictures.look_at(pairs)
@@ -113,6 +114,18 @@ def find(folder: pathlib.Path) -> listing.Listing:
     settings=json.dumps(settings),
     notes=notes,
   )
+
+
+def _check_place_of_classes(folder: pathlib.Path) -> None:
+  """Refuses a `classes.json` in a folder below, where it would not be read."""
+  if (folder / CLASSES_FILE).exists():
+    return
+  for path in (*folder.glob("*/*.json"), *folder.glob("*/*/*.json")):
+    if path.name.lower() == CLASSES_FILE:
+      raise ValueError(
+        f"folder: {path} is not read there; move it to {folder / CLASSES_FILE},"
+        " or rename it if it is something else"
+      )
 
 
 def _describe(table: class_table.ClassTable) -> str:
