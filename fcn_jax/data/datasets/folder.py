@@ -1,12 +1,14 @@
 """The data set `folder`: pictures and masks of your own.
 
-    images/cat.jpg      a picture in any common format
+    images/cat.jpg      a picture
     masks/cat.png       its labels: grey, palette or colours, without loss
 
-or the same in each of train/, validation/ (or val/, valid/) and test/, or
-images/train/ and so on. Without a folder for validation, a fifth of the
-pictures is used for it. A hash of the names chooses them, so the choice stays
-the same when you add pictures.
+or the same in each of train/, validation/ (or val/, valid/, dev/) and test/, or
+images/train/ and so on. docs/file_formats.md lists the formats. Masks may also
+be in labels/, annotations/ or gt/, in upper or lower case, and have names that
+are almost those of the pictures (see `near_names`). Without a folder for
+validation, a fifth of the pictures is used for it. A hash of the names chooses
+them, so the choice stays the same when you add pictures.
 
 An optional `classes.json` says what the values of the masks mean:
 
@@ -80,7 +82,9 @@ def find(folder: pathlib.Path) -> listing.Listing:
       f"no folder for validation: {count} of {len(pairs)} pictures are, chosen"
       " by a hash of their names"
     )
-  notes += folder_splits.renamed(parts) + folder_splits.unused(folder, parts)
+  notes += folder_splits.renamed(folder, parts) + folder_splits.unused(
+    folder, parts
+  )
   _check_place_of_classes(folder)
   table = _class_table(folder, pairs)
   notes.append(_describe(table))
@@ -192,6 +196,13 @@ class Folder(builder.FilesBuilder):
 
   def _check_same_source(self, source: pathlib.Path) -> None:
     """The path has the fingerprint, so other files get another folder."""
+
+  def _check_survey(self, survey: checking.Survey) -> None:
+    if not self.builder_config.name.endswith(survey.fingerprint[:12]):
+      raise ValueError(
+        "folder: the files changed while they were read; try again when nothing"
+        " writes to the folder"
+      )
 
 
 def builder_of(

@@ -1,5 +1,6 @@
 """Which pictures in a user's folder are for which split."""
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -113,11 +114,12 @@ def _candidates(
 
 def _children(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
   """Folders of a name, in upper or lower case."""
-  return sorted(
-    path
-    for path in folder.iterdir()
-    if path.name.lower() == name and path.is_dir()
-  )
+  with os.scandir(folder) as entries:
+    return sorted(
+      folder / entry.name
+      for entry in entries
+      if entry.name.lower() == name and entry.is_dir()
+    )
 
 
 def _child(folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
@@ -138,18 +140,20 @@ def _child(folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
   return None
 
 
-def renamed(folders: Folders) -> list[str]:
-  """Notes on folders that have other names than the documented ones."""
+def renamed(folder: pathlib.Path, folders: Folders) -> list[str]:
+  """Notes on folders that have other names than the documented ones.
+
+  Args:
+    folder: the folder that the user gave.
+    folders: those that are used.
+  """
   plain = {"images", "masks", *_NAMES, "val", "valid"}
-  return [
-    f"{split}: pictures in {images}, masks in {masks}"
-    for split, (images, masks) in folders.items()
-    if not {
-      part for path in (images, masks) for part in (path.name, path.parent.name)
-    }
-    - {images.parent.parent.name}
-    <= plain
-  ]
+  notes = []
+  for split, pair in folders.items():
+    images, masks = (path.relative_to(folder) for path in pair)
+    if not plain.issuperset((*images.parts, *masks.parts)):
+      notes.append(f"{split}: pictures in {images}, masks in {masks}")
+  return notes
 
 
 def unused(folder: pathlib.Path, folders: Folders) -> list[str]:

@@ -40,7 +40,8 @@ def header(content: bytes, *, first_frame: bool = False) -> rasters.Header:
   image = _open(content, first_frame=first_frame)
   channels = len(image.getbands()) + ("transparency" in image.info)
   # Pillow decodes a PNG file to find EXIF data behind the samples.
-  turned = any(mark in content for mark in (b"xif", b"Orientation"))
+  marks = (b"Exif", b"eXIf", b"EXIF", b"exif", b"Orientation")
+  turned = any(mark in content for mark in marks)
   orientation = image.getexif().get(_ORIENTATION, 1) if turned else 1
   return rasters.Header(
     size=(image.height, image.width),
