@@ -19,6 +19,16 @@ import numpy as np
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import near_names
 
+# What people have beside pictures: formats of pictures that are not read, and
+# other forms of labels.
+_UNREAD = tuple(
+  form
+  for suffix in (
+    *(".heic", ".heif", ".jxl", ".psd", ".dcm", ".nii", ".nii.gz", ".svg"),
+    *(".xcf", ".exr", ".npy", ".npz", ".mat", ".txt", ".json", ".xml"),
+  )
+  for form in (suffix, suffix.upper())
+)
 # Looking for names that are almost equal takes time.
 _MAX_NAMES = 1000
 # Nobody reads a message of hundreds of lines.
@@ -180,9 +190,13 @@ def match(
     found = [_files_by_stem(side, faults) for side in sides]
     if nearly:
       notes += _rename_masks(found)
+    alone = [
+      sorted(found[own].keys() - found[other].keys())[:_MAX_NAMES]
+      for own, other in ((0, 1), (1, 0))
+    ]
     for stem in sorted(found[0].keys() | found[1].keys()):
       paths = [by_stem.get(stem, []) for by_stem in found]
-      wrong = _faults_of_stem(stem, sides, paths, root)
+      wrong = _faults_of_stem(stem, sides, paths, root, alone)
       faults += wrong
       if not wrong:
         name = f"{split}/{stem}" if split_in_names else stem
@@ -217,8 +231,17 @@ def _faults_of_stem(
   sides: Sequence[_Side],
   paths: Sequence[Sequence[pathlib.Path]],
   root: pathlib.Path,
+  alone: Sequence[Sequence[str]],
 ) -> list[Fault]:
-  """What is wrong with the pictures and the masks of one name."""
+  """What is wrong with the pictures and the masks of one name.
+
+  Args:
+    stem: the name.
+    sides: of the pictures and the masks.
+    paths: the pictures and the masks.
+    root: the folder that the user gave.
+    alone: names of pictures without masks, and of masks without pictures.
+  """
   wrong = [
     Fault(path, reason)
     for path in (*paths[0], *paths[1])
@@ -228,9 +251,10 @@ def _faults_of_stem(
     side, missing = sides[own], sides[other]
     if not paths[other]:
       place = shown(missing.folder / stem) + missing.ending
+      near = _near(missing, stem, alone[other])
       reason = (
-        f"has no {missing.kind} {place}.*{_near(missing, stem)}; add the"
-        f" {missing.kind} or remove the {side.kind}"
+        f"has no {missing.kind} {place}.*{near}; add the {missing.kind} or"
+        f" remove the {side.kind}"
       )
       wrong += [Fault(path, reason) for path in paths[own]]
     if len(paths[own]) > 1:
@@ -243,17 +267,15 @@ def _faults_of_stem(
   return wrong
 
 
-def _near(side: _Side, stem: str) -> str:
+def _near(side: _Side, stem: str, alone: Sequence[str]) -> str:
   """Names what may have been meant by a name that is not there."""
   path = side.folder / f"{stem}{side.ending}"
-  if not path.parent.is_dir():
-    return ""
-  names = [one.name for one in path.parent.iterdir() if one.is_file()]
-  same = [name for name in names if name.rpartition(".")[0] == path.name]
-  if same:
-    # A suffix of a picture would have been found.
-    return f" (there is {shown(same[0])}, a format that is not read)"
-  near = difflib.get_close_matches(path.name, names[:_MAX_NAMES], 1, 0.5)
+  for suffix in _UNREAD:
+    if path.with_name(path.name + suffix).is_file():
+      return (
+        f" ({path.name}{suffix} is there, but of a format that is not read)"
+      )
+  near = difflib.get_close_matches(stem, alone, 1)
   return f" (the nearest name is {shown(near[0])})" if near else ""
 
 

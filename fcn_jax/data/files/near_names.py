@@ -11,14 +11,20 @@ import unicodedata
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-_WORDS = (
+# In names of pictures, and in those of masks.
+_PICTURE_WORDS = (
+  "image", "images", "img", "picture", "photo", "pic", "input", "rgb", "sat",
+)  # fmt: skip
+_MASK_WORDS = (
   "mask", "masks", "label", "labels", "lbl", "seg", "segm", "segmentation",
   "gt", "groundtruth", "ground_truth", "annotation", "annotations", "anno",
-  "target", "image", "images", "img", "picture", "photo", "pic", "input", "rgb",
-  "sat",
+  "target",
 )  # fmt: skip
-_WORD = re.compile(rf"(^|(?<=[-_. /]))({'|'.join(_WORDS)})(?=$|[-_. ])")
+_WORD = r"(^|(?<=[-_. /]))({})(?=$|[-_. ])"
 _EDGES = re.compile(r"(?<![^/])[-_. ]+|[-_. ]+(?=$|/)")
+
+
+_Key = Callable[[str], str]
 
 
 class Pairing(NamedTuple):
@@ -54,23 +60,25 @@ def pair(
     stem, suffix = os.path.splitext(folded(name))
     return stem if suffix in suffixes else folded(name)
 
-  def bare(name: str) -> str:
-    return _EDGES.sub("", _WORD.sub("", single(name)))
+  def without(words: Collection[str]) -> _Key:
+    pattern = re.compile(_WORD.format("|".join(words)))
+    return lambda name: _EDGES.sub("", pattern.sub("", single(name)))
 
-  def numbered(name: str) -> str:
-    return re.sub(r"\d+", lambda found: str(int(found[0])), bare(name))
+  def numbered(key: _Key) -> _Key:
+    return lambda name: re.sub(r"\d+", lambda one: str(int(one[0])), key(name))
 
+  bare = without(_PICTURE_WORDS), without(_MASK_WORDS)
   rules = (
-    ("in the Unicode form of their letters", _composed, False),
-    ("in upper and lower case", folded, False),
-    ("in a second suffix, as in car.jpg.png", single, False),
+    ("in the Unicode form of their letters", (_composed, _composed), False),
+    ("in upper and lower case", (folded, folded), False),
+    ("in a second suffix, as in car.jpg.png", (single, single), False),
     ("in words such as mask or image", bare, False),
-    ("in zeros before numbers", numbered, True),
+    ("in zeros before numbers", tuple(map(numbered, bare)), True),
   )
   left = set(pictures), set(masks)
   found, notes = {}, []
-  for difference, key, completely in rules:
-    _take(_by_key(*left, key), left, found, notes, difference, completely)
+  for difference, keys, completely in rules:
+    _take(_by_key(left, keys), left, found, notes, difference, completely)
   affix, pairs = _by_affix(*left)
   _take(pairs, left, found, notes, f"in {affix}", True)
   return Pairing(found, notes)
@@ -103,11 +111,11 @@ def _composed(name: str) -> str:
 
 
 def _by_key(
-  pictures: Collection[str], masks: Collection[str], key: Callable[[str], str]
+  sides: tuple[Collection[str], Collection[str]], keys: tuple[_Key, _Key]
 ) -> dict[str, str]:
   """Pairs names whose keys are equal, and which no third name shares."""
   groups = collections.defaultdict(lambda: ([], []))
-  for side, names in enumerate((pictures, masks)):
+  for side, (names, key) in enumerate(zip(sides, keys, strict=True)):
     for name in names:
       groups[key(name)][side].append(name)
   return {

@@ -66,6 +66,7 @@ def test_zeros_before_numbers_are_left_out_if_all_names_pair():
     (["a", "b"], ["a_1", "b_2"]),
     (["a/car"], ["b/car_mask"]),
     (["image"], ["mask"]),
+    (["no_mask"], ["no_picture"]),
     (["a"], ["b"]),
     ([], ["a"]),
   ],
