@@ -84,8 +84,8 @@ class Options:
   """Exact tiles side by side, or tiles that overlap by half and are averaged
   with Gaussian weights, also for group normalization."""
   white: int | None = None
-  """The value of white in grey pictures of 16 bits. `fcn-jax check-data`
-  reports the one for the training pictures."""
+  """The value of white in pictures of more than 8 bits a channel. `fcn-jax
+  check-data` reports the one for the training pictures."""
   max_megapixels: float = 250.0
   """Larger pictures are refused; each megapixel takes about 10 MB, and with
   blending more, see above."""
