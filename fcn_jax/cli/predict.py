@@ -88,8 +88,8 @@ class Options:
   """Devices that predict at the same time, each a tile of its own. The
   results are the same. Default: all; on a CPU, one."""
   white: int | None = None
-  """The value of white in grey pictures of 16 bits. `fcn-jax check-data`
-  reports the one for the training pictures."""
+  """The value of white in pictures of more than 8 bits a channel. `fcn-jax
+  check-data` reports the one for the training pictures."""
   max_megapixels: float = 250.0
   """Larger pictures are refused; each megapixel takes about 10 MB, and with
   blending more, see above."""

@@ -65,7 +65,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
   ]
   listing.check_folders("ade20k", top, needed, LAYOUT)
   class_names = _class_names(top / NAMES_FILE, root=folder)
-  pairs, faults = listing.match(
+  pairs, faults, _ = listing.match(
     {
       split: (top / "images" / name, top / "annotations" / name)
       for split, name in _FOLDERS.items()

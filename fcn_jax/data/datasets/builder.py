@@ -4,6 +4,9 @@ Each data set is a subclass in its own module, which finds the files. This
 module checks, writes and recognises them.
 """
 
+import contextlib
+import errno
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +22,8 @@ from fcn_jax.data.files import listing
 # Bytes of originals in one file of prepared data. TFDS's other builder would
 # need TensorFlow for splits above 1 GiB.
 _SHARD_SIZE = 256 << 20
+# No space left on the device, quota exceeded, file too large.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -39,8 +44,11 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     find: lists the files of an unpacked folder.
   """
 
-  VERSION = tfds.core.Version("2.0.0")
-  RELEASE_NOTES = {"2.0.0": "Common checks and recognition of files."}
+  VERSION = tfds.core.Version("3.0.0")
+  RELEASE_NOTES = {
+    "2.0.0": "Common checks and recognition of files.",
+    "3.0.0": "Masks are read as they are stored, or refused.",
+  }
 
   DESCRIPTION: ClassVar[str]
   LAYOUT: ClassVar[str]
@@ -116,9 +124,33 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
           f"{self.name}: {source} holds no pictures; expected"
           f" {archives.expected(self.ARCHIVES, self.LAYOUT)}"
         )
+      self._check_survey(survey)
       self._survey = survey
       self._archives = archives.fingerprint(source, self.ARCHIVES)
-      super().download_and_prepare(download_config=config, **options)
+      with self._explained():
+        super().download_and_prepare(download_config=config, **options)
+
+  @contextlib.contextmanager
+  def _explained(self) -> Iterator[None]:
+    """Says in a sentence why the prepared data cannot be written."""
+    try:
+      yield
+    except Exception as error:
+      # ArrayRecord has errors of its own, without a number.
+      full = getattr(error, "errno", None) in _NO_ROOM or any(
+        os.strerror(number) in str(error) for number in _NO_ROOM
+      )
+      if not full and not isinstance(error, PermissionError):
+        raise
+      reason = "there is no room" if full else "writing is not allowed"
+      raise OSError(
+        f"{self.name} cannot be prepared in {self.data_dir}: {reason}"
+        f" ({error}); make room or give another folder for prepared data"
+        " (prepared_dir; on the command line, --prepared-dir)"
+      ) from error
+
+  def _check_survey(self, survey: checking.Survey) -> None:
+    """Raises a `ValueError` if the files are not those that were listed."""
 
   def _unpacked(self, source: pathlib.Path):
     return archives.unpacked(
@@ -166,44 +198,61 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       archives=self._archives,
       faults=[[str(path), reason] for path, reason in survey.faults],
     )
-    by_split: dict[str, list[listing.Pair]] = {}
+    by_split: dict[str, list[checking.Measured]] = {}
     for measured in survey.measured:
-      by_split.setdefault(measured.pair.split, []).append(measured.pair)
+      by_split.setdefault(measured.pair.split, []).append(measured)
     return {
-      split: [_Shard(survey.listing, part) for part in _shards(pairs)]
-      for split, pairs in by_split.items()
+      split: [_Shard(survey.listing, part) for part in _shards(found)]
+      for split, found in by_split.items()
     }
 
 
-def _shards(pairs: Sequence[listing.Pair]) -> Iterator[Sequence[listing.Pair]]:
+def _shards(
+  found: Sequence[checking.Measured],
+) -> Iterator[Sequence[checking.Measured]]:
   part, size = [], 0
-  for pair in pairs:
-    size += os.path.getsize(pair.picture)
+  for measured in found:
+    size += measured.num_bytes
     if part and size > _SHARD_SIZE:
       yield part
-      part, size = [], os.path.getsize(pair.picture)
-    part.append(pair)
+      part, size = [], measured.num_bytes
+    part.append(measured)
   yield part
+
+
+def _read_again(path: pathlib.Path, expected: str) -> bytes:
+  """The bytes of a file, if they are those that were checked."""
+  try:
+    content = path.read_bytes()
+  except OSError:
+    content = b""
+  if hashlib.sha256(content).hexdigest() != expected:
+    raise ValueError(
+      f"{listing.shown(path)} changed while the folder was read; try again when"
+      " nothing writes to the folder"
+    )
+  return content
 
 
 class _Shard:
   """One file of prepared data; calling it starts its examples."""
 
-  def __init__(self, source: listing.Listing, pairs: Sequence[listing.Pair]):
+  def __init__(
+    self, source: listing.Listing, found: Sequence[checking.Measured]
+  ):
     self._source = source
-    self._pairs = pairs
+    self._found = found
 
   def __call__(self) -> Iterator[tuple[str, dict[str, bytes | str]]]:
-    for pair in self._pairs:
-      picture = pair.picture.read_bytes()
+    for pair, hashes in ((one.pair, one.hashes) for one in self._found):
+      paths = (pair.picture, pair.mask, *pair.extras.values())
+      picture, mask, *others = map(_read_again, paths, hashes)
       if not decoding.is_plain(picture):
         picture = decoding.encode_png(self._source.decode_picture(picture))
-      label = self._source.decode_mask(pair.mask.read_bytes())
+      label = self._source.decode_mask(mask)
       extras = {
-        name: decoding.encode_png(
-          self._source.decode_extras[name](path.read_bytes())
-        )
-        for name, path in pair.extras.items()
+        name: decoding.encode_png(self._source.decode_extras[name](content))
+        for name, content in zip(pair.extras, others, strict=True)
       }
       yield (
         f"{pair.split}/{pair.name}",

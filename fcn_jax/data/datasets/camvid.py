@@ -52,7 +52,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     name + ending for name in _FOLDERS.values() for ending in ("", "annot")
   ]
   listing.check_folders("camvid", folder, needed, LAYOUT)
-  pairs, faults = listing.match(
+  pairs, faults, _ = listing.match(
     {
       split: (folder / name, folder / f"{name}annot")
       for split, name in _FOLDERS.items()

@@ -77,7 +77,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     for name in _FOLDERS.values()
   ]
   listing.check_folders("cityscapes", folder, needed, LAYOUT)
-  pairs, faults = listing.match(
+  pairs, faults, _ = listing.match(
     {
       split: (folder / "leftImg8bit" / name, folder / "gtFine" / name)
       for split, name in _FOLDERS.items()

@@ -1,12 +1,14 @@
 """The data set `folder`: pictures and masks of your own.
 
-    images/cat.jpg      a picture in any common format
+    images/cat.jpg      a picture
     masks/cat.png       its labels: grey, palette or colours, without loss
 
-or the same in each of train/, validation/ (or val/, valid/) and test/, or
-images/train/ and so on. Without a folder for validation, a fifth of the
-pictures is used for it. A hash of the names chooses them, so the choice stays
-the same when you add pictures.
+or the same in each of train/, validation/ (or val/, valid/, dev/) and test/, or
+images/train/ and so on. docs/file_formats.md lists the formats. Masks may also
+be in labels/, annotations/ or gt/, in upper or lower case, and have names that
+are almost those of the pictures (see `near_names`). Without a folder for
+validation, a fifth of the pictures is used for it. A hash of the names chooses
+them, so the choice stays the same when you add pictures.
 
 An optional `classes.json` says what the values of the masks mean:
 
@@ -40,6 +42,7 @@ import tensorflow_datasets as tfds
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import class_inference
 from fcn_jax.data.datasets import class_table
+from fcn_jax.data.datasets import folder_pictures
 from fcn_jax.data.datasets import folder_splits
 from fcn_jax.data.files import checking
 from fcn_jax.data.files import decoding
@@ -53,9 +56,6 @@ LAYOUT = (
   " in each of train/, validation/ and test/"
 )
 
-# Formats that may have 16 bits a channel.
-_DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".pnm", ".jp2")
-
 
 def find(folder: pathlib.Path) -> listing.Listing:
   """Lists a folder of pictures and masks, and finds out what the classes are.
@@ -65,8 +65,8 @@ def find(folder: pathlib.Path) -> listing.Listing:
       `classes.json` has a fault, or the masks' values cannot be classes.
   """
   parts = folder_splits.find(folder, LAYOUT)
-  pairs, faults = listing.match(
-    parts, root=folder, split_in_names=len(parts) > 1
+  pairs, faults, notes = listing.match(
+    parts, root=folder, split_in_names=len(parts) > 1, nearly=True
   )
   if faults and not pairs:
     raise ValueError(listing.describe("folder", faults))
@@ -75,7 +75,6 @@ def find(folder: pathlib.Path) -> listing.Listing:
       f"folder: {folder} holds no picture with a mask of the same name;"
       f" expected {LAYOUT}; found: {listing.contents(folder)}"
     )
-  notes = []
   if "validation" not in parts:
     pairs = folder_splits.draw_validation(pairs)
     count = sum(pair.split == "validation" for pair in pairs)
@@ -83,11 +82,17 @@ def find(folder: pathlib.Path) -> listing.Listing:
       f"no folder for validation: {count} of {len(pairs)} pictures are, chosen"
       " by a hash of their names"
     )
+  notes += folder_splits.renamed(folder, parts) + folder_splits.unused(
+    folder, parts
+  )
+  _check_place_of_classes(folder)
   table = _class_table(folder, pairs)
   notes.append(_describe(table))
-  white = _white(pairs)
-  if white is not None:
-    notes.append(f"grey pictures of 16 bits: {white} becomes white")
+  pictures = folder_pictures.look_at(pairs)
+  undecided = {fault.path for fault in pictures.faults}
+  pairs = [pair for pair in pairs if pair.picture not in undecided]
+  faults = [*faults, *pictures.faults]
+  notes += pictures.notes
   skipped = folder_splits.other_files(parts)
   if skipped:
     names = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
@@ -98,7 +103,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     sorted(table.values.items()),
     sorted(table.colors.items()),
     table.palette,
-    white,
+    pictures.white,
   ]
   return listing.Listing(
     "folder",
@@ -106,11 +111,25 @@ def find(folder: pathlib.Path) -> listing.Listing:
     class_names=table.names,
     palette=table.palette,
     faults=faults,
-    decode_picture=functools.partial(decoding.decode_picture, white=white),
+    decode_picture=functools.partial(
+      decoding.decode_picture, white=pictures.white
+    ),
     decode_mask=table.decode,
     settings=json.dumps(settings),
     notes=notes,
   )
+
+
+def _check_place_of_classes(folder: pathlib.Path) -> None:
+  """Refuses a `classes.json` in a folder below, where it would not be read."""
+  if (folder / CLASSES_FILE).exists():
+    return
+  for path in (*folder.glob("*/*.json"), *folder.glob("*/*/*.json")):
+    if path.name.lower() == CLASSES_FILE:
+      raise ValueError(
+        f"folder: {path} is not read there; move it to {folder / CLASSES_FILE},"
+        " or rename it if it is something else"
+      )
 
 
 def _describe(table: class_table.ClassTable) -> str:
@@ -146,24 +165,6 @@ def _class_table(
     raise ValueError(f"folder: {folder / 'masks'}: {error}") from error
 
 
-def _white(pairs: Sequence[listing.Pair]) -> int | None:
-  """The value to show as white in grey pictures of 16 bits, if there are any.
-
-  It is the largest number with as many bits as the largest value that occurs:
-  cameras fill 10, 12 or 14 of the 16 bits, and their pictures would be nearly
-  black on the full scale.
-  """
-  paths = [
-    pair.picture
-    for pair in pairs
-    if pair.picture.suffix.lower() in _DEEP_SUFFIXES
-  ]
-  values = _of_readable(
-    decoding.deepest_value, paths, title="looking for 16 bits"
-  )
-  return max(255, 2 ** max(values).bit_length() - 1) if values else None
-
-
 def _of_readable(
   function: Callable[[bytes], Any],
   paths: Sequence[pathlib.Path],
@@ -195,6 +196,13 @@ class Folder(builder.FilesBuilder):
 
   def _check_same_source(self, source: pathlib.Path) -> None:
     """The path has the fingerprint, so other files get another folder."""
+
+  def _check_survey(self, survey: checking.Survey) -> None:
+    if not self.builder_config.name.endswith(survey.fingerprint[:12]):
+      raise ValueError(
+        "folder: the files changed while they were read; try again when nothing"
+        " writes to the folder"
+      )
 
 
 def builder_of(

@@ -1,17 +1,26 @@
 """Which pictures in a user's folder are for which split."""
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
 
-# What people call the folder of a split.
+# What people call the folder of a split, and those of pictures and masks, in
+# upper or lower case. The first are those of the documentation.
 _NAMES = {
   "train": ("train", "training"),
-  "validation": ("validation", "val", "valid"),
+  "validation": ("validation", "val", "valid", "dev"),
   "test": ("test", "testing"),
 }
+_PICTURES = ("images", "image", "imgs", "img", "pictures", "photos")
+_MASKS = (
+  "masks", "mask", "labels", "label", "annotations", "annotation", "gt",
+  "groundtruth", "ground_truth", "segmentations", "segmentation", "targets",
+)  # fmt: skip
+# Files that operating systems leave in folders.
+_LITTER = ("thumbs.db", "desktop.ini")
 _VALIDATION_SHARE = 0.2
 
 Folders = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
@@ -46,8 +55,10 @@ def find(folder: pathlib.Path, layout: str) -> Folders:
       )
     found[split] = images, masks
   if not found:
-    listing.check_folders("folder", folder, ("images", "masks"), layout)
-    return {"train": (folder / "images", folder / "masks")}
+    images, masks = _child(folder, _PICTURES), _child(folder, _MASKS)
+    if not (images and masks):
+      listing.check_folders("folder", folder, ("images", "masks"), layout)
+    return {"train": (images, masks)}
   if "train" not in found:
     raise ValueError(
       f"folder: {folder} has {', '.join(found)}, but nothing to train on;"
@@ -55,8 +66,8 @@ def find(folder: pathlib.Path, layout: str) -> Folders:
     )
   loose = [
     path
-    for parent in (folder / "images", folder / "masks")
-    if parent.is_dir()
+    for parent in (_child(folder, _PICTURES), _child(folder, _MASKS))
+    if parent
     for path in parent.iterdir()
     if path.suffix.lower() in decoding.SUFFIXES and not path.is_dir()
   ]
@@ -73,16 +84,115 @@ def _candidates(
   folder: pathlib.Path,
 ) -> list[tuple[str, pathlib.Path, pathlib.Path]]:
   """Splits with a folder of pictures, or of masks, and both these folders."""
-  possible = [
-    (split, *pair)
-    for split, names in _NAMES.items()
-    for name in names
-    for pair in (
-      (folder / name / "images", folder / name / "masks"),
-      (folder / "images" / name, folder / "masks" / name),
+  top = _child(folder, _PICTURES), _child(folder, _MASKS)
+  found = []
+  for split, names in _NAMES.items():
+    for name in names:
+      inner = [
+        (
+          _child(parent, _PICTURES) or parent / "images",
+          _child(parent, _MASKS) or parent / "masks",
+        )
+        for parent in _children(folder, name)
+      ]
+      # In each of images/ and masks/; a split may have another name there.
+      below = [parent and _child(parent, (name, *names)) for parent in top]
+      exact = [parent and _child(parent, (name,)) for parent in top]
+      if any(exact):
+        images, masks = (
+          path or (parent or folder / kind) / name
+          for path, parent, kind in zip(
+            below, top, ("images", "masks"), strict=True
+          )
+        )
+        inner.append((images, masks))
+      found += [
+        (split, *pair) for pair in inner if pair[0].is_dir() or pair[1].is_dir()
+      ]
+  return list(dict.fromkeys(found))
+
+
+def _children(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+  """Folders of a name, in upper or lower case."""
+  with os.scandir(folder) as entries:
+    return sorted(
+      folder / entry.name
+      for entry in entries
+      if entry.name.lower() == name and entry.is_dir()
     )
+
+
+def _child(folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
+  """The folder of the first of some names that is there.
+
+  Raises:
+    ValueError: there are two that differ in upper and lower case.
+  """
+  for name in names:
+    found = _children(folder, name)
+    if len(found) > 1:
+      raise ValueError(
+        f"folder: {found[0]} and {found[1]} differ in upper and lower case"
+        " only; join them"
+      )
+    if found:
+      return found[0]
+  return None
+
+
+def renamed(folder: pathlib.Path, folders: Folders) -> list[str]:
+  """Notes on folders that have other names than the documented ones.
+
+  Args:
+    folder: the folder that the user gave.
+    folders: those that are used.
+  """
+  plain = {"images", "masks", *_NAMES, "val", "valid"}
+  notes = []
+  for split, pair in folders.items():
+    images, masks = (path.relative_to(folder) for path in pair)
+    if not plain.issuperset((*images.parts, *masks.parts)):
+      notes.append(f"{split}: pictures in {images}, masks in {masks}")
+  return notes
+
+
+def unused(folder: pathlib.Path, folders: Folders) -> list[str]:
+  """Notes on folders with pictures that are in no split.
+
+  Args:
+    folder: the folder that the user gave.
+    folders: those that are used.
+  """
+  used = [path for pair in folders.values() for path in pair]
+  above = {parent for path in used for parent in path.parents}
+  places = [
+    path
+    for parent in sorted({folder} | {p for p in above if folder in p.parents})
+    for path in sorted(parent.iterdir())
+    if path.is_dir()
+    and not path.name.startswith((".", "__MACOSX"))
+    and path not in used
+    and path not in above
   ]
-  return [one for one in possible if one[1].is_dir() or one[2].is_dir()]
+  return [
+    f"not used: {path.relative_to(folder)}, which holds pictures such as"
+    f" {listing.shown(picture.name)}"
+    for path in places
+    if (picture := _first_picture(path))
+  ]
+
+
+def _first_picture(folder: pathlib.Path) -> pathlib.Path | None:
+  return next(
+    (
+      path
+      for path in folder.rglob("*")
+      if path.suffix.lower() in decoding.SUFFIXES
+      and not path.name.startswith(".")
+      and path.is_file()
+    ),
+    None,
+  )
 
 
 def draw_validation(pairs: Sequence[listing.Pair]) -> list[listing.Pair]:
@@ -116,4 +226,5 @@ def other_files(folders: Folders) -> list[str]:
     if path.is_file()
     and path.suffix.lower() not in decoding.SUFFIXES
     and not path.name.startswith(".")
+    and path.name.lower() not in _LITTER
   )

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ from fcn_jax import types
 from fcn_jax.data import examples
 from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import decoding
+
+# Modes of Pillow that PNG does not have, and that Pillow converts to RGB.
+_COLOR_SPACES = ("CMYK", "YCbCr", "LAB", "HSV")
+_LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
 
 
 def from_arrays(
@@ -138,7 +143,9 @@ def _rank(value: Any) -> int | None:
 def _picture(value: Any, name: str) -> np.ndarray:
   """A picture [H, W, 3] uint8 or float."""
   if isinstance(value, PIL.Image.Image):
-    return _converted(value, decoding.rgb_of, name)
+    if value.mode in _COLOR_SPACES:
+      value = PIL.ImageOps.exif_transpose(value).convert("RGB")
+    return _decoded(value, decoding.decode_picture, name)
   if getattr(value, "ndim", 0) == 2:
     value = np.asarray(value)[..., None]
   if getattr(value, "shape", ())[2:] == (1,):
@@ -150,24 +157,32 @@ def _picture(value: Any, name: str) -> np.ndarray:
 def _mask(value: Any, name: str) -> np.ndarray:
   """Labels [H, W]."""
   if isinstance(value, PIL.Image.Image):
-
-    def ids(image: PIL.Image.Image) -> np.ndarray:
-      return decoding.ids_of(decoding.values_of(image))
-
-    return _converted(value, ids, name)
+    if value.format in _LOSSY:
+      raise ValueError(
+        f"{name} is a mask in the lossy format {value.format}, "
+        "which changes class ids at every edge; save masks as PNG in the "
+        "program that made them"
+      )
+    return _decoded(value, decoding.decode_mask, name)
   checks.labels(value, name=name)
   return np.asarray(value)
 
 
-def _converted(
-  image: PIL.Image.Image,
-  convert: Callable[[PIL.Image.Image], np.ndarray],
-  name: str,
+def _decoded(
+  image: PIL.Image.Image, decode: Callable[[bytes], np.ndarray], name: str
 ) -> np.ndarray:
+  """Reads a picture of Pillow as if it came from a file."""
   upright = PIL.ImageOps.exif_transpose(image)
-  upright.format = image.format  # Lost if it was turned.
+  file = io.BytesIO()
   try:
-    return convert(upright)
+    upright.save(file, format="PNG", compress_level=1)
+  except OSError:
+    raise ValueError(
+      f"{name} has Pillow's mode {image.mode!r}, which is not read; convert it "
+      "to RGB, or for a mask to grey."
+    ) from None
+  try:
+    return decode(file.getvalue())
   except ValueError as error:
     raise ValueError(f"{name} {error}") from None
 

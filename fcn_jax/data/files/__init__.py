@@ -1,9 +1,12 @@
 """Files of pictures and masks.
 
 - `decoding`: decodes bytes to arrays, and explains what is wrong with them;
+- `rasters`, `tiff`, `pillow_formats`: read what is stored, before `decoding`
+  says what it means;
 - `matlab`: does the same for label maps in MATLAB files;
 - `archives`: unpacks downloaded archives temporarily;
 - `listing`: pairs pictures with masks, and finds faults in their names;
+- `near_names`: pairs names that are almost equal;
 - `lists`: reads splits that are lists of names in text files;
 - `checking`: reads all files of a listing, and reports their contents.
 """

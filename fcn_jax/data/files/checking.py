@@ -26,12 +26,16 @@ class Measured(NamedTuple):
     size: height and width in pixels.
     class_counts: [256] int64, pixels of each label, void included.
     histogram: [3, 256] int64, pixels of each value of each channel, R, G, B.
+    hashes: SHA-256 of the picture, the mask and the further files.
+    num_bytes: of the picture's file.
   """
 
   pair: listing.Pair
   size: tuple[int, int]
   class_counts: np.ndarray
   histogram: np.ndarray
+  hashes: Sequence[str] = ()
+  num_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,21 +133,25 @@ def _measure(
     pair.mask: found.decode_mask,
     **{path: found.decode_extras[name] for name, path in pair.extras.items()},
   }
-  arrays, hashes, faults = {}, [], []
+  arrays, hashes, faults, num_bytes = {}, [], [], 0
   for path, decode in decoders.items():
     try:
       content = path.read_bytes()
       hashes.append(hashlib.sha256(content).hexdigest())
+      if path == pair.picture:
+        num_bytes = len(content)
       arrays[path] = decode(content)
     except OSError as error:
       hashes.append(_UNREADABLE)
-      faults.append(listing.Fault(path, f"cannot be read ({error.strerror})"))
+      reason = f"cannot be read ({error.strerror}); look at its permissions"
+      faults.append(listing.Fault(path, reason))
     except ValueError as error:
       faults.append(listing.Fault(path, str(error)))
   faults = faults or _compare(pair, arrays, skip_void=found.skip_void)
   if faults:
     return faults, hashes
-  return measure(pair, arrays[pair.picture], arrays[pair.mask]), hashes
+  measured = measure(pair, arrays[pair.picture], arrays[pair.mask])
+  return measured._replace(hashes=hashes, num_bytes=num_bytes), hashes
 
 
 def measure(

@@ -1,33 +1,27 @@
 """Encodes and decodes pictures and masks, and says what is wrong with them.
 
-Pillow does all the work. TFDS would decode with TensorFlow or OpenCV, whichever
-it finds, and these two disagree about masks with a colour palette.
+`tiff` and `pillow_formats` read what is stored; this module says what it means
+for a picture and for a mask. docs/file_formats.md lists what is accepted. TFDS
+would decode with TensorFlow or OpenCV, whichever it finds, and these two
+disagree about masks with a colour palette.
 """
 
 import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from PIL import ImageOps
+
+from fcn_jax.data.files import pillow_formats
+from fcn_jax.data.files import rasters
+from fcn_jax.data.files import tiff
 
 # Suffixes of pictures, in lower case.
 SUFFIXES = (
   ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff",
   ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif",
 )  # fmt: skip
-
-# The formats that a file may have, whatever its name: only formats of pictures.
-# Pillow knows others that start programs (EPS) or hold something else. It opens
-# MPO, which phones use, as JPEG.
-_FORMATS = (
-  "PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000",
-  "AVIF",
-)  # fmt: skip
-# These formats change the values of pixels, so ids are lost.
-_LOSSY = ("JPEG", "MPO", "AVIF")
-
-_EXIF_ORIENTATION = 0x0112
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -47,12 +41,13 @@ def decode_picture(
 ) -> np.ndarray:
   """Decodes a picture to RGB, rotated according to its EXIF data.
 
-  Grey, palette, CMYK and other colours are converted; transparency is dropped.
+  Grey, palette, CMYK and other colours are converted; transparency and bands
+  above the third are dropped.
 
   Args:
-    content: the bytes of a file in any common format.
-    white: for grey pictures of 16 bits, the value that becomes 255, as larger
-      ones do. None refuses such pictures.
+    content: the bytes of a file in a format of docs/file_formats.md.
+    white: for pictures of more than 8 bits, the value that becomes 255, as
+      larger ones do. None refuses such pictures.
     first_frame: whether to take the first picture of an animation; otherwise
       animations are refused.
 
@@ -60,53 +55,97 @@ def decode_picture(
     [H, W, 3] uint8.
 
   Raises:
-    ValueError: the content is empty, broken, no picture, animated or too large,
-      or has more than 8 bits a channel and no `white`.
+    ValueError: the content is empty, broken, no picture, animated, too large or
+      of a kind that is not read, or has more than 8 bits a channel and no
+      `white`.
   """
-  return rgb_of(_load(content, first_frame=first_frame), white=white)
+  raster = _read(content, first_frame=first_frame)
+  samples = raster.samples
+  if samples.dtype != np.uint8:
+    samples = _to_bytes(samples, white)
+    if raster.inverted:
+      samples = 255 - samples
+  elif raster.kind != "palette":
+    if raster.inverted:
+      samples = raster.white - samples
+    if raster.white != 255:
+      samples = np.round(samples * (255.0 / raster.white)).astype(np.uint8)
+  if raster.kind == "palette":
+    # Black for indices without a colour.
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(raster.palette)] = raster.palette
+    return palette[samples]
+  if raster.kind == "cmyk":
+    return np.array(Image.fromarray(samples, "CMYK").convert("RGB"))
+  if raster.kind == "grey":
+    return np.repeat(samples[..., None], 3, axis=-1)
+  return samples
 
 
-def rgb_of(image: Image.Image, *, white: int | None = None) -> np.ndarray:
-  """Converts a picture to RGB as `decode_picture` does, but for its turn.
+def _to_bytes(samples: np.ndarray, white: int | None) -> np.ndarray:
+  """Samples of more than 8 bits, scaled so that `white` becomes 255."""
+  if samples.dtype.kind not in "iu" or samples.dtype.itemsize == 1:
+    raise ValueError(
+      f"has pixels of the type {samples.dtype}, and nothing says which is"
+      " white; convert it to 8 or 16 bits without sign"
+    )
+  if white is None:
+    raise ValueError(
+      f"has more than 8 bits a channel ({samples.dtype}), which would be cut"
+      " off; convert it to 8 bits"
+    )
+  if samples.min() < 0:
+    raise ValueError(
+      f"has negative values (from {samples.min()}); shift them to 0 or above"
+    )
+  scaled = np.minimum(samples, white) * (255.0 / white)
+  return np.round(scaled).astype(np.uint8)
 
-  Raises:
-    ValueError: the picture has more than 8 bits a channel and no `white`.
+
+class PictureFacts(NamedTuple):
+  """What a picture says about the pictures of its folder.
+
+  Attributes:
+    header: what its file says of itself.
+    deepest: the largest value, if the picture has more than 8 bits a channel;
+      otherwise 0.
+    dropped: the channels that are left out, such as "alpha"; empty if none is.
   """
-  if image.mode.startswith(("I", "F")):
-    if white is None or image.mode == "F":
-      raise ValueError(
-        f"has more than 8 bits a channel (Pillow's mode {image.mode!r}), which"
-        " would be cut off; convert it to 8 bits"
-      )
-    grey = np.minimum(np.asarray(image), white) * (255.0 / white)
-    image = Image.fromarray(np.round(grey).clip(0).astype(np.uint8))
-  if image.mode == "P" and "transparency" in image.info:
-    image = image.convert("RGBA")  # Pillow needs this step.
-  # Converting a picture that is already RGB would copy it.
-  return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+  header: rasters.Header
+  deepest: int
+  dropped: str
 
 
-def is_plain(content: bytes) -> bool:
-  """Whether a picture is PNG or JPEG with 8-bit channels, to store as it is.
-
-  Args:
-    content: the bytes of a file that `decode_picture` can decode.
-  """
-  image = _open(content, first_frame=True)
-  deep = image.mode.startswith(("I", "F"))
-  plain = image.format == "PNG" and not getattr(image, "is_animated", False)
-  return (plain or image.format in ("JPEG", "MPO")) and not deep
-
-
-def deepest_value(content: bytes) -> int | None:
-  """The largest value in a grey picture of 16 bits; None for other pictures.
+def facts(content: bytes) -> PictureFacts:
+  """Reads what `PictureFacts` holds; decodes the picture only if needed.
 
   Raises:
     ValueError: see `decode_picture`.
   """
-  if not _open(content).mode.startswith("I"):
-    return None
-  return int(np.asarray(_load(content)).max())
+  found = header(content)
+  deepest, dropped = 0, ""
+  if found.bits > 8 or found.channels not in (1, 3):
+    raster = _read(content)
+    dropped = raster.dropped
+    if raster.samples.dtype.kind in "iu" and found.bits > 8:
+      deepest = int(raster.samples.max())
+  return PictureFacts(found, deepest, dropped)
+
+
+def header(content: bytes) -> rasters.Header:
+  """What a file says of itself, without decoding it.
+
+  Raises:
+    ValueError: see `decode_picture`.
+  """
+  _check_not_empty(content)
+  if content.startswith(tiff.MAGIC):
+    return tiff.header(content)
+  return pillow_formats.header(content)
+
+
+is_plain = pillow_formats.is_plain
 
 
 def decode_mask(content: bytes) -> np.ndarray:
@@ -170,59 +209,46 @@ def decode_labels(
 
 
 def decode_values(content: bytes) -> np.ndarray:
-  """Decodes a mask to numbers or colours.
+  """Decodes a mask to numbers or colours, as they are in the file.
 
   Args:
-    content: the bytes of a file in any common format that loses nothing.
+    content: the bytes of a file in a format of docs/file_formats.md that loses
+      nothing.
 
   Returns:
     [H, W] uint8 or uint16, the grey values or palette indices in the file; or
-    [H, W, 3] uint8, RGB.
+    [H, W, 3] uint8, RGB. Masks in GIF have colours, as programs that write GIF
+    number the colours anew.
 
   Raises:
     ValueError: the content is empty, broken, no picture, animated, too large,
-      in a lossy format, or has fractions or more than 16 bits a channel.
+      has fractions or more than 16 bits a channel, or nothing says that its
+      values are those that were saved.
   """
-  image = _load(content)
-  # Pillow spreads fewer bits over 0..255. Their number is in PNG's header.
-  is_grey_png = image.format == "PNG" and image.mode in ("L", "LA")
-  return values_of(image, bits=content[24] if is_grey_png else 8)
-
-
-def values_of(image: Image.Image, *, bits: int = 8) -> np.ndarray:
-  """The values of a mask in Pillow's memory, see `decode_values`.
-
-  Args:
-    image: the mask.
-    bits: of grey values in the file.
-
-  Raises:
-    ValueError: the mask has fractions or more than 16 bits a channel, or is
-      from a file in a lossy format.
-  """
-  if image.format in _LOSSY or image.info.get("lossy"):
-    raise ValueError(
-      f"is a mask in the lossy format {image.format}, which changes class ids"
-      " at every edge; save masks as PNG in the program that made them"
-    )
-  if image.mode == "F":
+  raster = _read(content)
+  if raster.not_ids:
+    raise ValueError(raster.not_ids)
+  values = raster.samples
+  if values.dtype.kind not in "iu":
     raise ValueError("has fractional values; save class ids as integers")
-  if image.mode == "1":
-    return np.array(image, np.uint8)
-  if image.mode.startswith("I"):
-    values = np.array(image)
-    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-      raise ValueError(
-        f"has values from {values.min()} to {values.max()}; class ids are in"
-        " 0..65535"
-      )
-    return values.astype(np.uint16)
-  if image.mode in ("L", "LA"):
-    grey = np.array(image.getchannel(0))
-    return grey // (255 // (2**bits - 1)) if bits < 8 else grey
-  if image.mode == "P":
-    return np.array(image)
-  return np.array(image.convert("RGB"))
+  if raster.kind == "cmyk":
+    raise ValueError(
+      "is a mask in CMYK, whose inks are no class ids; save it in grey, with a"
+      " palette or in RGB"
+    )
+  if raster.kind == "rgb" and raster.white != 255:
+    raise ValueError(
+      f"has colours up to {raster.white} a channel; colours of classes are in"
+      " 0..255, so convert it to 8 bits"
+    )
+  if values.dtype == np.uint8:
+    return values
+  if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+    raise ValueError(
+      f"has values from {values.min()} to {values.max()}; class ids are in"
+      " 0..65535"
+    )
+  return values.astype(np.uint16)
 
 
 def mask_palette(content: bytes) -> np.ndarray | None:
@@ -231,59 +257,17 @@ def mask_palette(content: bytes) -> np.ndarray | None:
   Raises:
     ValueError: the file cannot be read, as for `decode_values`.
   """
-  image = _load(content)
-  if image.mode != "P":
-    return None
-  palette = np.array(image.getpalette("RGB"), np.uint8)
-  return palette.reshape(-1, 3)
+  return _read(content).palette
 
 
-def _open(content: bytes, *, first_frame: bool = False) -> Image.Image:
-  """Opens a picture without decoding it; one kind of error for all faults."""
+def _read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
+  """What is stored in a file of any accepted format."""
+  _check_not_empty(content)
+  if content.startswith(tiff.MAGIC) and not tiff.is_jpeg(content):
+    return tiff.read(content)
+  return pillow_formats.read(content, first_frame=first_frame)
+
+
+def _check_not_empty(content: bytes) -> None:
   if not content:
     raise ValueError("is empty (0 bytes); copy or download it again")
-  try:
-    image = Image.open(io.BytesIO(content), formats=_FORMATS)
-  except Image.DecompressionBombError as error:
-    reason = str(error).rstrip(".")
-    raise ValueError(f"is too large: {reason}; cut it into tiles") from error
-  # Broken files make Pillow raise OSError, SyntaxError, ValueError, zlib.error,
-  # struct.error and others.
-  except Exception as error:
-    raise ValueError(_unreadable(error)) from error
-  # Pillow itself refuses only above twice its limit. The caller may have
-  # changed the limit.
-  limit = Image.MAX_IMAGE_PIXELS
-  if limit is not None and image.width * image.height > limit:
-    raise ValueError(
-      f"is too large: {image.width}x{image.height} pixels (width x height),"
-      f" more than {limit} in all; cut it into tiles"
-    )
-  # Phones store a second picture for depth behind the first (MPO).
-  several = image.format != "MPO" and getattr(image, "is_animated", False)
-  if several and not first_frame:
-    raise ValueError(
-      f"has {image.n_frames} frames or pages; save the one that you need as a"
-      " separate picture"
-    )
-  return image
-
-
-def _load(content: bytes, *, first_frame: bool = False) -> Image.Image:
-  """Opens, decodes and turns upright."""
-  image = _open(content, first_frame=first_frame)
-  image_format = image.format
-  try:
-    image.load()
-    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-      image = ImageOps.exif_transpose(image)
-  except Exception as error:  # As in `_open`.
-    raise ValueError(_unreadable(error)) from error
-  image.format = image_format  # Lost if the picture was rotated.
-  return image
-
-
-def _unreadable(error: Exception) -> str:
-  # Pillow names the buffer that it read from, which means nothing to the user.
-  reason = str(error).partition(" <_io.BytesIO")[0]
-  return f"cannot be read as a picture ({reason}); copy or download it again"

@@ -7,6 +7,7 @@ reads every file, and reports its contents and its faults.
 
 import collections
 import dataclasses
+import difflib
 import hashlib
 import os
 import pathlib
@@ -16,7 +17,20 @@ from typing import NamedTuple
 import numpy as np
 
 from fcn_jax.data.files import decoding
+from fcn_jax.data.files import near_names
 
+# What people have beside pictures: formats of pictures that are not read, and
+# other forms of labels.
+_UNREAD = tuple(
+  form
+  for suffix in (
+    *(".heic", ".heif", ".jxl", ".psd", ".dcm", ".nii", ".nii.gz", ".svg"),
+    *(".xcf", ".exr", ".npy", ".npz", ".mat", ".txt", ".json", ".xml"),
+  )
+  for form in (suffix, suffix.upper())
+)
+# Looking for names that are almost equal takes time.
+_MAX_NAMES = 1000
 # Nobody reads a message of hundreds of lines.
 _MAX_FAULTS = 40
 
@@ -90,7 +104,7 @@ class Listing:
 
 def describe(name: str, faults: Sequence[Fault]) -> str:
   """Names the faults of a data set, a line for each of the first forty."""
-  lines = [f"- {path} {reason}" for path, reason in faults[:_MAX_FAULTS]]
+  lines = [f"- {shown(path)} {reason}" for path, reason in faults[:_MAX_FAULTS]]
   if len(faults) > _MAX_FAULTS:
     lines.append(f"- and {len(faults) - _MAX_FAULTS} more faults")
   plural = "faults" if len(faults) > 1 else "fault"
@@ -100,6 +114,14 @@ def describe(name: str, faults: Sequence[Fault]) -> str:
       " (skip_bad; on the command line, --skip-bad):",
       *lines,
     ]
+  )
+
+
+def shown(path: pathlib.Path | str) -> str:
+  """A path for messages: on one line, whatever its name holds."""
+  return "".join(
+    letter if letter.isprintable() else repr(letter)[1:-1]
+    for letter in str(path)
   )
 
 
@@ -136,7 +158,8 @@ def match(
   split_in_names: bool = False,
   mask_suffixes: Sequence[str] = decoding.SUFFIXES,
   endings: tuple[str, str] = ("", ""),
-) -> tuple[list[Pair], list[Fault]]:
+  nearly: bool = False,
+) -> tuple[list[Pair], list[Fault], list[str]]:
   """Pairs pictures and masks whose names are equal except for their endings.
 
   Hidden files and files without the suffix of a picture are left out.
@@ -150,27 +173,48 @@ def match(
     mask_suffixes: suffixes of masks.
     endings: what precedes the suffix in the names of all pictures, and of all
       masks; files without it are left out.
+    nearly: whether to pair names that are almost equal, see `near_names`.
 
   Returns:
-    The pairs, split by split, in the order of their names; and the faults: a
+    The pairs, split by split, in the order of their names; the faults: a
     picture without a mask, a mask without a picture, several files of one name,
-    links to outside, and anything that is not a file.
+    links to outside, and anything that is not a file; and how names that are
+    almost equal were paired.
   """
-  pairs, faults = [], []
+  pairs, faults, notes = [], [], []
   for split, (pictures, masks) in folders.items():
     sides = (
       _Side("picture", pictures, endings[0], decoding.SUFFIXES),
       _Side("mask", masks, endings[1], mask_suffixes),
     )
-    found = [_files_by_stem(side) for side in sides]
+    found = [_files_by_stem(side, faults) for side in sides]
+    if nearly:
+      notes += _rename_masks(found)
+    alone = [
+      sorted(found[own].keys() - found[other].keys())[:_MAX_NAMES]
+      for own, other in ((0, 1), (1, 0))
+    ]
     for stem in sorted(found[0].keys() | found[1].keys()):
       paths = [by_stem.get(stem, []) for by_stem in found]
-      wrong = _faults_of_stem(stem, sides, paths, root)
+      wrong = _faults_of_stem(stem, sides, paths, root, alone)
       faults += wrong
       if not wrong:
         name = f"{split}/{stem}" if split_in_names else stem
         pairs.append(Pair(split, name, paths[0][0], paths[1][0]))
-  return pairs, faults
+  return pairs, faults, notes
+
+
+def _rename_masks(found: Sequence[dict[str, list[pathlib.Path]]]) -> list[str]:
+  """Gives masks the names of pictures that are almost the same."""
+  pictures, masks = found
+  pairing = near_names.pair(
+    pictures.keys() - masks.keys(),
+    masks.keys() - pictures.keys(),
+    decoding.SUFFIXES,
+  )
+  for picture, mask in pairing.masks.items():
+    masks[picture] = masks.pop(mask)
+  return [shown(note) for note in pairing.notes]
 
 
 class _Side(NamedTuple):
@@ -187,8 +231,17 @@ def _faults_of_stem(
   sides: Sequence[_Side],
   paths: Sequence[Sequence[pathlib.Path]],
   root: pathlib.Path,
+  alone: Sequence[Sequence[str]],
 ) -> list[Fault]:
-  """What is wrong with the pictures and the masks of one name."""
+  """What is wrong with the pictures and the masks of one name.
+
+  Args:
+    stem: the name.
+    sides: of the pictures and the masks.
+    paths: the pictures and the masks.
+    root: the folder that the user gave.
+    alone: names of pictures without masks, and of masks without pictures.
+  """
   wrong = [
     Fault(path, reason)
     for path in (*paths[0], *paths[1])
@@ -197,19 +250,33 @@ def _faults_of_stem(
   for own, other in ((0, 1), (1, 0)):
     side, missing = sides[own], sides[other]
     if not paths[other]:
+      place = shown(missing.folder / stem) + missing.ending
+      near = _near(missing, stem, alone[other])
       reason = (
-        f"has no {missing.kind} {missing.folder / stem}{missing.ending}.*; add"
-        f" the {missing.kind} or remove the {side.kind}"
+        f"has no {missing.kind} {place}.*{near}; add the {missing.kind} or"
+        f" remove the {side.kind}"
       )
       wrong += [Fault(path, reason) for path in paths[own]]
     if len(paths[own]) > 1:
-      names = ", ".join(map(str, paths[own]))
+      names = ", ".join(map(shown, paths[own]))
       reason = (
         f"is one of {len(paths[own])} {side.kind}s of a name: {names}; keep one"
         " of them"
       )
       wrong.append(Fault(paths[own][0], reason))
   return wrong
+
+
+def _near(side: _Side, stem: str, alone: Sequence[str]) -> str:
+  """Names what may have been meant by a name that is not there."""
+  path = side.folder / f"{stem}{side.ending}"
+  for suffix in _UNREAD:
+    if path.with_name(path.name + suffix).is_file():
+      return (
+        f" ({path.name}{suffix} is there, but of a format that is not read)"
+      )
+  near = difflib.get_close_matches(stem, alone, 1)
+  return f" (the nearest name is {shown(near[0])})" if near else ""
 
 
 def share_of_name(name: str) -> float:
@@ -228,6 +295,10 @@ def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
     path: of a file.
     root: the folder that the user gave; nothing outside of it is read.
   """
+  try:
+    str(path).encode()
+  except UnicodeEncodeError:
+    return "has a name that is not UTF-8; rename it"
   if not path.resolve().is_relative_to(root.resolve()):
     return (
       f"is, or lies behind, a symbolic link to {path.resolve()}, outside of"
@@ -243,12 +314,24 @@ def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
   return None
 
 
-def _files_by_stem(side: _Side) -> dict[str, list[pathlib.Path]]:
-  """Files by their path from a folder, without ending and suffix."""
+def _files_by_stem(
+  side: _Side, faults: list[Fault]
+) -> dict[str, list[pathlib.Path]]:
+  """Files by their path from a folder, without ending and suffix.
+
+  Folders that cannot be listed are added to the faults.
+  """
+
+  def note(error: OSError) -> None:
+    reason = f"cannot be listed ({error.strerror}); change its permissions"
+    faults.append(Fault(pathlib.Path(error.filename), reason))
+
   by_stem = collections.defaultdict(list)
   # Links to folders are followed, so that `why_not_readable` can report those
   # that lead outside.
-  for parent, folders, names in os.walk(side.folder, followlinks=True):
+  for parent, folders, names in os.walk(
+    side.folder, onerror=note, followlinks=True
+  ):
     if _is_inside_itself(parent):
       folders.clear()
       continue

@@ -158,7 +158,7 @@ def test_data_prepared_by_another_version_are_not_reused(
     _load(None, tmp_path)
   _load(folder, tmp_path)
   names = {p.name for p in (tmp_path / "data" / "camvid").glob("[0-9]*")}
-  assert names == {"2.0.0", "9.9.9"}
+  assert names == {"3.0.0", "9.9.9"}
 
 
 def _empty(folder):

@@ -1,5 +1,7 @@
+import contextlib
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fcn_jax.data.files import decoding
+from tests.helpers import raw_pictures
 
 
 def png(array, **options):
@@ -45,17 +48,44 @@ def test_a_picture_of_16_bits_is_refused_and_not_cut_off():
 
 
 def test_a_grey_mask_of_4_bits_keeps_its_ids_and_is_not_spread():
-  # Pillow writes no such file, so it is packed by hand.
-  def chunk(kind, content):
-    checksum = struct.pack(">I", zlib.crc32(kind + content))
-    return struct.pack(">I", len(content)) + kind + content + checksum
-
-  header = struct.pack(">IIBBBBB", 2, 2, 4, 0, 0, 0, 0)
-  rows = zlib.compress(b"\0\x01\0\x2b")
-  content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-  content += chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+  ids = np.array([[0, 1], [2, 11]])
+  content = raw_pictures.png(ids, bits=4, color_type=0)
   with Image.open(io.BytesIO(content)) as picture:
     assert np.array(picture).max() == 11 * 17
-  np.testing.assert_array_equal(
-    decoding.decode_mask(content), [[0, 1], [2, 11]]
+  np.testing.assert_array_equal(decoding.decode_mask(content), ids)
+
+
+@pytest.mark.parametrize("tags", [(256, 257), (322, 323)])
+def test_a_tiff_file_of_huge_size_or_tiles_is_refused_unread(tags):
+  content = raw_pictures.tiff(
+    np.zeros((4, 4), np.uint8),
+    bits=8,
+    photometric=1,
+    tags=[(tag, 60_000) for tag in tags] + [(324, 8), (325, 16)],
   )
+  for decode in (decoding.decode_mask, decoding.facts):
+    with pytest.raises(ValueError, match="is too large: 60000x60000"):
+      decode(content)
+
+
+def test_a_strip_that_unpacks_to_more_than_its_picture_is_not_unpacked():
+  packed = zlib.compress(bytes(200_000_000))
+  content = raw_pictures.tiff(
+    np.zeros((4, 4), np.uint8), bits=8, photometric=1, tags=[(259, 8)]
+  )
+  # The strip is moved behind the file.
+  for tag, value in ((273, len(content)), (279, len(packed))):
+    place = content.index(struct.pack("<HHI", tag, 4, 1)) + 8
+    content = content[:place] + struct.pack("<I", value) + content[place + 4 :]
+  tracemalloc.start()
+  with contextlib.suppress(ValueError):
+    assert decoding.decode_mask(content + packed).shape == (4, 4)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 20_000_000
+
+
+def test_formats_that_are_not_on_the_list_are_not_read():
+  content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+  with pytest.raises(ValueError, match="cannot be read as a picture"):
+    decoding.decode_picture(content)

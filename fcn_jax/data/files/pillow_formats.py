@@ -1,0 +1,298 @@
+"""Reads the formats that Pillow decodes, and undoes what it does to samples."""
+
+import io
+import logging
+import re
+import struct
+from collections.abc import Iterator
+
+import imagecodecs
+import numpy as np
+from PIL import Image
+
+from fcn_jax.data.files import rasters
+
+# The formats that a file may have, whatever its name: only formats of pictures.
+# Pillow knows others that start programs (EPS) or hold something else. It opens
+# MPO, which phones use, as JPEG. TIFF files come here if they are lossy.
+_FORMATS = (
+  "PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000",
+  "AVIF",
+)  # fmt: skip
+
+_LOSSY = (
+  "is a mask in the lossy format {}, which changes class ids at every edge;"
+  " save masks as PNG in the program that made them"
+)
+_ORIENTATION = 0x0112
+
+# It remarks on odd files; what matters is in the messages here.
+logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)
+
+
+@rasters.explained()
+def header(content: bytes, *, first_frame: bool = False) -> rasters.Header:
+  """What the file says of itself.
+
+  Raises:
+    FileFault: as `read`.
+  """
+  image = _open(content, first_frame=first_frame)
+  channels = len(image.getbands()) + ("transparency" in image.info)
+  # Pillow decodes a PNG file to find EXIF data behind the samples.
+  marks = (b"Exif", b"eXIf", b"EXIF", b"exif", b"Orientation")
+  turned = any(mark in content for mark in marks)
+  orientation = image.getexif().get(_ORIENTATION, 1) if turned else 1
+  return rasters.Header(
+    size=(image.height, image.width),
+    bits=_bits(image, content),
+    channels=channels,
+    orientation=orientation,
+  )
+
+
+@rasters.explained()
+def is_plain(content: bytes) -> bool:
+  """Whether a picture is PNG or JPEG with 8-bit channels."""
+  image = _open(content, first_frame=True)
+  plain = image.format == "PNG" and not getattr(image, "is_animated", False)
+  jpeg = image.format in ("JPEG", "MPO")
+  return (plain or jpeg) and _bits(image, content) <= 8
+
+
+@rasters.explained()
+def read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
+  """Reads the stored samples of a picture.
+
+  Args:
+    content: the bytes of the file.
+    first_frame: whether to take the first picture of an animation; otherwise
+      animations are refused.
+
+  Raises:
+    FileFault: it is broken, no picture, animated, too large, or of a kind that
+      cannot be read.
+  """
+  image = _open(content, first_frame=first_frame)
+  image_format, bits = image.format, _bits(image, content)
+  _check_kind(image, bits)
+  extents = image.tile[0].extents if image.tile else None
+  if image_format == "PPM" and image.mode not in ("1", "F"):
+    samples = _read_netpbm(image, content)
+  elif image_format == "PNG" and bits == 16:
+    samples = imagecodecs.png_decode(content)
+  else:
+    image.load()
+    samples = None
+  raster = (
+    _raster_of_image(image, bits)
+    if samples is None
+    else _raster_of_samples(samples, _white(image, bits))
+  )
+  not_ids = _why_not_ids(image, content, raster, extents)
+  if image_format == "GIF" and raster.kind == "palette":
+    # Programs that write GIF number the colours anew; only colours are kept.
+    raster = raster._replace(
+      samples=raster.palette[raster.samples], kind="rgb", palette=None
+    )
+  orientation = image.getexif().get(_ORIENTATION, 1)
+  return raster._replace(
+    samples=rasters.upright(raster.samples, orientation), not_ids=not_ids
+  )
+
+
+def _open(content: bytes, *, first_frame: bool) -> Image.Image:
+  """Opens a picture without decoding it."""
+  image = Image.open(io.BytesIO(content), formats=_FORMATS)
+  rasters.check_size(image.width, image.height)
+  # Phones store a second picture for depth behind the first (MPO).
+  several = image.format != "MPO" and getattr(image, "is_animated", False)
+  if several and not first_frame:
+    raise rasters.FileFault(
+      f"has {image.n_frames} frames or pages; save the one that you need as a"
+      " separate picture"
+    )
+  return image
+
+
+def _bits(image: Image.Image, content: bytes) -> int:
+  """Bits of each channel in the file; Pillow keeps or says few of them."""
+  if image.format == "PNG":
+    return content[24]
+  if image.format == "PPM" and image.mode != "F":
+    return 1 if image.mode == "1" else _netpbm_maximum(image).bit_length()
+  if image.format == "JPEG2000":
+    # The marker SIZ; precision is that of the first channel, less 1.
+    place = content.find(b"\xff\x4f\xff\x51") + 42
+    return (content[place] & 127) + 1 if place < len(content) else 8
+  if image.format in ("BMP", "DIB"):
+    start = 14 if image.format == "BMP" else 0
+    (size,) = struct.unpack_from("<I", content, start)
+    place = start + (10 if size == 12 else 14)
+    return min(struct.unpack_from("<H", content, place)[0], 8)
+  if image.mode == "F" or image.mode == "I":
+    return 32
+  return 16 if image.mode.startswith("I;16") else 8
+
+
+def _check_kind(image: Image.Image, bits: int) -> None:
+  """Refuses what Pillow misreads or cuts off."""
+  # With a grey palette, Pillow takes 4 bits for 8, and 8 or 4 for 1.
+  wanted = {"1": 1, "L": 8}.get(image.mode, bits)
+  if image.format in ("BMP", "DIB") and bits != wanted:
+    raise rasters.FileFault(
+      "is a BMP file of a kind that is misread (a grey palette of few colours);"
+      " save it as PNG"
+    )
+  if image.format == "JPEG2000" and bits > 8 and len(image.getbands()) > 1:
+    raise rasters.FileFault(
+      f"is a JPEG 2000 file with more than 8 bits a channel ({bits}), which"
+      " would be cut off; save it as PNG or TIFF"
+    )
+  if image.mode in ("LAB", "HSV", "YCbCr"):
+    raise rasters.FileFault(
+      f"has colours in the space {image.mode}, which are not read; save it as"
+      " RGB"
+    )
+
+
+def _raster_of_image(image: Image.Image, bits: int) -> rasters.Raster:
+  """The samples of a decoded picture, without what Pillow did to them."""
+  mode, palette = image.mode, None
+  if mode in ("P", "PA"):
+    kind, samples = "palette", np.array(image.getchannel(0))
+    palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+  elif mode == "CMYK":
+    kind, samples = "cmyk", np.array(image)
+  elif mode == "1":
+    return rasters.Raster(np.array(image, np.uint8), "grey", 1)
+  elif mode in ("L", "LA", "La", "F") or mode.startswith("I"):
+    bands = image.getbands()
+    kind = "grey"
+    samples = np.array(image if len(bands) == 1 else image.getchannel(0))
+  else:
+    kind = "rgb"
+    # Converting a picture that is already RGB would copy it once more.
+    samples = np.array(image if mode == "RGB" else image.convert("RGB"))
+  white = 255 if samples.dtype == np.uint8 else 65535
+  # Pillow spreads fewer bits over 0..255, as 255 is a multiple of 1, 3 and 15.
+  if image.format == "PNG" and kind == "grey" and bits < 8:
+    white = 2**bits - 1
+    samples = samples // (255 // white)
+  return rasters.Raster(samples, kind, white, palette, dropped=_dropped(image))
+
+
+def _dropped(image: Image.Image) -> str:
+  if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+    alpha = image.getchannel(len(image.getbands()) - 1)
+    opaque = alpha.getextrema()[0] == 255
+  else:
+    opaque = "transparency" not in image.info
+  return "" if opaque else "alpha"
+
+
+def _raster_of_samples(samples: np.ndarray, white: int) -> rasters.Raster:
+  """A picture of 1 to 4 channels, the last of which may be alpha."""
+  channels = 1 if samples.ndim == 2 else samples.shape[2]
+  dropped = ""
+  if channels in (2, 4):
+    dropped = "" if (samples[..., -1] == white).all() else "alpha"
+    samples = samples[..., :-1]
+  if channels < 3:
+    samples = samples.reshape(samples.shape[:2])
+  kind = "grey" if channels < 3 else "rgb"
+  return rasters.Raster(samples, kind, white, dropped=dropped)
+
+
+def _white(image: Image.Image, bits: int) -> int:
+  if image.format == "PPM" and bits <= 8:
+    return _netpbm_maximum(image)
+  return 2**bits - 1
+
+
+def _netpbm_maximum(image: Image.Image) -> int:
+  """The value that a PGM or PPM file calls white."""
+  decoder, _, _, arguments = image.tile[0]
+  if decoder != "raw":
+    return arguments[-1]
+  return 65535 if "16" in str(arguments) else 255
+
+
+def _read_netpbm(image: Image.Image, content: bytes) -> np.ndarray:
+  """The samples of a PGM or PPM file, which Pillow scales to 8 or 16 bits."""
+  decoder, _, offset, _ = image.tile[0]
+  shape = (image.height, image.width, len(image.getbands()))
+  maximum = _netpbm_maximum(image)
+  dtype = np.dtype(np.uint8 if maximum < 256 else ">u2")
+  if decoder == "ppm_plain":
+    tokens = re.sub(rb"#[^\r\n]*", b"", content[offset:]).split()
+    samples = np.array([int(token) for token in tokens], np.int64)
+  else:
+    data = content[offset:]
+    samples = np.frombuffer(
+      data[: len(data) // dtype.itemsize * dtype.itemsize], dtype
+    )
+  if samples.size != np.prod(shape):
+    raise rasters.FileFault(
+      f"has {samples.size} values in place of {np.prod(shape)}, because it is"
+      " truncated or holds several pictures; save one picture a file"
+    )
+  if samples.min() < 0 or samples.max() > maximum:
+    raise rasters.FileFault(
+      f"has values from {samples.min()} to {samples.max()}, but says that"
+      f" {maximum} is the largest; save it as PNG"
+    )
+  samples = samples.astype(dtype.newbyteorder("=")).reshape(shape)
+  return samples[..., 0] if shape[2] == 1 else samples
+
+
+def _why_not_ids(
+  image: Image.Image,
+  content: bytes,
+  raster: rasters.Raster,
+  extents: tuple[int, int, int, int] | None,
+) -> str:
+  """Why the samples cannot be the class ids that somebody saved."""
+  name = image.format
+  if name in ("JPEG", "MPO", "AVIF"):
+    return _LOSSY.format(name)
+  if name == "TIFF":
+    return _LOSSY.format("JPEG (in a TIFF file)")
+  if name == "WEBP" and b"VP8 " in _riff_chunks(content):
+    return _LOSSY.format("WebP (it also has a lossless form)")
+  if name == "JPEG2000":
+    return (
+      "is a mask in the format JPEG 2000, and nothing says whether it is"
+      " lossless; save masks as PNG"
+    )
+  if name == "PPM" and image.mode == "1":
+    return (
+      "is a PBM mask, in which 1 is black: some programs show the numbers in"
+      " the file, others invert them, so nothing says which are the class ids;"
+      " save it as PNG"
+    )
+  sixteen = {"BMP": 28, "DIB": 14, "TGA": 16}.get(name)
+  if sixteen and raster.kind == "rgb" and content[sixteen] == 16:
+    return (
+      "is a mask with colours of 5 bits a channel, which readers scale in"
+      " different ways; save it as PNG"
+    )
+  transparent = image.info.get("transparency")
+  if name == "GIF" and (raster.samples == transparent).any():
+    return (
+      "is a GIF mask with transparent pixels, whose class nobody can tell; save"
+      " it without transparency, best as PNG"
+    )
+  if name == "GIF" and extents != (0, 0, image.width, image.height):
+    return "is a GIF mask whose frame does not fill the picture; save it as PNG"
+  return ""
+
+
+def _riff_chunks(content: bytes) -> Iterator[bytes]:
+  """The names of the chunks of a WebP file, those of its first frame too."""
+  place = 12
+  while place + 8 <= len(content):
+    name, size = struct.unpack_from("<4sI", content, place)
+    yield name
+    # A frame (of an animation) holds chunks behind 16 bytes of its own.
+    place += 24 if name == b"ANMF" else 8 + size + size % 2

@@ -1,0 +1,111 @@
+"""What is stored in a picture file, before anybody interprets it.
+
+Programs that read pictures scale, invert and convert what they find. That suits
+pictures, but not class ids, and not 16 bits. `tiff` and `pillow_formats`
+therefore return the stored numbers; `decoding` says what they mean.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+
+class Raster(NamedTuple):
+  """The samples of a picture as they are in its file, turned upright.
+
+  Attributes:
+    samples: [H, W], or [H, W, 3] for "rgb" and [H, W, 4] for "cmyk"; uint8 if
+      the file has up to 8 bits a channel, otherwise as the file says.
+    kind: "grey", "palette", "rgb" or "cmyk".
+    white: the sample that is full intensity, such as 15 for 4 bits; for more
+      than 8 bits, the largest that fits.
+    palette: [K, 3] uint8, RGB, if the samples are its indices.
+    inverted: whether 0 is white.
+    dropped: which channels of the file are left out, such as "alpha"; empty if
+      none is, or if alpha is opaque everywhere.
+    not_ids: why the samples cannot be the class ids that somebody saved, and
+      what to do; empty if they can.
+  """
+
+  samples: np.ndarray
+  kind: str
+  white: int
+  palette: np.ndarray | None = None
+  inverted: bool = False
+  dropped: str = ""
+  not_ids: str = ""
+
+
+class Header(NamedTuple):
+  """What a file says of itself, before its samples are decoded.
+
+  Attributes:
+    size: height and width as they are stored.
+    bits: of the deepest channel.
+    channels: how many, alpha included.
+    orientation: 1 to 8, as in EXIF.
+  """
+
+  size: tuple[int, int]
+  bits: int
+  channels: int
+  orientation: int
+
+
+class FileFault(ValueError):
+  """What is wrong with a file, in words to follow its name."""
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+  """Turns whatever a reader raises into a `FileFault`.
+
+  Broken files make them raise OSError, SyntaxError, ValueError, IndexError,
+  zlib.error, struct.error and others.
+  """
+  try:
+    yield
+  except (FileFault, MemoryError):
+    raise
+  except Image.DecompressionBombError as error:
+    reason = str(error).rstrip(".")
+    raise FileFault(f"is too large: {reason}; cut it into tiles") from error
+  except Exception as error:
+    # Pillow names the buffer that it read from, which means nothing to users.
+    reason = " ".join(str(error).partition(" <_io.BytesIO")[0].split())
+    raise FileFault(
+      f"cannot be read as a picture ({reason}); copy or download it again"
+    ) from error
+
+
+def check_size(width: int, height: int) -> None:
+  """Raises a `FileFault` if a picture is larger than Pillow's limit.
+
+  Pillow itself refuses only above twice its limit. The caller may have changed
+  the limit.
+  """
+  limit = Image.MAX_IMAGE_PIXELS
+  if limit is not None and width * height > limit:
+    raise FileFault(
+      f"is too large: {width}x{height} pixels (width x height), more than"
+      f" {limit} in all; cut it into tiles"
+    )
+
+
+def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
+  """Turns samples as EXIF asks for.
+
+  Args:
+    samples: [H, W] or [H, W, C].
+    orientation: 1 to 8, the tag "Orientation" of EXIF and TIFF.
+  """
+  if orientation in (5, 6, 7, 8):
+    samples = samples.swapaxes(0, 1)
+  if orientation in (3, 4, 7, 8):
+    samples = samples[::-1]
+  if orientation in (2, 3, 6, 7):
+    samples = samples[:, ::-1]
+  return np.ascontiguousarray(samples)
