@@ -13,8 +13,8 @@ def test_rows_are_the_layers_of_the_network_with_their_geometry():
   summary = fcn.summary(model, image_size=(64, 96))
   rows = {row.name: row for row in summary.rows}
   assert rows["conv1_1"] == (
-    # With scale and bias of its normalization.
-    ("conv1_1", 3, (64, 96, 16), 3 * 3 * 3 * 16 + 2 * 16, 1, 3)
+    # With its bias, and the scale and bias of its normalization.
+    ("conv1_1", 3, (64, 96, 16), 3 * 3 * 3 * 16 + 3 * 16, 1, 3)
     + (2 * 3 * 3 * 3 * 16 * 64 * 96,)
   )
   assert rows["pool3"][:6] == ("pool3", 2, (8, 12), 0, 8, 30)
@@ -73,7 +73,10 @@ def test_a_table_fits_a_terminal_and_a_notebook():
   assert max(map(len, lines)) <= 100
   assert len({len(line) for line in lines[2:]}) == 1
   assert summary._repr_html_().count("<tr>") == 1 + len(summary.rows)
-  assert lines[0].startswith("FCN of fcn_basic: 609,")
+  # Four convolutions with norms, and the scores.
+  convolutions = 7 * 7 * (3 + 3 * 64) * 64 + 4 * 64
+  assert summary.num_parameters == convolutions + 4 * 2 * 64 + 64 * 3 + 3
+  assert lines[0].startswith("FCN of fcn_basic: 612,483 parameters")
 
 
 def test_one_number_is_a_square():
