@@ -160,6 +160,22 @@ def test_more_scores_change_none_of_the_others(folder, all_scores):
   assert "ROC AUC" not in (folder / "table.md").read_text()
 
 
+def test_two_devices_give_the_files_of_one(workdir, folder, tmp_path):
+  evaluate.main(
+    [
+      f"--workdir={workdir}",
+      f"--out={tmp_path / 'two'}",
+      "--num-devices=2",
+      "--band-widths",
+      "1",
+      "3",
+    ]
+  )
+  for name in ("per_image.csv", "table.md", "worst.png"):
+    found = (tmp_path / "two" / name).read_bytes()
+    assert found == (folder / name).read_bytes()
+
+
 def test_dice_is_that_of_scikit_learn(folder, dataset, predictions):
   truth = np.concatenate([example.label.ravel() for example in dataset.source])
   found = np.concatenate([one.ravel() for one in predictions])
