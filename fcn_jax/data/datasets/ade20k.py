@@ -21,6 +21,7 @@ from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import archives
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
+from fcn_jax.data.files import matching
 
 NUM_CLASSES = 150
 NAMES_FILE = "objectInfo150.txt"
@@ -65,7 +66,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
   ]
   listing.check_folders("ade20k", top, needed, LAYOUT)
   class_names = _class_names(top / NAMES_FILE, root=folder)
-  pairs, faults, _ = listing.match(
+  pairs, faults, _ = matching.match(
     {
       split: (top / "images" / name, top / "annotations" / name)
       for split, name in _FOLDERS.items()

@@ -13,6 +13,7 @@ from fcn_jax import types
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
+from fcn_jax.data.files import matching
 
 # In the order of the ids in the SegNet protocol, where they have the names Sky,
 # Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car, Pedestrian and
@@ -52,7 +53,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     name + ending for name in _FOLDERS.values() for ending in ("", "annot")
   ]
   listing.check_folders("camvid", folder, needed, LAYOUT)
-  pairs, faults, _ = listing.match(
+  pairs, faults, _ = matching.match(
     {
       split: (folder / name, folder / f"{name}annot")
       for split, name in _FOLDERS.items()

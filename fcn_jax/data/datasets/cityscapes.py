@@ -16,6 +16,7 @@ from fcn_jax.data.datasets import builder
 from fcn_jax.data.files import archives
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
+from fcn_jax.data.files import matching
 
 # Id in the masks, name and RGB of the classes that count in the benchmark, in
 # the order of their train ids. All from cityscapesscripts/helpers/labels.py in
@@ -77,7 +78,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
     for name in _FOLDERS.values()
   ]
   listing.check_folders("cityscapes", folder, needed, LAYOUT)
-  pairs, faults, _ = listing.match(
+  pairs, faults, _ = matching.match(
     {
       split: (folder / "leftImg8bit" / name, folder / "gtFine" / name)
       for split, name in _FOLDERS.items()

@@ -47,6 +47,7 @@ from fcn_jax.data.datasets import folder_splits
 from fcn_jax.data.files import checking
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
+from fcn_jax.data.files import matching
 from fcn_jax.data.files import threads
 
 CLASSES_FILE = "classes.json"
@@ -65,7 +66,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
       `classes.json` has a fault, or the masks' values cannot be classes.
   """
   parts = folder_splits.find(folder, LAYOUT)
-  pairs, faults, notes = listing.match(
+  pairs, faults, notes = matching.match(
     parts, root=folder, split_in_names=len(parts) > 1, nearly=True
   )
   if faults and not pairs:

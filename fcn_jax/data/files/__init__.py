@@ -5,7 +5,8 @@
   says what it means;
 - `matlab`: does the same for label maps in MATLAB files;
 - `archives`: unpacks downloaded archives temporarily;
-- `listing`: pairs pictures with masks, and finds faults in their names;
+- `listing`: the pairs of pictures and masks of a data set, and their faults;
+- `matching`: pairs pictures with masks, and finds faults in their names;
 - `near_names`: pairs names that are almost equal;
 - `lists`: reads splits that are lists of names in text files;
 - `checking`: reads all files of a listing, and reports their contents.

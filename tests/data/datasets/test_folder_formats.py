@@ -21,7 +21,7 @@ from fcn_jax.data.datasets import folder
 from fcn_jax.data.files import checking
 from tests.helpers import raw_pictures
 
-_EXAMPLES = int(os.environ.get("FORMAT_EXAMPLES", "25"))
+_EXAMPLES = int(os.environ.get("FORMAT_EXAMPLES", "15"))
 # The files are tiny, so a failure is read without being made smaller first.
 _settings = hypothesis.settings(
   deadline=None,
