@@ -1,5 +1,7 @@
 """The tables and the figure of a checked data set."""
 
+import itertools
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -58,6 +60,21 @@ def write(workdir: pathlib.Path, title: str, findings: Findings) -> str:
   if findings.measured:
     draw(workdir / FIGURE_FILE, title, findings, summary)
   return f"{text}\n\n{' and '.join(FILES)} are in {workdir}"
+
+
+def write_template(
+  workdir: pathlib.Path, table: dict[str, Any]
+) -> pathlib.Path:
+  """Writes a table of classes to complete, and never over another file."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  for number in itertools.count(1):
+    suffix = f"-{number}" if number > 1 else ""
+    path = workdir / f"classes_template{suffix}.json"
+    if not path.exists():
+      # A class a line.
+      lines = ",\n".join(f"  {json.dumps(entry)}" for entry in table["classes"])
+      path.write_text(f'{{"classes": [\n{lines}],\n"ignore": []}}\n')
+      return path
 
 
 def summarize(title: str, findings: Findings) -> dict[str, Any]:
