@@ -19,12 +19,19 @@ and so on. `color` is its RGB in figures, and in coloured masks. You can also
 give a class by its name only. Values and colours under "ignore" are void, and
 so is 255 unless a class has it.
 
-Without the file, the classes follow from the masks. If these have the values 0
-and 255 only, the classes are background and foreground; if there are four or
-more masks, up to a quarter of them may have other values; these count as
-faulty. Otherwise each value except 255, which is void, is a class; if there are
-ten or more masks, one with a value far above all others, which no other mask
-has, counts as faulty. Coloured masks need the file.
+A "share" in it is not read. If classes have a "color" and not all of them a
+"value", masks with a palette are read by colour; otherwise by number, unless
+the table has all colours of the mask.
+
+Without the file, the classes follow from the masks. If nearly all pixels have
+the values 0 and 255, the classes are background and foreground. Otherwise each
+value except 255, which is void, is a class; but 255 is a class, too, if the
+values are evenly spaced levels from 0 to 255. Soft edges and single pixels of
+other values are no classes, see `mask_levels`; masks with them are faulty. So
+is, of ten or more masks, one with a value far above all others, which no other
+mask has. If the palettes of masks contradict each other, their colours are the
+classes, see `mask_colors`. Coloured masks need the file, and so do masks that
+have several plausible meanings.
 """
 
 import functools
