@@ -12,8 +12,10 @@ the classes (share of the labelled pixels, number of images, weight for
 median-frequency balancing), and the mean and standard deviation of the pixels.
 
 Writes data_report.json and data_report.png to a new folder. Exits with status 1
-if a file is bad. If a data set has no files of its own (shapes, or one that is
-already prepared), the command reads the prepared examples.
+if a file is bad. If the masks do not say what their classes are, it writes
+classes_template.json, to be completed as the classes.json of PICTURES. If a
+data set has no files of its own (shapes, or one that is already prepared), the
+command reads the prepared examples.
 """
 
 import dataclasses
@@ -30,6 +32,7 @@ import tyro
 import fcn_jax as fcn
 from fcn_jax.cli import check_data_report as report
 from fcn_jax.cli import errors
+from fcn_jax.data.datasets import class_inference
 from fcn_jax.data.files import threads
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
@@ -99,7 +102,11 @@ def check_files(options: Options, data_dir: pathlib.Path) -> report.Findings:
       palette=np.array(listing.palette, np.uint8),
       measured=survey.measured,
       faults=survey.faults,
-      notes=listing.notes,
+      notes=[
+        *listing.notes,
+        *listing.mask_notes,
+        *fcn.data.files.checking.describe_void(listing, survey.measured),
+      ],
       examples=[
         fcn.data.Example(
           listing.decode_picture(pair.picture.read_bytes()),
@@ -178,7 +185,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_workdir(workdir, options.overwrite)
     data_dir = batches.data_dir_of(options.dataset, options.data_dir)
     if data_dir is not None:
-      findings = check_files(options, data_dir)
+      try:
+        findings = check_files(options, data_dir)
+      except class_inference.UnknownClassesError as error:
+        path = report.write_template(workdir, error.table)
+        raise ValueError(
+          f"{error.problem}. A table of what occurs is in {path}: name the "
+          'classes there, move what is void to "ignore", and put the file '
+          f"into {data_dir} as classes.json."
+        ) from error
     else:
       findings = check_prepared(options)
     workdir.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,7 @@
 """The tables and the figure of a checked data set."""
 
+import itertools
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -60,25 +62,58 @@ def write(workdir: pathlib.Path, title: str, findings: Findings) -> str:
   return f"{text}\n\n{' and '.join(FILES)} are in {workdir}"
 
 
+def write_template(
+  workdir: pathlib.Path, table: dict[str, Any]
+) -> pathlib.Path:
+  """Writes a table of classes to complete, and never over another file."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  for number in itertools.count(1):
+    suffix = f"-{number}" if number > 1 else ""
+    path = workdir / f"classes_template{suffix}.json"
+    if not path.exists():
+      # A class a line.
+      lines = ",\n".join(f"  {json.dumps(entry)}" for entry in table["classes"])
+      path.write_text(f'{{"classes": [\n{lines}],\n"ignore": []}}\n')
+      return path
+
+
 def summarize(title: str, findings: Findings) -> dict[str, Any]:
   """All figures of the report, as it is written to JSON."""
   splits = {found.pair.split: [] for found in findings.measured}
   for found in findings.measured:
     splits[found.pair.split].append(found)
+  summaries = {
+    split: _summarize_split(found, len(findings.class_names))
+    for split, found in splits.items()
+  }
   return {
     "data_set": title,
     "good_examples": len(findings.measured),
     "bad_files": len(findings.faults),
-    "notes": list(findings.notes),
+    "notes": [*findings.notes, *_not_learned(findings.class_names, summaries)],
     "class_names": list(findings.class_names),
-    "splits": {
-      split: _summarize_split(found, len(findings.class_names))
-      for split, found in splits.items()
-    },
+    "splits": summaries,
     "faults": [
       {"file": str(path), "reason": reason} for path, reason in findings.faults
     ],
   }
+
+
+def _not_learned(
+  class_names: Sequence[str], splits: dict[str, dict[str, Any]]
+) -> list[str]:
+  """Names the classes that another split has and "train" has not."""
+  if "train" not in splits:
+    return []
+  notes = []
+  for label, name in enumerate(class_names):
+    has = [s for s, found in splits.items() if found["class_examples"][label]]
+    if has and "train" not in has:
+      notes.append(
+        f"class {name} is in {' and '.join(has)}, but not in train, so it"
+        " cannot be learned"
+      )
+  return notes
 
 
 def _summarize_split(

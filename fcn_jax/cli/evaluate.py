@@ -169,12 +169,13 @@ def load_split(
     if (value := getattr(options, name)) is not None
   }
   data = dataclasses.replace(network.config.data, **changes)
-  dataset = batches.load_split(data, options.split)
+  dataset = batches.load_split(data, options.split, classes=network.classes)
   if dataset.class_names != network.class_names:
     raise ValueError(
       f"the data have the classes {', '.join(dataset.class_names)}, but the "
       f"network was trained on {', '.join(network.class_names)}: give the "
-      "folder of its own data as --data-dir."
+      "folder of its own data as --data-dir, or list the network's classes and "
+      "their values in a file classes.json in the folder."
     )
   if options.segments not in (None, *dataset.class_names):
     raise ValueError(

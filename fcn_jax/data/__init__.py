@@ -13,6 +13,7 @@ Everything here uses NumPy on the host and works without TensorFlow.
 
 - `load`, `splits`: data sets by name (`NAMES`), each a `Dataset` of `Example`s;
 - `from_arrays`: a `Dataset` of pictures and labels in memory;
+- `Classes`: those of a network, to score it on a folder that lacks some;
 - `opened`: lists the files of a data set made of files (`FROM_FILES`);
 - `class_frequencies`: how common the classes of a data set are;
 - `train_batches`, `Augmentation`, `Loading`: batches for training;
@@ -33,6 +34,7 @@ from fcn_jax.data.datasets import load
 from fcn_jax.data.datasets import opened
 from fcn_jax.data.datasets import splits
 from fcn_jax.data.datasets.in_memory import from_arrays
+from fcn_jax.data.examples import Classes
 from fcn_jax.data.examples import Dataset
 from fcn_jax.data.examples import Example
 from fcn_jax.data.frequencies import Frequencies
@@ -46,6 +48,7 @@ from fcn_jax.data.pipeline import train_batches
 
 __all__ = [
   "Augmentation",
+  "Classes",
   "Dataset",
   "Example",
   "FROM_FILES",

@@ -33,6 +33,20 @@ class Example(NamedTuple):
     return reprs.call("Example", self._asdict())
 
 
+class Classes(NamedTuple):
+  """The classes of a network, to score it on other data.
+
+  Attributes:
+    names: of the classes 0..C-1.
+    palette: [C] RGB of each class in figures.
+    masks: how the masks of a folder encode them, as in `Dataset.masks`.
+  """
+
+  names: tuple[str, ...]
+  palette: Sequence[Sequence[int]]
+  masks: Mapping[str, Any] | None
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
   """One split of a data set.
@@ -43,12 +57,17 @@ class Dataset:
     palette: [C, 3] uint8, RGB of each class in figures.
     fingerprint: of all splits; equal if the names and contents of the files are
       equal.
+    masks: what the values and colours of masks mean, of data sets that have no
+      fixed meaning; see `class_table.ClassTable.as_json`.
+    remarks: on what the masks mean and on void, for people.
   """
 
   source: Sequence[Example]
   class_names: tuple[str, ...]
   palette: np.ndarray
   fingerprint: str
+  masks: Mapping[str, Any] | None = None
+  remarks: tuple[str, ...] = ()
 
   @property
   def num_classes(self) -> int:

@@ -31,7 +31,11 @@ def data_dir_of(
 
 
 def load_split(
-  options: config_lib.Data, split: str, *, with_second_labels: bool = False
+  options: config_lib.Data,
+  split: str,
+  *,
+  with_second_labels: bool = False,
+  classes: data.Classes | None = None,
 ) -> data.Dataset:
   """Prepares and opens one split, with the channels that the network sees.
 
@@ -39,6 +43,7 @@ def load_split(
     options: which data set, and how.
     split: its name.
     with_second_labels: whether to add the labels of a second head.
+    classes: those of a network that is to be scored; see `data.load`.
 
   Raises:
     ValueError: if there is no such data set or split, it lacks a modality or
@@ -54,6 +59,7 @@ def load_split(
     prepared_dir=options.prepared_dir,
     skip_bad=options.skip_bad,
     extras=(*extras, second) if second else tuple(extras),
+    classes=classes,
   )
   dataset = combining.with_channels(dataset, options.modalities)
   return combining.with_labels(dataset, second) if second else dataset
@@ -137,7 +143,8 @@ def training_batches(
   if size > len(dataset.source):
     raise ValueError(
       f"{config.run.workdir.name} needs {size} images per step, but the data "
-      f"set has {len(dataset.source)}: give a smaller --batch-size."
+      f"set has {len(dataset.source)}: give --batch-size {len(dataset.source)} "
+      "or less."
     )
   image_sizes = None
   if config.augmentation.crop_size is None:
@@ -217,4 +224,5 @@ def class_table(dataset: data.Dataset) -> dict[str, Any]:
   return {
     "names": list(dataset.class_names),
     "palette": np.asarray(dataset.palette).tolist(),
+    "masks": dataset.masks,
   }

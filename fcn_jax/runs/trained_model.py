@@ -2,12 +2,14 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
+from fcn_jax import data
 from fcn_jax import models
 from fcn_jax import optimizers
 from fcn_jax import train
@@ -35,6 +37,9 @@ class TrainedModel:
     is_classifier: whether `fcn-jax convert` made it from a classifier, without
       the classifier's classes: training can begin with it, but it cannot
       predict.
+    masks: how the masks that it was trained on encode the classes, as in
+      `data.Dataset.masks`; None for data sets with a fixed encoding, and for
+      runs of earlier versions.
   """
 
   model: models.Network
@@ -45,6 +50,12 @@ class TrainedModel:
   step: int
   mean_iu: float | None
   is_classifier: bool
+  masks: Mapping[str, Any] | None = None
+
+  @property
+  def classes(self) -> data.Classes:
+    """To score the network on data that lack some of its classes."""
+    return data.Classes(self.class_names, self.palette.tolist(), self.masks)
 
   def check_is_trained(self) -> None:
     """Raises a `ValueError` if this can only begin training."""
@@ -123,6 +134,7 @@ def load(
     step=step,
     mean_iu=restored.mean_iu,
     is_classifier=metadata.get("weights", {}).get("is_classifier", False),
+    masks=metadata["classes"].get("masks"),
   )
 
 

@@ -4,6 +4,7 @@ It checks everything that can be wrong before it writes anything.
 """
 
 import contextlib
+import pathlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -104,7 +105,8 @@ def prepare(
     progress = loop.Progress.from_json(restored.metadata["progress"])
     origin = f"continues from step {restored.step}."
   folder.claim(config)
-  print(f"{config.run.workdir}: {origin}", file=sys.stderr)
+  for line in (*parts.validation.remarks, origin):
+    print(f"{config.run.workdir}: {line}", file=sys.stderr)
   # Copied: arrays of the host may be shared with the device on a CPU.
   state = jax.device_put(jax.tree.map(jnp.array, state), state_sharding)
   return Prepared(config, parts, state, mean_iu, progress, goes_on)
@@ -232,15 +234,40 @@ def _restored(
   # Refuses if another program is training in this folder.
   with checkpoints_lib.Checkpoints(steps) as checkpoints:
     restored = checkpoints.restore_latest(template) if goes_on else None
-  for name in ("classes", "data"):
-    there = restored.metadata.get(name) if restored else metadata[name]
-    if there != metadata[name]:
+  if restored:
+    _check_same_classes(workdir, metadata["classes"], restored.metadata)
+    there = restored.metadata.get("data")
+    if there != metadata["data"]:
       raise ValueError(
-        f"the {name} are not those that the run in {workdir} was trained on: "
-        f"{metadata[name]} now, {there} there. Restore the data as they were, "
-        "or give another --workdir."
+        f"the data are not those that the run in {workdir} was trained on: "
+        f"{metadata['data']} now, {there} there. Restore the data as they "
+        "were, or give another --workdir."
       )
   return restored
+
+
+def _check_same_classes(
+  workdir: pathlib.Path, now: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+  """Raises a `ValueError` if a run was trained on other classes."""
+  # Runs of earlier versions do not say what the values of masks mean.
+  there = {"masks": now["masks"], **(metadata.get("classes") or {})}
+  changed = [
+    f"{what} ({there.get(name)} there, {now[name]} now)"
+    for name, what in (
+      ("names", "the names of the classes"),
+      ("palette", "their colours"),
+      ("masks", "what the values of masks mean"),
+    )
+    if there.get(name) != now[name]
+  ]
+  if changed:
+    raise ValueError(
+      f"the classes are not those that the run in {workdir} was trained on: "
+      f"{'; '.join(changed[:1])}. Restore the files as they were. If they are "
+      "the same, this version reads masks in another way: list the classes of "
+      "the run in classes.json, or give another --workdir."
+    )
 
 
 def _check_disk(config: config_lib.Train, state: dict[str, Any]) -> None:

@@ -111,6 +111,60 @@ def test_bad_files_are_listed_and_the_exit_status_is_1(cells, tmp_path, capsys):
   assert (workdir / report.FIGURE_FILE).exists()
 
 
+def test_a_table_of_colours_is_written_to_complete_and_over_no_file(
+  cells, tmp_path, capsys
+):
+  for path in (cells / "masks").iterdir():
+    mask = np.array(Image.open(path)) // 255
+    planted.save(path, np.array([[0, 0, 0], [9, 99, 0]], np.uint8)[mask])
+  workdir = tmp_path / "report"
+  for name in ("classes_template.json", "classes_template-2.json"):
+    with pytest.raises(SystemExit):
+      _run("folder", "--data-dir", cells, "--workdir", workdir)
+    error = capsys.readouterr().err
+    assert "2 colours ([0, 0, 0] " in error and str(workdir / name) in error
+    assert error.count("\n") == 1
+  assert len(list(workdir.iterdir())) == 2
+  # It is a table as it stands.
+  (workdir / name).rename(cells / "classes.json")
+  _run("folder", "--data-dir", cells, "--workdir", workdir)
+  summary = _read(workdir)
+  assert summary["class_names"] == ["color #000000", "color #096300"]
+  assert summary["good_examples"] == 12
+
+
+def test_void_and_classes_that_only_validation_has_are_remarked_on(
+  tmp_path, capsys
+):
+  root = tmp_path / "splits"
+  for split, value in (("train", 1), ("validation", 2)):
+    for kind in ("images", "masks"):
+      (root / split / kind).mkdir(parents=True)
+    mask = np.zeros((20, 20), np.uint8)
+    mask[:5], mask[5:12] = value, 255
+    for kind in ("images", "masks"):
+      planted.save(root / split / kind / "a.png", mask)
+  _run("folder", "--data-dir", root, "--workdir", tmp_path / "report")
+  notes = "\n".join(_read(tmp_path / "report")["notes"])
+  assert "255 in masks is void" in notes
+  assert "void is 35.0% of the pixels" in notes
+  assert "void is the commonest value but 0" in notes
+  assert "class class 2 is in validation, but not in train" in notes
+
+
+def test_masks_that_cannot_be_read_are_not_sent_back_to_this_command(
+  cells, tmp_path, capsys
+):
+  for path in (cells / "masks").iterdir():
+    Image.open(path).save(path.with_suffix(".jpg"))
+    path.unlink()
+  with pytest.raises(SystemExit):
+    _run("folder", "--data-dir", cells, "--workdir", tmp_path / "report")
+  error = capsys.readouterr().err
+  assert "cell_00.jpg is a mask in the lossy format JPEG" in error
+  assert "check-data" not in error
+
+
 def test_a_prepared_data_set_is_read_as_it_is(tmp_path, capsys):
   workdir = tmp_path / "report"
   prepared = tmp_path / "data"

@@ -399,6 +399,50 @@ def test_results_are_replaced_when_asked(workdir, all_scores):
   assert not (out / "reliability.png").exists()
 
 
+def test_a_site_without_a_class_and_with_a_test_split_only_is_scored(
+  tmp_path, capsys
+):
+  mask = np.zeros((48, 64), np.uint8)
+  mask[9:30, 9:30] = 1
+  picture = np.dstack([mask * 200 + 20] * 3)
+  for kind, array in (("images", picture), ("masks", mask)):
+    (tmp_path / "site" / "test" / kind).mkdir(parents=True)
+    Image.fromarray(array).save(tmp_path / "site" / "test" / kind / "a.png")
+  names = ("ground", "one", "two")
+  encoding = {
+    "names": names,
+    "palette": [[0, 0, 0], [9, 0, 0], [0, 9, 0]],
+    "values": [[0, 0], [1, 1], [2, 2], [255, 255]],
+    "colors": [],
+    "scaled": [],
+    "by_value": True,
+  }
+  workdir = random_runs.save(
+    tmp_path / "run",
+    picture,
+    names=names,
+    palette=np.array(encoding["palette"]),
+    masks=encoding,
+    dataset="folder",
+    data_dir=tmp_path / "elsewhere",
+    prepared_dir=tmp_path / "data",
+  )
+  out = tmp_path / "out"
+  evaluate.main(
+    [
+      f"--workdir={workdir}",
+      f"--data-dir={tmp_path / 'site'}",
+      "--split=test",
+      f"--out={out}",
+    ]
+  )
+  assert "| two |" in capsys.readouterr().out
+  matrix = np.array(summary_of(out)["confusion"])
+  np.testing.assert_array_equal(
+    matrix.sum(axis=1), np.bincount(mask.ravel(), minlength=3)
+  )
+
+
 def test_data_of_other_classes_are_refused(
   tmp_path, dataset, prepared_dir, capsys
 ):

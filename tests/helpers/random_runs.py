@@ -18,6 +18,7 @@ def save(
   *,
   names: tuple[str, ...],
   palette: np.ndarray,
+  masks: dict | None = None,
   step: int = 1,
   **options,
 ) -> pathlib.Path:
@@ -28,6 +29,7 @@ def save(
     image: [H, W, 3] uint8, on which the classes have equal mean scores.
     names: of the classes.
     palette: [C, 3] uint8.
+    masks: how masks encode the classes; None is as in runs of version 0.2.
     step: of the checkpoint.
     **options: of `runs.Train`, from any group.
   """
@@ -57,6 +59,8 @@ def save(
   mean = jnp.mean(score_map.scores, axis=(0, 1, 2))
   state["params"]["score_fr"]["bias"] -= mean
   classes = {"names": names, "palette": palette.tolist()}
+  if masks is not None:
+    classes["masks"] = masks
   steps = workdir / folder.CHECKPOINTS
   with runs.checkpoints.Checkpoints(steps) as checkpoints:
     checkpoints.save(step, state, metadata={"classes": classes})

@@ -240,17 +240,48 @@ def test_what_cannot_begin_leaves_nothing(
   assert not workdir.exists()
 
 
-def test_other_data_are_refused(run_copy, prepared_dir):
+@pytest.mark.parametrize(
+  ("part", "name", "value", "message"),
+  [
+    ("data", "train", "other", "the data are not those that the run"),
+    (
+      "classes",
+      "names",
+      ["value 0", "value 254"],
+      r"\['value 0', 'value 254'\] there, .*star.* now.*classes\.json",
+    ),
+    ("classes", "masks", {"values": []}, "what the values of masks mean"),
+  ],
+)
+def test_other_data_are_refused(
+  run_copy, prepared_dir, part, name, value, message
+):
   shutil.rmtree(run_copy / "checkpoints" / f"{STEPS:08d}")
   # The step before, as one of other data would be.
   manifest = run_copy / "checkpoints" / f"{STEPS - 2:08d}" / "manifest.json"
   content = json.loads(manifest.read_text())
-  content["metadata"]["data"]["train"] = "other"
+  content["metadata"][part][name] = value
   manifest.write_text(json.dumps(content))
   digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
   manifest.with_name("manifest.sha256").write_text(f"{digest}  manifest.json\n")
-  with pytest.raises(ValueError, match="the data are not those that the run"):
+  with pytest.raises(ValueError, match=message):
     training.prepare(tiny_runs.config(run_copy, prepared_dir))
+
+
+def test_a_run_that_does_not_say_what_masks_mean_goes_on(
+  run_copy, prepared_dir
+):
+  # As those of version 0.2.
+  for manifest in run_copy.glob("checkpoints/*/manifest.json"):
+    content = json.loads(manifest.read_text())
+    del content["metadata"]["classes"]["masks"]
+    manifest.write_text(json.dumps(content))
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    manifest.with_name("manifest.sha256").write_text(
+      f"{digest}  manifest.json\n"
+    )
+  prepared = training.prepare(tiny_runs.config(run_copy, prepared_dir))
+  assert int(prepared.state.step) == STEPS
 
 
 def test_a_folder_in_which_another_program_trains_is_refused(

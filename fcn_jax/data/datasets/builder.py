@@ -197,6 +197,11 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       fingerprint=survey.fingerprint,
       archives=self._archives,
       faults=[[str(path), reason] for path, reason in survey.faults],
+      masks=survey.listing.masks,
+      remarks=[
+        *survey.listing.mask_notes,
+        *checking.describe_void(survey.listing, survey.measured),
+      ],
     )
     by_split: dict[str, list[checking.Measured]] = {}
     for measured in survey.measured:

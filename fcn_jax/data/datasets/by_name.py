@@ -108,6 +108,7 @@ def load(
   prepared_dir: str | os.PathLike[str] | None = None,
   skip_bad: bool = False,
   extras: Sequence[str] = (),
+  classes: examples.Classes | None = None,
 ) -> examples.Dataset:
   """Loads one split of a data set, and prepares the data set if needed.
 
@@ -127,6 +128,8 @@ def load(
     skip_bad: whether to leave out examples with faulty files; otherwise they
       are an error.
     extras: names of further features to read, of data sets that have some.
+    classes: those of a network that is to be scored on a "folder". It may then
+      lack classes, and pictures to train on.
 
   Raises:
     FileNotFoundError: `data_dir` does not exist.
@@ -142,7 +145,7 @@ def load(
     if extras:
       raise ValueError(f"{name} has no further features {', '.join(extras)}")
     return from_tfds.load(name, split=split, prepared_dir=prepared_dir)
-  dataset = _builder(name, data_dir, prepared_dir)
+  dataset = _builder(name, data_dir, prepared_dir, classes)
   examples.check_split(name, split, dataset.SPLITS)
   unknown = set(extras) - dataset.EXTRAS.keys()
   if unknown:
@@ -165,6 +168,9 @@ def load(
     class_names=tuple(metadata["class_names"]),
     palette=np.array(metadata["palette"], np.uint8),
     fingerprint=metadata.get("fingerprint", dataset.info.full_name),
+    # Data prepared before version 0.3 have no such entries.
+    masks=metadata.get("masks"),
+    remarks=tuple(metadata.get("remarks", ())),
   )
 
 
@@ -172,6 +178,7 @@ def _builder(
   name: str,
   data_dir: str | os.PathLike[str] | None,
   prepared_dir: str | os.PathLike[str] | None,
+  classes: examples.Classes | None = None,
 ) -> builder.FilesBuilder | shapes.Shapes:
   """The builder of a data set by its name."""
   if name in _SHAPES:
@@ -183,7 +190,9 @@ def _builder(
     config = name.partition("/")[2] or "full"
     return shapes.Shapes(data_dir=prepared_dir, config=config)
   if name == "folder":
-    return folder.builder_of(data_dir, prepared_dir=prepared_dir)
+    return folder.builder_of(
+      data_dir, prepared_dir=prepared_dir, classes=classes
+    )
   if name in _BUILDERS:
     return _BUILDERS[name](data_dir=prepared_dir)
   raise ValueError(

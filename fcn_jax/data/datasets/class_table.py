@@ -6,12 +6,13 @@ See `folder` for the form of the file.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fcn_jax import types
+from fcn_jax.data.datasets import mask_counts
 from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import decoding
 
@@ -33,6 +34,11 @@ class ClassTable:
       index.
     colors: the same for each RGB colour, for coloured masks.
     origin: where the table is from, for messages.
+    scaled: the largest values that masks of other than 8 bits can have, such as
+      1 and 65535, which are read as 255 there.
+    soft: values of soft edges, for messages.
+    by_value: whether palette indices count where the colours are not in
+      `colors`.
   """
 
   names: tuple[str, ...]
@@ -40,6 +46,9 @@ class ClassTable:
   values: Mapping[int, int]
   colors: Mapping[Color, int]
   origin: str
+  scaled: frozenset[int] = frozenset()
+  soft: frozenset[int] = frozenset()
+  by_value: bool = True
 
   def decode(self, content: bytes) -> np.ndarray:
     """Decodes a mask to [H, W] uint8, classes or `types.IGNORE_LABEL`.
@@ -47,24 +56,79 @@ class ClassTable:
     Raises:
       ValueError: the file is broken, or a value or colour is not in the table.
     """
-    values = decoding.decode_values(content)
+    mask = decoding.mask_raster(content)
+    values = mask.samples
+    if mask_counts.is_alpha_only(mask):
+      raise ValueError(
+        "has one colour everywhere; the mask seems to be in the alpha channel,"
+        " so save that as grey values"
+      )
     if values.ndim == 2 and self.colors:
-      values = self._palette_colors(content, values)
+      values = self._palette_colors(mask.palette, values)
+    if values.ndim == 2 and self.scaled:
+      if mask.white in self.scaled:
+        values = np.where(values == mask.white, np.uint16(255), values)
     if values.ndim == 3 and not self.colors:
       values = _grey_of(values)
     if values.ndim == 2:
       return self._look_up(values, self.values, str)
     codes = {_code(color): label for color, label in self.colors.items()}
-    packed = values.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-    return self._look_up(packed, codes, lambda code: str(list(_color(code))))
+    return self._look_up(
+      mask_counts.pack(values),
+      codes,
+      lambda code: str(list(mask_counts.unpack(int(code)))),
+    )
 
-  def _palette_colors(self, content: bytes, values: np.ndarray) -> np.ndarray:
+  def as_json(self) -> dict[str, Any]:
+    """The table for `from_json`, except for its origin."""
+    return {
+      "names": list(self.names),
+      "palette": [list(color) for color in self.palette],
+      "values": [list(item) for item in self.values.items()],
+      "colors": [[list(c), label] for c, label in self.colors.items()],
+      "scaled": sorted(self.scaled),
+      "by_value": self.by_value,
+    }
+
+  def for_classes(
+    self, names: Sequence[str], palette: Sequence[Color]
+  ) -> "ClassTable":
+    """The same encodings of masks for a network that has its own classes.
+
+    Args:
+      names: of the classes of the network, in its order.
+      palette: [C] RGB of these classes.
+
+    Raises:
+      ValueError: the table has other classes.
+    """
+    other = [name for name in self.names if name not in names]
+    if other:
+      raise ValueError(
+        f"{self.origin} has the classes {', '.join(other)}, which the network"
+        f" does not know; it was trained on {', '.join(names)}"
+      )
+    place = {
+      label: names.index(name) for label, name in enumerate(self.names)
+    } | {types.IGNORE_LABEL: types.IGNORE_LABEL}
+    return dataclasses.replace(
+      self,
+      names=tuple(names),
+      palette=tuple(map(tuple, palette)),
+      values={value: place[label] for value, label in self.values.items()},
+      colors={color: place[label] for color, label in self.colors.items()},
+    )
+
+  def _palette_colors(
+    self, palette: np.ndarray | None, values: np.ndarray
+  ) -> np.ndarray:
     """The colours of a palette mask, if the table knows all that are used."""
-    palette = decoding.mask_palette(content)
     if palette is None or values.max() >= len(palette):
       return values
     used = {tuple(map(int, palette[value])) for value in np.unique(values)}
-    return palette[values] if used <= self.colors.keys() else values
+    if self.by_value and not used <= self.colors.keys():
+      return values
+    return palette[values]
 
   def _look_up(
     self,
@@ -74,6 +138,12 @@ class ClassTable:
   ) -> np.ndarray:
     found, places = np.unique(values, return_inverse=True)
     unknown = [describe(value) for value in found if int(value) not in table]
+    if unknown and not {*map(int, found)} - table.keys() - self.soft:
+      raise ValueError(
+        f"has the values {', '.join(unknown[:8])}, which occur only between"
+        " others: soft edges; threshold the mask, or resize it with nearest"
+        " neighbour. If they are classes, list them in classes.json"
+      )
     if unknown:
       known = ", ".join(describe(value) for value in sorted(table)[:12])
       more = ", ..." if len(table) > 12 else ""
@@ -90,10 +160,6 @@ def _code(color: Color) -> int:
   return color[0] << 16 | color[1] << 8 | color[2]
 
 
-def _color(code: int) -> Color:
-  return (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)
-
-
 def _grey_of(colors: np.ndarray) -> np.ndarray:
   """[H, W] values of a grey mask that was saved as RGB, as some programs do."""
   if (colors != colors[..., :1]).any():
@@ -101,6 +167,19 @@ def _grey_of(colors: np.ndarray) -> np.ndarray:
       "has colours, and no table says their classes; list them in classes.json"
     )
   return colors[..., 0]
+
+
+def from_json(content: Mapping[str, Any], *, origin: str) -> ClassTable:
+  """The table of `ClassTable.as_json`."""
+  return ClassTable(
+    names=tuple(content["names"]),
+    palette=tuple(map(tuple, content["palette"])),
+    values={value: label for value, label in content["values"]},
+    colors={tuple(color): label for color, label in content["colors"]},
+    origin=origin,
+    scaled=frozenset(content["scaled"]),
+    by_value=content["by_value"],
+  )
 
 
 def read(path: pathlib.Path) -> ClassTable:
@@ -127,17 +206,18 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
   unknown = content.keys() - {"classes", "ignore"}
   if unknown:
     raise ValueError(f'unknown entries {sorted(unknown)}; there is "ignore"')
-  entries = content["classes"]
+  entries = [
+    {"name": entry} if isinstance(entry, str) else entry
+    for entry in content["classes"]
+  ]
   if not 1 <= len(entries) <= MAX_CLASSES:
     raise ValueError(f"{len(entries)} classes; there must be 1 to 255")
   names, palette, values, colors = [], [], {}, {}
   defaults = palettes.voc_palette(num_classes=len(entries))
   for label, entry in enumerate(entries):
-    if isinstance(entry, str):
-      entry = {"name": entry}
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
       raise ValueError(f'class {label} is {entry!r}; it must have a "name"')
-    unknown = entry.keys() - {"name", "value", "color"}
+    unknown = entry.keys() - {"name", "value", "color", "share"}
     if unknown:
       raise ValueError(
         f"class {entry['name']!r} has unknown entries {sorted(unknown)}; there"
@@ -159,7 +239,10 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
     else:
       _put(values, _check_value(item), types.IGNORE_LABEL, "ignored value")
   values.setdefault(types.IGNORE_LABEL, types.IGNORE_LABEL)
-  return ClassTable(tuple(names), tuple(palette), values, colors, origin)
+  by_value = not colors or all("value" in entry for entry in entries)
+  return ClassTable(
+    tuple(names), tuple(palette), values, colors, origin, by_value=by_value
+  )
 
 
 def _put(table: dict, key: Any, label: int, kind: str) -> None:

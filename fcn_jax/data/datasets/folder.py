@@ -21,12 +21,19 @@ and so on. `color` is its RGB in figures, and in coloured masks. You can also
 give a class by its name only. Values and colours under "ignore" are void, and
 so is 255 unless a class has it.
 
-Without the file, the classes follow from the masks. If these have the values 0
-and 255 only, the classes are background and foreground; if there are four or
-more masks, up to a quarter of them may have other values; these count as
-faulty. Otherwise each value except 255, which is void, is a class; if there are
-ten or more masks, one with a value far above all others, which no other mask
-has, counts as faulty. Coloured masks need the file.
+A "share" in it is not read. If classes have a "color" and not all of them a
+"value", masks with a palette are read by colour; otherwise by number, unless
+the table has all colours of the mask.
+
+Without the file, the classes follow from the masks. If nearly all pixels have
+the values 0 and 255, the classes are background and foreground. Otherwise each
+value except 255, which is void, is a class; but 255 is a class, too, if the
+values are evenly spaced levels from 0 to 255. Soft edges and single pixels of
+other values are no classes, see `mask_levels`; masks with them are faulty. So
+is, of ten or more masks, one with a value far above all others, which no other
+mask has. If the palettes of masks contradict each other, their colours are the
+classes, see `mask_colors`. Coloured masks need the file, and so do masks that
+have several plausible meanings.
 """
 
 import functools
@@ -39,11 +46,13 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from fcn_jax.data import examples
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import class_inference
 from fcn_jax.data.datasets import class_table
 from fcn_jax.data.datasets import folder_pictures
 from fcn_jax.data.datasets import folder_splits
+from fcn_jax.data.datasets import mask_counts
 from fcn_jax.data.files import checking
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
@@ -58,14 +67,21 @@ LAYOUT = (
 )
 
 
-def find(folder: pathlib.Path) -> listing.Listing:
+def find(
+  folder: pathlib.Path, *, classes: examples.Classes | None = None
+) -> listing.Listing:
   """Lists a folder of pictures and masks, and finds out what the classes are.
+
+  Args:
+    folder: the folder that the user gave.
+    classes: those of a network that is to be scored on it; the folder may lack
+      some of them, and pictures to train on.
 
   Raises:
     ValueError: the folder has another layout or no pair of picture and mask,
       `classes.json` has a fault, or the masks' values cannot be classes.
   """
-  parts = folder_splits.find(folder, LAYOUT)
+  parts = folder_splits.find(folder, LAYOUT, to_train=classes is None)
   pairs, faults, notes = matching.match(
     parts, root=folder, split_in_names=len(parts) > 1, nearly=True
   )
@@ -76,7 +92,7 @@ def find(folder: pathlib.Path) -> listing.Listing:
       f"folder: {folder} holds no picture with a mask of the same name;"
       f" expected {LAYOUT}; found: {listing.contents(folder)}"
     )
-  if "validation" not in parts:
+  if "train" in parts and "validation" not in parts:
     pairs = folder_splits.draw_validation(pairs)
     count = sum(pair.split == "validation" for pair in pairs)
     notes.append(
@@ -87,8 +103,8 @@ def find(folder: pathlib.Path) -> listing.Listing:
     folder, parts
   )
   _check_place_of_classes(folder)
-  table = _class_table(folder, pairs)
-  notes.append(_describe(table))
+  table, mask_notes = _class_table(folder, pairs, classes)
+  mask_notes = [_describe(table), *mask_notes]
   pictures = folder_pictures.look_at(pairs)
   undecided = {fault.path for fault in pictures.faults}
   pairs = [pair for pair in pairs if pair.picture not in undecided]
@@ -106,6 +122,8 @@ def find(folder: pathlib.Path) -> listing.Listing:
     table.palette,
     pictures.white,
   ]
+  if table.scaled:
+    settings.append(sorted(table.scaled))
   return listing.Listing(
     "folder",
     pairs,
@@ -118,6 +136,8 @@ def find(folder: pathlib.Path) -> listing.Listing:
     decode_mask=table.decode,
     settings=json.dumps(settings),
     notes=notes,
+    mask_notes=mask_notes,
+    masks=table.as_json(),
   )
 
 
@@ -134,36 +154,44 @@ def _check_place_of_classes(folder: pathlib.Path) -> None:
 
 
 def _describe(table: class_table.ClassTable) -> str:
+  encodings = table.values if table.by_value else table.colors
   classes = ", ".join(
     f"{value} {'void' if label == 255 else table.names[label]}"
-    for value, label in list(table.values.items())[:12]
+    for value, label in list(encodings.items())[:12]
   )
   return f"classes, {table.origin}: {classes}"
 
 
 def _class_table(
-  folder: pathlib.Path, pairs: Sequence[listing.Pair]
-) -> class_table.ClassTable:
+  folder: pathlib.Path,
+  pairs: Sequence[listing.Pair],
+  classes: examples.Classes | None,
+) -> tuple[class_table.ClassTable, Sequence[str]]:
+  """The table of the folder, and remarks on it."""
   path = folder / CLASSES_FILE
   if path.exists() or path.is_symlink():
     reason = listing.why_not_readable(path, folder)
     if reason:
       raise ValueError(f"folder: {path} {reason}")
-    return class_table.read(path)
-  masks = _of_readable(
-    class_inference.values_of,
-    [pair.mask for pair in pairs],
-    title="finding classes",
-  )
-  if not masks:
-    raise ValueError(
-      f"folder: none of the {len(pairs)} masks can be read, such as"
-      f" {pairs[0].mask}; see what is wrong with it, or run fcn-jax check-data"
-    )
+    table = class_table.read(path)
+    return table.for_classes(*classes[:2]) if classes else table, []
+  if classes and classes.masks:
+    origin = "of the run"
+    return class_table.from_json(classes.masks, origin=origin), []
+  counts = mask_counts.count([pair.mask for pair in pairs])
+  if not counts.num_masks:
+    bad, reason = counts.unreadable
+    number = f"none of the {len(pairs)} masks" if len(pairs) > 1 else "no mask"
+    raise ValueError(f"folder: {number} can be read: {bad} {reason}")
+  where = f"folder: {folder / 'masks'}: "
   try:
-    return class_inference.infer(masks)
+    return class_inference.infer(counts)
+  except class_inference.UnknownClassesError as error:
+    raise class_inference.UnknownClassesError(
+      where + error.problem, error.table
+    ) from error
   except ValueError as error:
-    raise ValueError(f"folder: {folder / 'masks'}: {error}") from error
+    raise ValueError(f"{where}{error}") from error
 
 
 def _of_readable(
@@ -195,6 +223,12 @@ class Folder(builder.FilesBuilder):
   SPLITS = SPLITS
   find = staticmethod(find)
 
+  VERSION = tfds.core.Version("2.1.0")
+  RELEASE_NOTES = {
+    **builder.FilesBuilder.RELEASE_NOTES,
+    "2.1.0": "Says what 255 means; palettes that contradict each other.",
+  }
+
   def _check_same_source(self, source: pathlib.Path) -> None:
     """The path has the fingerprint, so other files get another folder."""
 
@@ -210,11 +244,17 @@ def builder_of(
   data_dir: str | os.PathLike[str] | None,
   *,
   prepared_dir: str | os.PathLike[str] | None,
+  classes: examples.Classes | None = None,
 ) -> Folder:
   """Makes the builder of a folder in its present state.
 
   The path of the prepared data has the folder's name and fingerprint: if its
   files or classes change, it is prepared again, and nothing is overwritten.
+
+  Args:
+    data_dir: the folder.
+    prepared_dir: where prepared data sets are; see `by_name.load`.
+    classes: see `find`.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -232,13 +272,15 @@ def builder_of(
       f"folder: {path} {kind}; give the folder with your pictures: {LAYOUT}"
     )
   name = re.sub(r"\W+", "_", path.resolve().name)
-  fingerprint = checking.fingerprint(find(path))
+  find_now = functools.partial(find, classes=classes)
+  fingerprint = checking.fingerprint(find_now(path))
   state = tfds.core.BuilderConfig(name=f"{name}-{fingerprint[:12]}")
 
   class FolderInThisState(Folder, skip_registration=True):
     name = Folder.name
     # TFDS warns of configurations that its class does not list.
     BUILDER_CONFIGS = [state]
+    find = staticmethod(find_now)
 
   # Set by name, so that other processes find it in their copy of the class.
   return FolderInThisState(data_dir=prepared_dir, config=state.name)

@@ -26,12 +26,15 @@ _VALIDATION_SHARE = 0.2
 Folders = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
 
 
-def find(folder: pathlib.Path, layout: str) -> Folders:
+def find(
+  folder: pathlib.Path, layout: str, *, to_train: bool = True
+) -> Folders:
   """Finds the folders of pictures and masks of each split.
 
   Args:
     folder: the folder that the user gave.
     layout: what must be in it, to be read after "expected".
+    to_train: whether there must be pictures to train on.
 
   Returns:
     A folder of pictures and a folder of masks by split; "train" alone if there
@@ -59,7 +62,7 @@ def find(folder: pathlib.Path, layout: str) -> Folders:
     if not (images and masks):
       listing.check_folders("folder", folder, ("images", "masks"), layout)
     return {"train": (images, masks)}
-  if "train" not in found:
+  if to_train and "train" not in found:
     raise ValueError(
       f"folder: {folder} has {', '.join(found)}, but nothing to train on;"
       f" expected {layout}"

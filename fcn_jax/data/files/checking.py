@@ -16,6 +16,8 @@ from fcn_jax.data.files import threads
 
 # Stands for the hash of a file that cannot be read.
 _UNREADABLE = "unreadable"
+# A larger share of void than this may be a mistake.
+_MUCH_VOID = 0.05
 
 
 class Measured(NamedTuple):
@@ -164,6 +166,42 @@ def measure(
     class_counts=count_values(label),
     histogram=count_values(picture).reshape(3, 256),
   )
+
+
+def describe_void(
+  found: listing.Listing, measured: Sequence[Measured]
+) -> list[str]:
+  """Says what 255 means and how common void is; warns if it is common.
+
+  Args:
+    found: the files.
+    measured: what is in the good ones.
+  """
+  if not measured:
+    return []
+  counts = sum(one.class_counts for one in measured)
+  void = counts[types.IGNORE_LABEL]
+  share = void / counts.sum()
+  text = f"void is {share:.1%} of the pixels"
+  if found.masks is None:
+    return [text]
+  label = dict(found.masks["values"]).get(types.IGNORE_LABEL)
+  if label is None:
+    return [text]
+  if label != types.IGNORE_LABEL:
+    return [
+      f"255 in masks is the class {found.class_names[label]},"
+      f" {counts[label] / counts.sum():.1%} of the pixels; {text}"
+    ]
+  remarks = [f"255 in masks is void, a pixel without a class; {text}"]
+  commonest = void > counts[1 : types.IGNORE_LABEL].max()
+  if share > _MUCH_VOID or (void and commonest):
+    remarks.append(
+      f"void is {'the commonest value but 0' if commonest else 'common'};"
+      " nothing is learned or scored there. If 255 is a class, such as the"
+      " background, list it in classes.json"
+    )
+  return remarks
 
 
 def count_values(array: np.ndarray) -> np.ndarray:

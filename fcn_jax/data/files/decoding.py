@@ -212,13 +212,25 @@ def decode_values(content: bytes) -> np.ndarray:
   """Decodes a mask to numbers or colours, as they are in the file.
 
   Args:
-    content: the bytes of a file in a format of docs/file_formats.md that loses
-      nothing.
+    content: see `mask_raster`.
 
   Returns:
     [H, W] uint8 or uint16, the grey values or palette indices in the file; or
     [H, W, 3] uint8, RGB. Masks in GIF have colours, as programs that write GIF
     number the colours anew.
+
+  Raises:
+    ValueError: see `mask_raster`.
+  """
+  return mask_raster(content).samples
+
+
+def mask_raster(content: bytes) -> rasters.Raster:
+  """What is stored in a mask: the samples of `decode_values` and all else.
+
+  Args:
+    content: the bytes of a file in a format of docs/file_formats.md that loses
+      nothing.
 
   Raises:
     ValueError: the content is empty, broken, no picture, animated, too large,
@@ -242,22 +254,13 @@ def decode_values(content: bytes) -> np.ndarray:
       " 0..255, so convert it to 8 bits"
     )
   if values.dtype == np.uint8:
-    return values
+    return raster
   if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
     raise ValueError(
       f"has values from {values.min()} to {values.max()}; class ids are in"
       " 0..65535"
     )
-  return values.astype(np.uint16)
-
-
-def mask_palette(content: bytes) -> np.ndarray | None:
-  """The palette of a mask, [K, 3] uint8 RGB; None if it has none.
-
-  Raises:
-    ValueError: the file cannot be read, as for `decode_values`.
-  """
-  return _read(content).palette
+  return raster._replace(samples=values.astype(np.uint16))
 
 
 def _read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,6 +69,8 @@ class Listing:
       otherwise such a mask is a fault.
     settings: whatever else changes what is read, such as a table of classes.
     notes: remarks on the files that are not faults.
+    mask_notes: remarks on what the values of masks mean.
+    masks: what they mean, as in `examples.Dataset.masks`.
   """
 
   name: str
@@ -84,6 +86,8 @@ class Listing:
   skip_void: bool = False
   settings: str = ""
   notes: Sequence[str] = ()
+  mask_notes: Sequence[str] = ()
+  masks: Mapping[str, Any] | None = None
 
 
 def describe(name: str, faults: Sequence[Fault]) -> str:

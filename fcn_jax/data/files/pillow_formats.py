@@ -179,29 +179,36 @@ def _raster_of_image(image: Image.Image, bits: int) -> rasters.Raster:
   if image.format == "PNG" and kind == "grey" and bits < 8:
     white = 2**bits - 1
     samples = samples // (255 // white)
-  return rasters.Raster(samples, kind, white, palette, dropped=_dropped(image))
+  dropped, varied_alpha = _alpha(image)
+  return rasters.Raster(
+    samples, kind, white, palette, dropped=dropped, varied_alpha=varied_alpha
+  )
 
 
-def _dropped(image: Image.Image) -> str:
+def _alpha(image: Image.Image) -> tuple[str, bool]:
+  """`Raster.dropped` and `Raster.varied_alpha`."""
   if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
     alpha = image.getchannel(len(image.getbands()) - 1)
-    opaque = alpha.getextrema()[0] == 255
-  else:
-    opaque = "transparency" not in image.info
-  return "" if opaque else "alpha"
+    lowest, highest = alpha.getextrema()
+    return "" if lowest == 255 else "alpha", lowest < highest
+  return "alpha" if "transparency" in image.info else "", False
 
 
 def _raster_of_samples(samples: np.ndarray, white: int) -> rasters.Raster:
   """A picture of 1 to 4 channels, the last of which may be alpha."""
   channels = 1 if samples.ndim == 2 else samples.shape[2]
-  dropped = ""
+  dropped, varied_alpha = "", False
   if channels in (2, 4):
-    dropped = "" if (samples[..., -1] == white).all() else "alpha"
+    alpha = samples[..., -1]
+    dropped = "" if (alpha == white).all() else "alpha"
+    varied_alpha = bool((alpha != alpha.flat[0]).any())
     samples = samples[..., :-1]
   if channels < 3:
     samples = samples.reshape(samples.shape[:2])
   kind = "grey" if channels < 3 else "rgb"
-  return rasters.Raster(samples, kind, white, dropped=dropped)
+  return rasters.Raster(
+    samples, kind, white, dropped=dropped, varied_alpha=varied_alpha
+  )
 
 
 def _white(image: Image.Image, bits: int) -> int:

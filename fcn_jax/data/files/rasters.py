@@ -26,6 +26,7 @@ class Raster(NamedTuple):
     inverted: whether 0 is white.
     dropped: which channels of the file are left out, such as "alpha"; empty if
       none is, or if alpha is opaque everywhere.
+    varied_alpha: whether an alpha channel that is left out has several values.
     not_ids: why the samples cannot be the class ids that somebody saved, and
       what to do; empty if they can.
   """
@@ -36,6 +37,7 @@ class Raster(NamedTuple):
   palette: np.ndarray | None = None
   inverted: bool = False
   dropped: str = ""
+  varied_alpha: bool = False
   not_ids: str = ""
 
 

@@ -109,8 +109,10 @@ def read(content: bytes) -> rasters.Raster:
     if samples.dtype == bool:
       samples = samples.astype(np.uint8)
     bits = page.bitspersample
-    if dropped == "alpha" and (extra == 2**bits - 1).all():
-      dropped = ""
+    varied_alpha = False
+    if dropped == "alpha":
+      dropped = "" if (extra == 2**bits - 1).all() else "alpha"
+      varied_alpha = bool((extra != extra.flat[0]).any())
     photometric = int(page.photometric)
     return rasters.Raster(
       samples=rasters.upright(samples, _orientation(page)),
@@ -119,6 +121,7 @@ def read(content: bytes) -> rasters.Raster:
       palette=_palette(page) if photometric == _PALETTE else None,
       inverted=photometric == _MIN_IS_WHITE,
       dropped=dropped,
+      varied_alpha=varied_alpha,
       not_ids=_why_not_ids(page, dropped),
     )
 

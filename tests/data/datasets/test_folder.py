@@ -11,6 +11,7 @@ from PIL import Image
 from PIL import ImageOps
 
 from fcn_jax import types
+from fcn_jax.data import examples
 from fcn_jax.data.datasets import folder
 from tests.helpers import data_sets
 from tests.helpers import planted
@@ -238,6 +239,95 @@ def test_ignored_values_and_colors_are_void_and_colours_are_classes(tmp_path):
   for stem in "abc":
     label = _example(root, tmp_path, stem).label
     np.testing.assert_array_equal(label, expected)
+
+
+@pytest.mark.parametrize("given", ["color", "color and value"])
+def test_palettes_that_contradict_the_colours_of_the_table_are_faults(
+  tmp_path, given
+):
+  root = tmp_path / "palettes"
+  ids = np.arange(24 * 16).reshape(24, 16).astype("u1") % 2
+  for stem, color in (("a", [128, 0, 0]), ("b", [0, 128, 0])):
+    mask = Image.fromarray(ids)
+    mask.putpalette([0, 0, 0, *color])
+    _pair(root, _photo(), mask, stem=stem)
+  classes = [
+    {"name": "no", "color": [0, 0, 0]},
+    {"name": "yes", "color": [128, 0, 0]},
+  ]
+  if given != "color":
+    classes = [one | {"value": value} for value, one in enumerate(classes)]
+  (root / folder.CLASSES_FILE).write_text(json.dumps({"classes": classes}))
+  if given == "color":
+    with pytest.raises(ValueError, match=r"b\.png has the values \[0, 128, 0"):
+      _load(root, tmp_path)
+  else:  # The numbers count.
+    np.testing.assert_array_equal(_example(root, tmp_path, "b").label, ids)
+
+
+def _classes_of(dataset):
+  return examples.Classes(
+    dataset.class_names, dataset.palette.tolist(), dataset.masks
+  )
+
+
+def test_a_folder_that_lacks_a_class_and_training_is_read_as_another(
+  cells, tmp_path
+):
+  for number in range(12):
+    path = cells / "masks" / f"cell_{number:02d}.png"
+    mask = np.array(Image.open(path)) // 255
+    mask[:9, :9] = 2
+    planted.save(path, mask)
+  trained = _load(cells, tmp_path)
+  site = tmp_path / "site"
+  mask[mask == 2] = 0
+  _pair(site / "test", Image.fromarray(mask), Image.fromarray(mask))
+  classes = _classes_of(trained)
+  tested = _load(site, tmp_path, "test", classes=classes)
+  assert tested.class_names == trained.class_names
+  np.testing.assert_array_equal(tested.source[0].label, mask)
+  with pytest.raises(ValueError, match="no split 'validation'.*has 'test'"):
+    _load(site, tmp_path, "validation", classes=classes)
+  # Masks that mean something else there, in another order.
+  planted.save(site / "test" / "masks" / "a.png", mask * 70)
+  table = {"classes": [{"name": "class 1", "value": 70}]}
+  table["classes"].append({"name": "class 0", "value": 0})
+  (site / folder.CLASSES_FILE).write_text(json.dumps(table))
+  tested = _load(site, tmp_path, "test", classes=classes)
+  assert tested.class_names == trained.class_names
+  np.testing.assert_array_equal(tested.source[0].label, mask)
+  table["classes"][0]["name"] = "cat"
+  (site / folder.CLASSES_FILE).write_text(json.dumps(table))
+  with pytest.raises(ValueError, match="classes cat, which the network does"):
+    _load(site, tmp_path, "test", classes=classes)
+
+
+def test_the_same_folder_read_for_a_network_is_not_prepared_again(
+  cells, tmp_path
+):
+  trained = _load(cells, tmp_path)
+  again = _load(cells, tmp_path, classes=_classes_of(trained))
+  assert again.fingerprint == trained.fingerprint
+  assert len(list((tmp_path / "data" / "folder").glob("cells-*"))) == 1
+
+
+def test_masks_that_mean_something_else_are_prepared_anew(cells, tmp_path):
+  before = _load(cells, tmp_path)
+  masks = before.masks | {"values": [[0, 1], [255, 0]]}
+  other = examples.Classes(before.class_names, before.palette.tolist(), masks)
+  after = _load(cells, tmp_path, classes=other)
+  assert after.fingerprint != before.fingerprint
+  np.testing.assert_array_equal(
+    after.source[0].label, 1 - before.source[0].label
+  )
+
+
+def test_what_255_means_is_kept_with_the_prepared_data(cells, tmp_path):
+  for _ in range(2):
+    remarks = " ".join(_load(cells, tmp_path).remarks)
+    assert "255 in masks is the class foreground, 8." in remarks
+    assert "void is 0.0% of the pixels" in remarks
 
 
 def test_coloured_masks_without_a_table_ask_for_one(tmp_path):
