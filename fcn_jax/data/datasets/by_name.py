@@ -168,7 +168,7 @@ def load(
     class_names=tuple(metadata["class_names"]),
     palette=np.array(metadata["palette"], np.uint8),
     fingerprint=metadata.get("fingerprint", dataset.info.full_name),
-    # Data prepared before version 0.3 have no such entries.
+    # Data prepared by older versions have no such entries.
     masks=metadata.get("masks"),
     remarks=tuple(metadata.get("remarks", ())),
   )

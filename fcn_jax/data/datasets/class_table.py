@@ -65,9 +65,8 @@ class ClassTable:
       )
     if values.ndim == 2 and self.colors:
       values = self._palette_colors(mask.palette, values)
-    if values.ndim == 2 and self.scaled:
-      if mask.white in self.scaled:
-        values = np.where(values == mask.white, np.uint16(255), values)
+    if values.ndim == 2 and mask.white in self.scaled:
+      values = np.where(values == mask.white, np.uint16(255), values)
     if values.ndim == 3 and not self.colors:
       values = _grey_of(values)
     if values.ndim == 2:

@@ -223,7 +223,7 @@ class Folder(builder.FilesBuilder):
   SPLITS = SPLITS
   find = staticmethod(find)
 
-  VERSION = tfds.core.Version("2.1.0")
+  VERSION = tfds.core.Version("3.1.0")
   RELEASE_NOTES = {
     **builder.FilesBuilder.RELEASE_NOTES,
     "2.1.0": "Says what 255 means; palettes that contradict each other.",
