@@ -50,15 +50,15 @@ def write(
   table = _table(config, summary, evaluation.class_names)
   (workdir / TABLE_FILE).write_text(table, encoding="utf-8")
   visualize.loss_curves(
-    workdir / CURVES_FILE,
     {name: results.curves(seeds) for name, seeds in found.items()},
     config.title,
+    path=workdir / CURVES_FILE,
   )
   visualize.predictions(
-    workdir / PREDICTIONS_FILE,
     _columns(config, variants, evaluation),
     evaluation.class_names,
     evaluation.palette,
+    path=workdir / PREDICTIONS_FILE,
   )
   return table
 

@@ -99,9 +99,9 @@ def write(
   (workdir / TABLE_FILE).write_text(table, encoding="utf-8")
   _draw_time(config, summary)
   visualize.loss_curves(
-    workdir / CURVES_FILE,
     {name: results.curves(seeds) for name, seeds in found.items()},
     f"{config.title}, as many pixels in the loss of each step",
+    path=workdir / CURVES_FILE,
   )
   return table
 

@@ -104,11 +104,13 @@ def write(
   of_images = [fcn.metrics.scores(one) for one in findings.confusions]
   _write_per_image(folder / PER_IMAGE_FILE, findings, of_images)
   fcn.visualize.confusion_matrix(
-    folder / CONFUSION_FILE, confusion, dataset.class_names
+    confusion, dataset.class_names, path=folder / CONFUSION_FILE
   )
   _draw_bands(folder / BANDS_FILE, summary)
   if findings.calibration is not None:
-    fcn.visualize.reliability(folder / RELIABILITY_FILE, findings.calibration)
+    fcn.visualize.reliability(
+      findings.calibration, path=folder / RELIABILITY_FILE
+    )
   # Images without labels have no accuracy: neither worst nor best.
   accuracies = np.array([scores.pixel_accuracy for scores in of_images])
   order = np.argsort(accuracies, kind="stable")
@@ -258,7 +260,6 @@ def _draw_pictures(
   examples = [dataset.source[int(index)] for index in indices]
   classes = [predict(example.image) for example in examples]
   fcn.visualize.predictions(
-    path,
     {
       "image": [
         fcn.data.pipeline.combining.picture_of(example.image)
@@ -278,4 +279,5 @@ def _draw_pictures(
       for example, index in zip(examples, indices, strict=True)
     ],
     column_width=2.4,
+    path=path,
   )

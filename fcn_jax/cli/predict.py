@@ -254,7 +254,11 @@ def predict(
     )
     predict_files.write_classes(files.classes, classes, network.palette)
     fcn.visualize.labelled_overlay(
-      files.overlay, image, classes, network.class_names, network.palette
+      image,
+      classes,
+      network.class_names,
+      network.palette,
+      path=files.overlay,
     )
     if probabilities is not None:
       files = files._replace(probabilities=folder / "probabilities.npz")

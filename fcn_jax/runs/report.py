@@ -45,13 +45,13 @@ def write(
   table = _table(summary, config, dataset)
   (workdir / folder.TABLE_FILE).write_text(table, encoding="utf-8")
   visualize.training_curves(
-    workdir / folder.CURVES_FILE,
     training,
     evaluations,
     title=(
       f"{config.data.dataset}, FCN-{config.network.stride}s, "
       f"{config.network.backbone}: validation on {len(dataset.source)} images"
     ),
+    path=workdir / folder.CURVES_FILE,
   )
   return table
 

@@ -1,12 +1,15 @@
 """Draws labels, predictions, scores and the course of training.
 
-- `colorize`, `overlay` and `errors` paint labels; void has `VOID_COLOR`.
+- `colorize`, `overlay` and `errors` paint labels, as arrays; void has
+  `VOID_COLOR`.
 - `predictions` and `labelled_overlay` draw pictures with a legend.
 - `confusion_matrix` (as an array: `confusion_matrix_image`), `loss_curves` (of
   `Curves`), `training_curves` and `reliability` draw numbers.
 
-Figures are drawn without pyplot, so nothing here opens a window, keeps a
-figure alive or changes the settings of a notebook.
+What is drawn is returned, as a Matplotlib figure or a Pillow image, and a
+notebook shows it. It is written to a file only if you give a `path`. Figures
+are drawn without pyplot, so nothing here opens a window, keeps a figure alive
+or changes the settings of a notebook.
 """
 
 from fcn_jax.visualize.calibration import reliability

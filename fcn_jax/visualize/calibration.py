@@ -1,12 +1,15 @@
 """Reliability diagrams."""
 
-import pathlib
+import os
 
-import matplotlib.figure
 import numpy as np
 
+from fcn_jax.visualize import figures
 
-def reliability(path: pathlib.Path, counts: np.ndarray) -> None:
+
+def reliability(
+  counts: np.ndarray, *, path: str | os.PathLike[str] | None = None
+) -> figures.Figure:
   """Draws how often predictions are right against their probability.
 
   The reliability diagram of Guo et al. (ICML, 2017): bars below the diagonal
@@ -14,8 +17,11 @@ def reliability(path: pathlib.Path, counts: np.ndarray) -> None:
   part shows how many pixels each bar stands for.
 
   Args:
-    path: PNG file to write.
     counts: [3, M] of `metrics.calibration_counts`.
+    path: PNG file to write, or None to write nothing.
+
+  Returns:
+    The figure.
   """
   num_pixels, num_right, confidence = np.asarray(counts, np.float64)
   with np.errstate(invalid="ignore"):
@@ -23,7 +29,7 @@ def reliability(path: pathlib.Path, counts: np.ndarray) -> None:
     mean_confidence = 100 * confidence / num_pixels
     shares = 100 * num_pixels / num_pixels.sum()
   edges = np.linspace(0, 100, len(num_pixels) + 1)
-  figure = matplotlib.figure.Figure((5, 6), layout="constrained")
+  figure = figures.Figure((5, 6), layout="constrained", dpi=90)
   upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
   upper.bar(
     edges[:-1],
@@ -46,4 +52,5 @@ def reliability(path: pathlib.Path, counts: np.ndarray) -> None:
   lower.set_xlim(0, 100)
   for axes in (upper, lower):
     axes.grid(alpha=0.3)
-  figure.savefig(path, dpi=90)
+  figures.save(figure, path)
+  return figure

@@ -1,6 +1,6 @@
 """The confusion matrix as a picture."""
 
-import pathlib
+import os
 from collections.abc import Sequence
 
 import matplotlib.backends.backend_agg
@@ -8,41 +8,55 @@ import matplotlib.figure
 import numpy as np
 import PIL.Image
 
+from fcn_jax.visualize import figures
+
 # With more classes than this there is no room for numbers.
 _MAX_NUMBERED = 40
 
 
 def confusion_matrix(
-  path: pathlib.Path, confusion: np.ndarray, class_names: Sequence[str]
-) -> None:
+  confusion: np.ndarray,
+  class_names: Sequence[str],
+  *,
+  path: str | os.PathLike[str] | None = None,
+) -> figures.Figure:
   """Draws a confusion matrix.
 
   Each row shows in percent how the pixels of a true class were classified;
   beside the name of the class is its share of all pixels.
 
   Args:
-    path: PNG file to write.
     confusion: [C, C] counts, true classes in rows.
     class_names: C names.
+    path: PNG file to write, or None to write nothing.
+
+  Returns:
+    The figure.
   """
-  picture = PIL.Image.fromarray(confusion_matrix_image(confusion, class_names))
-  # With full colours the file would be large.
-  picture.quantize(128, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
+  figure = _draw(confusion, class_names)
+  if path is not None:
+    picture = PIL.Image.fromarray(_pixels(figure))
+    # With full colours the file would be large.
+    picture = picture.quantize(128, dither=PIL.Image.Dither.NONE)
+    picture.save(path, optimize=True)
+  return figure
 
 
 def confusion_matrix_image(
   confusion: np.ndarray, class_names: Sequence[str]
 ) -> np.ndarray:
   """The picture of `confusion_matrix` as [H, W, 3] uint8."""
-  figure = _draw(confusion, class_names)
+  return _pixels(_draw(confusion, class_names))
+
+
+def _pixels(figure: matplotlib.figure.Figure) -> np.ndarray:
+  """A figure as [H, W, 3] uint8."""
   canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
   canvas.draw()
   return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def _draw(
-  confusion: np.ndarray, class_names: Sequence[str]
-) -> matplotlib.figure.Figure:
+def _draw(confusion: np.ndarray, class_names: Sequence[str]) -> figures.Figure:
   confusion = np.asarray(confusion, np.float64)
   num_classes = len(class_names)
   numbered = num_classes <= _MAX_NUMBERED
@@ -55,7 +69,7 @@ def _draw(
     shares = 100 * true / true.sum()
 
   side = max(3.0, cell * num_classes)
-  figure = matplotlib.figure.Figure(
+  figure = figures.Figure(
     (side + 2.8, side + 1.6), layout="compressed", dpi=100
   )
   axes = figure.subplots()

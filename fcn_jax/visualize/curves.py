@@ -1,12 +1,13 @@
 """Curves of losses and scores."""
 
-import pathlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.axes
-import matplotlib.figure
 import numpy as np
+
+from fcn_jax.visualize import figures
 
 
 class Curves(NamedTuple):
@@ -26,19 +27,25 @@ class Curves(NamedTuple):
 
 
 def loss_curves(
-  path: pathlib.Path, variants: Mapping[str, Curves], title: str
-) -> None:
+  variants: Mapping[str, Curves],
+  title: str,
+  *,
+  path: str | os.PathLike[str] | None = None,
+) -> figures.Figure:
   """Draws the paper's Figure 5: loss against iterations, images and seconds.
 
   Lines are means over seeds, of the seconds as well; bands reach from the
   smallest to the largest loss.
 
   Args:
-    path: PNG file to write.
     variants: curves by the name of the variant.
     title: what was trained on what.
+    path: PNG file to write, or None to write nothing.
+
+  Returns:
+    The figure.
   """
-  figure = matplotlib.figure.Figure((12, 4), layout="constrained")
+  figure = figures.Figure((12, 4), layout="constrained", dpi=90)
   axes = figure.subplots(1, 3, sharey=True)
   for name, curves in variants.items():
     mean = curves.losses.mean(axis=0)
@@ -67,27 +74,31 @@ def loss_curves(
   num_seeds = max(len(curves.losses) for curves in variants.values())
   seeds = f"bands: range over {num_seeds} seeds" if num_seeds > 1 else "1 seed"
   figure.suptitle(f"{title} ({seeds})")
-  figure.savefig(path, dpi=90)
+  figures.save(figure, path)
+  return figure
 
 
 def training_curves(
-  path: pathlib.Path,
   training: Sequence[Mapping[str, Any]],
   evaluations: Sequence[Mapping[str, Any]],
   *,
   title: str = "",
-) -> None:
+  path: str | os.PathLike[str] | None = None,
+) -> figures.Figure:
   """Draws a run of training: loss, scores, learning rate and gradient.
 
   Args:
-    path: PNG file to write.
     training: records with "step", "loss" (nats a pixel), "learning_rate" and
       "gradient_norm". The last record of a step counts, as a run that resumes
       repeats steps; None is a number that was not finite.
     evaluations: records with "step", "mean_iu" and "pixel_accuracy", likewise.
     title: what was trained on what.
+    path: PNG file to write, or None to write nothing.
+
+  Returns:
+    The figure.
   """
-  figure = matplotlib.figure.Figure((11, 6.5), layout="constrained")
+  figure = figures.Figure((11, 6.5), layout="constrained", dpi=90)
   (loss, scores), (rate, gradient) = figure.subplots(2, 2, sharex=True)
   steps = _column(training, "step")
   for axes, name, label in (
@@ -108,7 +119,8 @@ def training_curves(
   for axes in (rate, gradient):
     axes.set_xlabel("step")
   figure.suptitle(title)
-  figure.savefig(path, dpi=90)
+  figures.save(figure, path)
+  return figure
 
 
 # A curve of more points than this shows means, too.

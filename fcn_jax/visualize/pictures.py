@@ -1,10 +1,9 @@
 """Draws pictures with a legend of their classes."""
 
 import math
-import pathlib
+import os
 from collections.abc import Mapping, Sequence
 
-import matplotlib.figure
 import matplotlib.patches
 import numpy as np
 import PIL.Image
@@ -12,6 +11,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 from fcn_jax import types
+from fcn_jax.visualize import figures
 from fcn_jax.visualize import painting
 
 # The longer side of an overlay with a legend, in pixels.
@@ -19,24 +19,27 @@ _MAX_SIDE = 2048
 
 
 def predictions(
-  path: pathlib.Path,
   columns: Mapping[str, Sequence[np.ndarray]],
   class_names: Sequence[str],
   palette: np.ndarray,
   *,
   row_titles: Sequence[str] = (),
   column_width: float = 1.7,
-) -> None:
+  path: str | os.PathLike[str] | None = None,
+) -> figures.Figure:
   """Draws a table of pictures, with the legend of the classes below.
 
   Args:
-    path: PNG file to write.
     columns: by title, a picture for each row: an image [H, W, 3] uint8, or
       labels [H, W], which are painted in class colours.
     class_names: C names.
     palette: [C, 3] uint8, RGB.
     row_titles: written above the rows; none if empty.
     column_width: in inches of 72 pixels.
+    path: PNG file to write, or None to write nothing.
+
+  Returns:
+    The figure.
   """
   first = next(iter(columns.values()))
   aspects = [picture.shape[0] / picture.shape[1] for picture in first]
@@ -49,7 +52,7 @@ def predictions(
   entries_a_line = min(
     len(entries), 6, max(1, round(column_width * len(columns) / 1.1))
   )
-  figure = matplotlib.figure.Figure(
+  figure = figures.Figure(
     (
       column_width * len(columns),
       column_width * sum(aspects)
@@ -57,6 +60,7 @@ def predictions(
       + max(0.8, 0.4 + 0.17 * math.ceil(len(entries) / entries_a_line)),
     ),
     layout="constrained",
+    dpi=72,
   )
   axes = figure.subplots(
     num_rows, len(columns), squeeze=False, height_ratios=aspects
@@ -82,26 +86,32 @@ def predictions(
     ncols=entries_a_line,
     fontsize=8,
   )
-  figure.savefig(path, dpi=72)
+  figures.save(figure, path)
+  return figure
 
 
 def labelled_overlay(
-  path: pathlib.Path,
   image: np.ndarray,
   classes: np.ndarray,
   class_names: Sequence[str],
   palette: np.ndarray,
-) -> None:
+  *,
+  path: str | os.PathLike[str] | None = None,
+) -> PIL.Image.Image:
   """Draws an overlay, with the classes in it and their shares below.
 
   Args:
-    path: file to write; its suffix decides the format.
     image: [H, W, 3] uint8.
     classes: [H, W] integers, classes 0..C-1 or `IGNORE_LABEL`. Pictures of
       more than 2048 pixels a side are drawn smaller; the shares are those of
       all pixels.
     class_names: C names.
     palette: [C, 3] uint8, RGB.
+    path: file to write, whose suffix decides the format; None to write
+      nothing.
+
+  Returns:
+    The picture.
   """
   counts = np.zeros(256, np.int64)
   for row in classes:
@@ -117,7 +127,9 @@ def labelled_overlay(
   )
   canvas.paste(picture, (0, 0))
   canvas.paste(legend, (0, picture.height))
-  canvas.save(path)
+  if path is not None:
+    canvas.save(path)
+  return canvas
 
 
 def _legend(

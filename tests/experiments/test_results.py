@@ -113,7 +113,7 @@ def test_seeds_may_have_recorded_other_steps(config, tmp_path):
   curves = results.curves(end_runs(config, random_confusions(), losses))
   np.testing.assert_array_equal(curves.iterations, [4, 10])
   np.testing.assert_array_equal(curves.losses, [[3.0, 2.0], [5.0, 1.0]])
-  visualize.loss_curves(tmp_path / "curves.png", {"x": curves}, "x")
+  visualize.loss_curves({"x": curves}, "x", path=tmp_path / "curves.png")
 
 
 def test_a_step_without_a_pixel_in_the_loss_is_a_gap_in_the_curve(config):

@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 
@@ -53,7 +54,7 @@ def test_loss_curves_are_written_as_a_picture(tmp_path, num_seeds):
     losses=np.random.default_rng(0).random((num_seeds, 5)),
   )
   path = tmp_path / "figure5.png"
-  visualize.loss_curves(path, {"full": curves, "50 %": curves}, "a net")
+  visualize.loss_curves({"full": curves, "50 %": curves}, "a net", path=path)
   with PIL.Image.open(path) as picture:
     assert (picture.format, picture.size) == ("PNG", (1080, 360))
     assert len(np.unique(np.asarray(picture))) > 10
@@ -70,7 +71,7 @@ def test_predictions_are_written_as_a_picture_in_class_colours(
   }
   path = tmp_path / "predictions.png"
   names = ["sky", "road", "tree"]
-  visualize.predictions(path, columns, names, PALETTE)
+  visualize.predictions(columns, names, PALETTE, path=path)
   with PIL.Image.open(path) as picture:
     assert picture.format == "PNG"
     # Columns of 1.7 inches, rows as high as pictures of 30 x 20 are then.
@@ -91,7 +92,7 @@ def test_rows_of_predictions_have_titles_and_room_for_them(tmp_path):
   for titles in ((), ("one 0.50", "two 0.25", "three 0.12")):
     path = tmp_path / "predictions.png"
     visualize.predictions(
-      path, columns, ["a", "b", "c"], PALETTE, row_titles=titles
+      columns, ["a", "b", "c"], PALETTE, row_titles=titles, path=path
     )
     with PIL.Image.open(path) as picture:
       sizes.append(picture.height)
@@ -119,7 +120,7 @@ def test_a_confusion_matrix_is_a_small_picture_of_itself(tmp_path, num_classes):
   confusion += np.diag(rng.integers(500, 9000, num_classes))
   confusion[0] = 0  # No true pixel: grey.
   path = tmp_path / "confusion.png"
-  visualize.confusion_matrix(path, confusion, names)
+  visualize.confusion_matrix(confusion, names, path=path)
   assert path.stat().st_size < 200_000
   image = visualize.confusion_matrix_image(confusion, names)
   assert image.dtype == np.uint8 and image.shape[2] == 3
@@ -177,34 +178,21 @@ def test_training_curves_are_written_for_any_length(
   tmp_path, training, evaluations
 ):
   path = tmp_path / "curves.png"
-  visualize.training_curves(path, training, evaluations, title="a net")
+  visualize.training_curves(training, evaluations, title="a net", path=path)
   with PIL.Image.open(path) as picture:
     assert (picture.format, picture.size) == ("PNG", (990, 585))
 
 
-def test_training_curves_mark_the_best_step_and_take_the_last_of_a_step(
-  tmp_path, monkeypatch
-):
-  drawn = {}
-  save = matplotlib.figure.Figure.savefig
-
-  def keep(figure, path, **options):
-    loss, scores, *_ = figure.axes
-    drawn["loss"] = loss.lines[0].get_xydata()
-    drawn["scale"] = loss.get_yscale()
-    drawn["legend"] = [t.get_text() for t in scores.get_legend().get_texts()]
-    save(figure, path, **options)
-
-  monkeypatch.setattr(matplotlib.figure.Figure, "savefig", keep)
+def test_training_curves_mark_the_best_step_and_take_the_last_of_a_step():
   again = {**TRAINING[1], "loss": 7.0}
-  visualize.training_curves(
-    tmp_path / "curves.png", [*TRAINING[:3], again], EVALUATIONS
-  )
+  figure = visualize.training_curves([*TRAINING[:3], again], EVALUATIONS)
+  loss, scores, *_ = figure.axes
   np.testing.assert_allclose(
-    drawn["loss"], [(10, 2.0), (20, 7.0), (30, 2.0 / 3)]
+    loss.lines[0].get_xydata(), [(10, 2.0), (20, 7.0), (30, 2.0 / 3)]
   )
-  assert drawn["scale"] == "log"
-  assert drawn["legend"][-1] == "best: 70.0 at step 2000"
+  assert loss.get_yscale() == "log"
+  legend = [text.get_text() for text in scores.get_legend().get_texts()]
+  assert legend[-1] == "best: 70.0 at step 2000"
 
 
 def test_a_labelled_overlay_is_the_overlay_with_a_legend_below(tmp_path):
@@ -213,7 +201,7 @@ def test_a_labelled_overlay_is_the_overlay_with_a_legend_below(tmp_path):
   classes[:10], classes[30:] = 1, VOID
   path = tmp_path / "overlay.png"
   names = ["sky", "road", "tree"]
-  visualize.labelled_overlay(path, image, classes, names, PALETTE)
+  visualize.labelled_overlay(image, classes, names, PALETTE, path=path)
   with PIL.Image.open(path) as picture:
     pixels = np.asarray(picture)
   assert pixels.shape[1] == 300 and pixels.shape[0] > 40
@@ -226,7 +214,7 @@ def test_a_labelled_overlay_is_the_overlay_with_a_legend_below(tmp_path):
   assert tuple(PALETTE[2].tolist()) not in colors
 
 
-def test_the_legend_says_shares_and_void(tmp_path, monkeypatch):
+def test_the_legend_says_shares_and_void(monkeypatch):
   texts = []
   draw = PIL.ImageDraw.ImageDraw.text
 
@@ -237,11 +225,7 @@ def test_the_legend_says_shares_and_void(tmp_path, monkeypatch):
   monkeypatch.setattr(PIL.ImageDraw.ImageDraw, "text", keep)
   classes = np.array([[0, 0, 0, 0, 2, VOID, VOID, 2]] * 2, np.int32)
   visualize.labelled_overlay(
-    tmp_path / "overlay.png",
-    np.zeros((2, 8, 3), np.uint8),
-    classes,
-    ["sky", "road", "tree"],
-    PALETTE,
+    np.zeros((2, 8, 3), np.uint8), classes, ["sky", "road", "tree"], PALETTE
   )
   assert texts == ["sky 50.0 %", "tree 25.0 %", "void 25.0 %"]
 
@@ -250,7 +234,9 @@ def test_a_large_overlay_is_drawn_smaller(tmp_path):
   image = np.full((10, 5001, 3), 100, np.uint8)
   classes = np.ones((10, 5001), np.uint8)
   path = tmp_path / "overlay.jpg"
-  visualize.labelled_overlay(path, image, classes, ["a", "b", "c"], PALETTE)
+  visualize.labelled_overlay(
+    image, classes, ["a", "b", "c"], PALETTE, path=path
+  )
   with PIL.Image.open(path) as picture:
     assert (picture.format, picture.width) == ("JPEG", 1667)
 
@@ -271,13 +257,29 @@ def test_a_reliability_diagram_shows_accuracies_and_shares(tmp_path):
   # Bins without pixels, too.
   counts = np.array([[0, 40, 0, 60], [0, 10, 0, 60], [0, 16, 0, 54]], float)
   path = tmp_path / "reliability.png"
-  visualize.reliability(path, counts)
+  visualize.reliability(counts, path=path)
   full = np.asarray(PIL.Image.open(path).convert("RGB"))
   assert full.shape == (540, 450, 3)
-  visualize.reliability(path, np.zeros((3, 4)))
+  visualize.reliability(np.zeros((3, 4)), path=path)
   empty = np.asarray(PIL.Image.open(path).convert("RGB"))
   # The bars of 25 %, 100 %, 40 % and 60 % are blue.
   blue = matplotlib.colors.to_rgb("tab:blue")
   is_blue = (full == np.round(255 * np.array(blue)).astype(int)).all(axis=-1)
   assert is_blue.mean() > 0.05
   assert (full != empty).any()
+
+
+def test_drawings_are_returned_and_show_themselves_without_a_file(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  names = ["a", "b", "c"]
+  table = visualize.predictions({"truth": [LABELS]}, names, PALETTE)
+  overlay = visualize.labelled_overlay(
+    np.zeros((2, 3, 3), np.uint8), LABELS, names, PALETTE
+  )
+  for drawing in (table, overlay):
+    # What a notebook shows as the result of a cell.
+    with PIL.Image.open(io.BytesIO(drawing._repr_png_())) as picture:
+      assert len(np.unique(np.asarray(picture))) > 3
+  assert not list(tmp_path.iterdir())
