@@ -98,6 +98,7 @@ ROWS = (
     "label_bits",
     "label_boundaries",
     "label_bytes",
+    "platforms",
     "valid_region",
   ),
   ("blocks", "metrics", "optimizers", "patches", "upsampling", "visualize"),

@@ -28,6 +28,7 @@ import jax
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax import platforms
 from fcn_jax.cli import errors
 from fcn_jax.cli import evaluate_report as report
 from fcn_jax.cli import evaluate_scoring as scoring
@@ -200,6 +201,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = folder_of(options, network.step)
     check_folder(folder, options.overwrite)
     dataset = load_split(options, network)
+  with platforms.known():
+    print(evaluated(options, network, dataset, folder))
+
+
+def evaluated(
+  options: Options,
+  network: fcn.runs.TrainedModel,
+  dataset: fcn.data.Dataset,
+  folder: pathlib.Path,
+) -> str:
+  """Scores, and writes the report to a folder; returns its tables."""
   # Once, not for each image.
   network = dataclasses.replace(
     network, variables=jax.device_put(network.variables)
@@ -209,26 +221,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
   except KeyboardInterrupt:
     sys.exit("interrupted; nothing was written.")
   folder.mkdir(parents=True, exist_ok=True)
-  print(
-    report.write(
-      folder,
-      findings,
-      dataset,
-      widths=options.band_widths,
-      segments=options.segments,
-      thresholds=options.segment_thresholds,
-      facts={
-        "run": str(options.workdir),
-        "step": network.step,
-        "split": options.split,
-        "resize": network.config.data.resize,
-        "scales": options.scales,
-        "flip": options.flip,
-        "blending": options.blending,
-        "tile_size": options.tile_size,
-        "scores": options.scores,
-      },
-      num_pictures=options.num_pictures,
-      predict=functools.partial(scoring.predict, options, network),
-    )
+  return report.write(
+    folder,
+    findings,
+    dataset,
+    widths=options.band_widths,
+    segments=options.segments,
+    thresholds=options.segment_thresholds,
+    facts={
+      "run": str(options.workdir),
+      "step": network.step,
+      "split": options.split,
+      "resize": network.config.data.resize,
+      "scales": options.scales,
+      "flip": options.flip,
+      "blending": options.blending,
+      "tile_size": options.tile_size,
+      "scores": options.scores,
+    },
+    num_pictures=options.num_pictures,
+    predict=functools.partial(scoring.predict, options, network),
   )
