@@ -88,7 +88,7 @@ def infer(masks: Sequence[MaskValues]) -> class_table.ClassTable:
       f" as {values[:8]}; there must be 2 to 255 classes. Are these masks of"
       " classes? If so, list the classes in classes.json"
     )
-  defaults = palettes.voc_palette(num_classes=len(values))
+  defaults = palettes.distinct_palette(num_classes=len(values))
   palette = _common_palette(grey)
   in_order = values == list(range(len(values)))
   return class_table.ClassTable(
