@@ -88,6 +88,8 @@ def prepare(
     OSError: if a file cannot be read.
   """
   config.check()
+  config = batches_lib.with_steps(config)
+  config.check()
   goes_on = folder.check(config)
   parts, optimizer, state_sharding = make_parts(config, at_steps=at_steps)
   template = trained_model.state_template(parts.model, optimizer)
@@ -125,7 +127,7 @@ def run(prepared: Prepared) -> str:
     folder.append_start(config, number=number, from_step=from_step)
     options = records.markdown_table(folder.as_json(config))
     board.text(from_step, "options", options)
-    loop.Loop(
+    state = loop.Loop(
       config,
       parts,
       start=number,
@@ -136,6 +138,8 @@ def run(prepared: Prepared) -> str:
     ).train(state, mean_iu=prepared.mean_iu)
     best = checkpoints.best()
   table = report.write(config, best, parts.validation)
+  # Where the training had its state, prediction is compiled already.
+  report.write_predictions(config, parts.validation, state.step.sharding)
   if signals.received is not None:
     # It came after the last step. A study must not begin its next run.
     raise signals_lib.Interrupted(signals.received, config.optimizer.steps)
@@ -264,11 +268,16 @@ def _restored(
     restored = checkpoints.restore_latest(template) if goes_on else None
   for name in ("classes", "data"):
     there = restored.metadata.get(name) if restored else metadata[name]
-    if there != metadata[name]:
+    # Colours may change: they are for people only.
+    mine, theirs = (
+      one.get("names", one) if isinstance(one, dict) else one
+      for one in (metadata[name], there)
+    )
+    if theirs != mine:
       raise ValueError(
         f"the {name} are not those that the run in {workdir} was trained on: "
-        f"{metadata[name]} now, {there} there. Restore the data as they were, "
-        "or give another --workdir."
+        f"{mine} now, {theirs} there. Restore the data as they were, or give "
+        "another --workdir."
       )
   return restored
 
