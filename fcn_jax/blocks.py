@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fcn_jax import interpolation
+from fcn_jax import platforms
 from fcn_jax import types
 
 
@@ -113,7 +114,7 @@ def spread(
     found = jnp.repeat(found > 0, stride, axis=1)
     return jax.lax.slice_in_dim(found, start, start + image_size[0], axis=1)
 
-  return jax.lax.platform_dependent(values, tpu=by_product, default=by_copying)
+  return platforms.dependent(values, tpu=by_product, default=by_copying)
 
 
 def num_outside(grid: types.Grid) -> int:

@@ -101,6 +101,7 @@ ROWS = (
     "label_boundaries",
     "label_bytes",
     "sharding",
+    "platforms",
     "valid_region",
   ),
   ("blocks", "metrics", "optimizers", "patches", "upsampling", "visualize"),

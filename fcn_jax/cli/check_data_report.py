@@ -258,7 +258,7 @@ def draw(
   class_axis, size_axis = plots.subplots(1, 2, width_ratios=(2.2, 1))
   _draw_classes(class_axis, findings, summary)
   _draw_sizes(size_axis, findings)
-  figure.savefig(path, dpi=90)
+  figure.savefig(path, dpi=150)
 
 
 def _draw_examples(figure, findings: Findings) -> None:
@@ -267,7 +267,12 @@ def _draw_examples(figure, findings: Findings) -> None:
     above.imshow(example.image)
     above.set_title(example.name, fontsize=7)
     below.imshow(
-      fcn.visualize.overlay(example.image, example.label, findings.palette)
+      fcn.visualize.overlay(
+        example.image,
+        example.label,
+        findings.palette,
+        background=fcn.visualize.background_of(findings.class_names),
+      )
     )
     for axis in (above, below):
       axis.set_axis_off()

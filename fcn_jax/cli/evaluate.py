@@ -28,6 +28,7 @@ import jax
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax import platforms
 from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
 from fcn_jax.cli import evaluate_report as report
@@ -206,6 +207,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_folder(folder, options.overwrite)
     devices = devices_lib.of(options.num_devices)
     dataset = load_split(options, network)
+  with platforms.known():
+    print(evaluated(options, network, dataset, devices, folder))
+
+
+def evaluated(
+  options: Options,
+  network: fcn.runs.TrainedModel,
+  dataset: fcn.data.Dataset,
+  devices: Sequence[jax.Device] | None,
+  folder: pathlib.Path,
+) -> str:
+  """Scores, and writes the report to a folder; returns its tables."""
   # Once, not for each image.
   network = dataclasses.replace(
     network, variables=jax.device_put(network.variables)
@@ -215,26 +228,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
   except KeyboardInterrupt:
     sys.exit("interrupted; nothing was written.")
   folder.mkdir(parents=True, exist_ok=True)
-  print(
-    report.write(
-      folder,
-      findings,
-      dataset,
-      widths=options.band_widths,
-      segments=options.segments,
-      thresholds=options.segment_thresholds,
-      facts={
-        "run": str(options.workdir),
-        "step": network.step,
-        "split": options.split,
-        "resize": network.config.data.resize,
-        "scales": options.scales,
-        "flip": options.flip,
-        "blending": options.blending,
-        "tile_size": options.tile_size,
-        "scores": options.scores,
-      },
-      num_pictures=options.num_pictures,
-      predict=functools.partial(scoring.predict, options, network),
-    )
+  return report.write(
+    folder,
+    findings,
+    dataset,
+    widths=options.band_widths,
+    segments=options.segments,
+    thresholds=options.segment_thresholds,
+    facts={
+      "run": str(options.workdir),
+      "step": network.step,
+      "split": options.split,
+      "resize": network.config.data.resize,
+      "scales": options.scales,
+      "flip": options.flip,
+      "blending": options.blending,
+      "tile_size": options.tile_size,
+      "scores": options.scores,
+    },
+    num_pictures=options.num_pictures,
+    predict=functools.partial(scoring.predict, options, network),
   )

@@ -33,7 +33,7 @@ FILES = (
 )
 
 # Titles in the tables of what is in the summary.
-_OF_ALL = {
+OF_ALL = {
   "pixel_accuracy": "pixel accuracy",
   "mean_accuracy": "mean accuracy",
   "mean_iu": "mean IU",
@@ -44,7 +44,7 @@ _OF_ALL = {
   "mean_average_precision": "mean average precision",
   "expected_calibration_error": "calibration error",
 }
-_OF_CLASSES = {
+OF_CLASSES = {
   "iu": "IU",
   "dice": "Dice",
   "boundary_f1": "boundary F1",
@@ -138,16 +138,16 @@ def _table(
     "accuracy": accuracies,
     **{
       title: list(summary[f"class_{name}"].values())
-      for name, title in _OF_CLASSES.items()
+      for name, title in OF_CLASSES.items()
       if f"class_{name}" in summary
     },
   }
   of_bands = [*summary["bands"], {**summary, "half_width": "all pixels"}]
-  there = [name for name in _OF_ALL if name in summary]
+  there = [name for name in OF_ALL if name in summary]
   views = ", and mirrored" * summary["flip"]
   tiles = "" if summary["blending"] == "none" else "; their tiles are blended"
   lines = [
-    *_head(_OF_ALL[name] for name in there),
+    *_head(OF_ALL[name] for name in there),
     _row(summary[name] for name in there),
     "",
     *_head(["class", *of_classes]),
@@ -244,10 +244,9 @@ def _draw_bands(path: pathlib.Path, summary: dict[str, Any]) -> None:
     )
   axes.set_xlabel("half width of the band along boundaries (pixels)")
   axes.set_ylabel("score in the band (%)")
-  axes.set_ylim(0, 100)
   axes.grid(alpha=0.3)
   axes.legend()
-  figure.savefig(path, dpi=90)
+  figure.savefig(path, dpi=150)
 
 
 def _draw_pictures(

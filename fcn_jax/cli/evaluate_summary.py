@@ -28,7 +28,7 @@ def make(
   confusion = findings.confusions.sum(axis=0)
   summary = {
     "num_images": len(findings.names),
-    **_scores(confusion, class_names),
+    **scores_of(confusion, class_names),
     **_of_classes("dice", fcn.metrics.dice(confusion), class_names),
   }
   if findings.ranking is not None:
@@ -38,7 +38,7 @@ def make(
   if segments is not None:
     summary["segments"] = _of_segments(findings.segments, segments, thresholds)
   summary["bands"] = [
-    {"half_width": width, **_scores(band, class_names)}
+    {"half_width": width, **scores_of(band, class_names)}
     for width, band in zip(widths, findings.bands, strict=True)
   ]
   summary["confusion"] = confusion.tolist()
@@ -52,9 +52,10 @@ def mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
     return np.nansum(values, axis) / np.sum(~np.isnan(values), axis)
 
 
-def _scores(
+def scores_of(
   confusion: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
+  """The papers' scores, and the IU of each class by its name."""
   scores = fcn.metrics.scores(confusion)._asdict()
   return scores | {"class_iu": _by_name(scores["class_iu"], class_names)}
 

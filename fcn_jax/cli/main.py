@@ -10,6 +10,7 @@ COMMANDS = {
   "train": ("train", "train a network, or resume a run"),
   "evaluate": ("evaluate", "score the network of a run on a split"),
   "predict": ("predict", "segment pictures of any size"),
+  "report": ("report", "write one HTML page about a run"),
   "export": ("export", "write a network to a file that runs by itself"),
   "convert": ("convert", "import published weights, or export to PyTorch"),
 }

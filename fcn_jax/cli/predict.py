@@ -14,8 +14,17 @@ run. For each picture, the command writes to DIR:
 
 NAME is the name of the file without its suffix; for a folder, it includes the
 subfolders. Classes and probabilities have the size of the picture as it is
-displayed, rotated according to its EXIF data. The command never overwrites a
-file, and it checks all pictures before it writes anything.
+displayed, rotated according to its EXIF data. The command overwrites files only
+with --overwrite, and it checks all pictures before it writes anything. A
+picture that cannot be read is an error; with --skip-bad the command lists such
+pictures and predicts the others.
+
+Exit status: 0 if all pictures were predicted, 3 if --skip-bad left some out, 1
+for an error that the command found before it wrote anything.
+
+The frames of a video are pictures: `ffmpeg -i in.mp4 frames/%06d.png` writes
+them, and the page "Your own pictures" of the documentation makes a video of the
+results.
 
 A picture that is larger than a tile is predicted tile by tile. The result is
 the same as in one piece, since the network sees enough around each tile, and
@@ -36,6 +45,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -48,11 +58,15 @@ import tqdm
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax import platforms
 from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
 from fcn_jax.cli import predict_files
 from fcn_jax.runs import environment
 from fcn_jax.runs import trained_model
+
+# The exit status if pictures were left out.
+LEFT_OUT = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +104,10 @@ class Options:
   white: int | None = None
   """The value of white in pictures of more than 8 bits a channel. `fcn-jax
   check-data` reports the one for the training pictures."""
+  overwrite: bool = False
+  """Replace results that exist."""
+  skip_bad: bool = False
+  """Leave out pictures that cannot be read; otherwise they are an error."""
   max_megapixels: float = 250.0
   """Larger pictures are refused; each megapixel takes about 10 MB, and with
   blending more, see above."""
@@ -157,22 +175,26 @@ def look_at(
   options: Options,
   network: fcn.runs.TrainedModel,
   pictures: Sequence[predict_files.Picture],
-) -> list[Job]:
+) -> tuple[list[Job], list[str]]:
   """Reads all pictures, and plans what to do with them.
 
+  Returns:
+    The jobs, and what is wrong with the pictures that are left out.
+
   Raises:
-    ValueError: a picture cannot be read or cannot be predicted with these
-      options, or a file to write exists.
+    ValueError: a picture cannot be read (with --skip-bad: all of them) or
+      cannot be predicted with these options, or a file to write exists and
+      may not be replaced.
   """
   results = [
     predict_files.outputs(picture, options.out, options.probabilities)
     for picture in pictures
   ]
   predict_files.check(
-    f"{path} exists already (give another --out)"
+    f"{path} exists already (give another --out, or --overwrite)"
     for paths in results
     for path in paths
-    if path is not None and path.exists()
+    if path is not None and path.exists() and not options.overwrite
   )
   jobs, faults = [], []
   for picture, paths in zip(
@@ -195,8 +217,9 @@ def look_at(
     size = image.shape[:2]
     num_tiles = len(plan.windows((slice(0, size[0]), slice(0, size[1]))))
     jobs.append(Job(picture, paths, size, num_tiles))
-  predict_files.check(faults)
-  return jobs
+  if not (options.skip_bad and jobs):
+    predict_files.check(faults)
+  return jobs, faults
 
 
 def check_disk(options: Options, jobs: Sequence[Job], num_classes: int) -> None:
@@ -274,7 +297,7 @@ def predict(
       )
     for file, path in zip(files, job.outputs, strict=True):
       if file is not None:
-        predict_files.publish(file, path)
+        predict_files.publish(file, path, overwrite=options.overwrite)
     # A row at a time: NumPy counts in copies of 8 bytes a pixel.
     return sum(np.bincount(row, minlength=256) for row in classes)
 
@@ -321,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = tyro.cli(
     Options, prog="fcn-jax predict", description=__doc__, args=arguments
   )
-  with largest_picture(options.max_megapixels):
+  with platforms.known(), largest_picture(options.max_megapixels):
     with errors.explained():
       which = trained_model.parse_which(options.checkpoint)
       if options.out.exists() and not options.out.is_dir():
@@ -331,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       network = fcn.runs.load(options.workdir, which)
       network.check_is_trained()
       network.check_sees_pictures()
-      jobs = look_at(options, network, pictures)
+      jobs, left_out = look_at(options, network, pictures)
       check_disk(options, jobs, fcn.models.heads.num_classes(network.model))
       options.out.mkdir(parents=True, exist_ok=True)
     network = dataclasses.replace(
@@ -349,3 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     f"{len(jobs)} pictures, {num_files} files in {options.out}; network of "
     f"step {network.step}."
   )
+  if left_out:
+    lines = "\n".join(f"  {fault}" for fault in left_out)
+    print(f"left out {len(left_out)} bad pictures:\n{lines}", file=sys.stderr)
+    sys.exit(LEFT_OUT)

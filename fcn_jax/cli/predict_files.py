@@ -134,17 +134,23 @@ def write_classes(
   picture.save(path, format="PNG")
 
 
-def publish(file: pathlib.Path, path: pathlib.Path) -> None:
+def publish(
+  file: pathlib.Path, path: pathlib.Path, *, overwrite: bool = False
+) -> None:
   """Gives a finished file its name, unless a file has it already.
 
   Args:
     file: on the same file system.
     path: its new name.
+    overwrite: whether to replace a file of that name.
 
   Raises:
     FileExistsError: if there is a file of that name.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
+  if overwrite:
+    os.replace(file, path)
+    return
   try:
     os.link(file, path)
   except FileExistsError:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import jax
 
 from fcn_jax import blocks
+from fcn_jax import platforms
 from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax.losses import forms
@@ -76,7 +77,7 @@ def compute(
       chosen = fastest(platform, problem, score_map)
     return functools.partial(getattr(forms, chosen), problem, device)
 
-  return jax.lax.platform_dependent(
+  return platforms.dependent(
     score_map,
     labels,
     key,

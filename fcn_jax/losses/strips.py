@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from fcn_jax import interpolation
+from fcn_jax import platforms
 from fcn_jax import types
 from fcn_jax.losses import gradients
 from fcn_jax.losses import rows
@@ -238,7 +239,7 @@ def _columns(score_map: types.ScoreMap, rows: jax.Array) -> jax.Array:
 
   if any(map(jax.export.is_symbolic_dim, (rows.shape[3], options["size"]))):
     return by_sums(rows)
-  return jax.lax.platform_dependent(rows, tpu=by_product, default=by_sums)
+  return platforms.dependent(rows, tpu=by_product, default=by_sums)
 
 
 def _rows_outside(score_map: types.ScoreMap) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fcn_jax import label_bits
+from fcn_jax import platforms
 from fcn_jax import types
 
 
@@ -93,7 +94,7 @@ def confusion_matrix(
     counts, _ = jax.lax.scan(add, counts, rows)
     return jnp.sum(counts, axis=0, dtype=jnp.int32)
 
-  return jax.lax.platform_dependent(
+  return platforms.dependent(
     labels.astype(jnp.int32),
     predictions.astype(jnp.int32),
     cpu=by_counting,

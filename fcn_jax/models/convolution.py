@@ -22,6 +22,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from fcn_jax import platforms
+
 # Gathered windows of this many bytes stay in the cache until they are
 # multiplied; 2 to 8 MB were equally fast.
 _STRIP_BYTES = 4 * 2**20
@@ -108,7 +110,7 @@ def conv_general_dilated(
   # number depends on the size.
   if faster is by_xla or (is_exported and faster is by_strips):
     return by_xla(inputs, kernel)
-  return jax.lax.platform_dependent(inputs, kernel, cpu=faster, default=by_xla)
+  return platforms.dependent(inputs, kernel, cpu=faster, default=by_xla)
 
 
 def convolution_by_windows(

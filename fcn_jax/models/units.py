@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from fcn_jax import geometry
+from fcn_jax import platforms
 from fcn_jax.models import batch_norm
 from fcn_jax.models import convolution
 from fcn_jax.models import packed_columns
@@ -76,7 +77,7 @@ def compute(
   if columns == 1:
     return plain(inputs, operands)
   packed = functools.partial(compute_packed, unit, columns)
-  return jax.lax.platform_dependent(inputs, operands, tpu=packed, default=plain)
+  return platforms.dependent(inputs, operands, tpu=packed, default=plain)
 
 
 def compute_packed(

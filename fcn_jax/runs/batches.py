@@ -1,5 +1,6 @@
 """The data of a run: its splits, its training batches, its validation."""
 
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,6 +64,19 @@ def load_split(
   )
   dataset = combining.with_channels(dataset, options.modalities)
   return combining.with_labels(dataset, second) if second else dataset
+
+
+def with_steps(config: config_lib.Train) -> config_lib.Train:
+  """The options with the number of steps that `epochs` stands for, if given.
+
+  Raises:
+    ValueError: see `load_split`.
+  """
+  if config.epochs is None:
+    return config
+  num_examples = len(load_split(config.data, "train").source)
+  steps = math.ceil(config.epochs * num_examples / config.data.batch_size)
+  return config.replace(steps=steps)
 
 
 class TrainingBatches(NamedTuple):

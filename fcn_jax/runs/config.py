@@ -670,10 +670,13 @@ class Train(Groups):
 
   patches: Patches = Patches()
   loss: Loss = Loss()
+  epochs: float | None = None
+  """Passes over the training split, instead of steps."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of range or superfluous."""
     super().check()
+    require(self, epochs=(self.epochs is None or self.epochs > 0, "above 0"))
     network, data = self.network, self.data
     fuses_late = data.modalities == "color_hha"
     is_fcn = network.architecture == "fcn"

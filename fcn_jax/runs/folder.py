@@ -6,7 +6,8 @@
     metrics.jsonl   training and validation, a record each
     checkpoints/    the newest steps and the best one
     tensorboard/    event files
-    summary.json, table.md, curves.png    written when the run ends
+    summary.json, table.md, curves.png, predictions.png
+                    written when the run ends
 
 Studies, which consist of runs, follow the same rules with other contents.
 """
@@ -34,6 +35,7 @@ TENSORBOARD = "tensorboard"
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.md"
 CURVES_FILE = "curves.png"
+PREDICTIONS_FILE = "predictions.png"
 CONTENTS = (
   CONFIG_FILE,
   STARTS_FILE,
@@ -43,6 +45,7 @@ CONTENTS = (
   SUMMARY_FILE,
   TABLE_FILE,
   CURVES_FILE,
+  PREDICTIONS_FILE,
 )
 
 TRAIN = "train"
@@ -104,7 +107,7 @@ def check(
   if experiment == TRAIN:
     # Only the beginning of a run depends on `init`; runs of a study may not
     # have begun yet.
-    may_change |= {"steps", "init", "init_hha"}
+    may_change |= {"steps", "epochs", "init", "init_hha"}
   changed = [
     f"{name} ({value} there, {now[name]} now)"
     for name, value in there.items()

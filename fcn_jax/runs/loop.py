@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import optax
-import tqdm
 
 from fcn_jax import data
 from fcn_jax import models
@@ -26,6 +25,7 @@ from fcn_jax.runs import checkpoints as checkpoints_lib
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import folder
 from fcn_jax.runs import placement
+from fcn_jax.runs import progress as progress_lib
 from fcn_jax.runs import records
 from fcn_jax.runs import signals as signals_lib
 from fcn_jax.runs import validation
@@ -132,8 +132,7 @@ class Loop:
     self._signals = signals
     self._progress = progress
     self._metrics_file = config.run.workdir / folder.METRICS_FILE
-    self._bar: tqdm.tqdm | None = None
-    self._shown: dict[str, str] = {}
+    self._display: progress_lib.Display | None = None
     # The clock runs while steps do, and stands still during validation.
     self._tick = 0.0
 
@@ -163,22 +162,20 @@ class Loop:
     batches = parts.batches.patches_of(
       on_device, first_batch=first, sharding=parts.batch_sharding
     )
-    self._bar = tqdm.tqdm(
-      desc=config.run.workdir.name,
-      total=config.optimizer.steps * config.data.batch_size,
-      initial=first * config.data.batch_size,
-      unit="image",
-      disable=None,
-      dynamic_ncols=True,
+    self._display = progress_lib.Display(
+      config.run.workdir.name, first=first, last=config.optimizer.steps
     )
     unread = None
     # Closing the batches ends their worker processes.
-    with self._bar, contextlib.closing(from_host):
+    with self._display, contextlib.closing(from_host):
       self._after(first, state, is_scored=mean_iu is not None)
       for number in range(first + 1, config.optimizer.steps + 1):
+        if number == first + 1:
+          self._display.compiling()
         state, metrics = parts.step(state, next(batches), key)
         if number == first + 1:
           # The first call returns when the step is compiled.
+          self._display.compiled()
           self._tick = time.perf_counter()
         if unread is not None:
           self._record(*unread)
@@ -232,7 +229,7 @@ class Loop:
     else:
       self._on_nonfinite(number, metrics)
     window.num_dropped += int(metrics.num_dropped)
-    self._bar.update(self._config.data.batch_size)
+    self._display.stepped()
     is_last = number == self._config.optimizer.steps
     if is_last or number % self._config.run.log_every == 0:
       self._write_record(number)
@@ -247,7 +244,7 @@ class Loop:
       f"{metrics.gradient_norm}, on the images {names}"
     )
     if self._progress.skipped_in_a_row <= self._config.max_skipped:
-      self._bar.write(f"{finding}: left out.")
+      self._display.write(f"{finding}: left out.")
       return
     self._checkpoints.wait()
     steps = self._checkpoints.steps()
@@ -280,17 +277,14 @@ class Loop:
       **values,
       **{name: getattr(window, name) for name in counts},
     )
-    self._show(loss=f"{values['loss']:.3f}")
+    self._display.recorded(
+      number, values, seconds_a_step=window.seconds / window.num_steps
+    )
 
   def _append(self, kind: str, number: int, **values: Any) -> None:
     """Adds a record to metrics.jsonl."""
     header = {"kind": kind, "start": self._start, "step": number}
     records.append_json_line(self._metrics_file, {**header, **values})
-
-  def _show(self, **values: str) -> None:
-    """Changes the text after the progress bar."""
-    self._shown.update(values)
-    self._bar.set_postfix(self._shown)
 
   def _save(self, number: int, state: train_lib.TrainState) -> None:
     self._board.flush()
@@ -332,7 +326,7 @@ class Loop:
     )
     for index in batches_lib.shown(self._config, dataset):
       example = validation.resized(self._config.data, dataset.source[index])
-      picture = validation.picture(parts.model, state, example, dataset.palette)
+      picture = validation.picture(parts.model, state, example, dataset)
       self._board.image(number, f"validation/picture_{index}", picture)
     self._board.flush()
     self._append(
@@ -341,12 +335,10 @@ class Loop:
     # Last: a step that has a score is not validated again.
     mean_iu = scores["mean_iu"]
     self._checkpoints.score(number, mean_iu)
-    self._show(mean_iu=f"{mean_iu:.3f}")
-    is_best = self._checkpoints.best() == number
-    self._bar.write(
-      f"{self._config.run.workdir.name}, step {number}: mean IU {mean_iu:.3f}"
-      + (", the best so far" if is_best else "")
+    self._display.validated(
+      number, mean_iu, is_best=self._checkpoints.best() == number
     )
+    self._display.resumed()
 
   def _validation_batches(self, number: int) -> Iterator[types.Batch]:
     """The validation batches; stops between them if a signal came."""

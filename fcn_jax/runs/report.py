@@ -1,13 +1,21 @@
-"""What a run writes when it ends: summary, table and curves."""
+"""What a run writes when it ends: summary, table, curves and pictures."""
 
 from typing import Any
 
+import jax
+import numpy as np
+
 from fcn_jax import data
+from fcn_jax import inference
 from fcn_jax import visualize
+from fcn_jax.data.pipeline import combining
+from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import environment
 from fcn_jax.runs import folder
 from fcn_jax.runs import records
+from fcn_jax.runs import trained_model
+from fcn_jax.runs import validation
 
 
 def write(
@@ -54,6 +62,42 @@ def write(
     path=workdir / folder.CURVES_FILE,
   )
   return table
+
+
+def write_predictions(
+  config: config_lib.Train,
+  dataset: data.Dataset,
+  sharding: jax.sharding.Sharding,
+) -> None:
+  """Writes predictions.png: pictures, labels and what the best step predicts.
+
+  Args:
+    config: the options of the run, which has ended.
+    dataset: the validation split.
+    sharding: where to predict.
+  """
+  trained = trained_model.load(config.run.workdir, "best")
+  variables = jax.device_put(trained.variables, sharding)
+  examples = [
+    validation.resized(config.data, dataset.source[index])
+    for index in batches.shown(config, dataset)
+  ]
+  visualize.predictions(
+    {
+      "image": [combining.picture_of(one.image) for one in examples],
+      "labels": [one.label for one in examples],
+      "prediction": [
+        np.asarray(
+          inference.predict(trained.model, variables, one.image[None])[0]
+        )
+        for one in examples
+      ],
+    },
+    dataset.class_names,
+    dataset.palette,
+    row_titles=[one.name for one in examples],
+    path=config.run.workdir / folder.PREDICTIONS_FILE,
+  )
 
 
 def _table(

@@ -91,6 +91,8 @@ def prepare(
     OSError: if a file cannot be read.
   """
   config.check()
+  config = batches_lib.with_steps(config)
+  config.check()
   goes_on = folder.check(config)
   parts, optimizer, state_sharding = make_parts(config, at_steps=at_steps)
   template = trained_model.state_template(parts.model, optimizer)
@@ -129,7 +131,7 @@ def run(prepared: Prepared) -> str:
     folder.append_start(config, number=number, from_step=from_step)
     options = records.markdown_table(folder.as_json(config))
     board.text(from_step, "options", options)
-    loop.Loop(
+    state = loop.Loop(
       config,
       parts,
       start=number,
@@ -140,6 +142,8 @@ def run(prepared: Prepared) -> str:
     ).train(state, mean_iu=prepared.mean_iu)
     best = checkpoints.best()
   table = report.write(config, best, parts.validation)
+  # Where the training had its state, prediction is compiled already.
+  report.write_predictions(config, parts.validation, state.step.sharding)
   if signals.received is not None:
     # It came after the last step. A study must not begin its next run.
     raise signals_lib.Interrupted(signals.received, config.optimizer.steps)
@@ -249,14 +253,16 @@ def _restored(
 def _check_same_classes(
   workdir: pathlib.Path, now: dict[str, Any], metadata: dict[str, Any]
 ) -> None:
-  """Raises a `ValueError` if a run was trained on other classes."""
+  """Raises a `ValueError` if a run was trained on other classes.
+
+  Colours may change: they are for people only.
+  """
   # Runs of earlier versions do not say what the values of masks mean.
   there = {"masks": now["masks"], **(metadata.get("classes") or {})}
   changed = [
     f"{what} ({there.get(name)} there, {now[name]} now)"
     for name, what in (
       ("names", "the names of the classes"),
-      ("palette", "their colours"),
       ("masks", "what the values of masks mean"),
     )
     if there.get(name) != now[name]

@@ -115,14 +115,19 @@ def picture(
   model: models.Network,
   state: train.TrainState,
   example: data.Example,
-  palette: np.ndarray,
+  dataset: data.Dataset,
 ) -> np.ndarray:
-  """An image, its labels and its prediction, side by side."""
+  """An image of a data set, its labels and its prediction, side by side."""
   variables = train.variables(state)
   classes = inference.predict(model, variables, example.image[None])[0]
   image = combining.picture_of(example.image)
   overlays = [
-    visualize.overlay(image, np.asarray(labels), palette)
+    visualize.overlay(
+      image,
+      np.asarray(labels),
+      dataset.palette,
+      background=visualize.background_of(dataset.class_names),
+    )
     for labels in (example.label, classes)
   ]
   return np.concatenate([image, *overlays], axis=1)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from fcn_jax import blocks as blocks_lib
+from fcn_jax import platforms
 from fcn_jax import reprs
 from fcn_jax.sampling import capacity
 from fcn_jax.sampling import sampler as sampler_lib
@@ -95,7 +96,7 @@ def _of_pixels(rate, max_rate) -> sampler_lib.Sampler:
     if isinstance(rate, float) and rate <= _GAPS_RATE:
       # On accelerators the gaps would need a slow sort and scatter. The mask of
       # a key is then another one than on a CPU.
-      kept = jax.lax.platform_dependent(
+      kept = platforms.dependent(
         key, cpu=lambda key: _kept_after_gaps(key, rate, *rows), default=each
       )
     else:

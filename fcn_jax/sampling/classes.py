@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax import platforms
 from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.sampling import capacity
@@ -47,7 +48,7 @@ def class_counts(labels: jax.Array, *, num_classes: int) -> jax.Array:
     return jnp.sum(labels[None] == classes, axis=1, dtype=jnp.int32)
 
   labels = jnp.where(labels == types.IGNORE_LABEL, -1, labels.astype(jnp.int32))
-  return jax.lax.platform_dependent(
+  return platforms.dependent(
     labels.reshape(-1), cpu=by_counting, default=by_comparison
   )
 
@@ -277,7 +278,7 @@ def _of_class(table: jax.Array, labels: jax.Array) -> jax.Array:
     is_class = (labels >= 0) & (labels < len(table))
     return jnp.where(is_class, jnp.sum(values, axis=0), jnp.nan)
 
-  values = jax.lax.platform_dependent(
+  values = platforms.dependent(
     table, labels.astype(jnp.int32), cpu=by_index, default=by_comparison
   )
   return jnp.where(labels == types.IGNORE_LABEL, 0.0, values)

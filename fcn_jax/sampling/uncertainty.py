@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from fcn_jax import blocks as blocks_lib
 from fcn_jax import interpolation
+from fcn_jax import platforms
 from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax import upsampling
@@ -261,7 +262,7 @@ def _margins_at(score_map, indices):
     )
     return of_chunks.swapaxes(0, 1).reshape(len(indices), -1)[:, :number]
 
-  return jax.lax.platform_dependent(
+  return platforms.dependent(
     score_map,
     indices,
     cpu=lambda *arrays: compute(_CPU_BYTES, *arrays),

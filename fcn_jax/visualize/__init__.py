@@ -19,6 +19,7 @@ from fcn_jax.visualize.curves import Curves
 from fcn_jax.visualize.curves import loss_curves
 from fcn_jax.visualize.curves import training_curves
 from fcn_jax.visualize.painting import VOID_COLOR
+from fcn_jax.visualize.painting import background_of
 from fcn_jax.visualize.painting import colorize
 from fcn_jax.visualize.painting import errors
 from fcn_jax.visualize.painting import overlay
@@ -28,6 +29,7 @@ from fcn_jax.visualize.pictures import predictions
 __all__ = [
   "VOID_COLOR",
   "Curves",
+  "background_of",
   "colorize",
   "confusion_matrix",
   "confusion_matrix_image",

@@ -29,7 +29,7 @@ def reliability(
     mean_confidence = 100 * confidence / num_pixels
     shares = 100 * num_pixels / num_pixels.sum()
   edges = np.linspace(0, 100, len(num_pixels) + 1)
-  figure = figures.Figure((5, 6), layout="constrained", dpi=90)
+  figure = figures.Figure((5, 6), layout="constrained", dpi=150)
   upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
   upper.bar(
     edges[:-1],

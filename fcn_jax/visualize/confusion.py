@@ -70,7 +70,7 @@ def _draw(confusion: np.ndarray, class_names: Sequence[str]) -> figures.Figure:
 
   side = max(3.0, cell * num_classes)
   figure = figures.Figure(
-    (side + 2.8, side + 1.6), layout="compressed", dpi=100
+    (side + 2.8, side + 1.6), layout="compressed", dpi=150
   )
   axes = figure.subplots()
   # Rows of classes without a true pixel are not defined, and grey.

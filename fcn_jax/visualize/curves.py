@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.axes
+import matplotlib.ticker
 import numpy as np
 
 from fcn_jax.visualize import figures
@@ -45,7 +46,7 @@ def loss_curves(
   Returns:
     The figure.
   """
-  figure = figures.Figure((12, 4), layout="constrained", dpi=90)
+  figure = figures.Figure((12, 4), layout="constrained", dpi=150)
   axes = figure.subplots(1, 3, sharey=True)
   for name, curves in variants.items():
     mean = curves.losses.mean(axis=0)
@@ -67,6 +68,7 @@ def loss_curves(
     axes, ("iterations", "images processed", "wall time (s)"), strict=True
   ):
     axis.set_xlabel(label)
+    axis.margins(x=0)
     axis.set_xlim(left=0)
     axis.grid(alpha=0.3)
   axes[0].set_ylabel("training loss (nats a pixel)")
@@ -98,7 +100,7 @@ def training_curves(
   Returns:
     The figure.
   """
-  figure = figures.Figure((11, 6.5), layout="constrained", dpi=90)
+  figure = figures.Figure((11, 6.5), layout="constrained", dpi=150)
   (loss, scores), (rate, gradient) = figure.subplots(2, 2, sharex=True)
   steps = _column(training, "step")
   for axes, name, label in (
@@ -115,7 +117,7 @@ def training_curves(
   _draw_scores(scores, evaluations)
   for axes in (loss, scores, rate, gradient):
     axes.grid(alpha=0.3)
-    axes.set_xlim(left=0)
+    axes.margins(x=0.02)
   for axes in (rate, gradient):
     axes.set_xlabel("step")
   figure.suptitle(title)
@@ -133,6 +135,9 @@ def _draw_noisy(
   """Draws positive values, with their moving mean if there are many."""
   if np.any(values > 0):
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
   if len(values) <= _MAX_POINTS:
     axes.plot(steps, values)
     return
@@ -153,7 +158,6 @@ def _draw_scores(
 ) -> None:
   """Draws the scores, and marks the step that checkpoints call the best."""
   axes.set_ylabel("validation score (%)")
-  axes.set_ylim(0, 100)
   if not evaluations:
     axes.text(
       0.5, 0.5, "no evaluation yet", ha="center", transform=axes.transAxes
@@ -164,6 +168,7 @@ def _draw_scores(
     ("mean_iu", "mean IU"),
     ("pixel_accuracy", "pixel accuracy"),
   ):
+    # With a marker also where there is one point only.
     axes.plot(steps, 100 * _column(evaluations, name), marker=".", label=label)
   mean_iu = _column(evaluations, "mean_iu")
   if not np.all(np.isnan(mean_iu)):

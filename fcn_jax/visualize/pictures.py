@@ -35,7 +35,7 @@ def predictions(
     class_names: C names.
     palette: [C, 3] uint8, RGB.
     row_titles: written above the rows; none if empty.
-    column_width: in inches of 72 pixels.
+    column_width: in inches of 150 pixels.
     path: PNG file to write, or None to write nothing.
 
   Returns:
@@ -60,7 +60,7 @@ def predictions(
       + max(0.8, 0.4 + 0.17 * math.ceil(len(entries) / entries_a_line)),
     ),
     layout="constrained",
-    dpi=72,
+    dpi=150,
   )
   axes = figure.subplots(
     num_rows, len(columns), squeeze=False, height_ratios=aspects
@@ -119,7 +119,12 @@ def labelled_overlay(
   factor = math.ceil(max(classes.shape) / _MAX_SIDE)
   small = PIL.Image.fromarray(image).reduce(factor)
   picture = PIL.Image.fromarray(
-    painting.overlay(np.asarray(small), classes[::factor, ::factor], palette)
+    painting.overlay(
+      np.asarray(small),
+      classes[::factor, ::factor],
+      palette,
+      background=painting.background_of(class_names),
+    )
   )
   legend = _legend(counts, class_names, palette, picture.width)
   canvas = PIL.Image.new(
@@ -142,13 +147,13 @@ def _legend(
   size = min(28, max(12, width // 50))
   font = PIL.ImageFont.load_default(size)
   entries = []
+  # The overlay does not paint these.
+  bare = (types.IGNORE_LABEL, painting.background_of(class_names))
   for label in np.argsort(-counts, kind="stable"):
     if counts[label]:
-      is_void = label == types.IGNORE_LABEL
-      name = "void" if is_void else class_names[label]
-      share = f"{name} {100 * counts[label] / counts.sum():.1f} %"
-      # The overlay does not paint void either.
-      entries.append((share, None if is_void else tuple(palette[label])))
+      name = "void" if label == types.IGNORE_LABEL else class_names[label]
+      share = f"{name}: {100 * counts[label] / counts.sum():.1f} %"
+      entries.append((share, None if label in bare else tuple(palette[label])))
   longest = max(math.ceil(font.getlength(text)) for text, _ in entries)
   line, entry = round(1.5 * size), longest + 2 * size + size // 2
   num_columns = max(1, min(len(entries), (width - size) // entry))

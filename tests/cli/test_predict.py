@@ -255,6 +255,46 @@ def test_nothing_is_overwritten(run, tmp_path, capsys):
   assert mine.read_text() == "mine"
 
 
+def test_results_are_replaced_if_asked(run, network, tmp_path, capsys):
+  image = picture(30, 40)
+  path = save(tmp_path / "a.png", image)
+  out = run(path)
+  for file in ("classes/a.png", "overlays/a.jpg"):
+    (out / file).write_text("old")
+  run(path, "--overwrite")
+  found = read_classes(out / "classes" / "a.png")
+  assert_same_classes(found, predicted(network, image))
+  with Image.open(out / "overlays" / "a.jpg") as overlay:
+    assert overlay.format == "JPEG"
+  assert files_in(out) == ["classes/a.png", "overlays/a.jpg"]
+
+
+def test_bad_pictures_are_left_out_and_listed_if_asked(run, tmp_path, capsys):
+  folder = tmp_path / "shots"
+  save(folder / "good.png", picture(30, 40))
+  broken = save(folder / "cut.png", picture(30, 40))
+  broken.write_bytes(broken.read_bytes()[:-700])
+  (folder / "empty.png").touch()
+  with pytest.raises(SystemExit) as ended:
+    run(folder, "--skip-bad")
+  assert ended.value.code == 3
+  shown = capsys.readouterr()
+  assert "1 pictures, 2 files" in shown.out
+  assert "left out 2 bad pictures:" in shown.err
+  assert "cut.png cannot be read" in shown.err
+  assert "empty.png is empty" in shown.err
+  assert files_in(tmp_path / "out") == ["classes/good.png", "overlays/good.jpg"]
+
+
+def test_if_all_pictures_are_bad_it_is_an_error(run, tmp_path, capsys):
+  (tmp_path / "empty.png").touch()
+  with pytest.raises(SystemExit) as ended:
+    run("empty.png", "--skip-bad")
+  assert ended.value.code == 1
+  assert "nothing was written, as empty.png is empty" in capsys.readouterr().err
+  assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("has_links", [True, False])
 def test_a_file_that_comes_meanwhile_is_not_overwritten(
   tmp_path, monkeypatch, has_links

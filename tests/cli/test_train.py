@@ -43,6 +43,7 @@ def test_a_run_is_trained_scored_and_predicted_with(
   printed = capsys.readouterr().out
   assert "| star |" in printed
   assert f"fcn-jax evaluate --workdir {workdir}" in printed
+  assert "look at table.md, curves.png, predictions.png" in printed
   assert f"fcn-jax predict PICTURES --workdir {workdir} --out OUT" in printed
   # The same run as that of the library's function.
   tiny_runs.assert_same_bits(
@@ -82,9 +83,10 @@ def help_of(capsys, *arguments):
 def test_help_shows_a_panel_for_each_group_and_every_option(capsys):
   shown = help_of(capsys, "shapes")
   config = presets.PRESETS["shapes"][1]
-  for name, group in config_lib.groups_of(config).items():
+  for name in ("essential", *config_lib.groups_of(config)):
     # With boxes around them where the terminal has such characters.
     assert re.search(rf"^[─╭ ]*{name} options\b", shown, flags=re.M), name
+  for group in config_lib.groups_of(config).values():
     for option in config_lib.names(group):
       # Without the name of its group.
       pattern = rf"^[│ ]*--{option.replace('_', '-')}[ ,]"

@@ -21,6 +21,7 @@ import fcn_jax as fcn
 from fcn_jax.cli import convert
 from fcn_jax.cli import main
 from fcn_jax.cli import presets
+from fcn_jax.cli import train_options
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -45,6 +46,7 @@ BENCHMARKS = {
     "tiled_prediction": "tiled_prediction",
   }.items()
 }
+BENCHMARKS["experiments.gallery"] = "experiments.gallery"
 TRAIN_OVERHEAD = "experiments.benchmarks.train_overhead"
 
 
@@ -116,8 +118,10 @@ def commands():
 def parse(words):
   """Reads the options of a command; ends the program if one is unknown."""
   match words:
-    case ["fcn-jax", "train", preset, *arguments]:
-      parse_preset(presets.PRESETS, preset, arguments)
+    case ["fcn-jax", "train", name, *arguments]:
+      # A folder has the options of this preset.
+      _, default = presets.PRESETS["folder" if name == "PICTURES" else name]
+      train_options.parse(default, arguments)
     case ["fcn-jax", "convert", name, *arguments]:
       tyro.cli(getattr(convert, name.capitalize()), args=arguments)
     case ["fcn-jax", command, *arguments]:

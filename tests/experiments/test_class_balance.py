@@ -280,7 +280,7 @@ def test_the_same_command_trains_what_is_missing_and_keeps_the_others(finished):
   assert runs == set(names.values())
   assert before == {path: after[path] for path in before}
   for name, run in names.items():
-    was_trained = f"{run}, step {STEPS}: mean IU" in done.stdout
+    was_trained = f"{run}: step {STEPS}, mean IU" in done.stderr
     assert was_trained == (name in TRAINED)
   assert (workdir / "table.md").read_text() in done.stdout
 

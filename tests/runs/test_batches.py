@@ -216,3 +216,13 @@ def test_classes_are_known_without_the_data(dataset):
   table = batches.class_table(dataset)
   assert tuple(table["names"]) == dataset.class_names
   np.testing.assert_array_equal(table["palette"], dataset.palette)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1.0, 3), (0.7, 3), (0.1, 1)])
+def test_epochs_are_passes_over_the_training_split(
+  tmp_path, dataset, prepared_dir, epochs, steps
+):
+  assert len(dataset.source) == 12
+  config = tiny_runs.config(tmp_path, prepared_dir, epochs=epochs)
+  assert batches.with_steps(config).optimizer.steps == steps
+  assert batches.with_steps(config).epochs == epochs

@@ -47,7 +47,8 @@ def test_options_are_read_back_with_their_types(claimed):
 def test_options_stand_in_groups_and_overwrite_is_none_of_them(claimed):
   as_json = json.loads((claimed.run.workdir / "config.json").read_text())
   assert as_json["experiment"] == "train"
-  assert as_json.keys() - {"experiment"} == config_lib.groups_of(claimed).keys()
+  others = {"experiment", "epochs"}
+  assert as_json.keys() - others == config_lib.groups_of(claimed).keys()
   assert as_json["optimizer"]["steps"] == 60
   assert "overwrite" not in as_json["run"]
 

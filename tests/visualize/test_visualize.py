@@ -35,13 +35,46 @@ def test_void_keeps_its_colour_under_a_full_palette():
 def test_an_overlay_mixes_colours_and_leaves_void_alone(opacity):
   rng = np.random.default_rng(0)
   image = rng.integers(0, 256, (2, 3, 3)).astype(np.uint8)
-  mixed = visualize.overlay(image, LABELS, PALETTE, opacity)
+  mixed = visualize.overlay(image, LABELS, PALETTE, opacity, contours=False)
   assert mixed.dtype == np.uint8
   for index in np.ndindex(LABELS.shape):
     expected = image[index].astype(float)
     if LABELS[index] != VOID:
       expected += opacity * (PALETTE[LABELS[index]] - expected)
     np.testing.assert_allclose(mixed[index], expected, atol=0.5)
+
+
+@pytest.mark.parametrize("value", [10, 250])
+def test_contours_show_on_dark_and_on_light_images(value):
+  image = np.full((9, 9, 3), value, np.uint8)
+  labels = np.zeros((9, 9), np.int32)
+  labels[3:6, 3:6] = 1
+  painted = visualize.overlay(image, labels, PALETTE, background=0).astype(int)
+  brightness = painted.mean(axis=-1)
+  # The edge of the object is light, and a dark one is around it.
+  ring = np.ones((3, 3), bool)
+  ring[1, 1] = False
+  assert brightness[3:6, 3:6][ring].min() > 170
+  around = [brightness[2, 3:6], brightness[6, 3:6], brightness[3:6, 2]]
+  assert np.max(around) < 80
+  # Inside, the object has the colour of its class.
+  np.testing.assert_allclose(
+    painted[4, 4], (value + PALETTE[1].astype(int)) / 2, atol=1
+  )
+
+
+def test_the_background_is_not_painted():
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (2, 3, 3)).astype(np.uint8)
+  names = ["road", "Background", "tree"]
+  background = visualize.background_of(names)
+  mixed = visualize.overlay(
+    image, LABELS, PALETTE, background=background, contours=False
+  )
+  bare = (LABELS == 1) | (LABELS == VOID)
+  np.testing.assert_array_equal(mixed[bare], image[bare])
+  assert np.all(np.any(mixed[~bare] != image[~bare], axis=-1))
+  assert visualize.background_of(["road", "tree"]) is None
 
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
@@ -56,7 +89,7 @@ def test_loss_curves_are_written_as_a_picture(tmp_path, num_seeds):
   path = tmp_path / "figure5.png"
   visualize.loss_curves({"full": curves, "50 %": curves}, "a net", path=path)
   with PIL.Image.open(path) as picture:
-    assert (picture.format, picture.size) == ("PNG", (1080, 360))
+    assert (picture.format, picture.size) == ("PNG", (1800, 600))
     assert len(np.unique(np.asarray(picture))) > 10
 
 
@@ -75,7 +108,9 @@ def test_predictions_are_written_as_a_picture_in_class_colours(
   with PIL.Image.open(path) as picture:
     assert picture.format == "PNG"
     # Columns of 1.7 inches, rows as high as pictures of 30 x 20 are then.
-    width, row_height, legend = 72 * 3 * 1.7, 72 * 1.7 * 20 / 30, 72 * 0.8
+    inch = 150
+    width, row_height = inch * 3 * 1.7, inch * 1.7 * 20 / 30
+    legend = inch * 0.8
     height = num_rows * row_height + legend
     np.testing.assert_allclose(picture.size, (width, height), atol=1)
     pixels = np.asarray(picture.convert("RGB"))
@@ -97,7 +132,7 @@ def test_rows_of_predictions_have_titles_and_room_for_them(tmp_path):
     with PIL.Image.open(path) as picture:
       sizes.append(picture.height)
       darkness.append(np.sum(np.asarray(picture.convert("L")) < 100))
-  assert sizes[1] - sizes[0] == pytest.approx(72 * 0.2 * 3, abs=1)
+  assert sizes[1] - sizes[0] == pytest.approx(150 * 0.2 * 3, abs=1)
   assert darkness[1] > darkness[0] + 50
 
 
@@ -180,7 +215,7 @@ def test_training_curves_are_written_for_any_length(
   path = tmp_path / "curves.png"
   visualize.training_curves(training, evaluations, title="a net", path=path)
   with PIL.Image.open(path) as picture:
-    assert (picture.format, picture.size) == ("PNG", (990, 585))
+    assert (picture.format, picture.size) == ("PNG", (1650, 975))
 
 
 def test_training_curves_mark_the_best_step_and_take_the_last_of_a_step():
@@ -191,6 +226,12 @@ def test_training_curves_mark_the_best_step_and_take_the_last_of_a_step():
     loss.lines[0].get_xydata(), [(10, 2.0), (20, 7.0), (30, 2.0 / 3)]
   )
   assert loss.get_yscale() == "log"
+  figure.canvas.draw()
+  ticks = [text.get_text() for text in loss.get_yticklabels()]
+  assert {"1", "2"} <= {*ticks}, ticks
+  # The curves fill the axes.
+  low, high = scores.get_ylim()
+  assert 40 < low < 50 and 90 < high < 95
   legend = [text.get_text() for text in scores.get_legend().get_texts()]
   assert legend[-1] == "best: 70.0 at step 2000"
 
@@ -227,7 +268,7 @@ def test_the_legend_says_shares_and_void(monkeypatch):
   visualize.labelled_overlay(
     np.zeros((2, 8, 3), np.uint8), classes, ["sky", "road", "tree"], PALETTE
   )
-  assert texts == ["sky 50.0 %", "tree 25.0 %", "void 25.0 %"]
+  assert texts == ["sky: 50.0 %", "tree: 25.0 %", "void: 25.0 %"]
 
 
 def test_a_large_overlay_is_drawn_smaller(tmp_path):
@@ -259,7 +300,7 @@ def test_a_reliability_diagram_shows_accuracies_and_shares(tmp_path):
   path = tmp_path / "reliability.png"
   visualize.reliability(counts, path=path)
   full = np.asarray(PIL.Image.open(path).convert("RGB"))
-  assert full.shape == (540, 450, 3)
+  assert full.shape == (900, 750, 3)
   visualize.reliability(np.zeros((3, 4)), path=path)
   empty = np.asarray(PIL.Image.open(path).convert("RGB"))
   # The bars of 25 %, 100 %, 40 % and 60 % are blue.

@@ -211,7 +211,7 @@ def _figure_colors(
   counts: mask_counts.MaskCounts, values: Sequence[int]
 ) -> tuple[class_table.Color, ...]:
   """The colours of palettes, and defaults for values without one."""
-  defaults = palettes.voc_palette(num_classes=len(values))
+  defaults = palettes.distinct_palette(num_classes=len(values))
   known = {i: mask_counts.unpack(color) for i, color in counts.palette}
   return tuple(
     known.get(value, default)

@@ -212,7 +212,7 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
   if not 1 <= len(entries) <= MAX_CLASSES:
     raise ValueError(f"{len(entries)} classes; there must be 1 to 255")
   names, palette, values, colors = [], [], {}, {}
-  defaults = palettes.voc_palette(num_classes=len(entries))
+  defaults = palettes.distinct_palette(num_classes=len(entries))
   for label, entry in enumerate(entries):
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
       raise ValueError(f'class {label} is {entry!r}; it must have a "name"')

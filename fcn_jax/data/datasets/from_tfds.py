@@ -253,7 +253,7 @@ def _scan(
   labels = [values.index(value) if used[value] else -1 for value in range(255)]
   return Meaning(
     class_names=tuple(f"class {value}" for value in values),
-    palette=palettes.voc_palette(num_classes=len(values)),
+    palette=palettes.distinct_palette(num_classes=len(values)),
     decode=functools.partial(
       decoding.decode_labels,
       labels=[*labels, types.IGNORE_LABEL],

@@ -86,7 +86,7 @@ def from_arrays(
   if class_names is None:
     class_names = [f"class {number}" for number in range(num_classes)]
   if palette is None:
-    palette = palettes.voc_palette(num_classes=num_classes)
+    palette = palettes.distinct_palette(num_classes=num_classes)
   return examples.Dataset(
     source=examples.Mapped(
       range(len(pictures)),

@@ -170,7 +170,8 @@ def test_values_in_their_order_become_classes_and_255_stays_void(root):
     dataset = _load("plain", root, split)
     assert dataset.class_names == ("class 0", "class 2", "class 7")
     assert dataset.palette.tolist() == [
-      list(color) for color in data.datasets.palettes.voc_palette(num_classes=3)
+      list(color)
+      for color in data.datasets.palettes.distinct_palette(num_classes=3)
     ]
     pictures = _pictures(split, _Base.counts[split])
     masks = _named("Plain")(data_dir=root).masks(split)
