@@ -18,6 +18,7 @@ from fcn_jax import geometry
 from fcn_jax.models import batch_norm
 from fcn_jax.models import convolution
 from fcn_jax.models import packed_columns
+from fcn_jax.models import pointwise_norm
 from fcn_jax.models import pooling
 
 
@@ -73,10 +74,13 @@ def compute(
   """
   columns = _num_columns(unit, inputs, operands)
   plain = functools.partial(compute_packed, unit, 1)
-  if columns == 1:
+  if _is_widening(unit, operands):
+    tpu = functools.partial(compute_widening, unit)
+  elif columns > 1:
+    tpu = functools.partial(compute_packed, unit, columns)
+  else:
     return plain(inputs, operands)
-  packed = functools.partial(compute_packed, unit, columns)
-  return jax.lax.platform_dependent(inputs, operands, tpu=packed, default=plain)
+  return jax.lax.platform_dependent(inputs, operands, tpu=tpu, default=plain)
 
 
 def compute_packed(
@@ -98,6 +102,34 @@ def compute_packed(
   if norm is None and bias is not None:
     values += packed_columns.for_columns(bias, columns)
   return packed_columns.unpack(values, columns), statistics
+
+
+def _is_widening(unit, operands):
+  """Whether `compute_widening` serves a unit, and saves time on a TPU."""
+  _, _, channels, width = operands.kernel.shape
+  return (
+    (unit.layer.kernel, unit.layer.padding, unit.groups) == (1, 0, 1)
+    and operands.norm is not None
+    and unit.uses_batch
+    and channels < width
+    and unit.pool is None
+    and operands.bias is None
+    and operands.inside is None
+  )
+
+
+def compute_widening(
+  unit: Unit, inputs: jax.Array, operands: Operands
+) -> tuple[jax.Array, batch_norm.Statistics]:
+  """As `compute`, for a 1x1 convolution with batch statistics and no more."""
+  stride = unit.layer.stride
+  values, statistics = pointwise_norm.by_batch(
+    inputs[:, ::stride, ::stride],
+    operands.kernel[0, 0],
+    operands.norm,
+    epsilon=unit.epsilon,
+  )
+  return values.astype(unit.dtype), statistics
 
 
 def _num_columns(unit, inputs, operands):
