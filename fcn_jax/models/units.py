@@ -32,6 +32,8 @@ class Unit(NamedTuple):
     epsilon: added to the variances of batch normalization.
     uses_batch: whether batch normalization uses the statistics of the batch.
     dtype: of the computation.
+    packs: whether a TPU may pack columns. This pays where units follow each
+      other that do; a single one spends more time on packing and unpacking.
   """
 
   layer: geometry.Layer
@@ -40,6 +42,7 @@ class Unit(NamedTuple):
   epsilon: float
   uses_batch: bool
   dtype: jnp.dtype
+  packs: bool = True
 
 
 class Operands(NamedTuple):
@@ -137,7 +140,8 @@ def _num_columns(unit, inputs, operands):
   layer, pool = unit.layer, unit.pool
   width = inputs.shape[2]
   if (
-    operands.inside is not None
+    not unit.packs
+    or operands.inside is not None
     or unit.groups > 1
     or layer.dilation > 1
     or layer.kernel == 1
