@@ -146,66 +146,13 @@ def max_pool(
   Returns:
     [N, h / 2, w, f C / 2], where packed columns are in their order.
   """
-  if kernel == 3:
-    return _max_pool3(values)
   values = pooling.max_along(
     values, 1, kernel, stride, padding, ceil_mode=ceil_mode
   )
   even, odd = jnp.split(values, 2, axis=-1)
+  if kernel == 3:
+    pads = [(0, 0), (0, 0), (1, 0), (0, 0)]
+    before = jnp.pad(odd, pads, constant_values=-jnp.inf)[:, :, :-1]
+    # In the order of `pooling.max_pool`, as it decides on equal cells.
+    even = pooling.maximum(before, even)
   return pooling.maximum(even, odd)
-
-
-def _max_pool3(values):
-  """`max_pool` of windows of 3x3."""
-  batch, height, width, channels = values.shape
-  pads = [(0, 0), (0, height % 2), (0, 0), (0, 0)]
-  values = jnp.pad(values, pads, constant_values=-jnp.inf)
-  rows = values.reshape(batch, -1, 2, width, channels)
-  values = _max_of_three(1, rows[:, :, 0], rows[:, :, 1])
-  return _max_of_three(2, *jnp.split(values, 2, axis=-1))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _max_of_three(axis, even, odd):
-  """Maximum of the odd cell before, the even cell and the odd cell after it.
-
-  The gradient is that of `pooling.maximum`, computed anew from the cells: a TPU
-  would spend more time on storing which of them is the largest.
-  """
-  # In the order of `pooling.max_pool`, as it decides on equal cells.
-  return jnp.maximum(jnp.maximum(_before(odd, axis), even), odd)
-
-
-def _max_of_three_forward(axis, even, odd):
-  return _max_of_three(axis, even, odd), (even, odd)
-
-
-def _max_of_three_backward(axis, residuals, gradient):
-  even, odd = residuals
-  before = _before(odd, axis)
-  pair, odd_gradient = _shares(jnp.maximum(before, even), odd, gradient)
-  before_gradient, even_gradient = _shares(before, even, pair)
-  zero = jnp.zeros((), gradient.dtype)
-  pads = [(0, 0, 0)] * gradient.ndim
-  pads[axis] = (-1, 1, 0)
-  return even_gradient, odd_gradient + jax.lax.pad(before_gradient, zero, pads)
-
-
-_max_of_three.defvjp(_max_of_three_forward, _max_of_three_backward)
-
-
-def _before(odd, axis):
-  """The odd cell before each even one."""
-  pads = [(0, 0, 0)] * odd.ndim
-  pads[axis] = (1, -1, 0)
-  return jax.lax.pad(odd, jnp.array(-jnp.inf, odd.dtype), pads)
-
-
-def _shares(a, b, gradient):
-  """What each of two cells gets of the gradient of their maximum."""
-  zero = jnp.zeros((), gradient.dtype)
-  half = jnp.where(a == b, 0.5 * gradient, zero)
-  return (
-    jnp.where(a > b, gradient, half),
-    jnp.where(a < b, gradient, half),
-  )
