@@ -122,6 +122,7 @@ class Layers:
     groups: int = 1,
     relu: bool = True,
     pool: geometry.Layer | None = None,
+    packs: bool = True,
   ) -> Maps:
     """Convolution, normalization, ReLU and max-pooling.
 
@@ -135,16 +136,17 @@ class Layers:
       relu: whether there is a ReLU. Without one, the cells outside are not
         zero; `add` sets them to zero.
       pool: the max-pooling, if there is one. It needs a ReLU.
+      packs: see `units.Unit`.
     """
     if self.settings.normalization == "group":
-      maps = self._unit(maps, layer, width, groups, pool=None)
+      maps = self._unit(maps, layer, width, groups, None, packs)
       maps = self._normalize_groups(maps, f"{layer.name}_norm")
       maps = zero_outside(_relu(maps)) if relu else maps
       return maps if pool is None else max_pool(maps, pool)
-    maps = self._unit(maps, layer, width, groups, pool)
+    maps = self._unit(maps, layer, width, groups, pool, packs)
     return zero_outside(_relu(maps)) if relu else maps
 
-  def _unit(self, maps, layer, width, groups, pool):
+  def _unit(self, maps, layer, width, groups, pool, packs):
     """See `units`; without group normalization and ReLU."""
     settings = self.settings
     shape = layer.kernel, layer.kernel, maps.values.shape[-1] // groups, width
@@ -160,7 +162,7 @@ class Layers:
       sides = (layer.num_outputs(side) for side in maps.values.shape[1:3])
       inside = valid_region.inside(valid_sizes, tuple(sides))[..., None]
     unit = units.Unit(
-      layer, pool, groups, self.epsilon, self.train, settings.dtype
+      layer, pool, groups, self.epsilon, self.train, settings.dtype, packs
     )
 
     def compute(norm):

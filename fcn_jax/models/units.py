@@ -19,6 +19,7 @@ from fcn_jax import platforms
 from fcn_jax.models import batch_norm
 from fcn_jax.models import convolution
 from fcn_jax.models import packed_columns
+from fcn_jax.models import pointwise_norm
 from fcn_jax.models import pooling
 
 
@@ -32,6 +33,8 @@ class Unit(NamedTuple):
     epsilon: added to the variances of batch normalization.
     uses_batch: whether batch normalization uses the statistics of the batch.
     dtype: of the computation.
+    packs: whether a TPU may pack columns. This pays where units follow each
+      other that do; a single one spends more time on packing and unpacking.
   """
 
   layer: geometry.Layer
@@ -40,6 +43,7 @@ class Unit(NamedTuple):
   epsilon: float
   uses_batch: bool
   dtype: jnp.dtype
+  packs: bool = True
 
 
 class Operands(NamedTuple):
@@ -74,10 +78,13 @@ def compute(
   """
   columns = _num_columns(unit, inputs, operands)
   plain = functools.partial(compute_packed, unit, 1)
-  if columns == 1:
+  if _is_widening(unit, operands):
+    tpu = functools.partial(compute_widening, unit)
+  elif columns > 1:
+    tpu = functools.partial(compute_packed, unit, columns)
+  else:
     return plain(inputs, operands)
-  packed = functools.partial(compute_packed, unit, columns)
-  return platforms.dependent(inputs, operands, tpu=packed, default=plain)
+  return platforms.dependent(inputs, operands, tpu=tpu, default=plain)
 
 
 def compute_packed(
@@ -101,12 +108,41 @@ def compute_packed(
   return packed_columns.unpack(values, columns), statistics
 
 
+def _is_widening(unit, operands):
+  """Whether `compute_widening` serves a unit, and saves time on a TPU."""
+  _, _, channels, width = operands.kernel.shape
+  return (
+    (unit.layer.kernel, unit.layer.padding, unit.groups) == (1, 0, 1)
+    and operands.norm is not None
+    and unit.uses_batch
+    and channels < width
+    and unit.pool is None
+    and operands.bias is None
+    and operands.inside is None
+  )
+
+
+def compute_widening(
+  unit: Unit, inputs: jax.Array, operands: Operands
+) -> tuple[jax.Array, batch_norm.Statistics]:
+  """As `compute`, for a 1x1 convolution with batch statistics and no more."""
+  stride = unit.layer.stride
+  values, statistics = pointwise_norm.by_batch(
+    inputs[:, ::stride, ::stride],
+    operands.kernel[0, 0],
+    operands.norm,
+    epsilon=unit.epsilon,
+  )
+  return values.astype(unit.dtype), statistics
+
+
 def _num_columns(unit, inputs, operands):
   """How many columns to pack on a TPU; 1 for none."""
   layer, pool = unit.layer, unit.pool
   width = inputs.shape[2]
   if (
-    operands.inside is not None
+    not unit.packs
+    or operands.inside is not None
     or unit.groups > 1
     or layer.dilation > 1
     or layer.kernel == 1

@@ -131,26 +131,29 @@ def test_packed_columns_have_the_same_numbers_in_bfloat16(uses_batch):
 
 
 @pytest.mark.parametrize(
-  "layer, pool, outputs, columns",
+  "layer, pool, outputs, packs, columns",
   [
-    (CONV, POOL, 64, 2),
-    (CONV, None, 64, 2),
-    (STEM, RESNET_POOL, 64, 2),
-    (CONV, POOL, 128, 1),
+    (CONV, POOL, 64, True, 2),
+    (CONV, None, 64, True, 2),
+    (STEM, RESNET_POOL, 64, True, 2),
+    (CONV, POOL, 128, True, 1),
     # None of these is packed.
-    (geometry.Layer("conv", 1), None, 64, 1),
-    (geometry.Layer("conv", 3, padding=2, dilation=2), None, 64, 1),
-    (STEM, RESNET_POOL, 16, 1),
-    (STEM, dataclasses.replace(RESNET_POOL, ceil_mode=True), 64, 1),
+    (CONV, None, 64, False, 1),
+    (geometry.Layer("conv", 1), None, 64, True, 1),
+    (geometry.Layer("conv", 3, padding=2, dilation=2), None, 64, True, 1),
+    (STEM, RESNET_POOL, 16, True, 1),
+    (STEM, dataclasses.replace(RESNET_POOL, ceil_mode=True), 64, True, 1),
   ],
 )
-def test_a_program_for_a_tpu_packs_what_it_can(layer, pool, outputs, columns):
+def test_a_program_for_a_tpu_packs_what_it_can(
+  layer, pool, outputs, packs, columns
+):
   images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   _, operands = jax.tree.map(
     lambda array: jax.ShapeDtypeStruct(array.shape, jnp.float32),
     example(layer, outputs=outputs, norm=False),
   )
-  unit = unit_of(layer, pool)._replace(dtype=jnp.float32)
+  unit = unit_of(layer, pool, packs=packs)._replace(dtype=jnp.float32)
   compute = jax.jit(functools.partial(units.compute, unit))
   text = (
     compute.trace(images, operands).lower(lowering_platforms=("tpu",)).as_text()

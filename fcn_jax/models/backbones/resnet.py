@@ -134,7 +134,8 @@ def _block(make, convs, width, maps):
   """A bottleneck block: three convolutions beside a shortcut."""
   first, second, third = convs
   residual = make.conv(maps, first, width)
-  residual = make.conv(residual, second, width)
+  # Its neighbours are 1x1 convolutions, which are not packed.
+  residual = make.conv(residual, second, width, packs=False)
   residual = make.conv(residual, third, EXPANSION * width, relu=False)
   shortcut = maps
   # The first block of each layer changes the channels or the stride.
