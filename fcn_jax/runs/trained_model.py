@@ -35,6 +35,8 @@ class TrainedModel:
     is_classifier: whether `fcn-jax convert` made it from a classifier, without
       the classifier's classes: training can begin with it, but it cannot
       predict.
+    untrained: arrays that the file of weights, from which `fcn-jax convert`
+      made it, did not have: with them, it cannot predict either.
   """
 
   model: models.Network
@@ -45,6 +47,7 @@ class TrainedModel:
   step: int
   mean_iu: float | None
   is_classifier: bool
+  untrained: tuple[str, ...] = ()
 
   def check_is_trained(self) -> None:
     """Raises a `ValueError` if this can only begin training."""
@@ -54,6 +57,14 @@ class TrainedModel:
         f"{workdir} was made from a classifier, to begin training with: "
         f"fcn-jax train ... --init {workdir}. Give the work folder of a "
         "trained network."
+      )
+    if self.untrained:
+      workdir, num = self.config.run.workdir, len(self.untrained)
+      raise ValueError(
+        f"{workdir} was made from a file without {num} of its arrays, such as "
+        f"{', '.join(self.untrained[:3])}: with their initial values it cannot "
+        f"predict, but begin training: fcn-jax train ... --init {workdir}. "
+        "Give the work folder of a trained network."
       )
 
   def check_sees_pictures(self) -> None:
@@ -123,6 +134,7 @@ def load(
     step=step,
     mean_iu=restored.mean_iu,
     is_classifier=metadata.get("weights", {}).get("is_classifier", False),
+    untrained=tuple(metadata.get("weights", {}).get("untrained", ())),
   )
 
 

@@ -48,7 +48,7 @@ def read(path: pathlib.Path) -> dict[str, Lazy]:
 
 def _arrays(h5py: Any, file: Any, path: pathlib.Path) -> dict[str, Lazy]:
   # `save` puts the weights beside the state of the optimizer.
-  group = file["model_weights"] if "model_weights" in file else file
+  group = file.get("model_weights", file)
   if "layer_names" not in group.attrs:
     raise ValueError(
       "this HDF5 file is not one of Keras's with layers by name. In Keras, save"

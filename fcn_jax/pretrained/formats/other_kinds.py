@@ -95,8 +95,8 @@ def of_zip(path: pathlib.Path, entries: Collection[str]) -> str:
     return (
       "this is an .npz file of NumPy, not one that torch.save made. Convert it"
       " with: python -c 'import sys, numpy, safetensors.numpy as s;"
-      ' s.save_file(dict(numpy.load(sys.argv[1])), sys.argv[1] + ".safetensors")'
-      f"' {name}"
+      " s.save_file(dict(numpy.load(sys.argv[1])),"
+      f' sys.argv[1] + ".safetensors")\' {name}'
     )
   if "model.weights.h5" in entries:
     return (

@@ -91,7 +91,7 @@ def open_zip(path: pathlib.Path, content: mmap.mmap) -> tuple[Any, Find]:
   @functools.cache
   def find(key: str, dtype: np.dtype) -> np.ndarray:
     if dtypes.setdefault(key, dtype) != dtype:
-      raise ValueError(f"its storage {key!a} has two types of elements. {AGAIN}")
+      raise ValueError(f"its storage {key!a} has two element types. {AGAIN}")
     return _elements(bytes_of(f"data/{key}"), dtype)
 
   return loaded, find
