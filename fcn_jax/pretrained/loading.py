@@ -31,8 +31,8 @@ def load(
   model: models.Network,
   *,
   partial: bool = False,
-  key: str | None = None,
   order: tuple[int, ...] | None = None,
+  key: str | None = None,
 ) -> tuple[chex.ArrayTree, transplanting.Report]:
   """Loads weights that were published for Caffe, PyTorch or Keras.
 
@@ -50,10 +50,10 @@ def load(
       keep their initial values: to start an FCN from a classifier, or for other
       classes. Score layers with more classes get the old ones first; new
       channels of a first layer get the mean of the old ones.
-    key: of the state dict, if a checkpoint has several.
     order: the image channels in the order of the file, such as (2, 1, 0) for
       BGR, where neither names nor kernels tell it or they are wrong. The
       weights are then taken to be for the network's `inputs`.
+    key: of the state dict, if a checkpoint has several.
 
   Returns:
     The variables, `{"params": ..., ...}`, and what became of each array.
@@ -81,16 +81,16 @@ def compare(
   path: str | pathlib.Path | weight_file.WeightFile,
   model: models.Network,
   *,
-  key: str | None = None,
   order: tuple[int, ...] | None = None,
+  key: str | None = None,
 ) -> transplanting.Report:
   """What `load` would report for a file and a network, without copying.
 
   Args:
     path: the file, or its arrays.
     model: the network.
-    key: see `load`.
     order: see `load`.
+    key: see `load`.
 
   Raises:
     ValueError: if the file is missing, damaged, of no known kind, or holds
@@ -193,9 +193,9 @@ def _order(file, model):
     raise ValueError(
       f"{file.path}: the first kernels are for pixels in 0..255, less the mean,"
       f" and the network multiplies them by {inputs.scale[0]:.3g}. Make it "
-      "with inputs=fcn.models.input_normalization.CAFFE, and give order=(2, 1, 0) "
-      "if the channels are BGR there, (0, 1, 2) if RGB. (On the command line: "
-      "--inputs caffe, for BGR.)"
+      "with inputs=fcn.models.input_normalization.CAFFE, and give "
+      "order=(2, 1, 0) if the channels are BGR there, (0, 1, 2) if RGB. (On "
+      "the command line: --inputs caffe, for BGR.)"
     )
   if found == "caffe_bgr":
     return (2, 1, 0, *range(3, inputs.num_channels))

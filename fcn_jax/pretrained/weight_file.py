@@ -178,12 +178,18 @@ def torchvision_table(backbone: str) -> Table:
 
 def closest(
   names: Collection[str], tables: Sequence[Table]
-) -> tuple[Table, list[str]]:
-  """The backbone that has most of some names, and those that are missing."""
-  table = max(
-    tables, key=lambda table: len(table.names & set(names)) / len(table.names)
-  )
-  return table, sorted(table.names - set(names))
+) -> tuple[Table, tuple[str, ...]]:
+  """The backbone that has most of some names, and those that are missing.
+
+  These have the prefix of the others.
+  """
+  share, table, prefix = 0.0, tables[0], ""
+  for one in tables:
+    for before, part in _prefixes(names, one).items():
+      if part > share:
+        share, table, prefix = part, one, before
+  missing = {prefix + name for name in table.names} - set(names)
+  return table, tuple(sorted(missing))
 
 
 def some(names: Sequence[str]) -> str:
