@@ -32,7 +32,7 @@ def before(prefix, arrays):
 
 
 def averaged(arrays):
-  return {name: 2 * array for name, array in arrays.items()}
+  return {name: np.asarray(2 * array) for name, array in arrays.items()}
 
 
 OPTIMIZER = {"state": {0: {"momentum_buffer": np.ones(3, np.float32)}}}

@@ -9,7 +9,7 @@ from tests.helpers import narrow
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install")
 
-pytestmark = pytest.mark.parity
+pytestmark = pytest.mark.slow
 
 DENSE = {"fc6": "fc1", "fc7": "fc2", "score_fr": "predictions"}
 
