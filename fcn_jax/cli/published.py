@@ -339,6 +339,11 @@ def _guess_caffe(file):
 
   Matching all arrays with a network takes a second.
   """
+  has_one = [
+    name
+    for name, one in CAFFE.items()
+    if one.dataset is None and _has_backbone(file, one.model())
+  ]
   released = {
     name: one.network() for name, one in fcn.models.released.NETWORKS.items()
   }
@@ -350,14 +355,15 @@ def _guess_caffe(file):
   if not fitting:
     num_unused = {
       name: len(report.unused)
-      for name, one in CAFFE.items()
-      if one.dataset is None
-      and _has_backbone(file, model := one.model())
-      and (report := _beginning(file, model))
+      for name in has_one
+      if (report := _beginning(file, CAFFE[name].model()))
     }
     # The layers of VGG16 are among those of VGG19.
     fewest = min(num_unused.values(), default=0)
     fitting = [name for name, num in num_unused.items() if num == fewest]
+    # Other layers are missing or of another shape, which `import` names. The
+    # last one has the most layers.
+    fitting = fitting or has_one[-1:]
   if len(fitting) != 1:
     which = f"may be any of {', '.join(fitting)}" if fitting else "is none"
     layers = tuple(dict.fromkeys(x.rsplit("/", 1)[0] for x in file.arrays))

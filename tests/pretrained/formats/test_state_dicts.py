@@ -515,6 +515,52 @@ def test_one_sentence_says_what_is_wrong_with_a_file(tmp_path, words):
   assert "\n" not in str(caught.value)
 
 
+def test_a_flipped_bit_of_an_array_is_noticed(tmp_path):
+  path = tmp_path / "net.pth"
+  torch_files.save(path, {"w": np.full(3, 5.0)})
+  content = path.read_bytes()
+  at = content.index(np.full(3, 5.0).tobytes())
+  path.write_bytes(content[:at] + b"\x01" + content[at + 1 :])
+  with pytest.raises(ValueError, match="'archive/data/0'.*checksum"):
+    state_dicts.read(path)
+
+
+def rewritten(path, change):
+  """Changes the list of entries at the end of a zip file."""
+  with zipfile.ZipFile(path, "a") as file:
+    change(file.filelist)
+    # So that the list is written again.
+    file.writestr("archive/last", b"")
+
+
+def test_entries_over_one_storage_are_refused(tmp_path):
+  """2,000 halves of the same bytes would become 4,000 times the memory."""
+  path = tmp_path / "net.pth"
+  arrays = {f"w{i}": np.full(1000, i, np.float16) for i in range(9)}
+  torch_files.save(path, arrays)
+
+  def overlap(entries):
+    first, *others = [x for x in entries if "/data/" in x.filename]
+    for entry in others:
+      entry.header_offset = first.header_offset
+
+  rewritten(path, overlap)
+  with pytest.raises(ValueError, match="overlaps with another"):
+    state_dicts.read(path)
+
+
+def test_a_checksum_that_torch_did_not_compute_is_not_compared(tmp_path):
+  path = tmp_path / "net.pth"
+  torch_files.save(path, example())
+
+  def without(entries):
+    for entry in entries:
+      entry.CRC = 0
+
+  rewritten(path, without)
+  assert_equal(state_dicts.read(path), example())
+
+
 @pytest.mark.parametrize("key", ["../../evil", "/etc/passwd", "0/../0"])
 def test_names_with_paths_are_only_names(tmp_path, key):
   path = tmp_path / "net.pth"
