@@ -165,9 +165,9 @@ def test_mutations_are_loaded_or_refused_in_bounded_time_and_memory():
         case 3:
           other = rng.randrange(len(content))
           content[at:at] = content[other : other + rng.randint(1, 40)]
-    start = time.perf_counter()
+    start = time.process_time()
     found = load(bytes(content))
-    longest = max(longest, time.perf_counter() - start)
+    longest = max(longest, time.process_time() - start)
     outcomes[type(found).__name__] += 1
   grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
   assert outcomes.keys() <= {"tuple", "ValueError", "Refused"}, outcomes

@@ -322,14 +322,14 @@ def test_bombs_take_no_memory_and_no_time(tmp_path, instructions):
   path = tmp_path / "net.pth"
   torch_files.write_zip(path, {"data.pkl": in_a_dict(instructions)})
   tracemalloc.start()
-  start = time.perf_counter()
+  start = time.process_time()
   with pytest.raises(ValueError, match=r"net\.pth"):
     state_dicts.read(path)
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
   assert peak < 2e8
   # A second or two where tracing makes it slow.
-  assert time.perf_counter() - start < 15
+  assert time.process_time() - start < 15
 
 
 def tensor_file(
@@ -469,7 +469,7 @@ FAULTY = {
   "an ONNX file": lambda path: path.write_bytes(
     b"\x08\x07\x12\x07pytorch\x1a\x032.1:" + bytes(300)
   ),
-  "an HDF5 file": lambda path: path.write_bytes(
+  "HDF5 file": lambda path: path.write_bytes(
     b"\x89HDF\r\n\x1a\n" + bytes(2000)
   ),
   "its end, with the list": lambda path: cut(path, legacy=False, size=-1),
