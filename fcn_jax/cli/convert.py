@@ -18,7 +18,6 @@ papers' names of layers.
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -30,7 +29,8 @@ import tyro
 import fcn_jax as fcn
 from fcn_jax.cli import errors
 from fcn_jax.cli import published
-from fcn_jax.pretrained import papers_names
+from fcn_jax.cli import recognition
+from fcn_jax.cli import state_dict_file
 from fcn_jax.pretrained import weight_file
 from fcn_jax.runs import build
 from fcn_jax.runs import config as config_lib
@@ -41,8 +41,6 @@ REPORT_FILE = "weights.txt"
 _EXPORT = "a network of this package"
 # torchvision's second head.
 _AUXILIARY = "aux_classifier."
-# Options of a run that make its network, and its data set.
-_DATA_OPTIONS = ("dataset", "modalities", "second_labels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +119,18 @@ def import_weights(options: Import) -> str:
   model = network.model()
   # Before anything is copied.
   report = fcn.pretrained.compare(file, model, order=order)
-  missing = published.missing_in_backbone(report)
+  missing = recognition.missing_in_backbone(report)
   if is_classifier and missing and not options.partial:
     raise ValueError(
       f"{options.file} lacks parts of {name}, which training is to begin with: "
       f"{len(missing)} arrays, such as {missing[0]}, are missing or have "
       "another shape. Give another --network, or --partial to begin with their "
       "initial values."
+    )
+  if name == "voc-fcn8s" and file.naming == "papers":
+    said.append(
+      "skips: not scaled, by its names; if it was trained at once, import it "
+      "with --network voc-fcn8s-atonce"
     )
   auxiliary = [x for x in file.arrays if x.startswith(_AUXILIARY)]
   if auxiliary and not network.options.get("auxiliary"):
@@ -176,7 +179,7 @@ def _import_exported(options: Import, file: weight_file.WeightFile) -> str:
         f"{options.file} says itself what it is, as fcn-jax convert export "
         f"wrote it: leave out --{name.replace('_', '-')}."
       )
-  config = published.exported(file, options.workdir)
+  config = state_dict_file.config_of(file, options.workdir)
   classes = file.exported["classes"]
   model = build.model(config, len(classes["names"]))
   variables, report = fcn.pretrained.load(file, model, partial=options.partial)
@@ -192,8 +195,8 @@ def _import_exported(options: Import, file: weight_file.WeightFile) -> str:
     {
       "file": options.file.name,
       "network": _EXPORT,
-      "is_classifier": False,
-      "untrained": [*report.new()],
+      "is_classifier": bool(file.exported.get("is_classifier")),
+      "untrained": [*file.exported.get("untrained", ()), *report.new()],
     },
     [f"{options.file.name}: {_EXPORT}", str(report)],
   )
@@ -209,9 +212,11 @@ def _finish(config, variables, classes, weights, lines) -> str:
   if weights["is_classifier"] or names:
     use = (
       "Begin training with it: fcn-jax train ... --init "
-      f"{workdir} --backbone {network.backbone} --inputs {network.inputs} "
-      f"--normalization {network.normalization}"
+      f"{workdir} --backbone {network.backbone} --normalization "
+      f"{network.normalization}"
     )
+    if network.inputs is not None:
+      use += f" --inputs {network.inputs}"
     if network.architecture != "fcn":
       use += f" --architecture {network.architecture}"
     if names:
@@ -244,10 +249,10 @@ def _network(
 ) -> tuple[str, published.Published]:
   """The network of a file, with the changes that were asked for."""
   if options.network is None:
-    name, network = published.guess(file)
+    name, network = recognition.guess(file)
   else:
     name = options.network
-    network = published.named(name, file)
+    network = recognition.named(name, file)
   heads = network.num_classes
   if isinstance(heads, int):
     if options.head is not None:
@@ -374,57 +379,7 @@ def export_weights(options: Export) -> str:
   which = trained_model.parse_which(options.checkpoint)
   fcn.inference.exporting.check_free(options.out)
   network = fcn.runs.load(options.workdir, which)
-  names = fcn.pretrained.torchvision_names
-  if names.has(network.model):
-    arrays = names.state_dict(network.model, network.variables)
-    origin, naming = "torchvision's names", "torchvision"
-  else:
-    arrays = papers_names.state_dict(network.variables)
-    origin = "the names of this package, as torchvision has no such network"
-    naming = "papers"
-  fcn.pretrained.write_state_dict(
-    options.out, arrays, metadata=_metadata(network, naming)
-  )
-  if isinstance(network.model, fcn.models.LateFusion):
-    seen = "Its modalities see what fcn_jax.models.input_normalization says."
-  else:
-    seen = _seen(network.model.inputs)
-  return (
-    f"{options.out}: {len(arrays)} arrays of {type(network.model).__name__} on "
-    f"{network.model.backbone}, {len(network.class_names)} classes, step "
-    f"{network.step}; {origin}.\n{seen}"
-  )
-
-
-def _metadata(network, naming) -> dict[str, str]:
-  """What `import` needs beside the arrays, for the header of a file."""
-  config, model = network.config, network.model
-  options = {
-    name: value
-    for name, value in dataclasses.asdict(config.network).items()
-    if name not in ("init", "init_hha")
-  }
-  options |= {name: getattr(config.data, name) for name in _DATA_OPTIONS}
-  inputs = None
-  if not isinstance(model, fcn.models.LateFusion):
-    inputs = {"mean": model.inputs.mean, "scale": model.inputs.scale}
-  content = {
-    "naming": naming,
-    "options": options,
-    "inputs": inputs,
-    "classes": {
-      "names": network.class_names,
-      "palette": network.palette.tolist(),
-    },
-  }
-  return {weight_file.EXPORTED: json.dumps(content)}
-
-
-def _seen(inputs: fcn.models.input_normalization.InputNormalization) -> str:
-  """What the user of a state dict must do to the pixels."""
-  scaled = ", ".join(f"{255 * x:.4g}" for x in inputs.scale)
-  shifted = ", ".join(f"{x / 255:.4g}" for x in inputs.mean)
-  return f"It sees RGB in 0..1, minus ({shifted}), times ({scaled})."
+  return state_dict_file.write(options.out, network)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

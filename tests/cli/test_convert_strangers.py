@@ -7,6 +7,7 @@ import pytest
 import fcn_jax as fcn
 from fcn_jax.cli import convert as convert_command
 from fcn_jax.cli import published
+from fcn_jax.cli import state_dict_file
 from fcn_jax.models import input_normalization
 from fcn_jax.pretrained import first_kernels
 from fcn_jax.pretrained import papers_names
@@ -73,7 +74,7 @@ def test_the_papers_networks_are_read_in_a_state_dict(tmp_path):
   network, said = imported(tmp_path, arrays)
   assert said.startswith("net.pth: voc-fcn8s\n")
   assert "pixels: caffe, by its names; its values do not tell" in said
-  assert "upscore8.weight" in said
+  assert "upscore8.weight" in said and "voc-fcn8s-atonce" in said
   assert network.model == model
   assert_equal(network.variables, variables)
   network.check_is_trained()
@@ -188,13 +189,18 @@ def test_a_network_with_new_arrays_begins_training_and_does_not_predict(
     network.check_is_trained()
 
 
-def test_a_file_without_a_head_is_a_backbone(tmp_path):
+def test_a_file_without_a_head_is_a_backbone_also_when_exported(tmp_path):
   _, arrays = resnet(3)
   backbone = {n: a for n, a in arrays.items() if n.startswith("backbone.")}
   network, said = imported(tmp_path, {"net": backbone})
   assert "--init" in said
   with pytest.raises(ValueError, match="classifier, to begin training"):
     network.check_is_trained()
+  out = tmp_path / "out.safetensors"
+  state_dict_file.write(out, network)
+  assert "--init" in convert(out, tmp_path / "again")
+  with pytest.raises(ValueError, match="classifier, to begin training"):
+    fcn.runs.load(tmp_path / "again", "best").check_is_trained()
 
 
 def test_names_of_another_network_are_shown_beside_expected_ones(tmp_path):
