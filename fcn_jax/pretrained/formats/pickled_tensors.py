@@ -283,7 +283,8 @@ def _storage(identity: Any) -> Storage | Foreign:
           return Storage(key, _DTYPES[name], 0, size)
         case [(_, int(start), int(size))] if start >= 0 and size >= 0:
           return Storage(key, _DTYPES[name], start, size)
-    case ("storage", Foreign() as kind, *_):
+    # Elements of a type that is not known, or a class with its source.
+    case ("storage" | "module", Foreign() as kind, *_):
       return kind
   raise Refused(more_than_tensors("a persistent id that is no storage"))
 
