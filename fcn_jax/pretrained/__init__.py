@@ -1,8 +1,8 @@
 """Parameters from files of other libraries, and from other networks.
 
 - `fetch` downloads a file of `SOURCES` from its publisher, and checks it.
-- `load` reads a file of weights for Caffe or PyTorch into a network; `compare`
-  only reports what fits. `Report` says what became of each array.
+- `load` reads a file of weights for Caffe, PyTorch or Keras into a network;
+  `compare` only reports what fits. `Report` says what became of each array.
 - `transplant` starts a network with the parameters of another; `take_head`
   extracts one head of several.
 - `read_caffemodel`, `read_state_dict`, `write_state_dict` and `is_caffe` work

@@ -90,6 +90,21 @@ def entries(
   return result
 
 
+def layers(backbone: str) -> list[tuple[str, ...]]:
+  """The names that each convolution of a backbone may have in Caffe."""
+  file = models.fcn.backbones()[backbone]
+  if file is models.backbones.googlenet:
+    ours = [*_GOOGLENET_STEM]
+    for module in file.INCEPTIONS:
+      ours += [f"{module}_1x1", f"{module}_3x3", f"{module}_pool_proj"]
+  else:
+    made = file.ARCHITECTURES[backbone]
+    layer_list = file.layer_list(made, "caffe")
+    ours = [one.name for one in layer_list if one.name.startswith("conv")]
+  first, *others = (_names(backbone, layer) for layer in ours)
+  return [(*first, f"{ours[0]}_bgrd"), *others]
+
+
 def check_fixed(
   path: str | pathlib.Path,
   source: Mapping[str, np.ndarray],

@@ -12,10 +12,11 @@ from fcn_jax import models
 from fcn_jax import types
 from fcn_jax.pretrained import caffe_names
 from fcn_jax.pretrained import entries
+from fcn_jax.pretrained import first_kernels
+from fcn_jax.pretrained import papers_names
 from fcn_jax.pretrained import torchvision_names
 from fcn_jax.pretrained import transplanting
-from fcn_jax.pretrained.formats import caffemodel
-from fcn_jax.pretrained.formats import state_dicts
+from fcn_jax.pretrained import weight_file
 
 # On a CPU, JAX shares arrays with this alignment and does not copy them.
 _ALIGNMENT = 64
@@ -26,33 +27,45 @@ _BLOCK = 16
 
 
 def load(
-  path: str | pathlib.Path, model: models.Network, *, partial: bool = False
+  path: str | pathlib.Path | weight_file.WeightFile,
+  model: models.Network,
+  *,
+  partial: bool = False,
+  order: tuple[int, ...] | None = None,
+  key: str | None = None,
 ) -> tuple[types.Variables, transplanting.Report]:
-  """Loads weights that were published for Caffe or torchvision.
+  """Loads weights that were published for Caffe, PyTorch or Keras.
 
-  The kind of file is recognised: a .caffemodel (of either format), or a state
-  dict of PyTorch (.pth, .pt or .safetensors). No code in a file is run.
+  The kind of file is recognised: a .caffemodel (of either format), a state dict
+  of PyTorch (.pth, .pt, .safetensors or an index of several), alone or in a
+  checkpoint, or an .h5 of Keras Applications. Names are those of Caffe, of
+  torchvision or of the papers, all of them after a prefix or not. No code in a
+  file is run.
 
   Args:
-    path: the file.
+    path: the file, or its arrays.
     model: the network, with the backbone, heads, `inputs` and `padding` of
       these weights, see `released`.
     partial: whether arrays that the file lacks, or has in another shape, may
       keep their initial values: to start an FCN from a classifier, or for other
       classes. Score layers with more classes get the old ones first; new
       channels of a first layer get the mean of the old ones.
+    order: the image channels in the order of the file, such as (2, 1, 0) for
+      BGR, where neither names nor kernels tell it or they are wrong. The
+      weights are then taken to be for the network's `inputs`.
+    key: of the state dict, if a checkpoint has several.
 
   Returns:
     The variables, `{"params": ..., ...}`, and what became of each array.
 
   Raises:
     ValueError: if the file is missing, damaged, or of no known kind; holds
-      anything but arrays; is of another network; or lacks arrays of this one
-      and `partial` is false. The message says which.
+      anything but arrays; is of another network, or for other pixels; or lacks
+      arrays of this one and `partial` is false. The message says which.
   """
-  path = pathlib.Path(path)
   template = _template(model)
-  found, report, about = _match(path, model, template)
+  file = _file(path, model, key)
+  found, report, about = _match(file, model, template, order)
   _check(about, model, report, partial)
   missing = (*report.kept, *report.reshaped)
   initial = _initial(model, missing) if missing else {}
@@ -65,19 +78,38 @@ def load(
 
 
 def compare(
-  path: str | pathlib.Path, model: models.Network
+  path: str | pathlib.Path | weight_file.WeightFile,
+  model: models.Network,
+  *,
+  order: tuple[int, ...] | None = None,
+  key: str | None = None,
 ) -> transplanting.Report:
   """What `load` would report for a file and a network, without copying.
 
   Args:
-    path: the file.
+    path: the file, or its arrays.
     model: the network.
+    order: see `load`.
+    key: see `load`.
 
   Raises:
     ValueError: if the file is missing, damaged, of no known kind, or holds
       anything but arrays; or has no names for such a network.
   """
-  return _match(pathlib.Path(path), model, _template(model))[1]
+  file = _file(path, model, key)
+  return _match(file, model, _template(model), order)[1]
+
+
+def pixels(
+  file: weight_file.WeightFile, model: models.Network
+) -> first_kernels.Pixels | None:
+  """Which pixels a file's weights expect, if that can be told from them.
+
+  Args:
+    file: of PyTorch or Keras.
+    model: the network, with any input normalization.
+  """
+  return _pixels(file, _entries(file, model, model.inputs.order))
 
 
 class _About(NamedTuple):
@@ -87,12 +119,22 @@ class _About(NamedTuple):
     origin: its path and kind.
     shapes: of arrays that differ from the network's: both shapes, in the order
       of axes of the file.
+    expected: names that the network's arrays would have there.
   """
 
   origin: str
   shapes: dict[str, str]
+  expected: tuple[str, ...]
 
 
+def _file(path, model, key):
+  if isinstance(path, weight_file.WeightFile):
+    return path
+  tables = weight_file.tables_of(model)
+  return weight_file.read(pathlib.Path(path), tables, key=key)
+
+
+@functools.lru_cache(maxsize=4)
 def _template(model):
   return jax.eval_shape(functools.partial(_init, model))
 
@@ -102,23 +144,102 @@ def _init(model):
   return model.init(jax.random.key(0), images, train=False)
 
 
-def _match(path, model, template):
+def _entries(file, model, order):
+  """The name of each array of the network in a file of PyTorch or Keras."""
+  if file.naming == "papers" or (
+    file.naming is None and not torchvision_names.has(model)
+  ):
+    table = papers_names.entries(model)
+    return [
+      entry._replace(order=entry.order and order or entry.order)
+      for entry in table
+    ]
+  return torchvision_names.entries(model, file.arrays, order=order)
+
+
+def _pixels(file, table):
+  """What the first kernels of a file say, see `first_kernels`."""
+  names = {ours: theirs for ours, theirs, _ in table}
+  for ours, theirs, order in table:
+    if order is not None and theirs in file.arrays:
+      _, *layer, _ = ours.split("/")
+      variance = names.get(f"batch_stats/{'/'.join(layer)}_norm/var")
+      return first_kernels.pixels(
+        file.arrays[theirs], file.arrays.get(variance)
+      )
+  return None
+
+
+def _order(file, model):
+  """The image channels in the order of a file; None as its names have it.
+
+  Raises:
+    ValueError: if the weights are for other pixels than the network's.
+  """
+  if isinstance(model, models.LateFusion):
+    return None
+  inputs = model.inputs
+  if file.exported is not None:
+    _check_exported(file, inputs)
+    return tuple(range(inputs.num_channels))
+  if file.is_keras and set(inputs.scale) != {1.0}:
+    raise ValueError(
+      f"{file.path} has Keras's weights, which are for BGR in 0..255: make the "
+      "network with inputs=fcn.models.input_normalization.CAFFE."
+    )
+  found = _pixels(file, _entries(file, model, inputs.order))
+  sees_bytes = set(inputs.scale[:3]) == {1.0}
+  if found in ("caffe_bgr", "caffe_rgb", "0..255") and not sees_bytes:
+    raise ValueError(
+      f"{file.path}: the first kernels are for pixels in 0..255, less the mean,"
+      f" and the network multiplies them by {inputs.scale[0]:.3g}. Make it "
+      "with inputs=fcn.models.input_normalization.CAFFE, and give "
+      "order=(2, 1, 0) if the channels are BGR there, (0, 1, 2) if RGB. (On "
+      "the command line: --inputs caffe, for BGR.)"
+    )
+  if found == "caffe_bgr":
+    return (2, 1, 0, *range(3, inputs.num_channels))
+  if found == "caffe_rgb":
+    return tuple(range(inputs.num_channels))
+  if file.naming == "papers":
+    if found == "normalised" and sees_bytes:
+      raise ValueError(
+        f"{file.path}: the first kernels are for normalised pixels, and the "
+        "network sees 0..255. Make it with the inputs that the weights were "
+        "trained with, such as fcn.models.input_normalization.TORCHVISION."
+      )
+    return inputs.order
+  return None
+
+
+def _check_exported(file, inputs):
+  there = file.exported.get("inputs")
+  here = {"mean": [*inputs.mean], "scale": [*inputs.scale]}
+  if there != here:
+    raise ValueError(
+      f"{file.path} was exported from a network with the input normalization "
+      f"{there}, and this one has {here}: make it with that one."
+    )
+
+
+def _match(file, model, template, order):
   """The arrays of a network that a file has, by name; report; `_About`."""
-  origin = str(path)
-  if caffemodel.is_caffe(path):
-    source = caffe_names.read(path)
+  origin, source = str(file.path), file.arrays
+  if file.naming == "caffe":
     table = caffe_names.entries(model, source)
-    fixed = caffe_names.check_fixed(path, source, model)
+    fixed = caffe_names.check_fixed(file.path, source, model)
   else:
-    source = state_dicts.read(path)
-    table = torchvision_names.entries(model, source)
+    if order is None:
+      order = _order(file, model)
+    table = _entries(file, model, order)
     fixed = tuple(filter(torchvision_names.is_ignored, source))
-    network = torchvision_names.guess(source)
-    if network:
+    if file.naming == "papers":
+      fixed += papers_names.check_upsampling(file.path, source, model)
+    elif network := torchvision_names.guess(source):
       origin += f" (torchvision's {network})"
   shapes = {name: array.shape for name, array in transplanting.named(template)}
   groups = {"copied": [], "converted": [], "extended": []}
-  groups |= {"kept": [], "reshaped": []}
+  groups |= {"kept": [], "reshaped": [], "binary": []}
   found, used, differing = {}, {*fixed}, {}
   for entry in table:
     group, array = "kept", source.get(entry.theirs)
@@ -136,7 +257,8 @@ def _match(path, model, template):
     fixed=fixed,
     unused=tuple(name for name in source if name not in used),
   )
-  return found, report, _About(origin, differing)
+  expected = tuple(entry.theirs for entry in table)
+  return found, report, _About(origin, differing, expected)
 
 
 def _file_shape(shape):
@@ -154,6 +276,9 @@ def _fit(entry, array, shape):
   The array is None if it does not fit.
   """
   laid_out = entries.to_ours(array, shape, entry.order)
+  if _is_binary(entry.ours, laid_out, shape):
+    padding = [(0, 0)] * (laid_out.ndim - 1) + [(1, 0)]
+    return "binary", np.pad(laid_out, padding)
   if laid_out is not None and laid_out.shape != shape:
     laid_out = transplanting.grow(entry.ours, laid_out, shape)
     group = "extended"
@@ -162,6 +287,17 @@ def _fit(entry, array, shape):
   else:
     group = "copied"
   return ("reshaped", None) if laid_out is None else (group, laid_out)
+
+
+def _is_binary(name, array, shape):
+  """Whether a file has one score for two classes, as a sigmoid needs."""
+  *_, layer, _ = name.split("/")
+  return (
+    array is not None
+    and layer.startswith("score_")
+    and array.shape == (*shape[:-1], 1)
+    and shape[-1] == 2
+  )
 
 
 def _device_array(array, like):
@@ -203,9 +339,9 @@ def _check(about, model, report, partial):
   )
   if not (report.copied or report.converted):
     raise ValueError(
-      f"{about.origin} has no array of {network}, but has "
-      f"{_some(report.unused, {})}: it is from another network. Make that one, "
-      "with its backbone."
+      f"{about.origin} has no array of {network}, such as "
+      f"{_some(about.expected, {})}, but has {_some(report.unused, {})}: it is "
+      "from another network. Make that one, with its backbone."
     )
   faults = [
     f"{title}: {_some(names, about.shapes)}"

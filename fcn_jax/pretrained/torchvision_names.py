@@ -24,19 +24,15 @@ CLASSIFIERS = {
 
 # Counts the batches in the running averages; not used here.
 _COUNTER = "num_batches_tracked"
-_PYTORCH_KINDS = {
-  "kernel": "weight",
-  "scale": "weight",
-  "bias": "bias",
-  "mean": "running_mean",
-  "var": "running_var",
-}
 # Where torchvision's FCNs have the backbone.
 _BACKBONE = "backbone."
 
 
 def entries(
-  model: models.Network, source: Mapping[str, np.ndarray]
+  model: models.Network,
+  source: Mapping[str, np.ndarray],
+  *,
+  order: tuple[int, ...] | None = None,
 ) -> list[entries_lib.Entry]:
   """Matches the arrays of a state dict with those of a network.
 
@@ -45,6 +41,8 @@ def entries(
     source: the state dict. That of a ResNet classifier also fits an
       `models.FCNResNet`, and that of torchvision's FCN an `models.FCN`; arrays
       that only one of them has are listed too.
+    order: image channels in the order of the file, if its weights were not
+      trained as torchvision's are, but for the network's input normalization.
 
   Returns:
     One entry for each array of the network, parameters and batch statistics.
@@ -53,7 +51,9 @@ def entries(
     ValueError: if torchvision has no such network, or its weights are for
       another input normalization than the network's.
   """
-  table = _entries(model, source)
+  table = _entries(model, source, order)
+  if order is not None:
+    return table
   name, expected = "TORCHVISION", input_normalization.TORCHVISION
   if model.backbone == "googlenet_bn":
     name, expected = "INCEPTION", input_normalization.INCEPTION
@@ -69,6 +69,15 @@ def entries(
       f"inputs=fcn.models.input_normalization.{name}."
     )
   return table
+
+
+def has(model: models.Network) -> bool:
+  """Whether torchvision has such a network."""
+  try:
+    _check_published(model)
+  except ValueError:
+    return False
+  return True
 
 
 def is_ignored(name: str) -> bool:
@@ -104,7 +113,7 @@ def guess(source: Mapping[str, np.ndarray]) -> str | None:
       continue
     if "resnet" in name and not _is_resnet(source, prefix):
       return None
-    if not prefix:
+    if not prefix or all(other.startswith(prefix) for other in source):
       return name
     # Other networks on these backbones have no convolution there.
     return f"fcn_{name}" if "classifier.0.weight" in source else None
@@ -153,26 +162,7 @@ def state_dict(
   return result
 
 
-def plain_state_dict(variables: types.Variables) -> dict[str, np.ndarray]:
-  """A state dict of a network that torchvision does not have.
-
-  Args:
-    variables: of any network of this package, `{"params": ..., ...}`.
-
-  Returns:
-    Arrays in PyTorch's layout, kernels [outputs, inputs, rows, columns], and
-    with its names for them, after those of the layers here: `conv1_1.weight`,
-    `conv1_1_norm.running_mean`.
-  """
-  result = {}
-  for name, array in transplanting.named(variables):
-    _, *layer, kind = name.split("/")
-    theirs = ".".join([*layer, _PYTORCH_KINDS[kind]])
-    result[theirs] = entries_lib.to_theirs(np.asarray(array))
-  return result
-
-
-def _entries(model, source):
+def _entries(model, source, order=None):
   """As `entries`, whatever the input normalization."""
   _check_published(model)
   if isinstance(model, models.FCNResNet):
@@ -184,7 +174,7 @@ def _entries(model, source):
     prefix, heads = _prefix(source, ""), torchvision_layers.scores(model)
   first, *others = torchvision_layers.backbone(model.backbone)
   table = list(torchvision_layers.arrays(first, prefix))
-  table[0] = table[0]._replace(order=model.inputs.order)
+  table[0] = table[0]._replace(order=order or model.inputs.order)
   for layer in others:
     table += torchvision_layers.arrays(layer, prefix)
   for layer in heads:

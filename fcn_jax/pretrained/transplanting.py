@@ -36,6 +36,8 @@ class Report(NamedTuple):
     fixed: only in the source, and not needed: layers that are not trained and
       have the values that this package uses.
     unused: only in the source.
+    binary: from the source, whose one score is that of the second class; the
+      first one's is zero. The softmax of both is the sigmoid of the one.
   """
 
   copied: tuple[str, ...] = ()
@@ -45,6 +47,11 @@ class Report(NamedTuple):
   reshaped: tuple[str, ...] = ()
   fixed: tuple[str, ...] = ()
   unused: tuple[str, ...] = ()
+  binary: tuple[str, ...] = ()
+
+  def new(self) -> tuple[str, ...]:
+    """Arrays that are not from the source, or only in part."""
+    return (*self.kept, *self.reshaped, *self.extended)
 
   def __str__(self) -> str:
     """One line for each group that is not empty."""
@@ -56,6 +63,7 @@ class Report(NamedTuple):
       "new, of another shape in the source",
       "fixed in the source, as here",
       "left over in the source",
+      "one score in the source, which is the second class's",
     )
     return "\n".join(
       f"{title} ({len(names)}): {', '.join(names)}"

@@ -40,6 +40,8 @@ class TrainedModel:
     masks: how the masks that it was trained on encode the classes, as in
       `data.Dataset.masks`; None for data sets with a fixed encoding, and for
       runs of earlier versions.
+    untrained: arrays that the file of weights, from which `fcn-jax convert`
+      made it, did not have: with them, it cannot predict either.
   """
 
   model: models.Network
@@ -50,6 +52,7 @@ class TrainedModel:
   step: int
   mean_iu: float | None
   is_classifier: bool
+  untrained: tuple[str, ...] = ()
   masks: Mapping[str, Any] | None = None
 
   @property
@@ -65,6 +68,14 @@ class TrainedModel:
         f"{workdir} was made from a classifier, to begin training with: "
         f"fcn-jax train ... --init {workdir}. Give the work folder of a "
         "trained network."
+      )
+    if self.untrained:
+      workdir, num = self.config.run.workdir, len(self.untrained)
+      raise ValueError(
+        f"{workdir} was made from a file without {num} of its arrays, such as "
+        f"{', '.join(self.untrained[:3])}: with their initial values it cannot "
+        f"predict, but begin training: fcn-jax train ... --init {workdir}. "
+        "Give the work folder of a trained network."
       )
 
   def check_sees_pictures(self) -> None:
@@ -135,6 +146,7 @@ def load(
     mean_iu=restored.mean_iu,
     is_classifier=metadata.get("weights", {}).get("is_classifier", False),
     masks=metadata["classes"].get("masks"),
+    untrained=tuple(metadata.get("weights", {}).get("untrained", ())),
   )
 
 

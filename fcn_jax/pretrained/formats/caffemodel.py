@@ -6,6 +6,7 @@ file, which is mapped into memory, so reading the 537 MB of a VGG16 takes almost
 no time and memory.
 """
 
+import itertools
 import math
 import pathlib
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ _LEGACY_SHAPE = (1, 2, 3, 4)
 _DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8
 # BlobShape.
 _DIM = 1
+# Most dimensions of a blob (Caffe's own limit), and most fields of a net: no
+# network has a tenth of that many layers.
+_MOST_DIMS = 32
+_MOST_FIELDS = 100_000
 
 
 def is_caffe(path: str | pathlib.Path) -> bool:
@@ -111,7 +116,14 @@ def _net_fields(
   data: memoryview,
 ) -> Iterator[tuple[int, int | memoryview]]:
   """The fields of the net; ValueError if it is a message of another kind."""
-  for number, value in protobuf.fields(data):
+  num_names = 0
+  for count, (number, value) in enumerate(protobuf.fields(data)):
+    if count == _MOST_FIELDS:
+      raise ValueError(f"it has more than {_MOST_FIELDS} fields")
+    num_names += number == _NET_NAME
+    if num_names > 1:
+      # A graph of TensorFlow has its nodes there.
+      raise ValueError("it has several names, which no net has")
     if isinstance(value, int) and (number == _NET_NAME or number in _LAYERS):
       raise ValueError(f"field {number} is a number, which no net has")
     yield number, value
@@ -205,7 +217,9 @@ def _blob(message: memoryview) -> np.ndarray:
       # Packed, all values are one part; unpacked, each is its own.
       parts[field].append(_part(value))
     elif field == _SHAPE:
-      shape.extend(_dims(_part(value)))
+      shape.extend(itertools.islice(_dims(_part(value)), _MOST_DIMS + 1))
+      if len(shape) > _MOST_DIMS:
+        raise ValueError(f"it has more than {_MOST_DIMS} dimensions")
     elif field in _LEGACY_SHAPE and isinstance(value, int):
       legacy_shape[field] = protobuf.signed(value)
   # If a blob has both, do the same as Caffe's Blob::FromProto.

@@ -1,11 +1,13 @@
 """Tensors from the pickles that torch.save writes, without running them.
 
 A pickle is a program for a small stack machine, and Python's machine calls
-whatever the program names. The machine below knows only the instructions for
-dicts of tensors, as `pickletools` decodes them, and calls nothing: a tensor
-becomes a record of where its elements are. It refuses a pickle that names
-anything else. Keys of dicts must be strings or integers, since hashing nested
-tuples may take forever.
+whatever the program names. The machine below decodes instructions with
+`pickletools`, and imports and calls nothing: a tensor becomes a record of where
+its elements are, and any object of another class becomes a `Foreign`, which is
+only the name of the class. Its arguments and its state are dropped. So a
+checkpoint with the options of a training script can be read, and a hostile one
+does nothing. Only strings and integers are kept as keys of dicts, since hashing
+nested tuples may take forever.
 """
 
 import pickletools
@@ -34,16 +36,28 @@ _PARAMETERS = (
   "torch.nn.parameter.Parameter",
 )
 _DICT = "collections.OrderedDict"
-_ALLOWED = {_DICT, *_TENSORS, *_PARAMETERS, *_DTYPES}
+_KNOWN = {_DICT, *_TENSORS, *_PARAMETERS, *_DTYPES}
+# NumPy's numbers, such as a best score. They are not needed.
+_NUMPY_SCALARS = (
+  "numpy.core.multiarray.scalar",
+  "numpy._core.multiarray.scalar",
+)
 
 # Instructions that push what follows them in the file, or a constant.
-_NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
-_STRINGS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "SHORT_BINSTRING"}
+_NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
+_STRINGS = {
+  "BINUNICODE",
+  "SHORT_BINUNICODE",
+  "BINUNICODE8",
+  "SHORT_BINSTRING",
+  "BINSTRING",
+}
+_BYTES = {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
-# Limit of the items of a tuple. NumPy's arrays have no more axes, and handling
-# one huge tuple again and again may take forever.
+# Limit of the items of a tuple that is kept. NumPy's arrays have no more axes,
+# and handling one huge tuple again and again may take forever.
 _MOST_ITEMS = 64
 # Limit of integers that are keys: larger ones could be crafted to have equal
 # hashes.
@@ -51,7 +65,7 @@ _LARGEST_KEY = 2**60
 
 
 class Refused(ValueError):
-  """The file holds, or asks for, anything but tensors."""
+  """The file holds, or asks for, what cannot be read as tensors."""
 
 
 class Storage(NamedTuple):
@@ -93,6 +107,16 @@ class Parameter:
     self.tensor = tensor
 
 
+class Foreign(NamedTuple):
+  """Stands for an object of another class, which was not made.
+
+  Attributes:
+    name: of the class or function that the file names.
+  """
+
+  name: str
+
+
 class _Global(NamedTuple):
   name: str
 
@@ -104,11 +128,12 @@ def load(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
     stream: read from its position to the end of the pickle.
 
   Returns:
-    The object, with `Tensor` and `Parameter` in place of tensors, and the
-    storages by key. An OrderedDict becomes a dict, without its attributes.
+    The object, with `Tensor` and `Parameter` in place of tensors, `Foreign` in
+    place of objects of other classes, and the storages by key. An OrderedDict
+    becomes a dict, without its attributes; NumPy's numbers become None.
 
   Raises:
-    Refused: if it contains anything else.
+    Refused: if it has instructions that torch.save never writes.
     ValueError: if this is not a pickle, or is damaged.
   """
   try:
@@ -132,6 +157,8 @@ def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
         return stack.pop(), storages
       case name if name in _NUMBERS or name in _STRINGS:
         stack.append(argument)
+      case name if name in _BYTES:
+        stack.append(Foreign("builtins.bytes"))
       case name if name in _CONSTANTS:
         stack.append(_CONSTANTS[name])
       case name if name in _TUPLES:
@@ -139,12 +166,19 @@ def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
         stack[start:] = [tuple(_from(stack, start))]
       case "EMPTY_DICT" | "EMPTY_LIST" as name:
         stack.append({} if name == "EMPTY_DICT" else [])
+      case "EMPTY_SET":
+        stack.append(Foreign("builtins.set"))
       case "MARK":
         outer.append(stack)
         stack = []
-      case "TUPLE" | "APPENDS" | "SETITEMS" as name:
+      case "TUPLE" | "APPENDS" | "SETITEMS" | "ADDITEMS" | "FROZENSET" as name:
         items, stack = stack, outer.pop()
         _collect(stack, name, items)
+      case "LIST":
+        items, stack = stack, outer.pop()
+        stack.append(items)
+      case "POP":
+        stack.pop()
       case "APPEND" | "SETITEM" as name:
         start = -1 if name == "APPEND" else -2
         items = _from(stack, len(stack) + start)
@@ -164,15 +198,26 @@ def _run(stream: BinaryIO) -> tuple[Any, dict[str, Storage]]:
       case "BINPERSID":
         storage = _storage(stack.pop())
         stack.append(storage)
-        storages.setdefault(storage.key, storage)
+        if type(storage) is Storage:
+          storages.setdefault(storage.key, storage)
       case "REDUCE" | "NEWOBJ":
         arguments, called = stack.pop(), stack.pop()
         stack.append(_made(called, arguments))
+      case "NEWOBJ_EX":
+        # Named arguments and others: nothing of torch's is made this way.
+        del stack[-2:]
+        stack.append(_foreign(stack.pop()))
+      case "OBJ":
+        items, stack = stack, outer.pop()
+        stack.append(_foreign(items[0]))
+      case "INST":
+        stack = outer.pop()
+        stack.append(Foreign(_short(argument.replace(" ", ".", 1))))
       case "BUILD":
         state = stack.pop()
         _build(stack[-1], state)
       case name:
-        raise Refused(_more_than_tensors(f"{name} {_short(argument)}"))
+        raise Refused(more_than_tensors(f"{name} {_short(argument)}"))
   raise AssertionError("genops ends with STOP, or with an error")
 
 
@@ -180,12 +225,20 @@ def _collect(stack: list[Any], name: str, items: list[Any]) -> None:
   """Puts items into a new tuple, or into the container below them."""
   if name == "TUPLE":
     if len(items) > _MOST_ITEMS:
-      raise Refused(_more_than_tensors(f"a tuple of {len(items)} items"))
-    stack.append(tuple(items))
+      # Such as the state of Python's random numbers.
+      stack.append(Foreign("builtins.tuple"))
+    else:
+      stack.append(tuple(items))
+  elif name == "FROZENSET":
+    stack.append(Foreign("builtins.frozenset"))
+  elif type(stack[-1]) is Foreign:
+    pass
   elif name == "APPENDS":
     _append(stack[-1], items)
-  else:
+  elif name == "SETITEMS":
     _set(stack[-1], zip(items[::2], items[1::2], strict=True))
+  else:
+    raise TypeError("items for something that is no set")
 
 
 def _from(stack: list[Any], start: int) -> list[Any]:
@@ -204,20 +257,22 @@ def _set(target: Any, pairs: Any) -> None:
   if type(target) is not dict:
     raise TypeError("items for something that is no dict")
   for key, value in pairs:
-    if type(key) not in (str, int):
-      raise Refused(_more_than_tensors(f"a key of type {type(key).__name__}"))
-    if type(key) is int and abs(key) > _LARGEST_KEY:
-      raise Refused(_more_than_tensors(f"the key {key}"))
-    target[key] = value
+    # No state dict has other keys.
+    if type(key) is str or (type(key) is int and abs(key) <= _LARGEST_KEY):
+      target[key] = value
 
 
-def _global(name: str) -> _Global:
-  if name not in _ALLOWED:
-    raise Refused(_more_than_tensors(_short(name)))
-  return _Global(name)
+def _global(name: str) -> _Global | Foreign:
+  return _Global(name) if name in _KNOWN else Foreign(_short(name))
 
 
-def _storage(identity: Any) -> Storage:
+def _foreign(called: Any) -> Foreign:
+  if type(called) not in (_Global, Foreign):
+    raise TypeError("an object of something that has no name")
+  return Foreign(called.name)
+
+
+def _storage(identity: Any) -> Storage | Foreign:
   """A storage, from ("storage", type, key, device, size) and maybe a view."""
   match identity:
     case ("storage", _Global(name), str(key), _, int(size), *rest) if (
@@ -228,11 +283,18 @@ def _storage(identity: Any) -> Storage:
           return Storage(key, _DTYPES[name], 0, size)
         case [(_, int(start), int(size))] if start >= 0 and size >= 0:
           return Storage(key, _DTYPES[name], start, size)
-  raise Refused(_more_than_tensors("a persistent id that is no storage"))
+    # Elements of a type that is not known, or a class with its source.
+    case ("storage" | "module", Foreign() as kind, *_):
+      return kind
+  raise Refused(more_than_tensors("a persistent id that is no storage"))
 
 
-def _made(called: Any, arguments: Any) -> dict | Tensor | Parameter:
-  """The result of a call of one of the allowed names, without calling it."""
+def _made(
+  called: Any, arguments: Any
+) -> dict | Tensor | Parameter | Foreign | None:
+  """The result of a call, without calling anything."""
+  if type(called) is Foreign:
+    return None if called.name in _NUMPY_SCALARS else called
   if type(called) is not _Global or type(arguments) is not tuple:
     raise TypeError("a call of something that has no name")
   name = called.name
@@ -258,7 +320,10 @@ def _made(called: Any, arguments: Any) -> dict | Tensor | Parameter:
       return Parameter()
     case (Tensor() as tensor, *_) if name in _PARAMETERS:
       return Parameter(tensor)
-  raise Refused(_more_than_tensors(f"{name} with other arguments than tensors"))
+    # Elements of a type that is not known here.
+    case (Foreign() as kind, *_) if name in (*_TENSORS, *_PARAMETERS):
+      return kind
+  return Foreign(f"{name} with other arguments than tensors")
 
 
 def _build(target: Any, state: Any) -> None:
@@ -268,8 +333,8 @@ def _build(target: Any, state: Any) -> None:
       # Tensor, then what torch sets with it; three items have no tensor.
       case (Tensor() as tensor, _, _, _, _):
         target.tensor = tensor
-  elif type(target) is not dict:
-    raise Refused(_more_than_tensors(f"a state of a {type(target).__name__}"))
+  elif type(target) not in (dict, Foreign):
+    raise Refused(more_than_tensors(f"a state of a {type(target).__name__}"))
 
 
 def _short(value: Any) -> str:
@@ -279,7 +344,8 @@ def _short(value: Any) -> str:
   return type(value).__name__
 
 
-def _more_than_tensors(found: str) -> str:
+def more_than_tensors(found: str) -> str:
+  """The message for a file with anything else among its tensors."""
   return (
     f"holds more than tensors: it asks for {found}. Nothing in it was run. Save"
     " the state dict alone: torch.save(model.state_dict(), path)"

@@ -10,12 +10,14 @@ import mmap
 import pathlib
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax.pretrained.formats import other_kinds
 from fcn_jax.pretrained.formats import pickled_tensors
 
 # How zip files begin, and torch's magic number as an instruction of pickles.
@@ -39,7 +41,7 @@ def open_zip(path: pathlib.Path, content: mmap.mmap) -> tuple[Any, Find]:
   """What torch.save writes since 1.6: `name/data.pkl`, `name/data/0`, ..."""
   try:
     with zipfile.ZipFile(path) as archive:
-      entries = {entry.filename: entry for entry in archive.infolist()}
+      listed = archive.infolist()
   # zipfile raises many kinds of errors for damaged files.
   except (
     zipfile.BadZipFile,
@@ -52,12 +54,11 @@ def open_zip(path: pathlib.Path, content: mmap.mmap) -> tuple[Any, Find]:
     raise ValueError(
       f"its end, with the list of its contents, is missing or damaged. {AGAIN}"
     ) from error
+  entries = {entry.filename: entry for entry in listed}
   pickles = [name for name in entries if name.endswith("/data.pkl")]
   if len(pickles) != 1:
-    raise ValueError(
-      "this is a zip file, but not one that torch.save made, as there is no"
-      " data.pkl in its folder. Choose the file of the state dict"
-    )
+    raise ValueError(other_kinds.of_zip(path, entries))
+  _check_apart(listed)
   folder = pickles[0].removesuffix("data.pkl")
   if folder + "constants.pkl" in entries:
     raise ValueError(
@@ -65,6 +66,8 @@ def open_zip(path: pathlib.Path, content: mmap.mmap) -> tuple[Any, Find]:
       " with torch.jit.load and save its state dict:"
       " torch.save(module.state_dict(), path)"
     )
+  # The state dict has each storage under one type.
+  dtypes = {}
 
   def bytes_of(name: str) -> memoryview:
     if folder + name not in entries:
@@ -87,9 +90,26 @@ def open_zip(path: pathlib.Path, content: mmap.mmap) -> tuple[Any, Find]:
 
   @functools.cache
   def find(key: str, dtype: np.dtype) -> np.ndarray:
+    if dtypes.setdefault(key, dtype) != dtype:
+      raise ValueError(f"its storage {key!a} has two element types. {AGAIN}")
     return _elements(bytes_of(f"data/{key}"), dtype)
 
   return loaded, find
+
+
+def _check_apart(listed: list[zipfile.ZipInfo]) -> None:
+  """Raises a `ValueError` if entries share bytes, to be larger than the file.
+
+  An entry begins where its header is and is not compressed, see `_stored`.
+  """
+  end = 0
+  for entry in sorted(listed, key=lambda entry: entry.header_offset):
+    if entry.header_offset < end:
+      raise ValueError(
+        f"its entry {entry.filename[:80]!a} overlaps with another, which"
+        f" torch.save never does. {AGAIN}"
+      )
+    end = entry.header_offset + 30 + entry.compress_size
 
 
 def _stored(content: mmap.mmap, entry: zipfile.ZipInfo) -> memoryview:
@@ -100,12 +120,20 @@ def _stored(content: mmap.mmap, entry: zipfile.ZipInfo) -> memoryview:
       f"its entry {name!a} is compressed or encrypted, which torch.save never"
       " does. Take the file as torch.save wrote it"
     )
+  if entry.file_size != entry.compress_size:
+    raise ValueError(f"its entry {name!a} has two sizes. {AGAIN}")
   # The header before the bytes ends with two strings of these lengths.
   header = content[start : start + 30]
   if start < 0 or not header.startswith(ZIP) or len(header) < 30:
     raise ValueError(f"its entry {name!a} is not where it should be. {AGAIN}")
   start += 30 + sum(struct.unpack("<HH", header[26:]))
-  return memoryview(content)[start : start + entry.file_size]
+  found = memoryview(content)[start : start + entry.file_size]
+  # torch.save writes 0 if it was told to compute none.
+  if entry.CRC and zlib.crc32(found) != entry.CRC:
+    raise ValueError(
+      f"its entry {name!a} is damaged: its checksum is another. {AGAIN}"
+    )
+  return found
 
 
 def is_legacy(start: bytes) -> bool:
@@ -128,6 +156,10 @@ def open_legacy(content: mmap.mmap) -> tuple[Any, Find]:
   load()
   protocol, _ = load()
   system, _ = load()
+  if type(system) is dict:
+    for value in system.values():
+      if type(value) is pickled_tensors.Foreign:
+        raise ValueError(pickled_tensors.more_than_tensors(value.name))
   if (
     type(protocol) is not int
     or protocol != 1001
@@ -146,7 +178,8 @@ def open_legacy(content: mmap.mmap) -> tuple[Any, Find]:
   for key in keys:
     size = int.from_bytes(content[position : position + 8], "little")
     if key not in storages:
-      raise ValueError(f"its list of storages is damaged. {AGAIN}")
+      # Elements of a type that is not known, so neither is where they end.
+      break
     end = position + 8 + size * storages[key].dtype.itemsize
     if end > len(content):
       raise ValueError(f"it is cut off. {AGAIN}")
@@ -156,7 +189,10 @@ def open_legacy(content: mmap.mmap) -> tuple[Any, Find]:
   @functools.cache
   def find(key: str, dtype: np.dtype) -> np.ndarray:
     if key not in found:
-      raise ValueError(f"its list of storages is damaged. {AGAIN}")
+      raise ValueError(
+        "its list of storages is damaged, or has elements of a type that"
+        f" networks here do not use. {AGAIN}"
+      )
     return _elements(found[key], dtype)
 
   return state_dict, find

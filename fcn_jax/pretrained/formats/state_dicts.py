@@ -1,86 +1,159 @@
 """State dicts of PyTorch as dicts of arrays, without PyTorch.
 
-Three kinds of file are read, recognised by their first bytes: what torch.save
-writes since version 1.6 (a zip file with a pickle and one entry for each
-storage), what it wrote before (pickles, then the storages one after another;
-most of torchvision's published files), and safetensors. Pickles are not run,
-see `pickled_tensors`. Files are mapped into memory and arrays are views of
-them, so only what is used is read.
+Files are recognised by their first bytes: what torch.save writes since version
+1.6 (a zip file with a pickle and one entry for each storage), what it wrote
+before (pickles, then the storages one after another; most of torchvision's
+published files), safetensors, an index of its parts, and the HDF5 files of
+Keras. Pickles are not run, see `pickled_tensors`. Files are mapped into memory
+and arrays are views of them, so only what is used is read.
 """
 
+import functools
 import mmap
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from fcn_jax.pretrained.formats import keras
+from fcn_jax.pretrained.formats import other_kinds
 from fcn_jax.pretrained.formats import pickled_tensors
 from fcn_jax.pretrained.formats import pytorch
+from fcn_jax.pretrained.formats import safetensors_files
 
-# Keys under which training scripts put the state dict.
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
 # What torch's DataParallel puts before each name.
 _PARALLEL = "module."
-
-_SAFETENSORS_DTYPES = {
-  "F64": np.dtype("<f8"),
-  "F32": np.dtype("<f4"),
-  "F16": np.dtype("<f2"),
-  "BF16": np.dtype(jnp.bfloat16),
-  "I64": np.dtype("<i8"),
-  "I32": np.dtype("<i4"),
-  "I16": np.dtype("<i2"),
-  "I8": np.dtype("i1"),
-  "U8": np.dtype("u1"),
-  "BOOL": np.dtype("?"),
-}
+# How deep in a checkpoint a state dict may be.
+_DEPTH = 4
+# Largest number of names in a message.
+_NUM_SHOWN = 4
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+class StateDict(NamedTuple):
+  """One of the dicts of arrays in a file.
+
+  Attributes:
+    arrays: functions that give them, by name.
+    others: names of numbers, strings and the like among them.
+    foreign: the first object among them of a class that is not known, as its
+      name and its class; None if there is none.
+  """
+
+  arrays: dict[str, safetensors_files.Lazy]
+  others: tuple[str, ...] = ()
+  foreign: tuple[str, str] | None = None
+
+  def read(self) -> dict[str, np.ndarray]:
+    """Reads the arrays.
+
+    Raises:
+      ValueError: if there is anything among them that is not known.
+    """
+    if self.foreign is not None:
+      name, kind = self.foreign
+      raise ValueError(
+        f"{pickled_tensors.more_than_tensors(kind)} (under {ascii(name)[:80]})"
+      )
+    return {name: array() for name, array in self.arrays.items()}
+
+
+class Content(NamedTuple):
+  """What is in a file.
+
+  Attributes:
+    state_dicts: by their keys; that of a whole file is empty, and those inside
+      each other are joined by dots.
+    metadata: of a safetensors file.
+    is_keras: whether Keras wrote it.
+  """
+
+  state_dicts: dict[str, StateDict]
+  metadata: Mapping[str, str] = {}
+  is_keras: bool = False
+
+
+def read(
+  path: str | os.PathLike, *, key: str | None = None
+) -> dict[str, np.ndarray]:
   """Reads the tensors of a file.
 
-  The state dict may be the whole file, or be in it under "model", "state_dict"
-  or "model_state_dict". The prefix "module." is removed if all names have it.
+  The state dict may be the whole file, or be in it under any key. The prefix
+  "module." is removed if all names have it.
 
   Args:
-    path: a .pth, .pt or .safetensors file, under any name.
+    path: a .pth, .pt, .safetensors, .safetensors.index.json or .h5 file, under
+      any name.
+    key: of the state dict, if a checkpoint has several.
 
   Returns:
     Arrays by name, read-only, with the shapes and dtypes of the file; only
     float16 and bfloat16 become float32. The others are views of the file, of
     any strides and alignment: do not change the file while they are in use.
+    Those of Keras are in PyTorch's layout, and are named as layers of PyTorch.
 
   Raises:
-    ValueError: if there is no such file, it is damaged or of another kind, or
-      holds anything but tensors.
+    ValueError: if there is no such file, it is damaged or of another kind,
+      holds anything but tensors, or holds several state dicts and no key says
+      which.
   """
+  found = content(path).state_dicts
+  if key is None and len(found) == 1:
+    (key,) = found
+  if key not in found:
+    raise ValueError(f"{path}: {which(found, key)}")
+  try:
+    return _without_prefix(found[key].read())
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
+
+
+def content(path: str | os.PathLike) -> Content:
+  """Lists the state dicts of a file; see `read`."""
   path = pathlib.Path(path)
+  if path.is_dir():
+    raise ValueError(
+      f"{path} is a folder, not a file. Give the file of weights in it, or the"
+      " index of several parts (model.safetensors.index.json)"
+    )
   if not path.is_file():
     raise ValueError(f"{path} does not exist, or is not a file. Check the path")
   if not path.stat().st_size:
     raise ValueError(f"{path} is empty. {pytorch.AGAIN}")
   with path.open("rb") as file:
-    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
   try:
-    arrays = _read(path, content)
-    if not arrays:
-      raise ValueError(f"there are no tensors in it. {pytorch.AGAIN}")
-    return _without_prefix(arrays)
+    return _content(path, mapped)
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
 
 
-def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+def which(keys: Mapping[str, Any], key: str | None) -> str:
+  """The message for a file with several state dicts, averages (EMA) first."""
+  names = sorted(keys, key=lambda name: "ema" not in name.lower())
+  listed = ", ".join(name or "'' (the whole file)" for name in names[:20])
+  if key is not None:
+    return f"it has no state dict under the key {key!r}, but has {listed}"
+  return (
+    f"it has several state dicts: {listed}. Choose one by its key:"
+    f" --key {names[0]}, or key={names[0]!r} in Python"
+  )
+
+
+def write(
+  path: str | os.PathLike,
+  arrays: Mapping[str, np.ndarray],
+  *,
+  metadata: Mapping[str, str] | None = None,
+) -> None:
   """Writes arrays to a .safetensors file, whole or not at all.
 
   Args:
     path: of a new file; its name ends with .safetensors.
     arrays: by name, of any strides.
+    metadata: texts to put into the header.
 
   Raises:
     ValueError: if the file exists, or its name ends otherwise.
@@ -100,7 +173,7 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
       {name: np.asarray(array, order="C") for name, array in arrays.items()},
       partial,
       # Hugging Face's readers need it.
-      metadata={"format": "pt"},
+      metadata={"format": "pt", **(metadata or {})},
     )
     partial.chmod(permissions)
     _check_free(path)
@@ -114,92 +187,91 @@ def _check_free(path: pathlib.Path) -> None:
     raise ValueError(f"{path} exists already. Remove it, or choose a name")
 
 
-def _read(path: pathlib.Path, content: mmap.mmap) -> dict[str, np.ndarray]:
+def _content(path: pathlib.Path, content: mmap.mmap) -> Content:
   start = content[:512]
   if start.startswith(pytorch.ZIP):
-    return _state_dict(*pytorch.open_zip(path, content))
+    return _state_dicts(*pytorch.open_zip(path, content))
   if pytorch.is_legacy(start):
-    return _state_dict(*pytorch.open_legacy(content))
-  if start.startswith(b"version https://git-lfs"):
-    raise ValueError(
-      "this is a Git LFS pointer, not the file itself. Fetch the file with: git"
-      " lfs pull"
-    )
-  if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-    raise ValueError(
-      "this is a web page, not the file. Open the address in a browser to see"
-      " what it says, and download the file itself"
-    )
-  # safetensors: its header follows the length of the header.
-  if start[8:9] == b"{":
-    return _read_safetensors(path, content)
+    return _state_dicts(*pytorch.open_legacy(content))
+  if start.startswith(keras.MAGIC):
+    return Content({"": StateDict(keras.read(path))}, is_keras=True)
+  if safetensors_files.is_one(start):
+    safetensors_files.check_whole(path)
+    arrays, metadata = safetensors_files.read(path, content)
+    if not arrays:
+      raise ValueError(f"there are no tensors in it. {pytorch.AGAIN}")
+    return Content({"": StateDict(arrays)}, metadata)
+  if start.lstrip().startswith(b"{"):
+    return Content({"": StateDict(safetensors_files.read_index(path))})
   raise ValueError(
-    "this is neither a file of torch.save (from torch 0.1.2 or newer) nor a"
+    other_kinds.of(path, start)
+    or "this is neither a file of torch.save (from torch 0.1.2 or newer) nor a"
     f" safetensors file, or only a few bytes of one. {pytorch.AGAIN}"
   )
 
 
-def _state_dict(content: Any, find: pytorch.Find) -> dict[str, np.ndarray]:
-  """Converts the content of a pickle to arrays by name."""
-  if type(content) is dict:
-    wrapped = [content[key] for key in _WRAPPERS if key in content]
-    if wrapped and type(wrapped[0]) is dict:
-      content = wrapped[0]
-  if type(content) is not dict:
+def _state_dicts(loaded: Any, find: pytorch.Find) -> Content:
+  """The dicts with tensors in the content of a pickle."""
+  if type(loaded) is not dict:
+    raise ValueError(_no_dict(loaded))
+  found, seen, foreign = {}, set(), []
+  # Breadth first, and each dict once, whatever its depth in the file.
+  level = [("", loaded)]
+  for _ in range(_DEPTH):
+    below = []
+    for key, values in level:
+      if id(values) in seen:
+        continue
+      seen.add(id(values))
+      if (state_dict := _state_dict(values, find)).arrays:
+        found[key] = state_dict
+      elif state_dict.foreign:
+        foreign.append(state_dict.foreign)
+      below += [
+        (f"{key}.{name}" if key else name, value)
+        for name, value in values.items()
+        if type(name) is str and type(value) is dict
+      ]
+    level = below
+  if not found:
+    if foreign:
+      name, kind = foreign[0]
+      raise ValueError(
+        f"{pickled_tensors.more_than_tensors(kind)} (under {ascii(name)[:80]})"
+      )
+    shown = ", ".join(ascii(name)[:80] for name in [*loaded][:_NUM_SHOWN])
     raise ValueError(
-      f"it holds {_kind(content)}, not a state dict. Save the state dict alone:"
+      f"it holds no tensors by name, but {shown or 'nothing'}: there are no"
+      " tensors in it. Save the state dict alone:"
       " torch.save(model.state_dict(), path)"
     )
-  arrays = {}
-  for name, tensor in content.items():
+  return Content(found)
+
+
+def _state_dict(values: dict[Any, Any], find: pytorch.Find) -> StateDict:
+  arrays, others, foreign = {}, [], None
+  for name, tensor in values.items():
     if type(tensor) is pickled_tensors.Parameter:
       tensor = tensor.tensor
-    if type(name) is not str or type(tensor) is not pickled_tensors.Tensor:
-      raise ValueError(
-        f"it holds {_kind(tensor)} under {ascii(name)[:80]}, and not only"
-        " tensors by name. Save the state dict alone:"
-        " torch.save(model.state_dict(), path)"
-      )
-    arrays[name] = pytorch.view(tensor, find)
-  return arrays
+    if type(name) is str and type(tensor) is pickled_tensors.Tensor:
+      arrays[name] = functools.partial(pytorch.view, tensor, find)
+    elif type(tensor) is pickled_tensors.Foreign:
+      foreign = foreign or (str(name), tensor.name)
+    else:
+      others.append(str(name))
+  return StateDict(arrays, tuple(others), foreign)
 
 
-def _kind(value: Any) -> str:
-  return f"something of type {type(value).__name__}"
-
-
-def _read_safetensors(
-  path: pathlib.Path, content: mmap.mmap
-) -> dict[str, np.ndarray]:
-  """Views of the file; the library would make copies.
-
-  The library reads the header, and refuses files whose tensors do not fill the
-  file without gaps after the header. So order and sizes tell where they are.
-  """
-  arrays = {}
-  start = 8 + int.from_bytes(content[:8], "little")
-  try:
-    with safetensors.safe_open(path, framework="np") as file:
-      tensors = [(name, file.get_slice(name)) for name in file.offset_keys()]
-      shapes = [
-        (name, tensor.get_dtype(), tuple(tensor.get_shape()))
-        for name, tensor in tensors
-      ]
-  except safetensors.SafetensorError as error:
-    raise ValueError(
-      f"this is not a safetensors file, or only a part of one ({error})."
-      f" {pytorch.AGAIN}"
-    ) from error
-  for name, kind, shape in shapes:
-    if kind not in _SAFETENSORS_DTYPES:
-      raise ValueError(
-        f"{ascii(name)[:80]} is of type {kind}, which cannot be read."
-        f" Save it as one of {', '.join(_SAFETENSORS_DTYPES)}"
-      )
-    dtype = _SAFETENSORS_DTYPES[kind]
-    arrays[name] = pytorch.widened(np.ndarray(shape, dtype, content, start))
-    start += arrays[name].size * dtype.itemsize
-  return arrays
+def _no_dict(loaded: Any) -> str:
+  if type(loaded) is not pickled_tensors.Foreign:
+    return (
+      f"it holds something of type {type(loaded).__name__}, not a state dict."
+      " Save the state dict alone: torch.save(model.state_dict(), path)"
+    )
+  return (
+    f"{pickled_tensors.more_than_tensors(loaded.name)}. A whole model was"
+    " saved, which only its own program can load"
+  )
 
 
 def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

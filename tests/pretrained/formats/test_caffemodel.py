@@ -1,4 +1,5 @@
 import itertools
+import time
 import tracemalloc
 
 import numpy as np
@@ -339,6 +340,28 @@ def test_a_file_without_usable_weights_is_refused_with_the_reason(
   with pytest.raises(ValueError, match=problem) as raised:
     caffemodel.read(path)
   assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+  "content, problem",
+  [
+    (lambda: one_layer(blob_of((1,) * 33, 1)), "more than 32 dimensions"),
+    (
+      lambda: one_layer(blob_of((1,) * 100_000, 1)),
+      "more than 32 dimensions",
+    ),
+    (lambda: file_with(CONV1) + b"\xa2\x06\x00" * 3_000_000, "100000 fields"),
+    # A graph of TensorFlow: field 1 has its nodes.
+    (lambda: b"\n\x03\n\x01a" * 9 + file_with(CONV1), "is not a .caffemodel"),
+  ],
+)
+def test_files_that_would_take_long_are_refused(tmp_path, content, problem):
+  path = tmp_path / "net.caffemodel"
+  path.write_bytes(content())
+  start = time.process_time()
+  with pytest.raises(ValueError, match=problem):
+    caffemodel.read(path)
+  assert time.process_time() - start < 10
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
