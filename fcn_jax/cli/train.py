@@ -25,9 +25,12 @@ import tyro
 from fcn_jax import runs
 from fcn_jax.cli import errors
 from fcn_jax.cli import presets
+from fcn_jax.runs import processes
 from fcn_jax.runs import training
+from fcn_jax.runs import watch
 
 
+@watch.end_together()
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options and trains.
 
@@ -42,10 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config=(tyro.conf.OmitArgPrefixes,),
   )
   with errors.explained():
+    processes.start(config.processes)
     prepared = training.prepare(config)
   with errors.ends_of_runs(config):
-    print(training.run(prepared))
-  print(next_commands(config))
+    table = training.run(prepared)
+  if processes.is_first():
+    print(table)
+    print(next_commands(config))
 
 
 def next_commands(config: runs.Train) -> str:

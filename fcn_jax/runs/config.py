@@ -14,6 +14,7 @@ from fcn_jax import sampling
 from fcn_jax.data.pipeline import augmentation as augmentation_lib
 from fcn_jax.data.pipeline import combining
 from fcn_jax.losses import normalization
+from fcn_jax.runs import processes as processes_lib
 
 Backbone = Literal[
   "vgg_small",
@@ -582,7 +583,8 @@ class Run:
   """How many steps in a row may be skipped because the loss or gradient is not
   finite. 0 stops at the first."""
   num_devices: int | None = None
-  """Number of devices that share a batch. Default: as many as divide it."""
+  """Number of devices that share a batch. Default: all. Several processes use
+  all devices of all."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
@@ -615,6 +617,7 @@ class Groups:
   augmentation: augmentation_lib.Augmentation = augmentation_lib.Augmentation(
     crop_size=(96, 96), scale_range=(0.75, 1.33)
   )
+  processes: processes_lib.Processes = processes_lib.Processes()
 
   def replace(self, **options: Any) -> Self:
     """Returns a copy with other values, by the names of the options.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 import tqdm
 
@@ -25,6 +26,7 @@ from fcn_jax.runs import build
 from fcn_jax.runs import checkpoints as checkpoints_lib
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import folder
+from fcn_jax.runs import processes
 from fcn_jax.runs import records
 from fcn_jax.runs import signals as signals_lib
 from fcn_jax.runs import validation
@@ -108,7 +110,7 @@ class Loop:
     *,
     start: int,
     checkpoints: checkpoints_lib.Checkpoints,
-    board: records.TensorBoard,
+    board: records.TensorBoard | None,
     signals: signals_lib.StopSignals,
     progress: Progress,
   ):
@@ -119,7 +121,7 @@ class Loop:
       parts: the parts made from them.
       start: number of this start.
       checkpoints: where states are saved.
-      board: TensorBoard files.
+      board: TensorBoard files; None in a process that is to write nothing.
       signals: say whether to end early.
       progress: counts up to here.
     """
@@ -167,7 +169,8 @@ class Loop:
       total=config.optimizer.steps * config.data.batch_size,
       initial=first * config.data.batch_size,
       unit="image",
-      disable=None,
+      # None: only shown to people.
+      disable=None if processes.is_first() else True,
       dynamic_ncols=True,
     )
     unread = None
@@ -182,11 +185,11 @@ class Loop:
         if unread is not None:
           self._record(*unread)
         unread = number, metrics
-        if self._saves(number) or self._signals.received is not None:
+        if self._signals.poll() is not None or self._saves(number):
           self._record(*unread)
           unread = None
           self._save(number, state)
-        self._stop_if_asked(number)
+        self._stop_if_asked(self._signals.received, number)
         self._after(number, state)
     return state
 
@@ -209,10 +212,10 @@ class Loop:
     is_due = number % self._config.run.save_every == 0
     return is_due or self._validates(number) or number in self._parts.at_steps
 
-  def _stop_if_asked(self, number: int) -> None:
-    if self._signals.received is not None:
+  def _stop_if_asked(self, signal_number: int | None, number: int) -> None:
+    if signal_number is not None:
       self._checkpoints.wait()
-      raise signals_lib.Interrupted(self._signals.received, number)
+      raise signals_lib.Interrupted(signal_number, number)
 
   def _record(self, number: int, metrics: train_lib.StepMetrics) -> None:
     """Counts a step, stops if it is not finite, and writes records when due."""
@@ -234,7 +237,8 @@ class Loop:
     self._bar.update(self._config.data.batch_size)
     is_last = number == self._config.optimizer.steps
     if is_last or number % self._config.run.log_every == 0:
-      self._write_record(number)
+      if self._board is not None:
+        self._write_record(number)
       progress.window = Window()
 
   def _on_nonfinite(self, number: int, metrics: train_lib.StepMetrics) -> None:
@@ -246,7 +250,7 @@ class Loop:
       f"{metrics.gradient_norm}, on the images {names}"
     )
     if self._progress.skipped_in_a_row <= self._config.run.max_skipped:
-      self._bar.write(f"{finding}: left out.")
+      self._write(f"{finding}: left out.")
       return
     self._checkpoints.wait()
     steps = self._checkpoints.steps()
@@ -286,13 +290,19 @@ class Loop:
     header = {"kind": kind, "start": self._start, "step": number}
     records.append_json_line(self._metrics_file, {**header, **values})
 
+  def _write(self, text: str) -> None:
+    """Prints a line above the progress bar."""
+    if self._board is not None:
+      self._bar.write(text)
+
   def _show(self, **values: str) -> None:
     """Changes the text after the progress bar."""
     self._shown.update(values)
     self._bar.set_postfix(self._shown)
 
   def _save(self, number: int, state: train_lib.TrainState) -> None:
-    self._board.flush()
+    if self._board is not None:
+      self._board.flush()
     metadata = {
       **self._parts.metadata,
       "progress": dataclasses.asdict(self._progress),
@@ -312,7 +322,40 @@ class Loop:
       parts.model, state, self._validation_batches(number)
     )
     scores = validation.scores_by_name(confusion, dataset.class_names)
+    pictures = self._pictures(state)
     seconds = time.perf_counter() - begin
+    if self._board is not None:
+      self._write_validation(number, confusion, scores, pictures, seconds)
+    # Last: a step that has a score is not validated again.
+    mean_iu = scores["mean_iu"]
+    self._checkpoints.score(number, mean_iu)
+    self._show(mean_iu=f"{mean_iu:.3f}")
+    is_best = self._checkpoints.best() == number
+    self._write(
+      f"{self._config.run.workdir.name}, step {number}: mean IU {mean_iu:.3f}"
+      + (", the best so far" if is_best else "")
+    )
+
+  def _pictures(self, state: train_lib.TrainState) -> dict[int, np.ndarray]:
+    """Pictures by the numbers of their images; all processes make them."""
+    dataset = self._parts.validation
+    pictures = {}
+    for index in batches_lib.shown(self._config, dataset):
+      example = validation.resized(self._config.data, dataset.source[index])
+      pictures[index] = validation.picture(
+        self._parts.model, state, example, dataset.palette
+      )
+    return pictures
+
+  def _write_validation(
+    self,
+    number: int,
+    confusion: np.ndarray,
+    scores: dict[str, Any],
+    pictures: Mapping[int, np.ndarray],
+    seconds: float,
+  ) -> None:
+    dataset = self._parts.validation
     class_iu = scores.pop("class_iu")
     self._board.scalars(
       number,
@@ -326,36 +369,28 @@ class Loop:
       "validation/confusion_matrix",
       visualize.confusion_matrix_image(confusion, dataset.class_names),
     )
-    for index in batches_lib.shown(self._config, dataset):
-      example = validation.resized(self._config.data, dataset.source[index])
-      picture = validation.picture(parts.model, state, example, dataset.palette)
+    for index, picture in pictures.items():
       self._board.image(number, f"validation/picture_{index}", picture)
     self._board.flush()
     self._append(
       "evaluation", number, seconds=seconds, **scores, class_iu=class_iu
-    )
-    # Last: a step that has a score is not validated again.
-    mean_iu = scores["mean_iu"]
-    self._checkpoints.score(number, mean_iu)
-    self._show(mean_iu=f"{mean_iu:.3f}")
-    is_best = self._checkpoints.best() == number
-    self._bar.write(
-      f"{self._config.run.workdir.name}, step {number}: mean IU {mean_iu:.3f}"
-      + (", the best so far" if is_best else "")
     )
 
   def _validation_batches(self, number: int) -> Iterator[types.Batch]:
     """The validation batches; stops between them if a signal came."""
     sharding = self._parts.batch_sharding
     if self._config.run.validation_batch % sharding.num_devices:
+      # Several processes need a batch that all devices share, see `prepare`.
       sharding = None
     batches: Iterable[types.Batch] = data.to_device(
-      batches_lib.validation_batches(self._config, self._parts.validation),
+      batches_lib.validation_batches(
+        self._config, self._parts.validation, sharding=sharding
+      ),
       num_classes=max(self._parts.model.heads.values()),
       sharding=sharding,
     )
     for batch in batches:
-      self._stop_if_asked(number)
+      self._stop_if_asked(self._signals.poll(), number)
       yield batch
 
 
