@@ -33,7 +33,9 @@ from fcn_jax.cli import evaluate_report as report
 from fcn_jax.cli import evaluate_scoring as scoring
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import processes as processes_lib
 from fcn_jax.runs import trained_model
+from fcn_jax.runs import watch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Options:
   is scored."""
   overwrite: bool = False
   """Replace existing results."""
+  processes: processes_lib.Processes = processes_lib.Processes()
+  """Each process scores its share of the images."""
 
 
 def folder_of(options: Options, step: int) -> pathlib.Path:
@@ -180,6 +184,7 @@ def load_split(
   return dataset
 
 
+@watch.end_together()
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, scores and writes the report.
 
@@ -191,8 +196,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prog="fcn-jax evaluate",
     description=__doc__,
     args=arguments,
+    config=(tyro.conf.OmitArgPrefixes,),
   )
   with errors.explained():
+    processes_lib.start(options.processes, saves=False)
     check_options(options)
     which = trained_model.parse_which(options.checkpoint)
     network = fcn.runs.load(options.workdir, which)
@@ -208,6 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     findings = scoring.score(options, network, dataset)
   except KeyboardInterrupt:
     sys.exit("interrupted; nothing was written.")
+  if not processes_lib.is_first():
+    return
   folder.mkdir(parents=True, exist_ok=True)
   print(
     report.write(

@@ -9,14 +9,17 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 import pathlib
+import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from jax._src import clusters
 from jax._src import distributed
 from jax.experimental import multihost_utils
@@ -90,10 +93,15 @@ class Processes:
 NAMES = tuple(field.name for field in dataclasses.fields(Processes))
 
 
-def start(options: Processes) -> None:
+def start(options: Processes, *, saves: bool = True) -> None:
   """Meets the other processes, if there are any. Call it before using JAX.
 
   Ends the program with a message if the others do not come.
+
+  Args:
+    options: how to meet.
+    saves: whether the program polls `has_notice`. Otherwise a SIGTERM ends this
+      process at once, and then the others.
 
   Raises:
     ValueError: if the options are wrong, there are several processes that would
@@ -119,6 +127,9 @@ def start(options: Processes) -> None:
         f"the processes could not meet at {given or 'their coordinator'} "
         f"({error}): give a free port of the host of process 0."
       ) from error
+  if not saves:
+    # In place of JAX's handler, which lets the program go on.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
   watch.begin(_client(), index=index(), count=count())
   check_same("versions", {"processes": count(), **environment.versions()})
 
@@ -249,6 +260,29 @@ def check_same(what: str, values: dict[str, Any]) -> None:
         f"processes 0 and {number} have other {what}: {', '.join(differing)}. "
         "Start all processes with the same command in the same environment."
       )
+
+
+def own_share(items: Sequence[Any]) -> Sequence[Any]:
+  """The items of which this process takes care: neighbours, about as many."""
+  first, stop = (len(items) * i // count() for i in (index(), index() + 1))
+  return items[first:stop]
+
+
+def concatenated(array: np.ndarray) -> np.ndarray:
+  """The arrays of all processes one after the other, [N, ...]."""
+  if count() == 1:
+    return array
+  lengths = gather(len(array))
+  # As bytes, as JAX has no integers or floats of 64 bits.
+  row_bytes = array.itemsize * math.prod(array.shape[1:])
+  rows = np.zeros((max(lengths), row_bytes), np.uint8)
+  rows[: len(array)] = np.frombuffer(array.tobytes(), np.uint8).reshape(
+    -1, row_bytes
+  )
+  found = multihost_utils.process_allgather(rows)
+  parts = [one[:length] for one, length in zip(found, lengths, strict=True)]
+  joined = np.concatenate(parts).tobytes()
+  return np.frombuffer(joined, array.dtype).reshape(-1, *array.shape[1:])
 
 
 @contextlib.contextmanager
