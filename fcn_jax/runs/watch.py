@@ -50,6 +50,7 @@ def end_together() -> Iterator[None]:
 
   Each prints one paragraph with the reason. Also serves as a decorator.
   """
+  global _watch
   try:
     yield
   except BaseException as error:
@@ -59,6 +60,7 @@ def end_together() -> Iterator[None]:
     _watch.fail(error)
   if _watch is not None:
     _watch.finish()
+    _watch = None
 
 
 @contextlib.contextmanager

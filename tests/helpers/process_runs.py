@@ -2,7 +2,8 @@
 
     python -m tests.helpers.process_runs JSON
 
-is one of the processes: it trains the runs of the JSON, one after the other.
+is one of the processes: it trains the runs of the JSON, one after the other,
+calls its commands, and saves a sharded state if there is a folder for it.
 """
 
 import contextlib
@@ -21,9 +22,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from fcn_jax.cli import errors
+from fcn_jax.cli import main as cli
+from fcn_jax.runs import checkpoints
 from fcn_jax.runs import processes
 from fcn_jax.runs import training
 from fcn_jax.runs import watch
@@ -62,11 +67,11 @@ def free_port() -> int:
     return one.getsockname()[1]
 
 
-def meeting(port: int, index: int, count: int = 2) -> list[str]:
+def meeting(port: int, index: int) -> list[str]:
   """Options of the command line with which processes meet."""
   return [
     f"--coordinator=127.0.0.1:{port}",
-    f"--num-processes={count}",
+    "--num-processes=2",
     f"--process-index={index}",
   ]
 
@@ -74,7 +79,6 @@ def meeting(port: int, index: int, count: int = 2) -> list[str]:
 def end_of(
   commands: Sequence[Sequence[str]],
   *,
-  num_devices: int = 2,
   folders: Sequence[pathlib.Path] | None = None,
   timeout: float = 600,
 ) -> list[Ended]:
@@ -82,7 +86,6 @@ def end_of(
 
   Args:
     commands: arguments of Python.
-    num_devices: of each process.
     folders: where each starts; the clone if None.
     timeout: seconds after which a process is aborted.
   """
@@ -91,7 +94,7 @@ def end_of(
     for flag in os.environ["XLA_FLAGS"].split()
     if "device_count" not in flag
   ]
-  flags.append(f"--xla_force_host_platform_device_count={num_devices}")
+  flags.append("--xla_force_host_platform_device_count=2")
   environment = os.environ | {
     "XLA_FLAGS": " ".join(flags),
     "PYTHONPATH": str(_ROOT),
@@ -132,18 +135,21 @@ def end_of(
     ]
 
 
-def train(
-  *runs: Mapping[str, Any], count: int = 2, num_devices: int = 2
+def call(
+  *runs: Mapping[str, Any],
+  commands: Sequence[Sequence[str]] = (),
+  sharded: pathlib.Path | None = None,
 ) -> list[Ended]:
-  """Trains in some processes, and waits for their ends.
+  """Trains and calls commands in two processes, and waits for their ends.
 
   Args:
     *runs: each with `workdir`, `prepared_dir` and other options; `events` are
       [process, step, what]: KILL and TERM send that signal to the process,
       SLEEP lets it sleep for 5 seconds, FULL lets it write no larger files.
-    count: number of processes.
-    num_devices: of each.
+    commands: of `fcn-jax`.
+    sharded: folder for checkpoints of `sharded_state`.
   """
+  task = {"runs": runs, "commands": commands, "sharded": sharded}
   port = free_port()
   return end_of(
     [
@@ -151,13 +157,12 @@ def train(
         "-m",
         "tests.helpers.process_runs",
         json.dumps(
-          {"index": index, "count": count, "port": port, "runs": runs},
+          {"index": index, "port": port, **task},
           default=str,
         ),
       ]
-      for index in range(count)
-    ],
-    num_devices=num_devices,
+      for index in range(2)
+    ]
   )
 
 
@@ -165,6 +170,34 @@ def said(ended: Ended, what: str) -> list[Any]:
   """What a process has printed of a kind."""
   lines = [line.split(" ", 1) for line in ended.out.splitlines()]
   return [json.loads(text) for kind, text in lines if kind == what]
+
+
+def sharded_state() -> dict[str, np.ndarray]:
+  """Arrays that are sharded by rows, and one that is not."""
+  rows = np.arange(24, dtype=np.float32).reshape(8, 3)
+  return {"params": rows, "opt_state": -rows, "step": np.int32(1)}
+
+
+def _save(folder: pathlib.Path) -> None:
+  """Saves a state of which each device has a quarter, and restores it."""
+  mesh = jax.sharding.Mesh(processes.devices(), ("data",))
+  state = {}
+  for name, array in sharded_state().items():
+    spec = jax.sharding.PartitionSpec(*["data"][: array.ndim])
+    state[name] = jax.make_array_from_callback(
+      array.shape,
+      jax.sharding.NamedSharding(mesh, spec),
+      lambda part, array=array: array[part],
+    )
+  with checkpoints.Checkpoints(folder) as saved:
+    saved.save(1, state, metadata={})
+    saved.wait()
+    restored = saved.restore_latest(state)
+    tiny_runs.assert_same_bits(restored.state, sharded_state())
+    # Only process 1 has these rows.
+    state["params"] = state["params"].at[7].set(jnp.inf)
+    with pytest.raises(ValueError, match="params is not finite at step 2"):
+      saved.save(2, state, metadata={})
 
 
 def _do(what: str) -> None:
@@ -207,11 +240,8 @@ def main(arguments: str) -> None:
   task = json.loads(arguments)
   tiny_networks.add_tiny(pytest.MonkeyPatch())
   with errors.explained():
-    found = processes.Processes()
-    if task["count"] > 1:
-      address = f"127.0.0.1:{task['port']}"
-      found = processes.Processes("auto", address, task["count"], task["index"])
-    processes.start(found)
+    address = f"127.0.0.1:{task['port']}"
+    processes.start(processes.Processes("auto", address, 2, task["index"]))
   for run in task["runs"]:
     workdir = pathlib.Path(run["workdir"])
     options = {
@@ -225,6 +255,10 @@ def main(arguments: str) -> None:
       prepared = training.prepare(one, at_steps=at_steps)
     with errors.ends_of_runs(one):
       training.run(prepared)
+  if task.get("sharded"):
+    _save(pathlib.Path(task["sharded"]))
+  for arguments in task.get("commands", ()):
+    cli.main(arguments)
 
 
 if __name__ == "__main__":
