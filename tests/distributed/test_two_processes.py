@@ -1,5 +1,6 @@
 """Several processes that train together, over loopback."""
 
+import json
 import shutil
 import signal
 import time
