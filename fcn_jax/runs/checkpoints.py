@@ -231,7 +231,8 @@ class Checkpoints:
         damage = str(error)
       damages = [one for one in processes.gather(damage) if one is not None]
       if not damages:
-        return restored
+        mean_iu = processes.gather(restored.mean_iu)[0]
+        return restored._replace(mean_iu=mean_iu)
       if self._is_writer:
         aside = self._set_aside(path)
         warnings.warn(

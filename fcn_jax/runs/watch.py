@@ -23,11 +23,11 @@ _LIVES = "fcn_jax/lives"
 _GOOD = "good"
 # Between two signs of life.
 _BEAT_SECONDS = 2.0
-_SILENT_SECONDS = 12.0
+_SILENT_SECONDS = 10.0
 # A process that fails along with the others may end by itself.
-_GRACE_SECONDS = 4.0
+_GRACE_SECONDS = 3.0
 # Process 0 has the service, and leaves last.
-_LEAVE_SECONDS = 3.0
+_LEAVE_SECONDS = 2.0
 
 _watch: "_Watch | None" = None
 
