@@ -390,7 +390,8 @@ def devices_for(
   if size % wanted:
     below, above = size - size % wanted, size - size % wanted + wanted
     nearest = f"{below} or {above}" if below else f"{above}"
-    fewer = "" if count() > 1 else ", or other --num-devices"
+    largest = max(n for n in range(1, wanted) if size % n == 0)
+    fewer = "" if count() > 1 else f", or --num-devices {largest}"
     raise ValueError(
       f"{wanted} devices cannot share a batch of {size} images: give a "
       f"{option} of {nearest}{fewer}."

@@ -47,6 +47,7 @@ def options(workdir, prepared_dir, *more):
     *("--crop-size", "48", "64"),
     *("--patch-size", "24", "32"),
     "--batch-size=2",
+    "--num-devices=2",
     "--head-width=16",
     # A quarter to a half of the time to compile.
     *("--normalization=none", "--dropout-rate=0", "--optimizer=sgd"),

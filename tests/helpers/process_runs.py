@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fcn_jax import data
 from fcn_jax.cli import errors
 from fcn_jax.cli import main as cli
 from fcn_jax.runs import checkpoints
@@ -179,7 +180,10 @@ def sharded_state() -> dict[str, np.ndarray]:
 
 
 def _save(folder: pathlib.Path) -> None:
-  """Saves a state of which each device has a quarter, and restores it."""
+  """Saves a state of which each device has a quarter, and restores it.
+
+  Also tries what several processes must not do.
+  """
   mesh = jax.sharding.Mesh(processes.devices(), ("data",))
   state = {}
   for name, array in sharded_state().items():
@@ -198,6 +202,12 @@ def _save(folder: pathlib.Path) -> None:
     state["params"] = state["params"].at[7].set(jnp.inf)
     with pytest.raises(ValueError, match="params is not finite at step 2"):
       saved.save(2, state, metadata={})
+  with pytest.raises(ValueError, match="give the sharding of a batch"):
+    data.to_device([])
+  with pytest.raises(ValueError, match="num_devices is 2, but it is for one"):
+    processes.devices_for(4, 2)
+  found = processes.concatenated(np.arange(2.0 - processes.index()))
+  assert found.tolist() == [0.0, 1.0, 0.0]
 
 
 def _do(what: str) -> None:
