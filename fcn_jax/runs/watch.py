@@ -119,7 +119,7 @@ class _Watch:
     ):
       _say(f"error: {self._reason}")
     else:
-      traceback.print_exception(error)
+      _say("".join(traceback.format_exception(error)))
     reason = reason.removeprefix("error: ")
     self._post(f"process {self._index} has ended: {reason}")
     self._leave(code)
@@ -173,8 +173,9 @@ class _Watch:
       self._client.key_value_set(_END, reason)
 
   def _leave(self, code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+      sys.stdout.flush()
+      sys.stderr.flush()
     # Those who have died do not come.
     with contextlib.suppress(jax.errors.JaxRuntimeError):
       self._client.wait_at_barrier("fcn_jax/left", int(1000 * _LEAVE_SECONDS))
@@ -194,4 +195,6 @@ def _is_of_runtime(error: BaseException) -> bool:
 
 
 def _say(text: str) -> None:
-  print(text, file=sys.stderr, flush=True)
+  # A disk that is full may also be that of the log. The others have the reason.
+  with contextlib.suppress(OSError):
+    print(text, file=sys.stderr, flush=True)

@@ -215,7 +215,7 @@ def _do(what: str) -> None:
   if what == "SLEEP":
     time.sleep(5)
   elif what == "FULL":
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
   else:
     os.kill(os.getpid(), getattr(signal, f"SIG{what}"))
 
