@@ -30,8 +30,9 @@ from fcn_jax.runs import watch
 # The service has no "forever". Whoever waits is ended by `watch` if another
 # process fails.
 _WEEK_MS = 7 * 24 * 3600 * 1000
-# JAX ends a process whose coordinator has not answered for so long.
-_HEARTBEAT_SECONDS = 25
+# JAX aborts all processes if one is silent for so long. It beats every 20 s, so
+# this comes 20 to 40 s after a death, and `watch` before it.
+_HEARTBEAT_SECONDS = 40
 # Attributes of files on NFS are this old at most, by default.
 _SHARED_SECONDS = 10.0
 # Launchers that tell a process how many there are, but JAX not where.
