@@ -170,9 +170,7 @@ def test_a_late_process_is_waited_for(together):
   assert "00000008" in steps
 
 
-def test_two_processes_score_and_predict_as_one(
-  root, together, resumed, capsys
-):
+def test_two_processes_score_and_predict_as_one(root, together, capsys):
   workdir = together[0]
   pictures = root / "pictures"
   pictures.mkdir()
