@@ -163,7 +163,7 @@ def test_presets_are_without_contradictions(preset):
   ("more", "message"),
   [
     (("--batch-size", "0"), "batch_size is 0"),
-    (("--batch-size", "13"), "data set has 12"),
+    (("--batch-size", "14"), "data set has 12"),
     (("--patches-per-image", "0"), "patches_per_image is 0"),
     (("--patches-per-image", "4"), "nothing to choose"),
     (("--patch-size", "49", "16"), "smaller patch"),
