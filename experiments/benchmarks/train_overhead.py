@@ -97,7 +97,7 @@ class Loops:
         validate_every=STEPS,
         warmup_steps=0,
       )
-      folder.append_start(config, number=0, from_step=0)
+      folder.append_start(config, number=0, from_step=0, devices={})
       progress = loop.Progress()
       with (
         checkpoints_lib.Checkpoints(

@@ -43,6 +43,8 @@ from fcn_jax.cli import errors
 from fcn_jax.runs import batches
 from fcn_jax.runs import build
 from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import processes
+from fcn_jax.runs import watch
 
 NAME = "class_balance"
 
@@ -129,6 +131,7 @@ def plan(config: ClassBalance) -> list[study_lib.Variant]:
   ]
 
 
+@watch.end_together()
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, trains what is missing, writes the report.
 
@@ -147,6 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study_lib.check(config, variants, dataset, **folder)
     study_lib.claim(config, **folder)
   study_lib.train(config, variants)
+  if not processes.is_first():
+    return
   print(
     report.write(
       config,

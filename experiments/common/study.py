@@ -21,6 +21,7 @@ from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import folder
 from fcn_jax.runs import initial_state
 from fcn_jax.runs import placement
+from fcn_jax.runs import processes
 from fcn_jax.runs import trained_model
 from fcn_jax.runs import training
 
@@ -88,15 +89,21 @@ def parse(
   description: str,
   arguments: Sequence[str] | None,
 ) -> Any:
-  """Reads the options of a study from the command line."""
+  """Reads the options of a study from the command line.
+
+  Also meets the other processes that take part in it.
+  """
   compilation_cache.enable()
-  return tyro.extras.overridable_config_cli(
+  study = tyro.extras.overridable_config_cli(
     presets,
     prog=f"python -m experiments.{name}",
     description=description,
     args=arguments,
     config=(tyro.conf.OmitArgPrefixes,),
   )
+  with errors.explained():
+    processes.start(study.processes)
+  return study
 
 
 def run_config(study: Study, variant: Variant, seed: int) -> config_lib.Train:
@@ -158,6 +165,18 @@ def _check_network(config: config_lib.Train, num_classes: int) -> None:
     initial_state.make(config, model, optimizer)
 
 
+def check_is_alone() -> None:
+  """Raises a `ValueError` if several processes take part.
+
+  For studies that also measure on the devices of one process.
+  """
+  if processes.count() > 1:
+    raise ValueError(
+      "this study measures on the devices of one process: start only one, with "
+      "--distributed off."
+    )
+
+
 def check_folder(
   study: Study, *, experiment: str, contents: Sequence[str]
 ) -> None:
@@ -199,7 +218,8 @@ def train(study: Study, variants: Sequence[Variant]) -> None:
     for seed in range(study.num_seeds)
   ]
   for config in runs:
-    if has_ended(config):
+    # Process 0 decides, as another may not see the newest files yet.
+    if processes.gather(has_ended(config))[0]:
       continue
     with errors.ends_of_runs(study):
       with errors.explained():

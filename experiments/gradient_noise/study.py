@@ -59,6 +59,7 @@ from fcn_jax.runs import build
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import records
 from fcn_jax.runs import training
+from fcn_jax.runs import watch
 
 NAME = "gradient_noise"
 
@@ -198,6 +199,7 @@ def check_measured(config: GradientNoise) -> None:
       )
 
 
+@watch.end_together()
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, measures what is missing and writes the report.
 
@@ -208,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   run_config = study_lib.run_config(config, VARIANT, 0)
   own = {"experiment": NAME, "contents": report.CONTENTS}
   with errors.explained():
+    study_lib.check_is_alone()
     config.check()
     study_lib.check_folder(config, **own)
     dataset = batches.load_split(config.data, "train")

@@ -27,6 +27,8 @@ from fcn_jax import sampling
 from fcn_jax.cli import errors
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import processes
+from fcn_jax.runs import watch
 
 NAME = "loss_sampling"
 
@@ -156,6 +158,7 @@ def _patches(config: LossSampling) -> study_lib.Variant:
   )
 
 
+@watch.end_together()
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, trains what is missing and writes the report.
 
@@ -173,4 +176,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study_lib.check(config, variants, dataset, **folder)
     study_lib.claim(config, **folder)
   study_lib.train(config, variants)
-  print(report.write(config, variants, evaluation))
+  if processes.is_first():
+    print(report.write(config, variants, evaluation))

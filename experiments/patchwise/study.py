@@ -45,6 +45,7 @@ from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import records
 from fcn_jax.runs import trained_model
 from fcn_jax.runs import training
+from fcn_jax.runs import watch
 
 NAME = "patchwise"
 
@@ -203,6 +204,7 @@ def step_bytes(config: Patchwise, variant: study_lib.Variant) -> int:
   )
 
 
+@watch.end_together()
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, times and trains what is missing, writes the report.
 
@@ -212,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   config = study_lib.parse(PRESETS, NAME, __doc__, arguments)
   folder = {"experiment": NAME, "contents": report.FILES}
   with errors.explained():
+    study_lib.check_is_alone()
     config.check()
     outputs = locate_outputs(config)
     variants = plan(config)

@@ -35,7 +35,9 @@ from fcn_jax.cli import evaluate_report as report
 from fcn_jax.cli import evaluate_scoring as scoring
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import processes as processes_lib
 from fcn_jax.runs import trained_model
+from fcn_jax.runs import watch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Options:
   is scored."""
   overwrite: bool = False
   """Replace existing results."""
+  processes: processes_lib.Processes = processes_lib.Processes()
+  """Each process scores its share of the images."""
 
 
 def folder_of(options: Options, step: int) -> pathlib.Path:
@@ -186,6 +190,7 @@ def load_split(
   return dataset
 
 
+@watch.end_together()
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, scores and writes the report.
 
@@ -197,8 +202,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prog="fcn-jax evaluate",
     description=__doc__,
     args=arguments,
+    config=(tyro.conf.OmitArgPrefixes,),
   )
   with errors.explained():
+    processes_lib.start(options.processes, saves=False)
     check_options(options)
     which = trained_model.parse_which(options.checkpoint)
     network = fcn.runs.load(options.workdir, which)
@@ -227,6 +234,8 @@ def evaluated(
     findings = scoring.score(options, network, dataset, devices)
   except KeyboardInterrupt:
     sys.exit("interrupted; nothing was written.")
+  if not processes_lib.is_first():
+    return
   folder.mkdir(parents=True, exist_ok=True)
   return report.write(
     folder,

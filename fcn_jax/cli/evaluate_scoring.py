@@ -15,6 +15,7 @@ import tqdm
 
 import fcn_jax as fcn
 from fcn_jax.inference import replicas as replicas_lib
+from fcn_jax.runs import processes
 
 # Labels are padded to multiples of this for the bands: fewer compilations.
 _MULTIPLE = 128
@@ -144,13 +145,19 @@ def score(
   dataset: fcn.data.Dataset,
   devices: Sequence[jax.Device],
 ) -> Findings:
-  """Predicts all images, one on each device at a time, and counts."""
+  """Predicts all images and counts.
+
+  Each process does a share of the images, one on each device at a time.
+  """
   num_classes, widths = dataset.num_classes, options.band_widths
   names, confusions, boundary_f1, segments = [], [], [], []
   bands = np.zeros((len(widths), num_classes, num_classes), np.int64)
   ranking = calibration = 0
-  progress = tqdm.trange(
-    len(dataset.source), desc="scoring", unit="image", disable=None
+  progress = tqdm.tqdm(
+    processes.own_share(range(len(dataset.source))),
+    desc="scoring",
+    unit="image",
+    disable=None if processes.is_first() else True,
   )
   # Predict and count in one loop: the scores are sums over pixels.
   total = np.zeros((num_classes, num_classes), np.int64)
@@ -186,16 +193,33 @@ def score(
     total += confusions[-1]
     mean_iu = fcn.metrics.scores(total).mean_iu
     progress.set_postfix(mean_iu=f"{100 * mean_iu:.1f} %")
-  findings = Findings(tuple(names), np.array(confusions), bands)
+  findings = Findings(
+    sum(map(tuple, processes.gather(names)), ()),
+    _of_all(confusions, (num_classes, num_classes), np.int64),
+    _sum(bands),
+  )
   if options.scores == "all":
     findings = findings._replace(
-      boundary_f1=np.array(boundary_f1),
-      ranking=ranking,
-      calibration=calibration,
+      boundary_f1=_of_all(boundary_f1, (num_classes,), np.float64),
+      ranking=_sum(ranking),
+      calibration=_sum(calibration),
     )
   if options.segments is not None:
-    findings = findings._replace(segments=np.array(segments))
+    shape = len(options.segment_thresholds), 2
+    findings = findings._replace(segments=_of_all(segments, shape, np.float64))
   return findings
+
+
+def _of_all(found, shape, dtype) -> np.ndarray:
+  """What is found for each image, also by other processes, [N, *shape]."""
+  return processes.concatenated(np.array(found, dtype).reshape(-1, *shape))
+
+
+def _sum(counts) -> np.ndarray:
+  """The sum over all processes; a process without images has 0."""
+  return sum(
+    np.asarray(one) for one in processes.gather(np.asarray(counts).tolist())
+  )
 
 
 def count(

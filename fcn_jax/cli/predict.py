@@ -63,7 +63,9 @@ from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
 from fcn_jax.cli import predict_files
 from fcn_jax.runs import environment
+from fcn_jax.runs import processes as processes_lib
 from fcn_jax.runs import trained_model
+from fcn_jax.runs import watch
 
 # The exit status if pictures were left out.
 LEFT_OUT = 3
@@ -111,6 +113,8 @@ class Options:
   max_megapixels: float = 250.0
   """Larger pictures are refused; each megapixel takes about 10 MB, and with
   blending more, see above."""
+  processes: processes_lib.Processes = processes_lib.Processes()
+  """Each process predicts its share of the pictures."""
 
 
 class Job(NamedTuple):
@@ -227,7 +231,7 @@ def check_disk(options: Options, jobs: Sequence[Job], num_classes: int) -> None:
   pixel_bytes = 1 + 2 * num_classes * options.probabilities
   pixels = [height * width for height, width in (job.size for job in jobs)]
   # The results of one picture take space twice: as arrays and as files.
-  needed = (sum(pixels) + max(pixels)) * pixel_bytes
+  needed = (sum(pixels) + max(pixels, default=0)) * pixel_bytes
   free = environment.free_bytes(options.out)
   if free < needed:
     raise ValueError(
@@ -335,6 +339,7 @@ def table(network: fcn.runs.TrainedModel, counts: np.ndarray) -> str:
   )
 
 
+@watch.end_together()
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options, and predicts.
 
@@ -342,10 +347,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: of the command line; those of the process if None.
   """
   options = tyro.cli(
-    Options, prog="fcn-jax predict", description=__doc__, args=arguments
+    Options,
+    prog="fcn-jax predict",
+    description=__doc__,
+    args=arguments,
+    config=(tyro.conf.OmitArgPrefixes,),
   )
   with platforms.known(), largest_picture(options.max_megapixels):
     with errors.explained():
+      processes_lib.start(options.processes, saves=False)
       which = trained_model.parse_which(options.checkpoint)
       if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out} is a file; give a folder as --out.")
@@ -354,22 +364,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
       network = fcn.runs.load(options.workdir, which)
       network.check_is_trained()
       network.check_sees_pictures()
-      jobs, left_out = look_at(options, network, pictures)
+      own = processes_lib.own_share(pictures)
+      jobs, left_out = look_at(options, network, own)
       check_disk(options, jobs, fcn.models.heads.num_classes(network.model))
+      # Nothing is written before all have looked.
+      processes_lib.gather()
       options.out.mkdir(parents=True, exist_ok=True)
     network = dataclasses.replace(
       network, variables=jax.device_put(network.variables)
     )
-    counts = 0
-    with tqdm.tqdm(jobs, "predicting", unit="picture", disable=None) as bar:
+    counts = np.zeros(256, np.int64)
+    with tqdm.tqdm(
+      jobs,
+      "predicting",
+      unit="picture",
+      disable=None if processes_lib.is_first() else True,
+    ) as bar:
       for job in bar:
         counts += predict(options, network, job)
+    num_files = sum(path is not None for job in jobs for path in job.outputs)
+    counts, num_files = (
+      sum(map(np.asarray, processes_lib.gather(one)))
+      for one in (counts.tolist(), num_files)
+    )
+    if not processes_lib.is_first():
+      return
     if options.margin is not None:
       print(margin_report(options, network, jobs))
   print(table(network, counts))
-  num_files = sum(path is not None for job in jobs for path in job.outputs)
   print(
-    f"{len(jobs)} pictures, {num_files} files in {options.out}; network of "
+    f"{len(pictures)} pictures, {num_files} files in {options.out}; network of "
     f"step {network.step}."
   )
   if left_out:

@@ -29,9 +29,12 @@ from fcn_jax import runs
 from fcn_jax.cli import errors
 from fcn_jax.cli import train_options
 from fcn_jax.runs import folder
+from fcn_jax.runs import processes
 from fcn_jax.runs import training
+from fcn_jax.runs import watch
 
 
+@watch.end_together()
 def main(arguments: Sequence[str] | None = None) -> None:
   """Reads the options and trains.
 
@@ -40,11 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """
   arguments = sys.argv[1:] if arguments is None else arguments
   config = train_options.read(arguments, usage=__doc__)
+  with errors.explained():
+    # Before JAX looks for devices.
+    processes.start(config.processes)
   with platforms.known(), errors.explained():
     prepared = training.prepare(config)
   with platforms.known(), errors.ends_of_runs(config):
-    print(training.run(prepared))
-  print(next_commands(config))
+    table = training.run(prepared)
+  if processes.is_first():
+    print(table)
+    print(next_commands(config))
 
 
 def next_commands(config: runs.Train) -> str:

@@ -10,12 +10,15 @@
 - `load`, `TrainedModel`: the model of a run, its classes and its options;
 - `Interrupted`, `NonFiniteError`: how `train` ends early;
 - `checkpoints`: the steps of a run on disk;
+- `processes`, `watch`: several processes that train together;
 - `records`: JSON Lines and TensorBoard files.
 """
 
 from fcn_jax.runs import checkpoints
 from fcn_jax.runs import config
+from fcn_jax.runs import processes
 from fcn_jax.runs import records
+from fcn_jax.runs import watch
 from fcn_jax.runs.config import Train
 from fcn_jax.runs.loop import NonFiniteError
 from fcn_jax.runs.signals import Interrupted
@@ -31,6 +34,8 @@ __all__ = [
   "checkpoints",
   "config",
   "load",
+  "processes",
   "records",
   "train",
+  "watch",
 ]

@@ -13,10 +13,12 @@ from fcn_jax import data
 from fcn_jax import types
 from fcn_jax.data.pipeline import combining
 from fcn_jax.data.pipeline import foreground
+from fcn_jax.data.pipeline import loading as loading_lib
 from fcn_jax.data.pipeline import padding
 from fcn_jax.data.pipeline import training_batches as training_batches_lib
 from fcn_jax.runs import build
 from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import processes
 
 
 def data_dir_of(
@@ -53,15 +55,16 @@ def load_split(
   """
   extras = list(combining.EXTRAS[options.modalities])
   second = options.second_labels if with_second_labels else None
-  dataset = data.load(
-    options.dataset,
-    split=split,
-    data_dir=data_dir_of(options.dataset, options.data_dir),
-    prepared_dir=options.prepared_dir,
-    skip_bad=options.skip_bad,
-    extras=(*extras, second) if second else tuple(extras),
-    classes=classes,
-  )
+  with processes.in_turn():
+    dataset = data.load(
+      options.dataset,
+      split=split,
+      data_dir=data_dir_of(options.dataset, options.data_dir),
+      prepared_dir=options.prepared_dir,
+      skip_bad=options.skip_bad,
+      extras=(*extras, second) if second else tuple(extras),
+      classes=classes,
+    )
   dataset = combining.with_channels(dataset, options.modalities)
   return combining.with_labels(dataset, second) if second else dataset
 
@@ -141,18 +144,24 @@ class TrainingBatches(NamedTuple):
 
 
 def training_batches(
-  config: config_lib.Train, dataset: data.Dataset
+  config: config_lib.Train,
+  dataset: data.Dataset,
+  *,
+  sharding: jax.sharding.Sharding | None = None,
 ) -> TrainingBatches:
   """The training batches.
 
   Args:
     config: the options.
     dataset: the split to train on.
+    sharding: of batches; this process loads what its devices need. None for
+      all.
 
   Raises:
     ValueError: if the data set has fewer examples than a batch, a patch does
       not fit into the images, or an option of the pipeline is out of range.
   """
+  shares = {} if sharding is None else loading_lib.shares_of(sharding)
   size = config.data.batch_size
   if size > len(dataset.source):
     raise ValueError(
@@ -183,7 +192,9 @@ def training_batches(
   }
   fingerprint = data.fingerprint(dataset.source, **options)
   loading = data.Loading(
-    num_threads=config.data.num_threads, num_workers=config.data.num_workers
+    num_threads=config.data.num_threads,
+    num_workers=config.data.num_workers,
+    **shares,
   )
   options |= {
     "image_sizes": image_sizes,
@@ -213,16 +224,27 @@ def _check_patches(config: config_lib.Train, image_sizes: np.ndarray) -> None:
 
 
 def validation_batches(
-  config: config_lib.Groups, dataset: data.Dataset
+  config: config_lib.Groups,
+  dataset: data.Dataset,
+  *,
+  sharding: jax.sharding.Sharding | None = None,
 ) -> Iterable[types.Batch]:
-  """The validation batches, which can be used again and again."""
+  """The validation batches, which can be used again and again.
+
+  Args:
+    config: the options.
+    dataset: the split to score.
+    sharding: of batches; this process loads what its devices need. None for
+      all.
+  """
+  shares = {} if sharding is None else loading_lib.shares_of(sharding)
   return data.eval_batches(
     dataset.source,
     batch_size=config.run.validation_batch,
     num_sizes=config.augmentation.num_sizes,
     resize_factor=config.data.resize,
     num_classes=dataset.num_classes,
-    loading=data.Loading(num_threads=config.data.num_threads),
+    loading=data.Loading(num_threads=config.data.num_threads, **shares),
   )
 
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fcn_jax import types
+from fcn_jax.runs import processes
 from fcn_jax.runs import step_folders
 
 Which = Literal["best", "latest"] | int
@@ -54,7 +55,7 @@ class Checkpoints:
   Use it as a context manager: leaving the block waits for the save in progress,
   which would otherwise be lost when the program ends. Only one program at a
   time may write to a folder. If there are several processes, all make the same
-  calls, with replicated arrays, and only process 0 writes.
+  calls. Each writes what it has of the arrays, and process 0 the rest.
 
   Attributes:
     folder: where the steps are, an absolute path.
@@ -77,7 +78,7 @@ class Checkpoints:
       raise ValueError(f"num_latest is {num_latest}; it must be at least 1.")
     self.folder = pathlib.Path(folder).absolute()
     self._num_latest = num_latest
-    self._is_writer = jax.process_index() == 0
+    self._is_writer = processes.is_first()
     self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
     self._pending: concurrent.futures.Future[None] | None = None
     self._resources = contextlib.ExitStack()
@@ -130,14 +131,16 @@ class Checkpoints:
     arrays = {
       name: step_folders.host_copies(name, tree) for name, tree in state.items()
     }
-    _check_finite(step, arrays)
+    # Each process sees its own part of the arrays.
+    for problem in processes.gather(_not_finite(step, arrays)):
+      if problem is not None:
+        raise ValueError(problem)
     facts = {
       "step": int(step),
       # This also copies it, and fails now if it is not JSON.
       "metadata": json.loads(json.dumps(metadata, allow_nan=False)),
     }
-    if self._is_writer:
-      self._pending = self._thread.submit(self._save, arrays, facts)
+    self._pending = self._thread.submit(self._save, arrays, facts)
 
   def score(self, step: int, mean_iu: float) -> None:
     """Scores a saved step; the best one is kept.
@@ -153,7 +156,7 @@ class Checkpoints:
       OSError: if the save failed, see `wait`, or the score cannot be written.
     """
     self.wait()
-    # Other processes may not see yet what process 0 has saved.
+    # Another process may not see yet what process 0 has saved.
     if not self._is_writer:
       return
     if step not in self.steps():
@@ -214,21 +217,29 @@ class Checkpoints:
         steps are damaged.
     """
     self.wait()
-    steps = self.steps()
+    # Process 0 decides, as another may not see all changes of the folder yet.
+    steps = processes.gather(self.steps())[0]
     for step in reversed(steps):
       path = _path(self.folder, step)
+      restored = damage = None
       try:
         manifest = step_folders.read_manifest(path)
-        step_folders.verify(path, manifest, manifest["arrays"])
-        return _restored(path, manifest, template)
-      except step_folders.DamagedError as damage:
         if self._is_writer:
-          aside = self._set_aside(path)
-          warnings.warn(
-            f"{damage} It is set aside as {aside.name}, and the step before "
-            "it is used.",
-            stacklevel=2,
-          )
+          step_folders.verify(path, manifest, manifest["arrays"])
+        restored = _restored(path, manifest, template)
+      except step_folders.DamagedError as error:
+        damage = str(error)
+      damages = [one for one in processes.gather(damage) if one is not None]
+      if not damages:
+        mean_iu = processes.gather(restored.mean_iu)[0]
+        return restored._replace(mean_iu=mean_iu)
+      if self._is_writer:
+        aside = self._set_aside(path)
+        warnings.warn(
+          f"{damages[0]} It is set aside as {aside.name}, and the step before "
+          "it is used.",
+          stacklevel=2,
+        )
     if steps or any(self.folder.glob(_DAMAGED + "*")):
       raise ValueError(
         f"All steps in {self.folder} are damaged, and set aside as "
@@ -240,15 +251,20 @@ class Checkpoints:
   def _save(
     self, arrays: dict[str, step_folders.HostArrays], facts: dict[str, Any]
   ) -> None:
-    """Writes a step and removes old ones; runs in the background."""
+    """Writes a step and removes old ones; runs in the background.
+
+    If it fails in one process, the others wait until `watch` ends them.
+    """
     step = facts["step"]
     partial = self.folder / f"{_PARTIAL}{step:08d}"
     try:
       # Orbax would report this at length, from many threads.
       _check_room(self.folder, arrays)
       step_folders.write(partial, arrays, facts)
-      os.rename(partial, _path(self.folder, step))
-      step_folders.sync(self.folder)
+      if self._is_writer:
+        os.rename(partial, _path(self.folder, step))
+        step_folders.sync(self.folder)
+      processes.gather(channel=step_folders.CHANNEL)
     # TensorStore has exceptions of several types for a full disk.
     except Exception as error:
       shutil.rmtree(partial, ignore_errors=True)
@@ -257,7 +273,8 @@ class Checkpoints:
         f"Step {step} could not be saved in {self.folder} (newest good step: "
         f"{newest}). Make room if the disk is full, and start again. {error}"
       ) from error
-    self._remove_old()
+    if self._is_writer:
+      self._remove_old()
 
   def _remove_old(self) -> None:
     """Removes steps that are neither among the newest nor the best."""
@@ -416,18 +433,22 @@ def _restored(
   )
 
 
-def _check_finite(
+def _not_finite(
   step: int, arrays: Mapping[str, step_folders.HostArrays]
-) -> None:
+) -> str | None:
+  """What is wrong if an array is not finite, as far as this process has it."""
   for named in arrays.values():
     for name, array in named.items():
-      is_inexact = jnp.issubdtype(array.dtype, jnp.inexact)
-      if is_inexact and not np.isfinite(array).all():
-        raise ValueError(
+      if not jnp.issubdtype(array.dtype, jnp.inexact):
+        continue
+      parts = step_folders.own_parts(array)
+      if not all(np.isfinite(part).all() for _, part in parts):
+        return (
           f"{name} is not finite at step {step}, so this step is not saved: "
           "continue from an earlier step, with a lower learning rate or with "
           "clipped gradients."
         )
+  return None
 
 
 def _check_room(

@@ -15,6 +15,7 @@ from fcn_jax.data.pipeline import augmentation as augmentation_lib
 from fcn_jax.data.pipeline import combining
 from fcn_jax.losses import normalization
 from fcn_jax.losses import rows
+from fcn_jax.runs import processes as processes_lib
 
 Backbone = Literal[
   "vgg_small",
@@ -596,7 +597,8 @@ class Run:
   """How many steps in a row may be skipped because the loss or gradient is not
   finite. 0 stops at the first."""
   num_devices: int | None = None
-  """Number of devices that share a batch. Default: as many as divide it."""
+  """Number of devices that share a batch. Default: all. Several processes use
+  all devices of all."""
   fsdp: bool = False
   """Share out parameters and optimizer state over the devices (FSDP), instead
   of a copy on each: less memory, and more to exchange."""
@@ -639,6 +641,7 @@ class Groups:
   augmentation: augmentation_lib.Augmentation = augmentation_lib.Augmentation(
     crop_size=(96, 96), scale_range=(0.75, 1.33)
   )
+  processes: processes_lib.Processes = processes_lib.Processes()
 
   def replace(self, **options: Any) -> Self:
     """Returns a copy with other values, by the names of the options.

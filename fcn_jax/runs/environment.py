@@ -18,12 +18,17 @@ def describe() -> dict[str, Any]:
   devices = jax.devices()
   return {
     "python": platform.python_version(),
-    "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    "versions": versions(),
     "platform": platform.platform(),
     "device": f"{len(devices)} x {devices[0].device_kind}",
     "cores": num_cores(),
     "commit": commit(),
   }
+
+
+def versions() -> dict[str, str]:
+  """Versions of this package and of those that it computes with."""
+  return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def num_cores() -> int:

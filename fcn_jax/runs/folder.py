@@ -20,11 +20,12 @@ import shutil
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import environment
+from fcn_jax.runs import processes
 from fcn_jax.runs import records
 
 CONFIG_FILE = "config.json"
@@ -69,6 +70,7 @@ _MAY_CHANGE = frozenset(
     "fsdp",
     "row_shards",
     "remat",
+    *processes.NAMES,
   )
 )
 
@@ -155,16 +157,28 @@ def claim(
   experiment: str = TRAIN,
   contents: Sequence[str] = CONTENTS,
 ) -> None:
-  """Makes the work folder and writes the options there.
+  """Makes the work folder and writes the options there, by process 0.
 
   With --overwrite it first deletes what is there, so check everything else
-  before.
+  before; it waits until all processes have.
 
   Args:
     config: see `check`.
     experiment: see `check`.
     contents: see `check`.
+
+  Raises:
+    ValueError: if the processes do not share the work folder.
   """
+  processes.gather()
+  if processes.is_first():
+    _claim(config, experiment, contents)
+  processes.check_shared(config.run.workdir / CONFIG_FILE)
+
+
+def _claim(
+  config: config_lib.Groups, experiment: str, contents: Sequence[str]
+) -> None:
   workdir = config.run.workdir
   if config.run.overwrite:
     # Delete the options last, so that the remains still count as a run.
@@ -183,8 +197,8 @@ def as_json(
 ) -> dict[str, Any]:
   """All options, for `read_config`."""
   options = dataclasses.asdict(config)
-  # Whether to delete a run is not a property of the run.
-  del options["run"]["overwrite"]
+  # Whether to delete a run, and who trains it, are no properties of the run.
+  del options["run"]["overwrite"], options["processes"]
   options = {"experiment": experiment, **options}
   return json.loads(json.dumps(options, default=str))
 
@@ -259,9 +273,20 @@ def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:
 
 
 def append_start(
-  config: config_lib.Train, *, number: int, from_step: int
+  config: config_lib.Train,
+  *,
+  number: int,
+  from_step: int,
+  devices: Mapping[str, Any],
 ) -> None:
-  """Adds a record to starts.jsonl, and one of kind "start" to metrics.jsonl."""
+  """Adds a record to starts.jsonl, and one of kind "start" to metrics.jsonl.
+
+  Args:
+    config: the options.
+    number: of this start.
+    from_step: the step after which it goes on.
+    devices: of `processes.describe`.
+  """
   workdir, now = config.run.workdir, datetime.datetime.now(datetime.UTC)
   record = {
     "start": number,
@@ -270,6 +295,7 @@ def append_start(
     "command": sys.argv,
     "options": as_json(config),
     **environment.describe(),
+    **devices,
   }
   records.append_json_line(workdir / STARTS_FILE, record)
   records.append_json_line(

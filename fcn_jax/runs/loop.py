@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from fcn_jax import data
@@ -109,7 +110,7 @@ class Loop:
     *,
     start: int,
     checkpoints: checkpoints_lib.Checkpoints,
-    board: records.TensorBoard,
+    board: records.TensorBoard | None,
     signals: signals_lib.StopSignals,
     progress: Progress,
   ):
@@ -120,7 +121,7 @@ class Loop:
       parts: the parts made from them.
       start: number of this start.
       checkpoints: where states are saved.
-      board: TensorBoard files.
+      board: TensorBoard files; None in a process that is to write nothing.
       signals: say whether to end early.
       progress: counts up to here.
     """
@@ -180,11 +181,11 @@ class Loop:
         if unread is not None:
           self._record(*unread)
         unread = number, metrics
-        if self._saves(number) or self._signals.received is not None:
+        if self._signals.poll() is not None or self._saves(number):
           self._record(*unread)
           unread = None
           self._save(number, state)
-        self._stop_if_asked(number)
+        self._stop_if_asked(self._signals.received, number)
         self._after(number, state)
     return state
 
@@ -207,10 +208,10 @@ class Loop:
     is_due = number % self._config.run.save_every == 0
     return is_due or self._validates(number) or number in self._parts.at_steps
 
-  def _stop_if_asked(self, number: int) -> None:
-    if self._signals.received is not None:
+  def _stop_if_asked(self, signal_number: int | None, number: int) -> None:
+    if signal_number is not None:
       self._checkpoints.wait()
-      raise signals_lib.Interrupted(self._signals.received, number)
+      raise signals_lib.Interrupted(signal_number, number)
 
   def _record(self, number: int, metrics: train_lib.StepMetrics) -> None:
     """Counts a step, stops if it is not finite, and writes records when due."""
@@ -232,7 +233,8 @@ class Loop:
     self._display.stepped()
     is_last = number == self._config.optimizer.steps
     if is_last or number % self._config.run.log_every == 0:
-      self._write_record(number)
+      if self._board is not None:
+        self._write_record(number)
       progress.window = Window()
 
   def _on_nonfinite(self, number: int, metrics: train_lib.StepMetrics) -> None:
@@ -287,7 +289,8 @@ class Loop:
     records.append_json_line(self._metrics_file, {**header, **values})
 
   def _save(self, number: int, state: train_lib.TrainState) -> None:
-    self._board.flush()
+    if self._board is not None:
+      self._board.flush()
     metadata = {
       **self._parts.metadata,
       "progress": dataclasses.asdict(self._progress),
@@ -310,7 +313,38 @@ class Loop:
       row_shards=self._config.run.row_shards,
     )
     scores = validation.scores_by_name(confusion, dataset.class_names)
+    pictures = self._pictures(state)
     seconds = time.perf_counter() - begin
+    if self._board is not None:
+      self._write_validation(number, confusion, scores, pictures, seconds)
+    # Last: a step that has a score is not validated again.
+    mean_iu = scores["mean_iu"]
+    self._checkpoints.score(number, mean_iu)
+    self._display.validated(
+      number, mean_iu, is_best=self._checkpoints.best() == number
+    )
+    self._display.resumed()
+
+  def _pictures(self, state: train_lib.TrainState) -> dict[int, np.ndarray]:
+    """Pictures by the numbers of their images; all processes make them."""
+    dataset = self._parts.validation
+    pictures = {}
+    for index in batches_lib.shown(self._config, dataset):
+      example = validation.resized(self._config.data, dataset.source[index])
+      pictures[index] = validation.picture(
+        self._parts.model, state, example, dataset
+      )
+    return pictures
+
+  def _write_validation(
+    self,
+    number: int,
+    confusion: np.ndarray,
+    scores: dict[str, Any],
+    pictures: Mapping[int, np.ndarray],
+    seconds: float,
+  ) -> None:
+    dataset = self._parts.validation
     class_iu = scores.pop("class_iu")
     self._board.scalars(
       number,
@@ -324,39 +358,33 @@ class Loop:
       "validation/confusion_matrix",
       visualize.confusion_matrix_image(confusion, dataset.class_names),
     )
-    for index in batches_lib.shown(self._config, dataset):
-      example = validation.resized(self._config.data, dataset.source[index])
-      picture = validation.picture(parts.model, state, example, dataset)
+    for index, picture in pictures.items():
       self._board.image(number, f"validation/picture_{index}", picture)
     self._board.flush()
     self._append(
       "evaluation", number, seconds=seconds, **scores, class_iu=class_iu
     )
-    # Last: a step that has a score is not validated again.
-    mean_iu = scores["mean_iu"]
-    self._checkpoints.score(number, mean_iu)
-    self._display.validated(
-      number, mean_iu, is_best=self._checkpoints.best() == number
-    )
-    self._display.resumed()
 
   def _validation_batches(self, number: int) -> Iterator[types.Batch]:
     """The validation batches; stops between them if a signal came."""
-    run, sharding = self._config.run, self._parts.batch_sharding
+    run = self._config.run
+    # Several processes need a batch that all devices share, see `prepare`.
+    sharding = placement.of_validation(
+      self._parts.batch_sharding, run.validation_batch
+    )
     on_host: Iterable[types.Batch] = batches_lib.validation_batches(
-      self._config, self._parts.validation
+      self._config, self._parts.validation, sharding=sharding
     )
     if run.row_shards > 1:
       multiple = run.row_shards * self._parts.model.stride
       on_host = (validation.with_rows(one, multiple) for one in on_host)
-    sharding = placement.of_validation(sharding, run.validation_batch)
     batches: Iterable[types.Batch] = data.to_device(
       on_host,
       num_classes=max(self._parts.model.heads.values()),
       sharding=sharding,
     )
     for batch in batches:
-      self._stop_if_asked(number)
+      self._stop_if_asked(self._signals.poll(), number)
       yield batch
 
 

@@ -5,6 +5,7 @@ import jax
 from fcn_jax import sharding
 from fcn_jax import train
 from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import processes
 
 
 def make_mesh(config: config_lib.Groups) -> jax.sharding.Mesh:
@@ -14,25 +15,11 @@ def make_mesh(config: config_lib.Groups) -> jax.sharding.Mesh:
     ValueError: if the devices that were asked for are not there, or cannot
       share a batch.
   """
-  devices, size = jax.local_devices(), config.data.batch_size
   rows = config.run.row_shards
-  count = config.run.num_devices or max(
-    (n for n in range(rows, len(devices) + 1, rows) if size % (n // rows) == 0),
-    default=rows,
+  devices = processes.devices_for(
+    config.data.batch_size, config.run.num_devices, row_shards=rows
   )
-  if count > len(devices):
-    name = "num_devices" if config.run.num_devices else "row_shards"
-    raise ValueError(
-      f"{name} is {count}, but there are {len(devices)} devices."
-    )
-  sharding.check_row_shards(count, rows)
-  groups = count // rows
-  if size % groups:
-    raise ValueError(
-      f"{groups} {'devices' if rows == 1 else 'groups of devices'} cannot "
-      f"share a batch of {size} images: choose a batch_size that they divide."
-    )
-  return sharding.make_mesh(devices[:count], row_shards=rows)
+  return sharding.make_mesh(devices, row_shards=rows)
 
 
 def of_state(

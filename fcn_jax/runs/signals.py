@@ -1,8 +1,11 @@
 """Signals that ask a run to end."""
 
+import os
 import signal
 import threading
 from typing import Any
+
+from fcn_jax.runs import processes
 
 
 class Interrupted(Exception):
@@ -24,7 +27,8 @@ class Interrupted(Exception):
 class StopSignals:
   """Turns SIGTERM and SIGINT (Ctrl-C) into a request to end after this step.
 
-  A second SIGINT ends the program at once.
+  A second SIGINT ends the program at once. With several processes, a signal to
+  one ends all after the same step: `poll` says when.
 
   Attributes:
     received: number of the signal that came; None before.
@@ -32,13 +36,18 @@ class StopSignals:
 
   def __init__(self):
     self.received: int | None = None
+    self._own: int | None = None
     self._before: dict[int, Any] = {}
 
   def __enter__(self) -> "StopSignals":
     # Python lets only the main thread handle signals.
     if threading.current_thread() is not threading.main_thread():
       return self
-    for number in (signal.SIGTERM, signal.SIGINT):
+    handled = [signal.SIGTERM, signal.SIGINT]
+    if processes.count() > 1:
+      # JAX has its own handler, which tells all processes.
+      handled.remove(signal.SIGTERM)
+    for number in handled:
       self._before[number] = signal.signal(number, self._on_signal)
     return self
 
@@ -46,8 +55,21 @@ class StopSignals:
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
+  def poll(self) -> int | None:
+    """Returns `received`. All processes call it, and equally often."""
+    if self.received is not None:
+      return self.received
+    if processes.count() == 1:
+      self.received = self._own
+    elif processes.has_notice():
+      own = [number for number in processes.gather(self._own) if number]
+      self.received = max(own, default=signal.SIGTERM)
+    return self.received
+
   def _on_signal(self, number, frame):
     del frame
-    if self.received is not None and number == signal.SIGINT:
+    if self._own is not None and number == signal.SIGINT:
       raise KeyboardInterrupt
-    self.received = number
+    self._own = number
+    if processes.count() > 1:
+      os.kill(os.getpid(), signal.SIGTERM)

@@ -8,6 +8,9 @@
 The checksums of arrays are computed before the arrays are written, those of
 files afterwards. So restored arrays are, to the bit, those that were saved, and
 files can be checked without being restored.
+
+Several processes write a step together, each its parts of the arrays. Any
+number of processes can read it.
 """
 
 import contextlib
@@ -26,13 +29,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fcn_jax import types
+from fcn_jax.runs import processes
+
+# Of `processes.gather`, while a step is written.
+CHANNEL = "checkpoints"
 
 _MANIFEST = "manifest.json"
 _CHECKSUM = "manifest.sha256"
 _SCORE = "score.json"
 
-# Arrays of one name of the state, by their full names.
-HostArrays = dict[str, np.ndarray]
+# Arrays of one name of the state, by their full names. With several processes
+# they are `jax.Array`s in the memory of the hosts, of which each has its parts.
+HostArrays = dict[str, np.ndarray | jax.Array]
 
 
 class DamagedError(ValueError):
@@ -44,7 +52,7 @@ def host_copies(name: str, tree: types.Tree) -> HostArrays:
 
   Args:
     name: name of the tree in the state. It becomes a folder.
-    tree: arrays, each of them whole in this process.
+    tree: arrays. With several processes, over the devices of all.
 
   Returns:
     The copies by their full names, such as `params['score']['kernel']`.
@@ -56,11 +64,39 @@ def host_copies(name: str, tree: types.Tree) -> HostArrays:
     raise ValueError(
       f"{name!r} cannot be a name in a checkpoint: use letters, digits and _."
     )
+  named = _named(name, tree)
+  if processes.count() > 1:
+    copies = {
+      key: jax.device_put(leaf, leaf.sharding.with_memory_kind("pinned_host"))
+      for key, leaf in named.items()
+    }
+    return jax.block_until_ready(copies)
   # On a CPU np.asarray gives a view of the device's memory, which changes when
   # that is donated.
-  return {
-    key: np.array(leaf, order="C") for key, leaf in _named(name, tree).items()
-  }
+  return {key: np.array(leaf, order="C") for key, leaf in named.items()}
+
+
+def own_parts(
+  array: np.ndarray | jax.Array,
+) -> list[tuple[list[list[int]], np.ndarray]]:
+  """The parts of an array that this process writes, and where they lie in it.
+
+  Returns:
+    For each part, the first and the last index plus one on each axis.
+  """
+  if isinstance(array, np.ndarray):
+    return [([[0, side] for side in array.shape], array)]
+  return [
+    (
+      [
+        [*span.indices(side)[:2]]
+        for span, side in zip(shard.index, array.shape, strict=True)
+      ],
+      np.asarray(shard.data),
+    )
+    for shard in array.addressable_shards
+    if shard.replica_id == 0
+  ]
 
 
 def write(
@@ -70,23 +106,38 @@ def write(
 ) -> None:
   """Writes a step to a new folder; it is on the disk when this returns.
 
+  With several processes, all call it, and it is complete in process 0 only.
+
   Args:
     folder: is made; what a failure left there before is removed.
     arrays: `host_copies` by the names of the state.
     facts: what the manifest is to hold besides, as JSON.
   """
-  shutil.rmtree(folder, ignore_errors=True)
-  folder.mkdir()
-  records = {
-    name: {key: _array_record(array) for key, array in named.items()}
+  if processes.is_first():
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+  own = {
+    name: {key: _own_checksums(array) for key, array in named.items()}
     for name, named in arrays.items()
   }
-  with _checkpointer() as checkpointer:
+  checksums = processes.gather(own, channel=CHANNEL)
+  records = {
+    name: {
+      key: _array_record(
+        array, [x for one in checksums for x in one[name][key]]
+      )
+      for key, array in named.items()
+    }
+    for name, named in arrays.items()
+  }
+  with _checkpointer(range(processes.count())) as checkpointer:
     for name, named in arrays.items():
       # Orbax takes neither arrays without elements nor trees without arrays.
       stored = {key: array for key, array in named.items() if array.size}
       if stored:
         checkpointer.save(folder / name, stored)
+  if not processes.is_first():
+    return
   written = sorted(folder.rglob("*"))
   files = {
     path.relative_to(folder).as_posix(): _file_record(path)
@@ -201,7 +252,7 @@ def restore(
   """
   _check_template(folder, manifest, template)
   state = {}
-  with _checkpointer() as checkpointer:
+  with _checkpointer([processes.index()]) as checkpointer:
     for name, tree in template.items():
       records = manifest["arrays"].get(name, {})
       arrays = _read_arrays(checkpointer, folder / name, records)
@@ -224,8 +275,13 @@ def _read_arrays(
     if not math.prod(record["shape"])
   }
   if len(arrays) < len(records):
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
     try:
-      arrays |= checkpointer.restore(path)
+      arrays |= checkpointer.restore(
+        path,
+        # Whole, however many devices have written them.
+        restore_args={key: as_numpy for key in records.keys() - arrays.keys()},
+      )
     # Errors of any type. The files are verified, so the step is not at fault.
     except Exception as error:
       raise ValueError(
@@ -233,7 +289,7 @@ def _read_arrays(
         f"({error}): use the version of orbax-checkpoint that wrote it."
       ) from error
   for key, record in records.items():
-    if _array_record(arrays[key]) != record:
+    if not _is_as_recorded(arrays[key], record):
       raise DamagedError(
         f"{path.parent} is damaged: {key} is not the array that was saved."
       )
@@ -287,13 +343,18 @@ def _named(name: str, tree: types.Tree) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _checkpointer() -> Iterator[ocp.Checkpointer]:
-  """Orbax for this process alone: it does not wait for the others."""
-  process = jax.process_index()
+def _checkpointer(indices: Iterable[int]) -> Iterator[ocp.Checkpointer]:
+  """Orbax for some processes, which wait for each other and for no others.
+
+  Args:
+    indices: of the processes. Named even if they are all: otherwise Orbax lets
+      their devices wait for each other, in the midst of training.
+  """
+  first, *others = indices
   options = ocp.options.MultiprocessingOptions(
-    primary_host=process,
-    active_processes={process},
-    barrier_sync_key_prefix=f"process_{process}",
+    primary_host=first,
+    active_processes={first, *others},
+    barrier_sync_key_prefix=f"process_{first}_of_{1 + len(others)}",
   )
   # Compression makes weights only 8 % smaller, and doubles the time.
   handler = ocp.PyTreeCheckpointHandler(
@@ -313,14 +374,39 @@ def _is_not_from_orbax(record: logging.LogRecord) -> bool:
   return "orbax" not in record.pathname
 
 
-def _array_record(array: np.ndarray) -> dict[str, Any]:
+def _own_checksums(array: np.ndarray | jax.Array) -> list[dict[str, Any]]:
+  return [
+    {"part": place, "sha256": _checksum(part)}
+    for place, part in own_parts(array)
+  ]
+
+
+def _array_record(
+  array: np.ndarray | jax.Array, checksums: list[dict[str, Any]]
+) -> dict[str, Any]:
+  record = {"shape": list(array.shape), "dtype": str(array.dtype)}
+  if len(checksums) == 1:
+    return record | {"sha256": checksums[0]["sha256"]}
+  return record | {"parts": checksums}
+
+
+def _is_as_recorded(array: np.ndarray, record: Mapping[str, Any]) -> bool:
+  whole = [{"part": [[0, side] for side in record["shape"]], **record}]
+  return (
+    [*array.shape] == record["shape"]
+    and all(
+      _checksum(array[tuple(slice(*span) for span in one["part"])])
+      == one["sha256"]
+      for one in record.get("parts", whole)
+    )
+    and str(array.dtype) == record["dtype"]
+  )
+
+
+def _checksum(array: np.ndarray) -> str:
   # As bytes, because hashlib does not take bfloat16.
-  content = array.reshape(-1).view(np.uint8)
-  return {
-    "shape": list(array.shape),
-    "dtype": str(array.dtype),
-    "sha256": hashlib.sha256(content).hexdigest(),
-  }
+  content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+  return hashlib.sha256(content).hexdigest()
 
 
 def _file_record(path: pathlib.Path) -> dict[str, Any]:

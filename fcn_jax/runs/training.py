@@ -26,10 +26,20 @@ from fcn_jax.runs import folder
 from fcn_jax.runs import initial_state
 from fcn_jax.runs import loop
 from fcn_jax.runs import placement
+from fcn_jax.runs import processes
 from fcn_jax.runs import records
 from fcn_jax.runs import report
 from fcn_jax.runs import signals as signals_lib
 from fcn_jax.runs import trained_model
+
+# Options that may differ from host to host.
+_OF_A_HOST = (
+  *processes.NAMES,
+  "data_dir",
+  "prepared_dir",
+  "num_threads",
+  "num_workers",
+)
 
 
 class Prepared(NamedTuple):
@@ -62,7 +72,8 @@ def train(config: config_lib.Train) -> str:
     config: the options.
 
   Returns:
-    Tables of the scores, in Markdown.
+    Tables of the scores, in Markdown; nothing in other processes than the
+    first.
 
   Raises:
     ValueError: if an option, the work folder or the data are wrong. Nothing
@@ -91,9 +102,11 @@ def prepare(
     OSError: if a file cannot be read.
   """
   config.check()
+  _check_same_options(config)
   config = batches_lib.with_steps(config)
   config.check()
   goes_on = folder.check(config)
+  _check_same_run(config, goes_on)
   parts, optimizer, state_sharding = make_parts(config, at_steps=at_steps)
   template = trained_model.state_template(parts.model, optimizer)
   restored = _restored(config, template, parts.metadata, goes_on=goes_on)
@@ -107,10 +120,10 @@ def prepare(
     progress = loop.Progress.from_json(restored.metadata["progress"])
     origin = f"continues from step {restored.step}."
   folder.claim(config)
-  for line in (*parts.validation.remarks, origin):
-    print(f"{config.run.workdir}: {line}", file=sys.stderr)
-  # Copied: arrays of the host may be shared with the device on a CPU.
-  state = jax.device_put(jax.tree.map(jnp.array, state), state_sharding)
+  if processes.is_first():
+    for line in (*parts.validation.remarks, origin):
+      print(f"{config.run.workdir}: {line}", file=sys.stderr)
+  state = _placed(state, state_sharding)
   return Prepared(config, parts, state, mean_iu, progress, goes_on)
 
 
@@ -118,19 +131,22 @@ def run(prepared: Prepared) -> str:
   """Trains to the end, and writes the report; see `train`."""
   config, parts, state = prepared.config, prepared.parts, prepared.state
   workdir, from_step = config.run.workdir, int(state.step)
+  devices = processes.describe(parts.batch_sharding)
   number = folder.num_starts(workdir)
   with (
     _matmul_precision(config.network.matmul_precision),
     checkpoints_lib.Checkpoints(workdir / folder.CHECKPOINTS) as checkpoints,
-    records.TensorBoard(
-      workdir / folder.TENSORBOARD,
-      resumed_step=from_step if prepared.goes_on else None,
+    _board(
+      workdir, resumed_step=from_step if prepared.goes_on else None
     ) as board,
     signals_lib.StopSignals() as signals,
   ):
-    folder.append_start(config, number=number, from_step=from_step)
-    options = records.markdown_table(folder.as_json(config))
-    board.text(from_step, "options", options)
+    if board is not None:
+      folder.append_start(
+        config, number=number, from_step=from_step, devices=devices
+      )
+      options = records.markdown_table(folder.as_json(config))
+      board.text(from_step, "options", options)
     state = loop.Loop(
       config,
       parts,
@@ -141,13 +157,66 @@ def run(prepared: Prepared) -> str:
       progress=prepared.progress,
     ).train(state, mean_iu=prepared.mean_iu)
     best = checkpoints.best()
-  table = report.write(config, best, parts.validation)
-  # Where the training had its state, prediction is compiled already.
-  report.write_predictions(config, parts.validation, state.step.sharding)
-  if signals.received is not None:
+  table = ""
+  if processes.is_first():
+    table = report.write(config, best, parts.validation)
+    # Where training has its state, prediction is compiled already; another
+    # process does not take part here.
+    alone = processes.count() == 1
+    report.write_predictions(
+      config, parts.validation, state.step.sharding if alone else None
+    )
+  if signals.poll() is not None:
     # It came after the last step. A study must not begin its next run.
     raise signals_lib.Interrupted(signals.received, config.optimizer.steps)
   return table
+
+
+def _board(workdir: pathlib.Path, *, resumed_step: int | None) -> Any:
+  """The TensorBoard files, in a context; None except in the first process."""
+  if not processes.is_first():
+    return contextlib.nullcontext()
+  return records.TensorBoard(
+    workdir / folder.TENSORBOARD, resumed_step=resumed_step
+  )
+
+
+def _placed(state: train_lib.TrainState, sharding: Any) -> train_lib.TrainState:
+  """Puts the state, which each process has, on the devices of all."""
+  # Copied: arrays of the host may be shared with the device on a CPU.
+  state = jax.tree.map(jnp.array, state)
+  if processes.count() == 1:
+    return jax.device_put(state, sharding)
+  state = jax.device_get(state)
+  # device_put would compare each array of all processes.
+  return jax.tree.map(
+    lambda array, own: jax.make_array_from_callback(
+      array.shape, own, lambda part: array[part]
+    ),
+    state,
+    jax.tree_util.tree_map(lambda _: sharding, state)
+    if isinstance(sharding, jax.sharding.Sharding)
+    else sharding,
+  )
+
+
+def _check_same_options(config: config_lib.Train) -> None:
+  """Raises a `ValueError` if another process would train otherwise."""
+  options = config_lib.flat(config)
+  for name in _OF_A_HOST:
+    del options[name]
+  processes.check_same("options", {n: str(x) for n, x in options.items()})
+
+
+def _check_same_run(config: config_lib.Train, goes_on: bool) -> None:
+  """Raises a `ValueError` if not all processes see the run that is there."""
+  found = processes.gather(goes_on)
+  if len({*found}) > 1:
+    raise ValueError(
+      f"process {found.index(True)} sees a run in {config.run.workdir}, and "
+      f"process {found.index(False)} does not: give a folder that is shared by "
+      "the hosts of all processes."
+    )
 
 
 def _matmul_precision(name):
@@ -167,11 +236,20 @@ def make_parts(
   Reads data and writes nothing; see `prepare`.
   """
   mesh = placement.make_mesh(config)
+  batch_sharding = sharding.of_images(mesh)
+  if processes.count() > 1:
+    processes.devices_for(
+      config.run.validation_batch,
+      row_shards=config.run.row_shards,
+      option="validation_batch",
+    )
   validation = batches_lib.load_split(config.data, config.data.validation_split)
   dataset = batches_lib.load_split(
     config.data, "train", with_second_labels=True
   )
-  batches = batches_lib.training_batches(config, dataset)
+  batches = batches_lib.training_batches(
+    config, dataset, sharding=batch_sharding
+  )
   model = build.model(config, dataset.num_classes)
   optimizer = build.optimizer(config.optimizer)
   template = trained_model.state_template(model, optimizer)
@@ -187,12 +265,12 @@ def make_parts(
   )
   parts = loop.Parts(
     model=model,
-    step=step,
+    step=processes.compiling_together(step),
     schedule=build.schedule(config.optimizer),
     batches=batches,
     validation=validation,
     metadata=_metadata(config, dataset, validation, batches.fingerprint),
-    batch_sharding=sharding.of_images(mesh),
+    batch_sharding=batch_sharding,
     at_steps=at_steps or {},
   )
   return parts, optimizer, state_sharding

@@ -188,7 +188,7 @@ def test_what_is_refused_is_said_in_one_line_and_changes_nothing(
   [
     ("--init=/nowhere", "the run to begin with, /nowhere, cannot be"),
     ("--validation-split=test", "no split 'test'"),
-    ("--batch-size=12345", "12345 images per step, but the data set has"),
+    ("--batch-size=12344", "12344 images per step, but the data set has"),
     ("--dataset=folder", "folder"),
   ],
 )

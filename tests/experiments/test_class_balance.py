@@ -47,6 +47,7 @@ def options(workdir, prepared_dir, *more):
     *("--crop-size", "48", "64"),
     *("--patch-size", "24", "32"),
     "--batch-size=2",
+    "--num-devices=2",
     "--head-width=16",
     # A quarter to a half of the time to compile.
     *("--normalization=none", "--dropout-rate=0", "--optimizer=sgd"),
@@ -162,7 +163,7 @@ def test_presets_are_without_contradictions(preset):
   ("more", "message"),
   [
     (("--batch-size", "0"), "batch_size is 0"),
-    (("--batch-size", "13"), "data set has 12"),
+    (("--batch-size", "14"), "data set has 12"),
     (("--patches-per-image", "0"), "patches_per_image is 0"),
     (("--patches-per-image", "4"), "nothing to choose"),
     (("--patch-size", "49", "16"), "smaller patch"),

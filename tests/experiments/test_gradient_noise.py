@@ -33,6 +33,7 @@ def options(workdir, prepared_dir, *more):
     *("--measure-at", "1", "2"),
     "--warmup-steps=1",
     "--batch-size=2",
+    "--num-devices=2",
     "--num-images=4",
     "--num-directions=2",
     "--num-masks=2",

@@ -27,6 +27,7 @@ TINY = (
   *("--patch-size", "32", "32"),
   *("--crop-size", "64", "64"),
   "--batch-size=2",
+  "--num-devices=2",
   "--head-width=16",
   # A quarter to a half of the time to compile.
   *("--normalization=none", "--dropout-rate=0", "--optimizer=sgd"),

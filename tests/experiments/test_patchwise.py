@@ -30,6 +30,7 @@ TINY = (
   *("--patch-size", "16", "16"),
   "--patches-per-image=24",
   "--batch-size=1",
+  "--num-devices=1",
   "--head-width=16",
   # A quarter to a half of the time to compile.
   *("--normalization=none", "--dropout-rate=0", "--optimizer=sgd"),

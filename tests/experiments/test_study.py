@@ -41,6 +41,7 @@ def config(tmp_path, prepared_dir):
     normalization="none",
     dropout_rate=0.0,
     batch_size=2,
+    num_devices=2,
     steps=4,
     warmup_steps=1,
     log_every=1,

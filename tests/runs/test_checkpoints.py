@@ -218,16 +218,6 @@ def test_leaving_by_an_error_waits_for_the_save(tmp_path, gate):
   assert saved.steps() == (1,)
 
 
-def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, "process_index", lambda: 1)
-  with checkpoints.Checkpoints(tmp_path / "run") as saved:
-    saved.save(1, small_state(1), metadata={})
-    saved.score(1, 0.5)
-    with pytest.raises(ValueError, match="not finite"):
-      saved.save(2, {"w": np.full(3, np.nan)}, metadata={})
-  assert not (tmp_path / "run").exists()
-
-
 def test_only_one_program_at_a_time_writes(tmp_path):
   code = """
     import fcntl, sys

@@ -27,7 +27,8 @@ def test_every_option_has_a_name_of_its_own():
 
 def test_the_groups_are_those_that_help_shows():
   assert config.groups_of(BASE).keys() == {
-    *("data", "augmentation", "patches", "network", "loss", "optimizer", "run")
+    *("data", "augmentation", "patches", "network", "loss", "optimizer", "run"),
+    "processes",
   }
 
 

@@ -44,11 +44,11 @@ def test_options_are_read_back_with_their_types(claimed):
   assert isinstance(found.run.workdir, pathlib.Path)
 
 
-def test_options_stand_in_groups_and_overwrite_is_none_of_them(claimed):
+def test_options_stand_in_groups_but_for_those_of_a_start(claimed):
   as_json = json.loads((claimed.run.workdir / "config.json").read_text())
   assert as_json["experiment"] == "train"
-  others = {"experiment", "epochs"}
-  assert as_json.keys() - others == config_lib.groups_of(claimed).keys()
+  groups = config_lib.groups_of(claimed).keys() - {"processes"}
+  assert as_json.keys() - {"experiment", "epochs"} == groups
   assert as_json["optimizer"]["steps"] == 60
   assert "overwrite" not in as_json["run"]
 
@@ -251,14 +251,15 @@ def test_claiming_deletes_a_run_only_if_asked_and_nothing_else(claimed):
 def test_every_start_is_written_down(claimed):
   workdir = claimed.run.workdir
   assert folder.num_starts(workdir) == 0
-  folder.append_start(claimed, number=0, from_step=0)
+  folder.append_start(claimed, number=0, from_step=0, devices={})
   longer = claimed.replace(steps=90)
-  folder.append_start(longer, number=1, from_step=60)
+  folder.append_start(longer, number=1, from_step=60, devices={"hosts": ["a"]})
   assert folder.num_starts(workdir) == 2
   first, second = records.read_json_lines(workdir / "starts.jsonl")
   assert first["options"] == json.loads((workdir / "config.json").read_text())
   assert second["options"]["optimizer"]["steps"] == 90
   assert (first["from_step"], second["from_step"]) == (0, 60)
+  assert second["hosts"] == ["a"]
   assert first["versions"]["jax"] == jax.__version__
   assert first["device"] == f"{len(jax.devices())} x cpu"
 

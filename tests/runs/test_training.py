@@ -224,7 +224,7 @@ def test_what_cannot_go_on_is_refused_and_changes_nothing(
   [
     ({"init": "/nowhere"}, "the run to begin with, /nowhere, cannot be used"),
     ({"validation_split": "test"}, "no split 'test'"),
-    ({"batch_size": 12345}, "12345 images per step, but the data set has"),
+    ({"batch_size": 12344}, "12344 images per step, but the data set has"),
     (
       {"patches": "random", "patch_size": (65, 8), "patches_per_image": 1},
       "65x8 pixels does not fit into an image of 64x64",

@@ -10,6 +10,7 @@ channels or be float32, and labels may be of several kinds, [H, W, L]: see
 - `eval_batches`: each example once, whole and in order;
 - `fingerprint`: a hash of the training batches, to resume safely;
 - `indices_of_batch`: which examples a training batch has;
+- `shares_of`: which examples of each batch a process loads;
 - `to_device`: copies batches to the device ahead of the step;
 - `combining`: depth, HHA and further labels of a data set;
 - `padding`: the sizes to which pictures are padded;
@@ -26,6 +27,7 @@ from fcn_jax.data.pipeline.device import to_device
 from fcn_jax.data.pipeline.evaluation_batches import eval_batches
 from fcn_jax.data.pipeline.fingerprints import fingerprint
 from fcn_jax.data.pipeline.loading import Loading
+from fcn_jax.data.pipeline.loading import shares_of
 from fcn_jax.data.pipeline.training_batches import indices_of_batch
 from fcn_jax.data.pipeline.training_batches import train_batches
 
@@ -38,6 +40,7 @@ __all__ = [
   "indices_of_batch",
   "padding",
   "photometric",
+  "shares_of",
   "to_device",
   "train_batches",
   "transforms",

@@ -10,17 +10,16 @@ from fcn_jax import types
 from fcn_jax.data.pipeline import padding
 from fcn_jax.data.pipeline import transforms
 
-# Fills up a batch. It has one pixel, since a picture cannot have none.
-NOTHING = (
-  np.full((1, 1, 3), transforms.FILL, np.uint8),
-  np.full((1, 1), types.IGNORE_LABEL, np.int32),
-)
-
 
 def nothing_like(image: np.ndarray) -> transforms.Pair:
-  """`NOTHING` with the channels and the dtype of an image."""
-  shape = (1, 1, image.shape[-1])
-  return np.full(shape, transforms.fill_of(image), image.dtype), NOTHING[1]
+  """Fills up a batch, with the channels and the dtype of an image.
+
+  It has one pixel, since a picture cannot have none.
+  """
+  return (
+    np.full((1, 1, image.shape[-1]), transforms.fill_of(image), image.dtype),
+    np.full((1, 1), types.IGNORE_LABEL, np.int32),
+  )
 
 
 def stack(
@@ -143,14 +142,4 @@ def check_size(example: Any, size: np.ndarray) -> None:
       f"{example.name} has {height}x{width} pixels (height x width), but"
       f" image_sizes says {size[0]}x{size[1]}: these are the sizes of another"
       " data set"
-    )
-
-
-def check_plain(example: Any) -> None:
-  """Raises a `ValueError` if an image is not [H, W, 3] uint8."""
-  image = example.image
-  if image.shape[-1] != 3 or image.dtype != np.uint8:
-    raise ValueError(
-      f"{example.name} is {list(image.shape)} {image.dtype}, but several"
-      " processes can evaluate pictures [H, W, 3] uint8 only; use one"
     )

@@ -36,10 +36,17 @@ def to_device(
     The batches on the device; with a sharding, those of all processes as one.
 
   Raises:
-    ValueError: `buffer_size` is negative.
+    ValueError: `buffer_size` is negative, or there are several processes and no
+      sharding.
   """
   if buffer_size < 0:
     raise ValueError(f"buffer_size must be at least 0, not {buffer_size}")
+
+  if sharding is None and jax.process_count() > 1:
+    raise ValueError(
+      f"there are {jax.process_count()} processes, and each would train on its "
+      "own examples only: give the sharding of a batch over the devices of all."
+    )
 
   def put(batch: types.Batch) -> types.Batch:
     if num_classes is not None:

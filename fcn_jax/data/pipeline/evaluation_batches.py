@@ -29,9 +29,9 @@ def eval_batches(
   """Makes batches that hold each example once, whole and in order.
 
   Pictures are padded below and to the right with void. All-void examples fill
-  up the last batch, so that scores count no pixel twice. Process p of P gets
-  the examples p, p + P, ... of each batch; all processes have the same number
-  of batches, of the same sizes.
+  up the last batch, so that scores count no pixel twice. Each process
+  gets its share of each batch, examples that lie side by side; all have the
+  same number of batches, of the same sizes.
 
   Args:
     source: the examples, see `pipeline`.
@@ -44,8 +44,7 @@ def eval_batches(
       all pictures are read once to find their sizes. Not used with `size`.
     resize_factor: resizes pictures and labels, to evaluate at another
       resolution such as 0.5. Scores are then those of the resized labels.
-    loading: threads and processes; `num_workers` is not used. Images other than
-      [H, W, 3] uint8 need a `process_count` of 1.
+    loading: threads and processes; `num_workers` is not used.
 
   Returns:
     An iterable, which can be used any number of times, of `types.Batch` with
@@ -105,22 +104,20 @@ class _Maker:
   loading: loading_lib.Loading
 
   def make_batch(self, indices: Sequence[int]) -> types.Batch:
-    own = indices[self.loading.process_index :: self.loading.process_count]
+    own = indices[self.loading.share(len(indices))]
     # Of the whole batch, so that it is the same for all processes.
     size = self.size or padding.smallest_holding(
       self.padded_sizes, self.rescaled[indices[0] : indices[-1] + 1]
     )
     pairs = [self._read(index) for index in own if index < len(self.source)]
-    filler = batching.nothing_like(pairs[0][0]) if pairs else batching.NOTHING
-    pairs += [filler] * (len(own) - len(pairs))
+    # A process without an example in the last batch needs the channels of one.
+    image = pairs[0][0] if pairs else self.source[indices[0]].image
+    pairs += [batching.nothing_like(image)] * (len(own) - len(pairs))
     return batching.stack(pairs, size=size, with_valid_sizes=True)
 
   def _read(self, index: int) -> transforms.Pair:
     example = self.source[index]
     batching.check_example(example, num_classes=self.num_classes)
-    if self.loading.process_count > 1:
-      # A process without an example in a batch cannot know its other channels.
-      batching.check_plain(example)
     image, label = transforms.rescale(
       example.image, example.label, factor=self.resize_factor
     )

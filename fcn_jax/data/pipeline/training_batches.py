@@ -38,8 +38,8 @@ def train_batches(
   """Makes shuffled, augmented batches.
 
   Batch k depends only on the source, the options and k, not on `loading`. To
-  resume a run, give its next batch as `first_batch`. Process p of P gets the
-  examples p, p + P, ... of each batch.
+  resume a run, give its next batch as `first_batch`. Each
+  process gets its share of each batch, examples that lie side by side.
 
   Pictures are padded below and to the right. Without crops, each batch is
   padded to one of a few sizes, so that a compiled step compiles only a few
@@ -120,7 +120,7 @@ def train_batches(
     num_classes,
     image_sizes,
     padded_sizes,
-    process=slice(loading.process_index, None, loading.process_count),
+    share=loading.share(batch_size),
   )
   # Whole batches are made first and then shared out: otherwise one process
   # could have a batch more than another, and wait for it forever.
@@ -277,13 +277,13 @@ class _Maker:
   num_classes: int | Mapping[str, int]
   image_sizes: np.ndarray | None
   padded_sizes: Sequence[padding.Size]
-  process: slice
+  share: slice
 
   def make_batch(self, drawn: Sequence[_Drawn]) -> types.Batch:
     whole = self.augmentation.crop_size is None
     several = isinstance(self.num_classes, Mapping)
     return batching.stack(
-      [self._read(one) for one in drawn[self.process]],
+      [self._read(one) for one in drawn[self.share]],
       # Of the whole batch, so that it is the same for all processes.
       size=self._padded_size(drawn) if whole else self.augmentation.crop_size,
       with_valid_sizes=whole,

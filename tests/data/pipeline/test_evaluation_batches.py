@@ -64,9 +64,12 @@ def test_evaluation_has_each_example_once_on_any_number_of_hosts(
   shapes = [[batch.images.shape for batch in host] for host in hosts]
   assert all(own == shapes[0] for own in shapes)
   assert len(shapes[0]) == -(-count // 6)
-  # No host has read what is another's.
-  reads = [number for source in sources for number in source.reads]
-  assert sorted(reads) == list(range(count))
+  # No host has read what is another's, but to see the channels of a batch in
+  # which it has no example.
+  reads = [set(source.reads) - {count - count % 6} for source in sources]
+  assert (
+    sum(map(len, reads)) == len(set.union(*reads)) == count - (count % 6 > 0)
+  )
   numbers = []
   for host in hosts:
     for batch in host:

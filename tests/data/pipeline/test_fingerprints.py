@@ -63,7 +63,7 @@ def _run_and_kill(folder, *, num_batches, process_count, **options):
   parts = [_lines(path) for path in paths]
   # One host may have been a batch ahead; a checkpoint is of all of them.
   return [
-    [hashes[index] for index in range(len(step[0])) for hashes in step]
+    [one for hashes in step for one in hashes]
     for step in zip(*parts, strict=False)
   ]
 

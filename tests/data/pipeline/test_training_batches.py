@@ -220,7 +220,7 @@ def test_processes_share_out_the_batches_of_one(process_count, options):
   for step, batch in enumerate(whole):
     for index in range(process_count):
       expected = jax.tree.map(
-        lambda array, index=index: array[index::process_count], batch
+        lambda array, index=index: np.split(array, process_count)[index], batch
       )
       chex.assert_trees_all_equal(parts[index][step], expected)
   assert {len(part) for part in parts} == {len(whole)}
@@ -399,7 +399,9 @@ def test_hosts_together_have_the_batches_of_one():
       process_count=2,
     )
     for own, batch in zip(part, whole, strict=True):
-      expected = jax.tree.map(lambda array, index=index: array[index::2], batch)
+      expected = jax.tree.map(
+        lambda array, index=index: np.split(array, 2)[index], batch
+      )
       chex.assert_trees_all_equal(own, expected)
 
 
