@@ -181,22 +181,21 @@ def _board(workdir: pathlib.Path, *, resumed_step: int | None) -> Any:
   )
 
 
-def _placed(state: train_lib.TrainState, sharding: Any) -> train_lib.TrainState:
+def _placed(
+  state: train_lib.TrainState, shardings: train_lib.TrainState
+) -> train_lib.TrainState:
   """Puts the state, which each process has, on the devices of all."""
   # Copied: arrays of the host may be shared with the device on a CPU.
   state = jax.tree.map(jnp.array, state)
   if processes.count() == 1:
-    return jax.device_put(state, sharding)
-  state = jax.device_get(state)
+    return jax.device_put(state, shardings)
   # device_put would compare each array of all processes.
   return jax.tree.map(
     lambda array, own: jax.make_array_from_callback(
       array.shape, own, lambda part: array[part]
     ),
-    state,
-    jax.tree_util.tree_map(lambda _: sharding, state)
-    if isinstance(sharding, jax.sharding.Sharding)
-    else sharding,
+    jax.device_get(state),
+    shardings,
   )
 
 
