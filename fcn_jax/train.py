@@ -99,7 +99,7 @@ def create_state(
   """
   checks.key(key)
   # JAX takes options of the compiler outside of other programs only.
-  is_inside = isinstance(key, jax.core.Tracer)
+  is_inside = isinstance(jnp.zeros(()), jax.core.Tracer)
   create = _create_inside if is_inside else _create
   return create(key, model, optimizer)
 

@@ -5,7 +5,12 @@ from fcn_jax import data
 
 
 def _dataset(*labels):
-  examples = [data.Example(None, np.array([label]), "one") for label in labels]
+  examples = [
+    data.Example(
+      np.zeros((1, len(label), 3), np.uint8), np.array([label]), "one"
+    )
+    for label in labels
+  ]
   return data.Dataset(
     examples, ("a", "b"), np.zeros((2, 3), np.uint8), "made up"
   )

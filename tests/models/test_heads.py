@@ -254,10 +254,14 @@ def test_the_classes_of_each_head_are_predicted_by_its_name():
 def test_a_head_that_is_not_there_is_an_error_that_names_those_that_are():
   model = two_heads()
   with pytest.raises(ValueError, match="no head 'x'; it has semantic, geom"):
-    fcn.inference.predict(model, {}, images(32, 32), head="x")
+    fcn.inference.predict(
+      model, {"params": {}}, images(32, 32), head="x"
+    )
   model = models.FCN(3, backbone="vgg_small")
   with pytest.raises(ValueError, match="no head 'x'; it has only an unnamed"):
-    fcn.inference.predict(model, {}, images(32, 32), head="x")
+    fcn.inference.predict(
+      model, {"params": {}}, images(32, 32), head="x"
+    )
   assert models.heads.num_classes(two_heads(), "geometric") == 3
   assert models.heads.num_classes(two_heads()) == 5
 
@@ -324,7 +328,7 @@ def test_late_fusion_trains_both_networks_and_drops_out_differently():
 
 def test_images_without_the_channels_of_all_modalities_are_refused():
   model = late_fusion()
-  with pytest.raises(ValueError, match=r"they must be \[N, H, W, 6\]"):
+  with pytest.raises(ValueError, match=r"must be \[N, H, W, 6\]"):
     model.init(KEY, images(32, 32), train=False)
   with pytest.raises(ValueError, match="modalities are empty"):
     models.LateFusion(4, {}, backbone="vgg_small")

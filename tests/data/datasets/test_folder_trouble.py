@@ -99,7 +99,7 @@ def _as_somebody_else():
 
 
 def test_files_and_folders_without_permission_are_faults(tmp_path):
-  for path in (tmp_path, *tmp_path.parents[:2]):
+  for path in (tmp_path, *tmp_path.parents[:3]):
     with contextlib.suppress(PermissionError):
       path.chmod(path.stat().st_mode | 0o055)
   root = planted.make_folder(tmp_path / "cells", count=4)
