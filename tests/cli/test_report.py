@@ -56,7 +56,7 @@ def make_run(workdir, *, num_evaluations=2):
   """The folder of a run, with records but without checkpoints."""
   config = runs.Train(run=runs.config.Run(workdir)).replace(dataset="a<b")
   folder.claim(config)
-  folder.append_start(config, number=0, from_step=0)
+  folder.append_start(config, number=0, from_step=0, devices={})
   for step in range(10, 101, 10):
     record = {"loss": 9 / step, "learning_rate": 1e-3, "gradient_norm": 1.0}
     append(workdir, "train", step, seconds=7.0 * step, **record)

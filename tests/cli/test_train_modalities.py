@@ -257,6 +257,7 @@ def test_networks_that_see_more_than_colours_are_refused_by_name(
 
 def test_data_without_the_modality_are_refused(tmp_path, capsys):
   command = _command("nyud_fcn32s_hha", tmp_path / "run", tmp_path)
+  command += ["--dataset=camvid", "--init=None", "--num-devices=1"]
   with pytest.raises(SystemExit):
-    train.main([*command, "--dataset=camvid", "--init=None"])
+    train.main(command)
   assert "camvid has no feature hha" in capsys.readouterr().err

@@ -254,14 +254,10 @@ def test_the_classes_of_each_head_are_predicted_by_its_name():
 def test_a_head_that_is_not_there_is_an_error_that_names_those_that_are():
   model = two_heads()
   with pytest.raises(ValueError, match="no head 'x'; it has semantic, geom"):
-    fcn.inference.predict(
-      model, {"params": {}}, images(32, 32), head="x"
-    )
+    fcn.inference.predict(model, {"params": {}}, images(32, 32), head="x")
   model = models.FCN(3, backbone="vgg_small")
   with pytest.raises(ValueError, match="no head 'x'; it has only an unnamed"):
-    fcn.inference.predict(
-      model, {"params": {}}, images(32, 32), head="x"
-    )
+    fcn.inference.predict(model, {"params": {}}, images(32, 32), head="x")
   assert models.heads.num_classes(two_heads(), "geometric") == 3
   assert models.heads.num_classes(two_heads()) == 5
 

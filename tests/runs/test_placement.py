@@ -15,8 +15,10 @@ def config(tmp_path, **options):
   return tiny_runs.config(tmp_path, tmp_path, **options)
 
 
-def test_all_devices_that_divide_the_batch_share_it(tmp_path):
-  mesh = placement.make_mesh(config(tmp_path, batch_size=6))
+def test_all_devices_or_as_many_as_asked_for_share_a_batch(tmp_path):
+  mesh = placement.make_mesh(config(tmp_path, batch_size=8))
+  assert mesh.shape == {"data": 4, "rows": 1}
+  mesh = placement.make_mesh(config(tmp_path, batch_size=6, num_devices=3))
   assert mesh.shape == {"data": 3, "rows": 1}
 
 
@@ -35,6 +37,7 @@ def test_groups_of_devices_share_rows(tmp_path):
     ({"num_devices": 3, "row_shards": 2}, "row_shards is 2, but there are 3"),
     ({"num_devices": 4, "row_shards": 2, "batch_size": 3}, "2 groups of dev"),
     ({"num_devices": 3}, "3 devices cannot share a batch of 4"),
+    ({"batch_size": 6}, "batch_size of 4 or 8, or --num-devices 3"),
   ],
 )
 def test_devices_that_cannot_share_a_batch_are_counted(
