@@ -2,6 +2,7 @@
 
     fcn-jax convert import fcn8s-heavy-pascal.caffemodel --workdir runs/fcn8s
     fcn-jax convert import vgg16.pth --workdir runs/vgg16_imagenet
+    fcn-jax convert import fcn_resnet50_coco --workdir runs/coco
     fcn-jax convert export --workdir runs/mine --out mine.safetensors
 
 `import` reads a .caffemodel, a state dict of PyTorch (.pth, .pt, .ckpt or
@@ -49,7 +50,8 @@ class Import:
 
   file: Annotated[pathlib.Path, tyro.conf.Positional]
   """The .caffemodel, .pth, .pt, .ckpt, .safetensors or .h5 file, or the
-  model.safetensors.index.json of several parts."""
+  model.safetensors.index.json of several parts; or the name of published
+  weights, such as fcn_resnet50_coco, which are downloaded."""
   workdir: pathlib.Path
   """Work folder to make; it must not exist, or be empty."""
   network: str | None = None
@@ -102,6 +104,13 @@ def import_weights(options: Import) -> str:
       folder is in use.
   """
   _check_workdir(options.workdir)
+  name = str(options.file)
+  if not options.file.exists() and name in fcn.pretrained.SOURCES:
+    options = dataclasses.replace(
+      options,
+      file=fcn.pretrained.fetch(name),
+      network=options.network or fcn.pretrained.SOURCES[name].network,
+    )
   if options.network is not None and options.network not in published.NETWORKS:
     raise ValueError(
       f"network is {options.network!r}; choose one of "

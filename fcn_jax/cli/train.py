@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from fcn_jax import platforms
 from fcn_jax import runs
 from fcn_jax.cli import errors
+from fcn_jax.cli import named_weights
 from fcn_jax.cli import train_options
 from fcn_jax.runs import folder
 from fcn_jax.runs import processes
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Before JAX looks for devices.
     processes.start(config.processes)
   with platforms.known(), errors.explained():
-    prepared = training.prepare(config)
+    prepared = training.prepare(named_weights.with_init(config))
   with platforms.known(), errors.ends_of_runs(config):
     table = training.run(prepared)
   if processes.is_first():
