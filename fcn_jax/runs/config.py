@@ -177,8 +177,9 @@ class Network:
   where the backbone has them (fcn)."""
   init: pathlib.Path | None = None
   """Run whose parameters to begin with: the best, or the newest if it was never
-  validated. `fcn-jax convert` makes such a run from published weights. It must
-  have the same backbone and normalization. Layers whose shapes differ, such as
+  validated. Or published weights by name, such as vgg16_imagenet, which are
+  downloaded; `fcn-jax convert` makes a run of a file. It must have the same
+  backbone and normalization. Layers whose shapes differ, such as
   a head for other classes, keep their initial values. With color_hha: a run on
   colours."""
   init_hha: pathlib.Path | None = None

@@ -157,7 +157,7 @@ def test_one_process_speaks_for_all(together):
   assert start["device"] == "4 x cpu"
   assert len(start["hosts"]) == 1
   assert "initial parameters" in ends[0].err
-  assert "mean IU" in ends[0].out
+  assert "mean IU" in ends[0].err
   # Gloo says which ranks are connected.
   for quiet in (ends[1].err, ends[1].out):
     assert "together" not in quiet
