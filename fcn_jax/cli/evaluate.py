@@ -215,7 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     devices = devices_lib.of(options.num_devices)
     dataset = load_split(options, network)
   with platforms.known():
-    print(evaluated(options, network, dataset, devices, folder))
+    tables = evaluated(options, network, dataset, devices, folder)
+  if processes_lib.is_first():
+    print(tables)
 
 
 def evaluated(
@@ -225,7 +227,11 @@ def evaluated(
   devices: Sequence[jax.Device] | None,
   folder: pathlib.Path,
 ) -> str:
-  """Scores, and writes the report to a folder; returns its tables."""
+  """Scores, and writes the report to a folder.
+
+  Returns:
+    Its tables; nothing in other processes than the first, which write nothing.
+  """
   # Once, not for each image.
   network = dataclasses.replace(
     network, variables=jax.device_put(network.variables)
@@ -235,7 +241,7 @@ def evaluated(
   except KeyboardInterrupt:
     sys.exit("interrupted; nothing was written.")
   if not processes_lib.is_first():
-    return
+    return ""
   folder.mkdir(parents=True, exist_ok=True)
   return report.write(
     folder,

@@ -26,8 +26,9 @@ _BEAT_SECONDS = 2.0
 _SILENT_SECONDS = 10.0
 # A process that fails along with the others may end by itself.
 _GRACE_SECONDS = 3.0
-# Process 0 has the service, and leaves last.
-_LEAVE_SECONDS = 2.0
+# Process 0 has the service, and leaves last: the others may take their time to
+# fail by themselves.
+_LEAVE_SECONDS = _GRACE_SECONDS + 3.0
 
 _watch: "_Watch | None" = None
 
