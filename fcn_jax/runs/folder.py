@@ -53,6 +53,7 @@ _MAY_CHANGE = frozenset(
     "workdir",
     "data_dir",
     "prepared_dir",
+    "verify",
     "num_threads",
     "num_workers",
     "overwrite",

@@ -135,6 +135,7 @@ def load(
     mean_iu=restored.mean_iu,
     is_classifier=metadata.get("weights", {}).get("is_classifier", False),
     masks=metadata["classes"].get("masks"),
+    fingerprint=metadata.get("data", {}).get("train"),
   )
 
 

@@ -21,7 +21,6 @@ _MASKS = (
 )  # fmt: skip
 # Files that operating systems leave in folders.
 _LITTER = ("thumbs.db", "desktop.ini")
-_VALIDATION_SHARE = 0.2
 
 Folders = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
 
@@ -196,27 +195,6 @@ def _first_picture(folder: pathlib.Path) -> pathlib.Path | None:
     ),
     None,
   )
-
-
-def draw_validation(pairs: Sequence[listing.Pair]) -> list[listing.Pair]:
-  """Takes a fifth of the pairs of "train" for validation, by their names."""
-
-  def draw(pair: listing.Pair) -> float:
-    # Without the split's folder, which exists only if there are several.
-    return listing.share_of_name(pair.name.removeprefix("train/"))
-
-  training = [pair for pair in pairs if pair.split == "train"]
-  if len(training) < 2:
-    return list(pairs)
-  count = sum(draw(pair) < _VALIDATION_SHARE for pair in training)
-  # At least one for validation, and one for training.
-  count = min(max(count, 1), len(training) - 1)
-  chosen = {pair.name for pair in sorted(training, key=draw)[:count]}
-  split = [
-    pair._replace(split="validation") if pair.name in chosen else pair
-    for pair in pairs
-  ]
-  return sorted(split, key=lambda pair: list(_NAMES).index(pair.split))
 
 
 def other_files(folders: Folders) -> list[str]:

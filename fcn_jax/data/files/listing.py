@@ -71,6 +71,7 @@ class Listing:
     notes: remarks on the files that are not faults.
     mask_notes: remarks on what the values of masks mean.
     masks: what they mean, as in `examples.Dataset.masks`.
+    hashes: SHA-256 of the contents of files, as far as `find` has read them.
   """
 
   name: str
@@ -88,6 +89,7 @@ class Listing:
   notes: Sequence[str] = ()
   mask_notes: Sequence[str] = ()
   masks: Mapping[str, Any] | None = None
+  hashes: Mapping[pathlib.Path, str] = dataclasses.field(default_factory=dict)
 
 
 def describe(name: str, faults: Sequence[Fault]) -> str:
