@@ -12,6 +12,7 @@ COMMANDS = {
   "predict": ("predict", "segment pictures of any size"),
   "export": ("export", "write a network to a file that runs by itself"),
   "convert": ("convert", "import published weights, or export to PyTorch"),
+  "clean": ("clean", "remove prepared copies of folders that have changed"),
 }
 
 

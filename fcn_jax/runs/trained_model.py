@@ -40,6 +40,7 @@ class TrainedModel:
     masks: how the masks that it was trained on encode the classes, as in
       `data.Dataset.masks`; None for data sets with a fixed encoding, and for
       runs of earlier versions.
+    fingerprint: of the data that it was trained on, as in `data.Dataset`.
   """
 
   model: models.Network
@@ -51,6 +52,7 @@ class TrainedModel:
   mean_iu: float | None
   is_classifier: bool
   masks: Mapping[str, Any] | None = None
+  fingerprint: str | None = None
 
   @property
   def classes(self) -> data.Classes:

@@ -4,7 +4,8 @@
     masks/cat.png       its labels: grey, palette or colours, without loss
 
 or the same in each of train/, validation/ (or val/, valid/, dev/) and test/, or
-images/train/ and so on. docs/file_formats.md lists the formats. Masks may also
+images/train/ and so on, or the layout of VOC, see `folder_exports`.
+docs/file_formats.md lists the formats. Masks may also
 be in labels/, annotations/ or gt/, in upper or lower case, and have names that
 are almost those of the pictures (see `near_names`). Without a folder for
 validation, a fifth of the pictures is used for it, see `folder_groups`: those
@@ -52,6 +53,7 @@ from fcn_jax.data import examples
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import class_inference
 from fcn_jax.data.datasets import class_table
+from fcn_jax.data.datasets import folder_exports
 from fcn_jax.data.datasets import folder_groups
 from fcn_jax.data.datasets import folder_pictures
 from fcn_jax.data.datasets import folder_splits
@@ -91,24 +93,23 @@ def find(
       `classes.json` has a fault, the masks' values cannot be classes, or
       `group_by` does not fit.
   """
-  parts = folder_splits.find(folder, LAYOUT, to_train=classes is None)
-  pairs, faults, notes = matching.match(
-    parts, root=folder, split_in_names=len(parts) > 1, nearly=True
-  )
-  if faults and not pairs:
-    raise ValueError(listing.describe("folder", faults))
-  if not pairs:
+  try:
+    parts, pairs, faults, notes = _pairs(folder, to_train=classes is None)
+  except ValueError as error:
+    export = folder_exports.recognize(folder)
+    if export is None:
+      raise
     raise ValueError(
-      f"folder: {folder} holds no picture with a mask of the same name;"
-      f" expected {LAYOUT}; found: {listing.contents(folder)}"
-    )
+      f"folder: {folder} holds annotations of {export}, and needs masks;"
+      " docs/your_own_pictures.md, section From annotation tools, has the"
+      f" command that makes them. ({error})"
+    ) from error
   groups = folder_groups.of_names(pairs, group_by)
   _check_place_of_classes(folder)
   pictures = folder_pictures.look_at(pairs)
-  if "train" in parts and "validation" not in parts:
-    pairs, drawn = folder_groups.draw_validation(
-      pairs, groups, pictures.hashes
-    )
+  splits = {pair.split for pair in pairs}
+  if "train" in splits and "validation" not in splits:
+    pairs, drawn = folder_groups.draw_validation(pairs, groups, pictures.hashes)
     notes += drawn
   elif group_by is not None:
     notes += folder_groups.in_several_splits(pairs, groups)
@@ -153,6 +154,42 @@ def find(
   )
 
 
+def _pairs(
+  folder: pathlib.Path, *, to_train: bool
+) -> tuple[
+  folder_splits.Folders,
+  list[listing.Pair],
+  list[listing.Fault],
+  list[str],
+]:
+  """The folders of each split; pairs, faults and notes by the names of files.
+
+  Raises:
+    ValueError: the folder has another layout, or no pair.
+  """
+  if folder_exports.is_voc(folder):
+    paths = folder / folder_exports.PICTURES, folder / folder_exports.MASKS
+    parts = {"train": paths}
+    pairs, faults, notes = folder_exports.assign(
+      folder,
+      *matching.match(parts, root=folder)[:2],
+      folder_exports.splits(folder),
+    )
+  else:
+    parts = folder_splits.find(folder, LAYOUT, to_train=to_train)
+    pairs, faults, notes = matching.match(
+      parts, root=folder, split_in_names=len(parts) > 1, nearly=True
+    )
+  if faults and not pairs:
+    raise ValueError(listing.describe("folder", faults))
+  if not pairs:
+    raise ValueError(
+      f"folder: {folder} holds no picture with a mask of the same name;"
+      f" expected {LAYOUT}; found: {listing.contents(folder)}"
+    )
+  return parts, pairs, faults, notes
+
+
 def _check_place_of_classes(folder: pathlib.Path) -> None:
   """Refuses a `classes.json` in a folder below, where it would not be read."""
   if (folder / CLASSES_FILE).exists():
@@ -178,9 +215,7 @@ def _class_table(
   folder: pathlib.Path,
   pairs: Sequence[listing.Pair],
   classes: examples.Classes | None,
-) -> tuple[
-  class_table.ClassTable, Sequence[str], Mapping[pathlib.Path, str]
-]:
+) -> tuple[class_table.ClassTable, Sequence[str], Mapping[pathlib.Path, str]]:
   """The table of the folder, remarks on it, and hashes of masks if read."""
   path = folder / CLASSES_FILE
   if path.exists() or path.is_symlink():
@@ -188,6 +223,11 @@ def _class_table(
     if reason:
       raise ValueError(f"folder: {path} {reason}")
     table = class_table.read(path)
+    return table.for_classes(*classes[:2]) if classes else table, [], {}
+  table = (
+    folder_exports.classes(folder) if folder_exports.is_voc(folder) else None
+  )
+  if table:
     return table.for_classes(*classes[:2]) if classes else table, [], {}
   if classes and classes.masks:
     origin = "of the run"

@@ -9,7 +9,7 @@ from fcn_jax.data.files import listing
 
 # What people call the folder of a split, and those of pictures and masks, in
 # upper or lower case. The first are those of the documentation.
-_NAMES = {
+NAMES = {
   "train": ("train", "training"),
   "validation": ("validation", "val", "valid", "dev"),
   "test": ("test", "testing"),
@@ -88,7 +88,7 @@ def _candidates(
   """Splits with a folder of pictures, or of masks, and both these folders."""
   top = _child(folder, _PICTURES), _child(folder, _MASKS)
   found = []
-  for split, names in _NAMES.items():
+  for split, names in NAMES.items():
     for name in names:
       inner = [
         (
@@ -112,6 +112,14 @@ def _candidates(
         (split, *pair) for pair in inner if pair[0].is_dir() or pair[1].is_dir()
       ]
   return list(dict.fromkeys(found))
+
+
+def split_of(name: str) -> str:
+  """The split that a name stands for; "train" if it stands for none."""
+  for split, names in NAMES.items():
+    if name.lower() in names:
+      return split
+  return "train"
 
 
 def _children(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
@@ -149,7 +157,7 @@ def renamed(folder: pathlib.Path, folders: Folders) -> list[str]:
     folder: the folder that the user gave.
     folders: those that are used.
   """
-  plain = {"images", "masks", *_NAMES, "val", "valid"}
+  plain = {"images", "masks", *NAMES, "val", "valid"}
   notes = []
   for split, pair in folders.items():
     images, masks = (path.relative_to(folder) for path in pair)

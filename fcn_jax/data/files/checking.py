@@ -187,19 +187,21 @@ def describe_equal(survey: Survey) -> list[str]:
     by_picture[one.hashes[0]].append(one)
   equal = [found for found in by_picture.values() if len(found) > 1]
   remarks = []
-  torn = [found for found in equal if len({one.pair.split for one in found}) > 1]
+  torn = [
+    found for found in equal if len({one.pair.split for one in found}) > 1
+  ]
   if torn:
     first = torn[0][0].pair
-    other = next(
-      one.pair for one in torn[0] if one.pair.split != first.split
-    )
+    other = next(one.pair for one in torn[0] if one.pair.split != first.split)
     remarks.append(
       f"{len(torn)} pictures are in several splits, in equal files such as"
       f" {listing.shown(first.picture)} ({first.split}) and"
       f" {listing.shown(other.picture)} ({other.split}): the network has seen"
       " what it is scored on; keep each in one split"
     )
-  unlike = [found for found in equal if len({one.hashes[1] for one in found}) > 1]
+  unlike = [
+    found for found in equal if len({one.hashes[1] for one in found}) > 1
+  ]
   if unlike:
     first, other = (
       next(one.pair for one in unlike[0] if one.hashes[1] == digest)

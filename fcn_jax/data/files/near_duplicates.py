@@ -40,11 +40,15 @@ def hashes(picture: np.ndarray) -> tuple[int, ...]:
   import imagehash  # Not always installed.
 
   # The size at which ImageHash computes the frequencies.
-  small = Image.fromarray(picture).convert("L").resize(
-    (32, 32), Image.Resampling.LANCZOS
+  small = (
+    Image.fromarray(picture)
+    .convert("L")
+    .resize((32, 32), Image.Resampling.LANCZOS)
   )
   return tuple(
-    int(str(imagehash.phash(small if turn is None else small.transpose(turn))), 16)
+    int(
+      str(imagehash.phash(small if turn is None else small.transpose(turn))), 16
+    )
     for turn in _ORIENTATIONS
   )
 

@@ -33,7 +33,7 @@ def test_every_fault_is_found_with_its_reason_and_the_good_are_counted(faulty):
   for name, pattern in expected.items():
     (reason,) = found[name]
     assert re.search(pattern, reason), (name, reason)
-  assert len(survey.measured) == 30
+  assert len(survey.checked) == 30
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_a_survey_of_bombs_stays_far_below_2_gb(faulty):
 def test_sizes_classes_and_pixels_are_counted(tmp_path):
   root = planted.make_folder(tmp_path / "cells", count=3)
   survey = checking.survey(folder.find(root), num_threads=2)
-  for found in survey.measured:
+  for found in survey.checked:
     picture = np.array(Image.open(found.pair.picture))
     mask = np.array(Image.open(found.pair.mask))
     assert found.size == picture.shape
