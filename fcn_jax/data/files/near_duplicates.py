@@ -67,7 +67,7 @@ def describe(survey: checking.Survey) -> list[str]:
   if not available():
     return [
       "pictures of different splits that are almost equal are not looked for;"
-      " that needs ImageHash: pip install 'fcn_jax[duplicates]'"
+      " that needs ImageHash: pip install ImageHash"
     ]
   remarks = []
   for number, first in enumerate(splits):

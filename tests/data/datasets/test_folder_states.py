@@ -55,15 +55,15 @@ def test_links_to_nowhere_and_above_are_part_of_the_state(cells):
   assert folder_states.of(cells, {}) != first
 
 
+def _read(*arguments, **options):
+  raise AssertionError("a file was read")
+
+
 def test_a_second_start_reads_no_file_unless_asked_to(
   cells, tmp_path, monkeypatch
 ):
   first = data_sets.load("folder", cells, tmp_path)
-
-  def read(*arguments, **options):
-    raise AssertionError("a file was read")
-
-  monkeypatch.setattr(folder, "find", read)
+  monkeypatch.setattr(folder, "find", _read)
   again = data_sets.load("folder", cells, tmp_path)
   assert again.fingerprint == first.fingerprint
   np.testing.assert_array_equal(again.source[0].image, first.source[0].image)
@@ -81,5 +81,5 @@ def test_touched_files_are_read_once_more_and_not_prepared_again(
   data_sets.load("folder", cells, tmp_path)
   (prepared,) = (tmp_path / "data" / "folder").glob("cells-*")
   assert len(folder_states.sources(prepared)) == 2
-  monkeypatch.setattr(folder, "find", None)
+  monkeypatch.setattr(folder, "find", _read)
   data_sets.load("folder", cells, tmp_path)
