@@ -10,7 +10,15 @@ from fcn_jax.cli import check_data
 from fcn_jax.cli import compilation_cache
 from fcn_jax.cli import main
 
-COMMANDS = ("check-data", "train", "evaluate", "predict", "export", "convert")
+COMMANDS = (
+  "check-data",
+  "train",
+  "evaluate",
+  "predict",
+  "export",
+  "convert",
+  "clean",
+)
 
 
 @pytest.fixture(autouse=True)
