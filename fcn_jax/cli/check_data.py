@@ -33,6 +33,7 @@ import fcn_jax as fcn
 from fcn_jax.cli import check_data_report as report
 from fcn_jax.cli import errors
 from fcn_jax.data.datasets import class_inference
+from fcn_jax.data.files import near_duplicates
 from fcn_jax.data.files import threads
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
@@ -50,6 +51,9 @@ class Options:
   CAMVID_DIR. Without either, the prepared data set is read."""
   prepared_dir: pathlib.Path | None = None
   """Where prepared data sets are kept. Default: TFDS's own folder."""
+  group_by: str | None = None
+  """Regular expression for groups of pictures that belong into one split, such
+  as '^([^_]+)_' (folder); as in training."""
   workdir: pathlib.Path | None = None
   """Folder for the report. Default: runs/check_data/<data set>, or the first
   free one of <data set>-2, <data set>-3 and so on."""
@@ -92,20 +96,26 @@ def check_workdir(workdir: pathlib.Path, overwrite: bool) -> None:
 
 def check_files(options: Options, data_dir: pathlib.Path) -> report.Findings:
   """Reads the files of a data set."""
-  with fcn.data.opened(options.dataset, data_dir) as listing:
+  with fcn.data.opened(
+    options.dataset, data_dir, group_by=options.group_by
+  ) as listing:
     survey = fcn.data.files.checking.survey(
-      listing, num_threads=options.num_threads
+      listing,
+      num_threads=options.num_threads,
+      look=near_duplicates.hashes if near_duplicates.available() else None,
     )
-    shown = spread(survey.measured, options.num_pictures)
+    shown = spread(survey.checked, options.num_pictures)
     return report.Findings(
       class_names=listing.class_names,
       palette=np.array(listing.palette, np.uint8),
-      measured=survey.measured,
+      totals=survey.totals,
       faults=survey.faults,
       notes=[
         *listing.notes,
         *listing.mask_notes,
-        *fcn.data.files.checking.describe_void(listing, survey.measured),
+        *fcn.data.files.checking.describe_void(listing, survey.totals),
+        *fcn.data.files.checking.describe_equal(survey),
+        *near_duplicates.describe(survey),
       ],
       examples=[
         fcn.data.Example(
@@ -113,14 +123,14 @@ def check_files(options: Options, data_dir: pathlib.Path) -> report.Findings:
           listing.decode_mask(pair.mask.read_bytes()),
           pair.name,
         )
-        for pair in (measured.pair for measured in shown)
+        for pair in (checked.pair for checked in shown)
       ],
     )
 
 
 def check_prepared(options: Options) -> report.Findings:
   """Reads the examples of a prepared data set."""
-  measured, faults, sources = [], [], {}
+  good, totals, faults, sources = [], {}, [], {}
   for split in fcn.data.splits(
     options.dataset, prepared_dir=options.prepared_dir
   ):
@@ -135,31 +145,32 @@ def check_prepared(options: Options) -> report.Findings:
       except ValueError as error:
         place = pathlib.Path(options.dataset, split, str(index))
         return fcn.data.files.listing.Fault(place, str(error))
-      # Both fields hold the index, by which the example is found again.
-      number = pathlib.Path(str(index))
-      return fcn.data.files.checking.measure(
-        fcn.data.files.listing.Pair(split, example.name, number, number),
-        example.image,
-        example.label.astype(np.uint8),
+      return fcn.data.files.checking.count(
+        example.image, example.label.astype(np.uint8)
       )
 
-    for outcome in threads.in_parallel(
-      read,
-      range(len(source)),
-      num_threads=options.num_threads,
-      title=f"checking {split}",
+    for index, outcome in enumerate(
+      threads.in_parallel(
+        read,
+        range(len(source)),
+        num_threads=options.num_threads,
+        title=f"checking {split}",
+      )
     ):
-      is_good = isinstance(outcome, fcn.data.files.checking.Measured)
-      (measured if is_good else faults).append(outcome)
-  shown = spread(measured, options.num_pictures)
+      if isinstance(outcome, fcn.data.files.listing.Fault):
+        faults.append(outcome)
+        continue
+      good.append((split, index))
+      totals.setdefault(split, fcn.data.files.totals.Totals()).add(outcome)
   return report.Findings(
     class_names=dataset.class_names,
     palette=dataset.palette,
-    measured=measured,
+    totals=totals,
     faults=faults,
     notes=(),
     examples=[
-      sources[found.pair.split][int(found.pair.picture.name)] for found in shown
+      sources[split][index]
+      for split, index in spread(good, options.num_pictures)
     ],
   )
 

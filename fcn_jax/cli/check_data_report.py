@@ -1,9 +1,10 @@
 """The tables and the figure of a checked data set."""
 
+import collections
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.figure
@@ -29,7 +30,7 @@ class Findings(NamedTuple):
   Attributes:
     class_names: of the classes 0..C-1.
     palette: [C, 3] uint8, RGB of each class.
-    measured: what is in each good example.
+    totals: what is in the good examples, by split.
     faults: the bad files.
     notes: remarks for the user.
     examples: some of the good ones, to show.
@@ -37,7 +38,7 @@ class Findings(NamedTuple):
 
   class_names: tuple[str, ...]
   palette: np.ndarray
-  measured: Sequence[fcn.data.files.checking.Measured]
+  totals: Mapping[str, fcn.data.files.totals.Totals]
   faults: Sequence[fcn.data.files.listing.Fault]
   notes: Sequence[str]
   examples: Sequence[fcn.data.Example]
@@ -57,7 +58,7 @@ def write(workdir: pathlib.Path, title: str, findings: Findings) -> str:
   summary = summarize(title, findings)
   fcn.runs.records.write_json(workdir / REPORT_FILE, summary)
   text = describe(summary)
-  if findings.measured:
+  if findings.totals:
     draw(workdir / FIGURE_FILE, title, findings, summary)
   return f"{text}\n\n{' and '.join(FILES)} are in {workdir}"
 
@@ -79,16 +80,13 @@ def write_template(
 
 def summarize(title: str, findings: Findings) -> dict[str, Any]:
   """All figures of the report, as it is written to JSON."""
-  splits = {found.pair.split: [] for found in findings.measured}
-  for found in findings.measured:
-    splits[found.pair.split].append(found)
   summaries = {
     split: _summarize_split(found, len(findings.class_names))
-    for split, found in splits.items()
+    for split, found in findings.totals.items()
   }
   return {
     "data_set": title,
-    "good_examples": len(findings.measured),
+    "good_examples": sum(t.examples for t in findings.totals.values()),
     "bad_files": len(findings.faults),
     "notes": [*findings.notes, *_not_learned(findings.class_names, summaries)],
     "class_names": list(findings.class_names),
@@ -117,37 +115,33 @@ def _not_learned(
 
 
 def _summarize_split(
-  measured: Sequence[fcn.data.files.checking.Measured], num_classes: int
+  found: fcn.data.files.totals.Totals, num_classes: int
 ) -> dict[str, Any]:
-  counts = np.stack([found.class_counts for found in measured])
-  classes = counts[:, :num_classes]
-  pixels = classes.sum(axis=0)
-  labelled = classes.sum(axis=1)
-  present = classes > 0
-  mean, deviation = _moments(sum(found.histogram for found in measured))
-  sizes = np.array([found.size for found in measured])
-  different, number = np.unique(sizes, axis=0, return_counts=True)
+  pixels = found.class_pixels[:num_classes]
+  labelled = pixels.sum()
+  mean, deviation = _moments(found.histogram)
+  sizes = np.repeat(list(found.sizes), list(found.sizes.values()), axis=0)
   return {
-    "examples": len(measured),
+    "examples": found.examples,
     "sizes": {
       "smallest_height_width": sizes.min(axis=0).tolist(),
       "median_height_width": np.median(sizes, axis=0).tolist(),
       "largest_height_width": sizes.max(axis=0).tolist(),
-      "different": len(different),
+      "different": len(found.sizes),
       "commonest": [
-        {"height_width": size.tolist(), "examples": int(count)}
+        {"height_width": list(size), "examples": count}
         for size, count in sorted(
-          zip(different, number, strict=True), key=lambda item: -item[1]
+          found.sizes.items(), key=lambda item: (-item[1], item[0])
         )[:10]
       ],
     },
-    "pixels": int(counts.sum()),
-    "void_share": float(1 - labelled.sum() / counts.sum()),
+    "pixels": int(found.class_pixels.sum()),
+    "void_share": float(1 - labelled / found.class_pixels.sum()),
     # Of the labelled pixels.
-    "class_pixel_share": (pixels / max(labelled.sum(), 1)).tolist(),
-    "class_examples": present.sum(axis=0).tolist(),
+    "class_pixel_share": (pixels / max(labelled, 1)).tolist(),
+    "class_examples": found.class_examples[:num_classes].tolist(),
     "median_frequency_weights": _weights(
-      pixels, (present * labelled[:, None]).sum(axis=0)
+      pixels, found.labelled_where_present[:num_classes]
     ),
     "pixel_mean_rgb": mean.tolist(),
     "pixel_deviation_rgb": deviation.tolist(),
@@ -324,9 +318,10 @@ def _draw_classes(axis, findings: Findings, summary: dict[str, Any]) -> None:
 
 
 def _draw_sizes(axis, findings: Findings) -> None:
-  sizes, count = np.unique(
-    [found.size for found in findings.measured], axis=0, return_counts=True
+  counts = sum(
+    (found.sizes for found in findings.totals.values()), collections.Counter()
   )
+  sizes, count = np.array(list(counts)), np.array(list(counts.values()))
   # Areas in proportion to the counts; the largest is a square of 15 points.
   axis.scatter(sizes[:, 1], sizes[:, 0], s=225 * count / count.max(), alpha=0.6)
   for i in np.argsort(-count)[:_MAX_NOTED_SIZES]:

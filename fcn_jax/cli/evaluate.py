@@ -54,6 +54,9 @@ class Options:
   test."""
   data_dir: pathlib.Path | None = None
   """Folder of the data set's files. Default: that of the run."""
+  group_by: str | None = None
+  """Regular expression for groups of pictures that belong into one split
+  (folder). Default: that of the run."""
   prepared_dir: pathlib.Path | None = None
   """Where prepared data sets are kept. Default: as in the run."""
   scales: tuple[float, ...] = (1.0,)
@@ -170,7 +173,7 @@ def load_split(
   """
   changes = {
     name: value
-    for name in ("data_dir", "prepared_dir")
+    for name in ("data_dir", "group_by", "prepared_dir")
     if (value := getattr(options, name)) is not None
   }
   data = dataclasses.replace(network.config.data, **changes)
@@ -181,6 +184,16 @@ def load_split(
       f"network was trained on {', '.join(network.class_names)}: give the "
       "folder of its own data as --data-dir, or list the network's classes and "
       "their values in a file classes.json in the folder."
+    )
+  if options.data_dir is None and network.fingerprint not in (
+    None,
+    dataset.fingerprint,
+  ):
+    print(
+      f"warning: the data have changed since {options.workdir} was trained, in"
+      " their files or in how they are split. Pictures of"
+      f" {options.split} may be among those that it was trained on.",
+      file=sys.stderr,
     )
   if options.segments not in (None, *dataset.class_names):
     raise ValueError(

@@ -13,6 +13,7 @@ COMMANDS = {
   "report": ("report", "write one HTML page about a run"),
   "export": ("export", "write a network to a file that runs by itself"),
   "convert": ("convert", "import published weights, or export to PyTorch"),
+  "clean": ("clean", "remove prepared copies of folders that have changed"),
 }
 
 

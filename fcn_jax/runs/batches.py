@@ -64,6 +64,8 @@ def load_split(
       skip_bad=options.skip_bad,
       extras=(*extras, second) if second else tuple(extras),
       classes=classes,
+      group_by=options.group_by,
+      verify=options.verify,
     )
   dataset = combining.with_channels(dataset, options.modalities)
   return combining.with_labels(dataset, second) if second else dataset

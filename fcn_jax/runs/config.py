@@ -142,6 +142,13 @@ class Data:
   """Split that decides which checkpoint is the best."""
   skip_bad: bool = False
   """Leave out examples with faulty files; otherwise they are an error."""
+  group_by: str | None = None
+  """Regular expression for groups of pictures that belong into one split, such
+  as the same patient (folder). The first parentheses match the part of the
+  name, without suffix, that is the group: '^([^_]+)_'."""
+  verify: bool = False
+  """Read all files again even if their sizes and times have not changed since
+  they were prepared (folder)."""
   modalities: combining.Modalities = "color"
   """What the network sees (nyudv2): colours; HHA (three channels made from the
   depth); colours and the logarithm of the depth, in one network; or colours and

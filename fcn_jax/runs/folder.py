@@ -57,6 +57,7 @@ _MAY_CHANGE = frozenset(
     "workdir",
     "data_dir",
     "prepared_dir",
+    "verify",
     "num_threads",
     "num_workers",
     "overwrite",

@@ -42,6 +42,7 @@ class TrainedModel:
       runs of earlier versions.
     untrained: arrays that the file of weights, from which `fcn-jax convert`
       made it, did not have: with them, it cannot predict either.
+    fingerprint: of the data that it was trained on, as in `data.Dataset`.
   """
 
   model: models.Network
@@ -54,6 +55,7 @@ class TrainedModel:
   is_classifier: bool
   untrained: tuple[str, ...] = ()
   masks: Mapping[str, Any] | None = None
+  fingerprint: str | None = None
 
   @property
   def classes(self) -> data.Classes:
@@ -147,6 +149,7 @@ def load(
     is_classifier=metadata.get("weights", {}).get("is_classifier", False),
     masks=metadata["classes"].get("masks"),
     untrained=tuple(metadata.get("weights", {}).get("untrained", ())),
+    fingerprint=metadata.get("data", {}).get("train"),
   )
 
 

@@ -321,8 +321,11 @@ def _restored(
     if there != metadata["data"]:
       raise ValueError(
         f"the data are not those that the run in {workdir} was trained on: "
-        f"{metadata['data']} now, {there} there. Restore the data as they "
-        "were, or give another --workdir."
+        f"{metadata['data']} now, {there} there. Files, their split into "
+        "training and validation, or how they are read have changed. Restore "
+        "them, or give another --workdir. Versions before 3.2.0 of the data "
+        "set folder drew another fifth for validation: to keep it, put those "
+        "pictures into a folder validation/."
       )
   return restored
 

@@ -1,6 +1,7 @@
 """fcn-jax evaluate, on a random network and generated pictures."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import sys
@@ -459,3 +460,15 @@ def test_data_of_other_classes_are_refused(
     evaluate.main([f"--workdir={tmp_path / 'run'}"])
   assert "was trained on ground, disk" in capsys.readouterr().err
   assert not list((tmp_path / "run").glob("evaluation*"))
+
+
+def test_data_that_have_changed_since_training_are_warned_of(workdir, capsys):
+  network = fcn.runs.load(workdir, "best")
+  options = evaluate.Options(workdir)
+  dataset = evaluate.load_split(options, network)
+  same = dataclasses.replace(network, fingerprint=dataset.fingerprint)
+  evaluate.load_split(options, same)
+  assert "warning" not in capsys.readouterr().err
+  other = dataclasses.replace(network, fingerprint="other")
+  evaluate.load_split(options, other)
+  assert "the data have changed since" in capsys.readouterr().err

@@ -18,6 +18,7 @@ COMMANDS = (
   "report",
   "export",
   "convert",
+  "clean",
 )
 
 

@@ -46,6 +46,7 @@ def clone(tmp_path):
     ("04_palettes_differ.sh", ["color #008000", "color #800000", "rc 0"]),
     ("08_all_masks_bad.sh", ["is a mask in the lossy format JPEG", "rc 1"]),
     ("09_colours_one_empty.sh", ["[128, 0, 0] 13.0%", "classes.json", "rc 1"]),
+    ("11_augmented_copies.sh", ["10 groups of more than one picture stay"]),
     ("14_alpha_only.sh", ["in the alpha channel", "rc 1"]),
     pytest.param(
       "16_new_site_without_a_class.sh",

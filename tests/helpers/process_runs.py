@@ -6,7 +6,7 @@ is one of the processes: it trains the runs of the JSON, one after the other,
 calls its commands, and saves a sharded state if there is a folder for it.
 """
 
-import contextlib
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -101,39 +100,34 @@ def end_of(
     "PYTHONPATH": str(_ROOT),
   }
   begin = time.monotonic()
-  with contextlib.ExitStack() as stack:
-    # Not pipes, which nobody empties here.
-    outputs = [
-      [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)]
-      for _ in commands
-    ]
-    running = [
-      subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", *command],
-        cwd=folders[index] if folders else _ROOT,
-        env=environment,
-        stdout=outputs[index][0],
-        stderr=outputs[index][1],
-      )
-      for index, command in enumerate(commands)
-    ]
+  running = [
+    subprocess.Popen(
+      [sys.executable, "-X", "faulthandler", *command],
+      cwd=folders[index] if folders else _ROOT,
+      env=environment,
+      # Not files, which may not grow where the disk is full.
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index, command in enumerate(commands)
+  ]
+  with concurrent.futures.ThreadPoolExecutor(len(running)) as threads:
+    outputs = [threads.submit(one.communicate) for one in running]
     ends: dict[int, tuple[int, float]] = {}
     while len(ends) < len(running):
       time.sleep(0.05)
       seconds = time.monotonic() - begin
       for index, one in enumerate(running):
-        if index not in ends and one.poll() is not None:
+        if index not in ends and outputs[index].done():
           ends[index] = one.returncode, seconds
         elif index not in ends and seconds > timeout:
           # Shows where it hangs.
           one.send_signal(signal.SIGABRT)
-    for pair in outputs:
-      for file in pair:
-        file.seek(0)
-    return [
-      Ended(*ends[index], *(file.read() for file in outputs[index]))
-      for index in range(len(running))
-    ]
+  return [
+    Ended(*ends[index], *outputs[index].result())
+    for index in range(len(running))
+  ]
 
 
 def call(

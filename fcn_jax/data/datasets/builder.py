@@ -119,7 +119,7 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     with self._unpacked(source) as folder:
       survey = checking.survey(self._find(folder))
       survey.check(skip_bad=skip_bad)
-      if not survey.measured:
+      if not survey.checked:
         raise ValueError(
           f"{self.name}: {source} holds no pictures; expected"
           f" {archives.expected(self.ARCHIVES, self.LAYOUT)}"
@@ -200,12 +200,13 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       masks=survey.listing.masks,
       remarks=[
         *survey.listing.mask_notes,
-        *checking.describe_void(survey.listing, survey.measured),
+        *checking.describe_void(survey.listing, survey.totals),
+        *checking.describe_equal(survey),
       ],
     )
-    by_split: dict[str, list[checking.Measured]] = {}
-    for measured in survey.measured:
-      by_split.setdefault(measured.pair.split, []).append(measured)
+    by_split: dict[str, list[checking.Checked]] = {}
+    for checked in survey.checked:
+      by_split.setdefault(checked.pair.split, []).append(checked)
     return {
       split: [_Shard(survey.listing, part) for part in _shards(found)]
       for split, found in by_split.items()
@@ -213,15 +214,15 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def _shards(
-  found: Sequence[checking.Measured],
-) -> Iterator[Sequence[checking.Measured]]:
+  found: Sequence[checking.Checked],
+) -> Iterator[Sequence[checking.Checked]]:
   part, size = [], 0
-  for measured in found:
-    size += measured.num_bytes
+  for checked in found:
+    size += checked.num_bytes
     if part and size > _SHARD_SIZE:
       yield part
-      part, size = [], measured.num_bytes
-    part.append(measured)
+      part, size = [], checked.num_bytes
+    part.append(checked)
   yield part
 
 
@@ -243,7 +244,7 @@ class _Shard:
   """One file of prepared data; calling it starts its examples."""
 
   def __init__(
-    self, source: listing.Listing, found: Sequence[checking.Measured]
+    self, source: listing.Listing, found: Sequence[checking.Checked]
   ):
     self._source = source
     self._found = found

@@ -7,6 +7,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -50,7 +51,10 @@ NAMES = (*_SHAPES, *FROM_FILES)
 
 @contextlib.contextmanager
 def opened(
-  name: str, data_dir: str | os.PathLike[str]
+  name: str,
+  data_dir: str | os.PathLike[str],
+  *,
+  group_by: str | None = None,
 ) -> Iterator[listing.Listing]:
   """Lists the files of a data set, with its archives unpacked meanwhile.
 
@@ -59,6 +63,7 @@ def opened(
   Args:
     name: one of `FROM_FILES`.
     data_dir: the folder of the files, or of the archives.
+    group_by: as for `load`.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -69,6 +74,7 @@ def opened(
     raise ValueError(
       f"{name} is not made of files; there are {', '.join(FROM_FILES)}"
     )
+  options = _options_of_folder(name, group_by=group_by)
   path = pathlib.Path(data_dir)
   source = folder.Folder if name == "folder" else _BUILDERS[name]
   with archives.unpacked(
@@ -78,7 +84,7 @@ def opened(
     layout=source.LAYOUT,
     scratch=pathlib.Path(tempfile.gettempdir()),
   ) as unpacked:
-    yield source.find(unpacked)
+    yield source.find(unpacked, **options)
 
 
 def splits(
@@ -109,6 +115,8 @@ def load(
   skip_bad: bool = False,
   extras: Sequence[str] = (),
   classes: examples.Classes | None = None,
+  group_by: str | None = None,
+  verify: bool = False,
 ) -> examples.Dataset:
   """Loads one split of a data set, and prepares the data set if needed.
 
@@ -130,6 +138,11 @@ def load(
     extras: names of further features to read, of data sets that have some.
     classes: those of a network that is to be scored on a "folder". It may then
       lack classes, and pictures to train on.
+    group_by: regular expression for groups of pictures of a "folder" that
+      belong into one split; its first parentheses match the part of the name
+      that is the group.
+    verify: whether to read all files of a "folder" that is prepared, even if
+      their sizes and times have not changed.
 
   Raises:
     FileNotFoundError: `data_dir` does not exist.
@@ -137,6 +150,7 @@ def load(
       files or cannot have any, or the files have faults. In these cases nothing
       is written.
   """
+  options = _options_of_folder(name, group_by=group_by)
   if name.startswith(prepared_folders.PREFIX):
     if data_dir is not None:
       raise ValueError(
@@ -145,7 +159,9 @@ def load(
     if extras:
       raise ValueError(f"{name} has no further features {', '.join(extras)}")
     return from_tfds.load(name, split=split, prepared_dir=prepared_dir)
-  dataset = _builder(name, data_dir, prepared_dir, classes)
+  if name == "folder":
+    options |= {"classes": classes, "verify": verify}
+  dataset = _builder(name, data_dir, prepared_dir, **options)
   examples.check_split(name, split, dataset.SPLITS)
   unknown = set(extras) - dataset.EXTRAS.keys()
   if unknown:
@@ -174,11 +190,23 @@ def load(
   )
 
 
+def _options_of_folder(name: str, *, group_by: str | None) -> dict[str, Any]:
+  """Options that only "folder" has, if they are given."""
+  if group_by is None:
+    return {}
+  if name != "folder":
+    raise ValueError(
+      f"{name} has splits of its own; leave out the groups {group_by!r}"
+      " (group_by; on the command line, --group-by)"
+    )
+  return {"group_by": group_by}
+
+
 def _builder(
   name: str,
   data_dir: str | os.PathLike[str] | None,
   prepared_dir: str | os.PathLike[str] | None,
-  classes: examples.Classes | None = None,
+  **options: Any,
 ) -> builder.FilesBuilder | shapes.Shapes:
   """The builder of a data set by its name."""
   if name in _SHAPES:
@@ -190,9 +218,7 @@ def _builder(
     config = name.partition("/")[2] or "full"
     return shapes.Shapes(data_dir=prepared_dir, config=config)
   if name == "folder":
-    return folder.builder_of(
-      data_dir, prepared_dir=prepared_dir, classes=classes
-    )
+    return folder.builder_of(data_dir, prepared_dir=prepared_dir, **options)
   if name in _BUILDERS:
     return _BUILDERS[name](data_dir=prepared_dir)
   raise ValueError(

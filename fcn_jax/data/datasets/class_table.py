@@ -197,6 +197,24 @@ def read(path: pathlib.Path) -> ClassTable:
     raise ValueError(f"{path}: {error}") from error
 
 
+def of_entries(
+  entries: Sequence[str | Mapping[str, Any]], path: pathlib.Path
+) -> ClassTable:
+  """The table of classes that another file than classes.json lists.
+
+  Args:
+    entries: as "classes" in that file.
+    path: of the file.
+
+  Raises:
+    ValueError: something is wrong with the classes; the file is named.
+  """
+  try:
+    return _table_of({"classes": entries}, origin=path.name)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
+
+
 def _table_of(content: Any, *, origin: str) -> ClassTable:
   if not isinstance(content, dict) or not isinstance(
     content.get("classes"), list

@@ -4,11 +4,13 @@
     masks/cat.png       its labels: grey, palette or colours, without loss
 
 or the same in each of train/, validation/ (or val/, valid/, dev/) and test/, or
-images/train/ and so on. docs/file_formats.md lists the formats. Masks may also
+images/train/ and so on, or the layout of VOC, see `folder_exports`.
+docs/file_formats.md lists the formats. Masks may also
 be in labels/, annotations/ or gt/, in upper or lower case, and have names that
 are almost those of the pictures (see `near_names`). Without a folder for
-validation, a fifth of the pictures is used for it. A hash of the names chooses
-them, so the choice stays the same when you add pictures.
+validation, a fifth of the pictures is used for it, see `folder_groups`: those
+with the lowest hashes of their names. If you add a picture, at most one other
+moves to the other split. Equal pictures, and those of a group, stay together.
 
 An optional `classes.json` says what the values of the masks mean:
 
@@ -41,23 +43,27 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from fcn_jax.data import examples
 from fcn_jax.data.datasets import builder
 from fcn_jax.data.datasets import class_inference
 from fcn_jax.data.datasets import class_table
+from fcn_jax.data.datasets import folder_exports
+from fcn_jax.data.datasets import folder_groups
 from fcn_jax.data.datasets import folder_pictures
 from fcn_jax.data.datasets import folder_splits
+from fcn_jax.data.datasets import folder_states
 from fcn_jax.data.datasets import mask_counts
+from fcn_jax.data.datasets import prepared_folders
 from fcn_jax.data.files import checking
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
 from fcn_jax.data.files import matching
-from fcn_jax.data.files import threads
 
 CLASSES_FILE = "classes.json"
 SPLITS = ("train", "validation", "test")
@@ -68,7 +74,10 @@ LAYOUT = (
 
 
 def find(
-  folder: pathlib.Path, *, classes: examples.Classes | None = None
+  folder: pathlib.Path,
+  *,
+  classes: examples.Classes | None = None,
+  group_by: str | None = None,
 ) -> listing.Listing:
   """Lists a folder of pictures and masks, and finds out what the classes are.
 
@@ -76,36 +85,39 @@ def find(
     folder: the folder that the user gave.
     classes: those of a network that is to be scored on it; the folder may lack
       some of them, and pictures to train on.
+    group_by: regular expression for the groups of pictures that belong into one
+      split, see `folder_groups.of_names`.
 
   Raises:
     ValueError: the folder has another layout or no pair of picture and mask,
-      `classes.json` has a fault, or the masks' values cannot be classes.
+      `classes.json` has a fault, the masks' values cannot be classes, or
+      `group_by` does not fit.
   """
-  parts = folder_splits.find(folder, LAYOUT, to_train=classes is None)
-  pairs, faults, notes = matching.match(
-    parts, root=folder, split_in_names=len(parts) > 1, nearly=True
-  )
-  if faults and not pairs:
-    raise ValueError(listing.describe("folder", faults))
-  if not pairs:
+  try:
+    parts, pairs, faults, notes = _pairs(folder, to_train=classes is None)
+  except ValueError as error:
+    export = folder_exports.recognize(folder)
+    if export is None:
+      raise
     raise ValueError(
-      f"folder: {folder} holds no picture with a mask of the same name;"
-      f" expected {LAYOUT}; found: {listing.contents(folder)}"
-    )
-  if "train" in parts and "validation" not in parts:
-    pairs = folder_splits.draw_validation(pairs)
-    count = sum(pair.split == "validation" for pair in pairs)
-    notes.append(
-      f"no folder for validation: {count} of {len(pairs)} pictures are, chosen"
-      " by a hash of their names"
-    )
+      f"folder: {folder} holds annotations of {export}, and needs masks;"
+      " docs/your_own_pictures.md, section From annotation tools, has the"
+      f" command that makes them. ({error})"
+    ) from error
+  groups = folder_groups.of_names(pairs, group_by)
+  _check_place_of_classes(folder)
+  pictures = folder_pictures.look_at(pairs)
+  splits = {pair.split for pair in pairs}
+  if "train" in splits and "validation" not in splits:
+    pairs, drawn = folder_groups.draw_validation(pairs, groups, pictures.hashes)
+    notes += drawn
+  elif group_by is not None:
+    notes += folder_groups.in_several_splits(pairs, groups)
   notes += folder_splits.renamed(folder, parts) + folder_splits.unused(
     folder, parts
   )
-  _check_place_of_classes(folder)
-  table, mask_notes = _class_table(folder, pairs, classes)
+  table, mask_notes, mask_hashes = _class_table(folder, pairs, classes)
   mask_notes = [_describe(table), *mask_notes]
-  pictures = folder_pictures.look_at(pairs)
   undecided = {fault.path for fault in pictures.faults}
   pairs = [pair for pair in pairs if pair.picture not in undecided]
   faults = [*faults, *pictures.faults]
@@ -138,7 +150,44 @@ def find(
     notes=notes,
     mask_notes=mask_notes,
     masks=table.as_json(),
+    hashes={**pictures.hashes, **mask_hashes},
   )
+
+
+def _pairs(
+  folder: pathlib.Path, *, to_train: bool
+) -> tuple[
+  folder_splits.Folders,
+  list[listing.Pair],
+  list[listing.Fault],
+  list[str],
+]:
+  """The folders of each split; pairs, faults and notes by the names of files.
+
+  Raises:
+    ValueError: the folder has another layout, or no pair.
+  """
+  if folder_exports.is_voc(folder):
+    paths = folder / folder_exports.PICTURES, folder / folder_exports.MASKS
+    parts = {"train": paths}
+    pairs, faults, notes = folder_exports.assign(
+      folder,
+      *matching.match(parts, root=folder)[:2],
+      folder_exports.splits(folder),
+    )
+  else:
+    parts = folder_splits.find(folder, LAYOUT, to_train=to_train)
+    pairs, faults, notes = matching.match(
+      parts, root=folder, split_in_names=len(parts) > 1, nearly=True
+    )
+  if faults and not pairs:
+    raise ValueError(listing.describe("folder", faults))
+  if not pairs:
+    raise ValueError(
+      f"folder: {folder} holds no picture with a mask of the same name;"
+      f" expected {LAYOUT}; found: {listing.contents(folder)}"
+    )
+  return parts, pairs, faults, notes
 
 
 def _check_place_of_classes(folder: pathlib.Path) -> None:
@@ -166,18 +215,23 @@ def _class_table(
   folder: pathlib.Path,
   pairs: Sequence[listing.Pair],
   classes: examples.Classes | None,
-) -> tuple[class_table.ClassTable, Sequence[str]]:
-  """The table of the folder, and remarks on it."""
+) -> tuple[class_table.ClassTable, Sequence[str], Mapping[pathlib.Path, str]]:
+  """The table of the folder, remarks on it, and hashes of masks if read."""
   path = folder / CLASSES_FILE
   if path.exists() or path.is_symlink():
     reason = listing.why_not_readable(path, folder)
     if reason:
       raise ValueError(f"folder: {path} {reason}")
     table = class_table.read(path)
-    return table.for_classes(*classes[:2]) if classes else table, []
+    return table.for_classes(*classes[:2]) if classes else table, [], {}
+  table = (
+    folder_exports.classes(folder) if folder_exports.is_voc(folder) else None
+  )
+  if table:
+    return table.for_classes(*classes[:2]) if classes else table, [], {}
   if classes and classes.masks:
     origin = "of the run"
-    return class_table.from_json(classes.masks, origin=origin), []
+    return class_table.from_json(classes.masks, origin=origin), [], {}
   counts = mask_counts.count([pair.mask for pair in pairs])
   if not counts.num_masks:
     bad, reason = counts.unreadable
@@ -185,34 +239,13 @@ def _class_table(
     raise ValueError(f"folder: {number} can be read: {bad} {reason}")
   where = f"folder: {folder / 'masks'}: "
   try:
-    return class_inference.infer(counts)
+    return *class_inference.infer(counts), counts.hashes
   except class_inference.UnknownClassesError as error:
     raise class_inference.UnknownClassesError(
       where + error.problem, error.table
     ) from error
   except ValueError as error:
     raise ValueError(f"{where}{error}") from error
-
-
-def _of_readable(
-  function: Callable[[bytes], Any],
-  paths: Sequence[pathlib.Path],
-  *,
-  title: str,
-) -> list[Any]:
-  """The results of a function of contents that are not None.
-
-  Faulty files are left out: the survey of all files will say what is wrong.
-  """
-
-  def call(path: pathlib.Path) -> Any:
-    try:
-      return function(path.read_bytes())
-    except (OSError, ValueError):
-      return None
-
-  results = threads.in_parallel(call, paths, title=title)
-  return [result for result in results if result is not None]
 
 
 class Folder(builder.FilesBuilder):
@@ -223,11 +256,28 @@ class Folder(builder.FilesBuilder):
   SPLITS = SPLITS
   find = staticmethod(find)
 
-  VERSION = tfds.core.Version("3.1.0")
+  VERSION = tfds.core.Version("3.2.0")
   RELEASE_NOTES = {
     **builder.FilesBuilder.RELEASE_NOTES,
     "2.1.0": "Says what 255 means; palettes that contradict each other.",
+    "3.2.0": "A fifth for validation, exactly; equal pictures in one split.",
   }
+
+  # What `builder_of` knows about the folder.
+  listed: listing.Listing | None = None
+  source: folder_states.Source | None = None
+
+  def download_and_prepare(self, **options: Any) -> None:
+    """See the base class; records of which state of the folder it is made."""
+    try:
+      super().download_and_prepare(**options)
+    finally:
+      self.listed = None  # Of many files, it needs much memory.
+    if self.source is not None:
+      folder_states.record(self.data_path.parent, self.source)
+
+  def _find(self, folder: pathlib.Path) -> listing.Listing:
+    return self.listed or super()._find(folder)
 
   def _check_same_source(self, source: pathlib.Path) -> None:
     """The path has the fingerprint, so other files get another folder."""
@@ -245,16 +295,22 @@ def builder_of(
   *,
   prepared_dir: str | os.PathLike[str] | None,
   classes: examples.Classes | None = None,
+  group_by: str | None = None,
+  verify: bool = False,
 ) -> Folder:
   """Makes the builder of a folder in its present state.
 
   The path of the prepared data has the folder's name and fingerprint: if its
-  files or classes change, it is prepared again, and nothing is overwritten.
+  files or classes change, it is prepared again, and nothing is overwritten. The
+  files are not read if none has changed since it was prepared, by their sizes,
+  times and inodes; see `folder_states`.
 
   Args:
     data_dir: the folder.
     prepared_dir: where prepared data sets are; see `by_name.load`.
     classes: see `find`.
+    group_by: see `find`.
+    verify: whether to read all files in any case.
 
   Raises:
     FileNotFoundError: there is no such folder.
@@ -272,9 +328,21 @@ def builder_of(
       f"folder: {path} {kind}; give the folder with your pictures: {LAYOUT}"
     )
   name = re.sub(r"\W+", "_", path.resolve().name)
-  find_now = functools.partial(find, classes=classes)
-  fingerprint = checking.fingerprint(find_now(path))
-  state = tfds.core.BuilderConfig(name=f"{name}-{fingerprint[:12]}")
+  find_now = functools.partial(find, classes=classes, group_by=group_by)
+  # Before the files are read: what changes meanwhile is then another state.
+  source = folder_states.of(path, options_of(classes, group_by))
+  prepared = folder_states.prepared_of(
+    prepared_folders.root_of(prepared_dir) / Folder.name,
+    f"{name}-*",
+    source,
+  )
+  listed = None
+  if verify or not prepared or not (prepared / str(Folder.VERSION)).exists():
+    listed = find_now(path)
+    state_name = f"{name}-{checking.fingerprint(listed)[:12]}"
+  else:
+    state_name = prepared.name
+  state = tfds.core.BuilderConfig(name=state_name)
 
   class FolderInThisState(Folder, skip_registration=True):
     name = Folder.name
@@ -283,4 +351,20 @@ def builder_of(
     find = staticmethod(find_now)
 
   # Set by name, so that other processes find it in their copy of the class.
-  return FolderInThisState(data_dir=prepared_dir, config=state.name)
+  made = FolderInThisState(data_dir=prepared_dir, config=state.name)
+  made.listed, made.source = listed, source
+  return made
+
+
+def options_of(
+  classes: examples.Classes | None, group_by: str | None
+) -> dict[str, Any]:
+  """What changes the prepared data beside the files, as JSON can hold it."""
+  options = {
+    "version": str(Folder.VERSION),
+    "classes": classes and [classes.names, classes.palette, classes.masks],
+    "group_by": group_by,
+  }
+  return json.loads(
+    json.dumps(options, default=lambda array: np.asarray(array).tolist())
+  )

@@ -1,7 +1,9 @@
 """What the pictures of a user's folder have in common; see `folder`."""
 
 import collections
-from collections.abc import Sequence
+import hashlib
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fcn_jax.data.files import decoding
@@ -17,15 +19,17 @@ class Pictures(NamedTuple):
       None if there are none.
     faults: pictures of which nobody can say how their masks lie on them.
     notes: what is done to pictures, and to how many.
+    hashes: SHA-256 of the contents of those that can be opened.
   """
 
   white: int | None
   faults: Sequence[listing.Fault]
   notes: Sequence[str]
+  hashes: Mapping[pathlib.Path, str]
 
 
 def look_at(pairs: Sequence[listing.Pair]) -> Pictures:
-  """Reads the headers of all pictures, and the pictures where it must.
+  """Hashes all pictures and reads their headers; decodes where it must.
 
   `white` is the largest number with as many bits as the largest value that
   occurs: cameras fill 10, 12 or 14 of the 16 bits, and their pictures would be
@@ -35,11 +39,12 @@ def look_at(pairs: Sequence[listing.Pair]) -> Pictures:
   is wrong with them.
   """
   found = threads.in_parallel(_facts_of, pairs, title="looking at pictures")
-  known = [
-    (pair, facts)
-    for pair, facts in zip(pairs, found, strict=True)
-    if facts is not None
-  ]
+  known, hashes = [], {}
+  for pair, (facts, digest) in zip(pairs, found, strict=True):
+    if digest is not None:
+      hashes[pair.picture] = digest
+    if facts is not None:
+      known.append((pair, facts))
   deepest = max((facts.deepest for _, facts in known), default=0)
   white = max(255, 2 ** deepest.bit_length() - 1) if deepest else None
   notes = []
@@ -54,14 +59,21 @@ def look_at(pairs: Sequence[listing.Pair]) -> Pictures:
       f"{what} left out of {len(names)} pictures, such as {names[0]}"
     )
   turned = [one for one in known if one[1].header.orientation != 1]
-  return Pictures(white, _undecided(turned), notes)
+  return Pictures(white, _undecided(turned), notes, hashes)
 
 
-def _facts_of(pair: listing.Pair) -> decoding.PictureFacts | None:
+def _facts_of(
+  pair: listing.Pair,
+) -> tuple[decoding.PictureFacts | None, str | None]:
   try:
-    return decoding.facts(pair.picture.read_bytes())
-  except (OSError, ValueError):
-    return None
+    content = pair.picture.read_bytes()
+  except OSError:
+    return None, None
+  digest = hashlib.sha256(content).hexdigest()
+  try:
+    return decoding.facts(content), digest
+  except ValueError:
+    return None, digest
 
 
 def _undecided(

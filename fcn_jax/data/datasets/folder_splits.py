@@ -9,7 +9,7 @@ from fcn_jax.data.files import listing
 
 # What people call the folder of a split, and those of pictures and masks, in
 # upper or lower case. The first are those of the documentation.
-_NAMES = {
+NAMES = {
   "train": ("train", "training"),
   "validation": ("validation", "val", "valid", "dev"),
   "test": ("test", "testing"),
@@ -21,7 +21,6 @@ _MASKS = (
 )  # fmt: skip
 # Files that operating systems leave in folders.
 _LITTER = ("thumbs.db", "desktop.ini")
-_VALIDATION_SHARE = 0.2
 
 Folders = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
 
@@ -89,7 +88,7 @@ def _candidates(
   """Splits with a folder of pictures, or of masks, and both these folders."""
   top = _child(folder, _PICTURES), _child(folder, _MASKS)
   found = []
-  for split, names in _NAMES.items():
+  for split, names in NAMES.items():
     for name in names:
       inner = [
         (
@@ -113,6 +112,14 @@ def _candidates(
         (split, *pair) for pair in inner if pair[0].is_dir() or pair[1].is_dir()
       ]
   return list(dict.fromkeys(found))
+
+
+def split_of(name: str) -> str:
+  """The split that a name stands for; "train" if it stands for none."""
+  for split, names in NAMES.items():
+    if name.lower() in names:
+      return split
+  return "train"
 
 
 def _children(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
@@ -150,7 +157,7 @@ def renamed(folder: pathlib.Path, folders: Folders) -> list[str]:
     folder: the folder that the user gave.
     folders: those that are used.
   """
-  plain = {"images", "masks", *_NAMES, "val", "valid"}
+  plain = {"images", "masks", *NAMES, "val", "valid"}
   notes = []
   for split, pair in folders.items():
     images, masks = (path.relative_to(folder) for path in pair)
@@ -196,27 +203,6 @@ def _first_picture(folder: pathlib.Path) -> pathlib.Path | None:
     ),
     None,
   )
-
-
-def draw_validation(pairs: Sequence[listing.Pair]) -> list[listing.Pair]:
-  """Takes a fifth of the pairs of "train" for validation, by their names."""
-
-  def draw(pair: listing.Pair) -> float:
-    # Without the split's folder, which exists only if there are several.
-    return listing.share_of_name(pair.name.removeprefix("train/"))
-
-  training = [pair for pair in pairs if pair.split == "train"]
-  if len(training) < 2:
-    return list(pairs)
-  count = sum(draw(pair) < _VALIDATION_SHARE for pair in training)
-  # At least one for validation, and one for training.
-  count = min(max(count, 1), len(training) - 1)
-  chosen = {pair.name for pair in sorted(training, key=draw)[:count]}
-  split = [
-    pair._replace(split="validation") if pair.name in chosen else pair
-    for pair in pairs
-  ]
-  return sorted(split, key=lambda pair: list(_NAMES).index(pair.split))
 
 
 def other_files(folders: Folders) -> list[str]:

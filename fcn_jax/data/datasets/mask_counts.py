@@ -7,6 +7,7 @@ bytes for each different set of values.
 
 import collections
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
@@ -103,6 +104,7 @@ class MaskCounts:
     colors: of coloured masks, by the code of the colour.
     alpha: the first mask that has nothing but alpha.
     unreadable: the first mask that could not be read, and why.
+    hashes: SHA-256 of the contents of all masks that could be opened.
   """
 
   num_masks: collections.Counter[str] = dataclasses.field(
@@ -121,6 +123,7 @@ class MaskCounts:
   colors: Counts = dataclasses.field(default_factory=dict)
   alpha: pathlib.Path | None = None
   unreadable: tuple[pathlib.Path, str] | None = None
+  hashes: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)
 
   def add(self, path: pathlib.Path, facts: MaskFacts) -> None:
     """Adds a mask."""
@@ -168,7 +171,9 @@ def count(paths: Sequence[pathlib.Path]) -> MaskCounts:
   """Counts what occurs in masks, with a progress bar."""
   counts = MaskCounts()
   found = threads.in_parallel(_read, paths, title="finding classes")
-  for path, facts in zip(paths, found, strict=True):
+  for path, (facts, digest) in zip(paths, found, strict=True):
+    if digest is not None:
+      counts.hashes[path] = digest
     if isinstance(facts, MaskFacts):
       counts.add(path, facts)
     else:
@@ -177,14 +182,17 @@ def count(paths: Sequence[pathlib.Path]) -> MaskCounts:
   return counts
 
 
-def _read(path: pathlib.Path) -> MaskFacts | str:
-  """What occurs in a mask, or why it cannot be read."""
+def _read(path: pathlib.Path) -> tuple[MaskFacts | str, str | None]:
+  """What occurs in a mask, or why it cannot be read; and its hash."""
   try:
-    return facts_of(path.read_bytes())
+    content = path.read_bytes()
   except OSError as error:
-    return f"cannot be read ({error.strerror})"
+    return f"cannot be read ({error.strerror})", None
+  digest = hashlib.sha256(content).hexdigest()
+  try:
+    return facts_of(content), digest
   except ValueError as error:
-    return str(error)
+    return str(error), digest
 
 
 def facts_of(content: bytes) -> MaskFacts:

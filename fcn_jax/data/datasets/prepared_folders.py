@@ -34,10 +34,14 @@ def find(
       f"{name!r} is not the name of a prepared data set; write tfds:NAME,"
       " tfds:NAME/CONFIG or tfds:NAME/CONFIG:VERSION (three numbers)"
     )
+  return _choose(name, root_of(prepared_dir), **parts.groupdict())
+
+
+def root_of(prepared_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+  """The folder of prepared data sets; None is TFDS's own place."""
   if prepared_dir is None:
     prepared_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-  root = pathlib.Path(prepared_dir).expanduser()
-  return _choose(name, root, **parts.groupdict())
+  return pathlib.Path(prepared_dir).expanduser()
 
 
 def _choose(
@@ -90,12 +94,12 @@ def _list(root: pathlib.Path) -> list[pathlib.Path]:
     for pattern in ("*/*/features.json", "*/*/*/features.json")
     for path in root.glob(pattern)
     if re.fullmatch(_VERSION, path.parent.name, re.ASCII)
-    and not _is_ours(path.parent)
+    and not is_ours(path.parent)
   ]
   return sorted(found, key=lambda folder: (folder.parent, _numbers(folder)))
 
 
-def _is_ours(folder: pathlib.Path) -> bool:
+def is_ours(folder: pathlib.Path) -> bool:
   """Whether this package prepared it; such data sets have other names."""
   try:
     info = json.loads((folder / "dataset_info.json").read_bytes())

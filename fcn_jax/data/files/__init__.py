@@ -9,7 +9,8 @@
 - `matching`: pairs pictures with masks, and finds faults in their names;
 - `near_names`: pairs names that are almost equal;
 - `lists`: reads splits that are lists of names in text files;
-- `checking`: reads all files of a listing, and reports their contents.
+- `checking`, `totals`: read all files of a listing, and report their contents;
+- `near_duplicates`: finds pictures that are almost equal in several splits.
 """
 
 from fcn_jax.data.files import archives
@@ -18,5 +19,14 @@ from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
 from fcn_jax.data.files import lists
 from fcn_jax.data.files import matlab
+from fcn_jax.data.files import totals
 
-__all__ = ["archives", "checking", "decoding", "listing", "lists", "matlab"]
+__all__ = [
+  "archives",
+  "checking",
+  "decoding",
+  "listing",
+  "lists",
+  "matlab",
+  "totals",
+]

@@ -1,11 +1,12 @@
 """Reads all files of a data set, and reports contents and faults."""
 
+import collections
 import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from fcn_jax import types
 from fcn_jax.data.files import listing
 from fcn_jax.data.files import threads
+from fcn_jax.data.files import totals
 
 # Stands for the hash of a file that cannot be read.
 _UNREADABLE = "unreadable"
@@ -20,24 +22,20 @@ _UNREADABLE = "unreadable"
 _MUCH_VOID = 0.05
 
 
-class Measured(NamedTuple):
-  """What was found in the files of one pair.
+class Checked(NamedTuple):
+  """A pair without a fault.
 
   Attributes:
     pair: the files.
-    size: height and width in pixels.
-    class_counts: [256] int64, pixels of each label, void included.
-    histogram: [3, 256] int64, pixels of each value of each channel, R, G, B.
     hashes: SHA-256 of the picture, the mask and the further files.
     num_bytes: of the picture's file.
+    looks: what `survey` was asked to keep of the picture.
   """
 
   pair: listing.Pair
-  size: tuple[int, int]
-  class_counts: np.ndarray
-  histogram: np.ndarray
-  hashes: Sequence[str] = ()
-  num_bytes: int = 0
+  hashes: Sequence[str]
+  num_bytes: int
+  looks: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +44,16 @@ class Survey:
 
   Attributes:
     listing: what was read.
-    measured: the pairs without a fault, in the order of the listing, and
-      without those that `Listing.skip_void` leaves out.
+    checked: the pairs without a fault, in the order of the listing, and without
+      those that `Listing.skip_void` leaves out.
+    totals: what they hold, by split.
     faults: of the listing and of the files, in the order of their paths.
     fingerprint: see `fingerprint`.
   """
 
   listing: listing.Listing
-  measured: Sequence[Measured]
+  checked: Sequence[Checked]
+  totals: Mapping[str, totals.Totals]
   faults: Sequence[listing.Fault]
   fingerprint: str
 
@@ -64,39 +64,49 @@ class Survey:
       skip_bad: whether the pairs without a fault are enough; there must be one
         at least.
     """
-    if self.faults and not (skip_bad and self.measured):
+    if self.faults and not (skip_bad and self.checked):
       raise ValueError(listing.describe(self.listing.name, self.faults))
 
 
-def survey(found: listing.Listing, *, num_threads: int | None = None) -> Survey:
+def survey(
+  found: listing.Listing,
+  *,
+  num_threads: int | None = None,
+  look: Callable[[np.ndarray], Any] | None = None,
+) -> Survey:
   """Reads every file of a listing, with a progress bar.
 
   A pair is good if all of its files can be decoded and have the same size, and
   its mask has a pixel that is not void.
 
+  The memory grows by some hundred bytes a pair.
+
   Args:
     found: the files.
     num_threads: how many threads; None for the number of cores. Each needs
       memory for one decoded pair.
+    look: what to keep of each picture, [H, W, 3] uint8; see `Checked.looks`.
   """
-  measured, faults = [], list(found.faults)
+  checked, by_split, faults = [], {}, list(found.faults)
   digest = _start_digest(found)
   # Threads: Pillow decodes outside of Python's lock.
   outcomes = threads.in_parallel(
-    functools.partial(_measure, found),
+    functools.partial(_check, found, look),
     found.pairs,
     num_threads=num_threads,
     title=f"checking {found.name}",
   )
-  for pair, (outcome, hashes) in zip(found.pairs, outcomes, strict=True):
-    _digest_pair(digest, pair, hashes)
-    if not isinstance(outcome, Measured):
-      faults.extend(outcome)
-    elif outcome.class_counts[: types.IGNORE_LABEL].any():
-      measured.append(outcome)
+  for pair, outcome in zip(found.pairs, outcomes, strict=True):
+    one, counts, wrong = outcome
+    _digest_pair(digest, pair, one.hashes)
+    faults.extend(wrong)
+    if counts and counts.class_pixels[: types.IGNORE_LABEL].any():
+      checked.append(one)
+      by_split.setdefault(pair.split, totals.Totals()).add(counts)
   return Survey(
     listing=found,
-    measured=measured,
+    checked=checked,
+    totals=by_split,
     faults=sorted(faults),
     fingerprint=digest.hexdigest(),
   )
@@ -116,7 +126,7 @@ def fingerprint(
   """
   digest = _start_digest(found)
   hashes = threads.in_parallel(
-    _hash_pair,
+    functools.partial(_hash_pair, found.hashes),
     found.pairs,
     num_threads=num_threads,
     title=f"comparing {found.name}",
@@ -126,10 +136,12 @@ def fingerprint(
   return digest.hexdigest()
 
 
-def _measure(
-  found: listing.Listing, pair: listing.Pair
-) -> tuple[Measured | list[listing.Fault], list[str]]:
-  """What the files of a pair hold, or what is wrong; and their hashes."""
+def _check(
+  found: listing.Listing,
+  look: Callable[[np.ndarray], Any] | None,
+  pair: listing.Pair,
+) -> tuple[Checked, totals.Counts | None, list[listing.Fault]]:
+  """What the files of a pair hold, or what is wrong."""
   decoders = {
     pair.picture: found.decode_picture,
     pair.mask: found.decode_mask,
@@ -150,36 +162,70 @@ def _measure(
     except ValueError as error:
       faults.append(listing.Fault(path, str(error)))
   faults = faults or _compare(pair, arrays, skip_void=found.skip_void)
+  checked = Checked(pair, hashes, num_bytes)
   if faults:
-    return faults, hashes
-  measured = measure(pair, arrays[pair.picture], arrays[pair.mask])
-  return measured._replace(hashes=hashes, num_bytes=num_bytes), hashes
+    return checked, None, faults
+  picture = arrays[pair.picture]
+  if look is not None:
+    checked = checked._replace(looks=look(picture))
+  return checked, count(picture, arrays[pair.mask]), []
 
 
-def measure(
-  pair: listing.Pair, picture: np.ndarray, label: np.ndarray
-) -> Measured:
+def count(picture: np.ndarray, label: np.ndarray) -> totals.Counts:
   """Counts what is in a picture, [H, W, 3] uint8, and a label, [H, W] uint8."""
-  return Measured(
-    pair,
+  return totals.Counts(
     size=label.shape,
-    class_counts=count_values(label),
+    class_pixels=count_values(label),
     histogram=count_values(picture).reshape(3, 256),
   )
 
 
+def describe_equal(survey: Survey) -> list[str]:
+  """Warns of equal pictures in several splits, or with different masks."""
+  by_picture = collections.defaultdict(list)
+  for one in survey.checked:
+    by_picture[one.hashes[0]].append(one)
+  equal = [found for found in by_picture.values() if len(found) > 1]
+  remarks = []
+  torn = [
+    found for found in equal if len({one.pair.split for one in found}) > 1
+  ]
+  if torn:
+    first = torn[0][0].pair
+    other = next(one.pair for one in torn[0] if one.pair.split != first.split)
+    remarks.append(
+      f"{len(torn)} pictures are in several splits, in equal files such as"
+      f" {listing.shown(first.picture)} ({first.split}) and"
+      f" {listing.shown(other.picture)} ({other.split}): the network has seen"
+      " what it is scored on; keep each in one split"
+    )
+  unlike = [
+    found for found in equal if len({one.hashes[1] for one in found}) > 1
+  ]
+  if unlike:
+    first, other = (
+      next(one.pair for one in unlike[0] if one.hashes[1] == digest)
+      for digest in list(dict.fromkeys(one.hashes[1] for one in unlike[0]))[:2]
+    )
+    remarks.append(
+      f"{len(unlike)} pictures occur with different masks, such as"
+      f" {listing.shown(first.mask)} and {listing.shown(other.mask)}"
+    )
+  return remarks
+
+
 def describe_void(
-  found: listing.Listing, measured: Sequence[Measured]
+  found: listing.Listing, by_split: Mapping[str, totals.Totals]
 ) -> list[str]:
   """Says what 255 means and how common void is; warns if it is common.
 
   Args:
     found: the files.
-    measured: what is in the good ones.
+    by_split: what is in the good ones.
   """
-  if not measured:
+  if not by_split:
     return []
-  counts = sum(one.class_counts for one in measured)
+  counts = sum(split.class_pixels for split in by_split.values())
   void = counts[types.IGNORE_LABEL]
   share = void / counts.sum()
   text = f"void is {share:.1%} of the pixels"
@@ -249,13 +295,16 @@ def _size(array: np.ndarray) -> str:
   return f"{array.shape[1]}x{array.shape[0]}"
 
 
-def _hash_pair(pair: listing.Pair) -> list[str]:
+def _hash_pair(
+  known: Mapping[pathlib.Path, str], pair: listing.Pair
+) -> list[str]:
   hashes = []
   for path in (pair.picture, pair.mask, *pair.extras.values()):
     try:
-      hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+      digest = known.get(path) or hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-      hashes.append(_UNREADABLE)
+      digest = _UNREADABLE
+    hashes.append(digest)
   return hashes
 
 

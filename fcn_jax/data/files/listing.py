@@ -7,6 +7,7 @@ reads every file, and reports its contents and its faults.
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -71,6 +72,7 @@ class Listing:
     notes: remarks on the files that are not faults.
     mask_notes: remarks on what the values of masks mean.
     masks: what they mean, as in `examples.Dataset.masks`.
+    hashes: SHA-256 of the contents of files, as far as `find` has read them.
   """
 
   name: str
@@ -88,6 +90,7 @@ class Listing:
   notes: Sequence[str] = ()
   mask_notes: Sequence[str] = ()
   masks: Mapping[str, Any] | None = None
+  hashes: Mapping[pathlib.Path, str] = dataclasses.field(default_factory=dict)
 
 
 def describe(name: str, faults: Sequence[Fault]) -> str:
@@ -148,17 +151,29 @@ def share_of_name(name: str) -> float:
   return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def why_not_readable(path: pathlib.Path, root: pathlib.Path) -> str | None:
+def why_not_readable(
+  path: pathlib.Path,
+  root: pathlib.Path,
+  known: dict[str, bool] | None = None,
+) -> str | None:
   """Says why a path must not be opened; None if it may be.
 
   Args:
     path: of a file.
     root: the folder that the user gave; nothing outside of it is read.
+    known: whether folders lie in `root`, as found by earlier calls; extended.
+      Finding it out for each of many files would take minutes.
   """
   try:
     str(path).encode()
   except UnicodeEncodeError:
     return "has a name that is not UTF-8; rename it"
+  known = {} if known is None else known
+  parent = os.path.dirname(path)
+  if parent not in known:
+    known[parent] = path.parent.resolve().is_relative_to(root.resolve())
+  if known[parent] and not path.is_symlink() and path.is_file():
+    return None
   if not path.resolve().is_relative_to(root.resolve()):
     return (
       f"is, or lies behind, a symbolic link to {path.resolve()}, outside of"

@@ -56,6 +56,7 @@ def match(
     almost equal were paired.
   """
   pairs, faults, notes = [], [], []
+  known: dict[str, bool] = {}
   for split, (pictures, masks) in folders.items():
     sides = (
       _Side("picture", pictures, endings[0], decoding.SUFFIXES),
@@ -70,7 +71,7 @@ def match(
     ]
     for stem in sorted(found[0].keys() | found[1].keys()):
       paths = [by_stem.get(stem, []) for by_stem in found]
-      wrong = _faults_of_stem(stem, sides, paths, root, alone)
+      wrong = _faults_of_stem(stem, sides, paths, root, alone, known)
       faults += wrong
       if not wrong:
         name = f"{split}/{stem}" if split_in_names else stem
@@ -106,6 +107,7 @@ def _faults_of_stem(
   paths: Sequence[Sequence[pathlib.Path]],
   root: pathlib.Path,
   alone: Sequence[Sequence[str]],
+  known: dict[str, bool],
 ) -> list[listing.Fault]:
   """What is wrong with the pictures and the masks of one name.
 
@@ -115,11 +117,12 @@ def _faults_of_stem(
     paths: the pictures and the masks.
     root: the folder that the user gave.
     alone: names of pictures without masks, and of masks without pictures.
+    known: see `listing.why_not_readable`.
   """
   wrong = [
     listing.Fault(path, reason)
     for path in (*paths[0], *paths[1])
-    if (reason := listing.why_not_readable(path, root))
+    if (reason := listing.why_not_readable(path, root, known))
   ]
   for own, other in ((0, 1), (1, 0)):
     side, missing = sides[own], sides[other]

@@ -90,7 +90,7 @@ def test_masks_that_are_void_everywhere_are_left_out_without_a_fault(
 ):
   survey = data.files.checking.survey(data.datasets.ade20k.find(folder))
   assert len(survey.listing.pairs) == 5
-  assert len(survey.measured) == 4
+  assert len(survey.checked) == 4
   assert not survey.faults
   assert len(_load(folder, tmp_path).source) == 2
 

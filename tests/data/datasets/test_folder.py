@@ -63,18 +63,6 @@ def test_without_folders_each_picture_is_in_one_of_two_splits(cells, tmp_path):
   assert len(names["train"] | names["validation"]) == 12
 
 
-def test_the_split_of_a_picture_stays_when_others_are_added(cells, tmp_path):
-  before = {pair.name: pair.split for pair in folder.find(cells).pairs}
-  for kind in ("images", "masks"):
-    for number in range(20):
-      shutil.copy(
-        cells / kind / "cell_00.png", cells / kind / f"more_{number}.png"
-      )
-  after = {pair.name: pair.split for pair in folder.find(cells).pairs}
-  assert before.items() <= after.items()
-  assert len(after) == 32
-
-
 @pytest.mark.parametrize("nested", ["{split}/{kind}", "{kind}/{split}"])
 def test_folders_for_splits_are_used(cells, tmp_path, nested):
   root = tmp_path / "nested"

@@ -112,4 +112,4 @@ def test_files_and_folders_without_permission_are_faults(tmp_path):
   reasons = {fault.path.name: fault.reason for fault in survey.faults}
   assert "cannot be listed (Permission denied)" in reasons["inner"]
   assert "cannot be read (Permission denied)" in reasons["cell_00.png"]
-  assert len(survey.measured) == 3
+  assert len(survey.checked) == 3

@@ -33,7 +33,7 @@ def test_every_fault_is_found_with_its_reason_and_the_good_are_counted(faulty):
   for name, pattern in expected.items():
     (reason,) = found[name]
     assert re.search(pattern, reason), (name, reason)
-  assert len(survey.measured) == 30
+  assert len(survey.checked) == 30
 
 
 @pytest.mark.slow
@@ -62,14 +62,20 @@ def test_a_survey_of_bombs_stays_far_below_2_gb(faulty):
 def test_sizes_classes_and_pixels_are_counted(tmp_path):
   root = planted.make_folder(tmp_path / "cells", count=3)
   survey = checking.survey(folder.find(root), num_threads=2)
-  for found in survey.measured:
-    picture = np.array(Image.open(found.pair.picture))
-    mask = np.array(Image.open(found.pair.mask))
-    assert found.size == picture.shape
-    expected = np.bincount((mask // 255).ravel(), minlength=256)
-    np.testing.assert_array_equal(found.class_counts, expected)
-    histogram = np.bincount(picture.ravel(), minlength=256)
+  for split in ("train", "validation"):
+    pairs = [one.pair for one in survey.checked if one.pair.split == split]
+    pictures = np.stack([Image.open(pair.picture) for pair in pairs])
+    masks = np.stack([Image.open(pair.mask) for pair in pairs]) // 255
+    found = survey.totals[split]
+    assert found.examples == len(pairs) > 0
+    assert found.sizes == {pictures.shape[1:]: len(pairs)}
+    expected = np.bincount(masks.ravel(), minlength=256)
+    np.testing.assert_array_equal(found.class_pixels, expected)
+    histogram = np.bincount(pictures.ravel(), minlength=256)
     np.testing.assert_array_equal(found.histogram, [histogram] * 3)
+    examples = [np.unique(mask) for mask in masks]
+    assert found.class_examples[0] == sum(0 in labels for labels in examples)
+    assert found.labelled_where_present[1] == masks.size
 
 
 def test_the_fingerprint_is_that_of_the_survey_and_of_a_copy(tmp_path):
