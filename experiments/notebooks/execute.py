@@ -83,6 +83,7 @@ def executed(path: pathlib.Path, *, timeout: int) -> nbformat.NotebookNode:
       timeout=timeout,
       resources={"metadata": {"path": folder}},
       record_timing=False,
+      coalesce_streams=True,
     ).execute(env={**_environment(), "TFDS_DATA_DIR": data})
     _clean(notebook, os.path.join(os.path.realpath(folder), ""))
   return notebook
