@@ -55,12 +55,17 @@ def read(arguments: Sequence[str], *, usage: str) -> config_lib.Train:
     sys.exit(0 if arguments else 2)
   name, *options = arguments
   about, default = _preset(name)
-  return parse(
+  config = parse(
     default,
     options,
     prog=f"fcn-jax train {name}",
     description=f"{about}\n\n{usage.strip()}",
   )
+  steps, warmup = config.optimizer.steps, config.optimizer.warmup_steps
+  if warmup == default.optimizer.warmup_steps and 0 < steps <= warmup:
+    # A first try of a few steps.
+    config = config.replace(warmup_steps=steps // 2)
+  return config
 
 
 def list_of_presets() -> str:

@@ -103,6 +103,12 @@ def test_other_sizes_of_crops_are_refused(capsys, words):
   assert "crop-size" in error or "3" in error
 
 
+def test_a_try_of_a_few_steps_has_a_shorter_warm_up():
+  assert read("shapes", "--steps", "20").optimizer.warmup_steps == 10
+  given = read("shapes", "--steps", "400").optimizer
+  assert given.warmup_steps == read("shapes").optimizer.warmup_steps > 10
+
+
 def test_steps_and_epochs_exclude_each_other(capsys):
   assert read("shapes", "--epochs=2.5").epochs == 2.5
   code, _, error = ended(capsys, "shapes", "--steps=3", "--epochs=2")
