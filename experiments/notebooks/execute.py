@@ -26,6 +26,8 @@ import PIL.Image
 import tyro
 
 FOLDER = pathlib.Path(__file__).parent
+# Width and height of a picture, in pixels.
+_LARGEST = (1000, 1500)
 # A progress bar: 38%|### |
 _BAR = re.compile(r"\d+%\|")
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.ipynb")))
@@ -128,8 +130,9 @@ def _shown(text: str) -> str:
 
 
 def _smaller(picture: str) -> str:
-  """A picture in 256 colours; base64 as in the notebook."""
+  """A picture for the screen, in 256 colours; base64 as in the notebook."""
   pixels = PIL.Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+  pixels.thumbnail(_LARGEST)
   file = io.BytesIO()
   pixels.quantize(256, dither=PIL.Image.Dither.NONE).save(
     file, "PNG", optimize=True
