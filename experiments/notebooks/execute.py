@@ -27,7 +27,7 @@ import tyro
 
 FOLDER = pathlib.Path(__file__).parent
 # Width and height of a picture, in pixels.
-_LARGEST = (1000, 1500)
+_LARGEST = (850, 1200)
 # A progress bar: 38%|### |
 _BAR = re.compile(r"\d+%\|")
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.ipynb")))
