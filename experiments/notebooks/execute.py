@@ -13,6 +13,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import time
@@ -25,6 +26,10 @@ import PIL.Image
 import tyro
 
 FOLDER = pathlib.Path(__file__).parent
+# Width and height of a picture, in pixels.
+_LARGEST = (850, 1200)
+# A progress bar: 38%|### |
+_BAR = re.compile(r"\d+%\|")
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.ipynb")))
 
 
@@ -109,6 +114,8 @@ def _clean(notebook: nbformat.NotebookNode, folder: str) -> None:
       if "text" in output:
         output.text = _shown(output.text).replace(folder, "")
       data = output.get("data", {})
+      # Pillow shows a picture in both formats.
+      data.pop("image/jpeg", None)
       for kind in data:
         if kind == "image/png":
           data[kind] = _smaller(data[kind])
@@ -117,15 +124,15 @@ def _clean(notebook: nbformat.NotebookNode, folder: str) -> None:
 
 
 def _shown(text: str) -> str:
-  """What is left of each line of a terminal after its carriage returns."""
-  return "\n".join(
-    line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")
-  )
+  """What a terminal shows in the end, without progress bars."""
+  lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+  return "\n".join(line for line in lines if not _BAR.search(line))
 
 
 def _smaller(picture: str) -> str:
-  """A picture in 256 colours; base64 as in the notebook."""
+  """A picture for the screen, in 256 colours; base64 as in the notebook."""
   pixels = PIL.Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+  pixels.thumbnail(_LARGEST)
   file = io.BytesIO()
   pixels.quantize(256, dither=PIL.Image.Dither.NONE).save(
     file, "PNG", optimize=True
