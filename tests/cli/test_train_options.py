@@ -46,11 +46,11 @@ def test_options_of_all_groups_are_changed():
 def test_a_folder_of_pictures_has_a_run_of_its_name(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   pathlib.Path("my cats").mkdir()
-  found = read("my cats", "--steps", "3")
+  found = read("my cats", "--steps", "300")
   assert found == PRESETS["folder"].replace(
     data_dir=pathlib.Path("my cats"),
     workdir=pathlib.Path("runs/my cats"),
-    steps=3,
+    steps=300,
   )
   # "." has no name of its own.
   assert read(".").run.workdir == pathlib.Path("runs", tmp_path.name)
