@@ -291,7 +291,7 @@ def test_patches_drawn_from_a_grid_are_all_different_and_equally_likely():
   assert 0.39 < min(counts.values()) / 50 <= max(counts.values()) / 50 <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_padded_image_gives_patches_of_its_own_grid_before_copies():
   batch = padded_batch(((5, 17), (13, 9), (13, 17)))
   options = {"size": (4, 6), "stride": (3, 4)}
@@ -371,7 +371,7 @@ def test_patches_of_padded_images_say_what_they_fill(name):
         assert (rows.max(), columns.max()) == (height - 1, width - 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("stride", [(4, 6), (3, 4), (1, 5)])
 def test_the_grid_of_a_padded_image_is_its_own(stride):
   sizes = ((4, 6), (9, 17), (13, 6), (8, 12))

@@ -128,7 +128,7 @@ SAMPLERS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_images_that_are_split_by_rows_give_the_same_losses(model, name):

@@ -197,7 +197,7 @@ def test_rate_1_is_the_step_on_the_whole_image(plain_step, warm):
   assert_close(run(step, warm, 1)[0], expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "form, sampler",
   [
@@ -356,7 +356,7 @@ def test_a_state_from_variables_leaves_them_to_their_owner():
   assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(variables))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("standard_promotion")
 def test_a_network_of_one_logit_learns_two_classes():
   model = PLAIN.clone(num_classes=1)
@@ -394,7 +394,7 @@ def half():
   return model, step, jax.device_get(fcn.train.create_state(KEY, model, SGD))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_step_in_float16_is_that_in_float32_rounded(half, plain_step):
   _, step, state = half
   batch = example_batch()

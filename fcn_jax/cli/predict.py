@@ -383,17 +383,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
       for job in bar:
         counts += predict(options, network, job)
     num_files = sum(path is not None for job in jobs for path in job.outputs)
-    counts, num_files = (
+    counts, num_files, num_pictures = (
       sum(map(np.asarray, processes_lib.gather(one)))
-      for one in (counts.tolist(), num_files)
+      for one in (counts.tolist(), num_files, len(jobs))
     )
+    left_out = sum(processes_lib.gather([*map(str, left_out)]), [])
     if not processes_lib.is_first():
       return
     if options.margin is not None:
       print(margin_report(options, network, jobs))
   print(table(network, counts))
   print(
-    f"{len(pictures)} pictures, {num_files} files in {options.out}; network of "
+    f"{num_pictures} pictures, {num_files} files in {options.out}; network of "
     f"step {network.step}."
   )
   if left_out:

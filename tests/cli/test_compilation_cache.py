@@ -42,7 +42,7 @@ def test_a_folder_that_was_chosen_stays(no_cache, tmp_path):
   assert jax.config.jax_compilation_cache_dir == str(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_jaxs_own_variable_is_honoured(tmp_path):
   code = "\n".join(
     [

@@ -129,6 +129,7 @@ def test_first_kernels_of_caffes_vgg16_decide(tmp_path, monkeypatch):
     fcn.pretrained.load(tmp_path / "net.pth", model, partial=True)
 
 
+@pytest.mark.long
 def test_batch_statistics_of_pixels_in_bytes_ask_for_inputs(tmp_path):
   model = fcn.models.FCNResNet(5)
   arrays = torchvision_names.state_dict(model, narrow.random_variables(model))
@@ -189,6 +190,7 @@ def test_a_network_with_new_arrays_begins_training_and_does_not_predict(
     network.check_is_trained()
 
 
+@pytest.mark.long
 def test_a_file_without_a_head_is_a_backbone_also_when_exported(tmp_path):
   _, arrays = resnet(3)
   backbone = {n: a for n, a in arrays.items() if n.startswith("backbone.")}

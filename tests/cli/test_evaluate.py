@@ -161,6 +161,7 @@ def test_more_scores_change_none_of_the_others(folder, all_scores):
   assert "ROC AUC" not in (folder / "table.md").read_text()
 
 
+@pytest.mark.long
 def test_two_devices_give_the_files_of_one(workdir, folder, tmp_path):
   evaluate.main(
     [
@@ -301,6 +302,7 @@ def test_a_split_that_is_all_void_has_no_scores():
   assert np.isnan(summary["segments"]["best_rand"])
 
 
+@pytest.mark.long
 def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
   evaluate.main(
     [
@@ -321,7 +323,7 @@ def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scores_of_blended_tiles_stand_in_a_folder_of_their_own(
   workdir, folder
 ):

@@ -113,6 +113,7 @@ def test_classes_are_those_of_the_picture_as_it_is_displayed(
   assert "1 pictures, 2 files" in printed and "step 1" in printed
 
 
+@pytest.mark.long
 def test_a_picture_in_tiles_has_the_classes_of_the_whole(
   run, network, tmp_path, capsys
 ):
@@ -134,7 +135,7 @@ def test_a_picture_in_tiles_has_the_classes_of_the_whole(
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_blended_tiles_are_those_of_the_library(run, network, tmp_path):
   image = picture(90, 120)
   path = save(tmp_path / "a.png", image)

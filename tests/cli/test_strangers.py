@@ -28,6 +28,7 @@ def clone(tmp_path):
   return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("script", "said"),
   [

@@ -63,7 +63,7 @@ def file(model_and_variables, tmp_path_factory):
   return export(path, *model_and_variables, resize=0.5, step=7)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("options", "size"),
   [

@@ -117,7 +117,7 @@ def test_sigmoids_give_bit_masks_of_the_classes_above_one_half():
   assert np.all(masks[0, 21:] == fcn.types.IGNORE_LABEL)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_logit_predicts_as_the_softmax_of_0_and_that_logit():
   four = random_variables()["params"]
   one, two = (MODEL.clone(num_classes=number) for number in (1, 2))

@@ -33,7 +33,7 @@ def test_an_error_of_one_device_reaches_the_caller():
     list(replicas.in_order(function, "ab", range(100)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("blending", ["none", "gaussian"])
 def test_several_devices_predict_the_bits_of_one(monkeypatch, blending):
   tiny_networks.add_tiny(monkeypatch)

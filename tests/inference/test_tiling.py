@@ -85,7 +85,7 @@ def log_ratios(probabilities):
   return logs - logs.mean(axis=-1, keepdims=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @every_net
 def test_tiles_have_the_classes_and_logits_of_the_whole_picture(
   padding, stride

@@ -99,7 +99,7 @@ ALL_LOSSES = {name: ours for name, (ours, _) in CASES.items()} | {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "name",
   [

@@ -102,7 +102,7 @@ def test_losses_are_those_of_their_formulas(name):
   np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "name, sampler",
   [

@@ -405,11 +405,24 @@ EVERY_SAMPLER = {
 }
 
 
+# One of each form; the others are for `make long`.
+FIRST = ("whole image", "blocks", "places", "pixels", "uncertain")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "name, pixel_loss",
-  [(name, "cross-entropy") for name in EVERY_SAMPLER]
-  + [(name, "of a user") for name in ("blocks", "places", "class-weighted")],
+  [
+    pytest.param(
+      name, "cross-entropy", marks=() if name in FIRST else pytest.mark.long
+    )
+    for name in EVERY_SAMPLER
+  ]
+  + [("class-weighted", "of a user")]
+  + [
+    pytest.param(name, "of a user", marks=pytest.mark.long)
+    for name in ("blocks", "places")
+  ],
 )
 def test_all_forms_are_equal_for_every_sampler_and_pixel_loss(name, pixel_loss):
   loss_forms.check(

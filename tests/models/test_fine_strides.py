@@ -79,7 +79,7 @@ def direct_logits(params, images, stride):
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("stride", [4, 2, 1])
 def test_logits_are_those_of_a_direct_computation(stride):
   model = small(stride)
@@ -95,7 +95,7 @@ def test_logits_are_those_of_a_direct_computation(stride):
   np.testing.assert_allclose(found, expected, atol=1e-5 * scale)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "stride",
   [

@@ -99,7 +99,7 @@ def copy(state):
   return jax.tree.map(jnp.copy, state)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_auxiliary_loss_counts_with_its_weight():
   model = models.FCNResNet(4, auxiliary=True, dropout_rate=0.0)
   assert model.head_weights == {"out": 1.0, "aux": 0.5}
@@ -130,7 +130,7 @@ def test_the_auxiliary_loss_counts_with_its_weight():
     assert np.any(before["kernel"] != after["kernel"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_heads_are_trained_on_their_own_labels():
   model = two_heads()
   assert models.heads.main_head(model) == "semantic"

@@ -430,7 +430,7 @@ def split(variables):
   return variables.pop("params"), variables
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trained_resnet_does_not_see_padding(narrow):
   model = FCNResNet()
   size = (101, 117)
@@ -469,7 +469,7 @@ def logits_of(model, variables, image):
   return fcn.upsampling.to_pixels(models.heads.by_name(score_map)[""])[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "make, options, size, tile_size",
   [
@@ -517,7 +517,7 @@ def export(path, model, variables):
   return fcn.inference.load_exported(path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "make, options",
   [

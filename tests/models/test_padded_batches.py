@@ -216,7 +216,7 @@ def test_a_vgg16_scores_an_image_as_alone(padding):
   assert_close(logits[0, :height, :width], expected[0])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trained_batch_normalization_is_that_of_the_images_alone():
   # Images of one size are a batch without padding as well. Here XLA optimises:
   # its fusions round otherwise, which must not decide where a gradient goes.

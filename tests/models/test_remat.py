@@ -59,7 +59,7 @@ def num_recomputed(model, variables):
   return str(jaxpr).count("remat2[")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gradients_statistics_and_dropout_stay_the_same(monkeypatch):
   tiny_networks.add_tiny(monkeypatch)
   model = models.FCN(

@@ -605,7 +605,7 @@ def test_the_best_is_not_guessed_when_a_score_is_damaged(tmp_path):
     checkpoints.read(tmp_path, "best", SMALL)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_reading_goes_on_while_a_run_saves_and_removes(tmp_path):
   save_small(tmp_path, [0.01])
   done = threading.Event()

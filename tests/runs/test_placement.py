@@ -76,7 +76,7 @@ def test_a_backbone_without_blocks_is_not_computed_again(tmp_path):
     ).check()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_resume_with_fsdp_and_without(
   run_copy, tmp_path, prepared_dir, finished_run
 ):
@@ -99,7 +99,7 @@ def test_runs_resume_with_fsdp_and_without(
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_by_rows_that_computes_again_has_the_same_losses(
   tmp_path, prepared_dir, finished_run
 ):

@@ -114,7 +114,7 @@ def test_more_steps_on_another_number_of_devices(
   assert folder.num_starts(run_copy) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "options",
   [

@@ -53,7 +53,7 @@ def test_importance_takes_probabilities_as_they_are():
   np.testing.assert_array_equal(weights, [[[1, 1, 0, 0, 0, np.nan]]])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("probability", [1e-7, 2.5e-7, 1e-9])
 def test_the_weights_of_rare_pixels_have_the_expectation_1(probability):
   labels = jnp.zeros((1, 4096, 4096), jnp.int32)

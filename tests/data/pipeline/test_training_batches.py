@@ -104,7 +104,7 @@ def test_batches_before_the_first_are_not_read():
   assert len(source.reads) <= 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("options", [_WHOLE, _ALL])
 def test_worker_processes_make_the_batches_of_threads(options):
   source = made.source(10)
