@@ -10,6 +10,7 @@ from fcn_jax import models
 from fcn_jax.models import input_normalization
 from fcn_jax.pretrained import caffe_names
 from fcn_jax.pretrained import entries
+from fcn_jax.pretrained import loading
 from fcn_jax.pretrained import transplanting
 from tests.helpers import caffe_files
 
@@ -36,6 +37,8 @@ def backbones(monkeypatch: pytest.MonkeyPatch) -> None:
       if name != "vgg_small":
         narrow = dataclasses.replace(architecture, **change)
         monkeypatch.setitem(file.ARCHITECTURES, name, narrow)
+  # Their names are those of the wide ones, so shapes must not be remembered.
+  monkeypatch.setattr(loading, "_template", loading._template.__wrapped__)
 
 
 def inputs(backbone: str) -> input_normalization.InputNormalization:
