@@ -15,8 +15,8 @@ NEWEST ?= $(shell for python in python3.13 \
 # What `make newest` runs: a test file from most folders, in a minute.
 SHORT_SET := tests/test_package.py tests/test_train.py \
 	tests/sampling/test_bernoulli.py tests/losses/test_pixel_losses.py \
-	tests/data/pipeline/test_training_batches.py tests/models/test_models.py \
-	tests/runs/test_training.py tests/pretrained/formats/test_state_dicts.py
+	tests/data/pipeline/test_training_batches.py \
+	tests/runs/test_checkpoints.py tests/pretrained/formats/test_state_dicts.py
 
 BIN := $(VENV)/bin
 # -qq: errors only. Without --no-compile the modules of every package are
@@ -52,7 +52,8 @@ slow: $(VENV)/.installed ## run the tests that take longer
 		-m 'slow and not long' $(ARGS)
 
 long: $(VENV)/.installed ## run the longest tests, such as whole studies: ten minutes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m long $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+		-m 'long and not tpu_compile' $(ARGS)
 
 parity: $(VENV)/.parity ## install PyTorch, OpenCV and MONAI, compare with them
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m parity $(ARGS)
@@ -63,9 +64,10 @@ newest: $(VENV)-newest/.installed ## a few tests, newest Python and JAX here
 
 # XLA's compilers need no TPU and no GPU. They lie beside the environment, where
 # JAX does not look for devices.
+# The steps of pods take minutes: make tpu-compile ARGS='-m tpu_compile'.
 tpu-compile: $(VENV)-compilers/.tpu ## compile for TPUs without one
 	PYTHONPATH=$(VENV)-compilers $(BIN)/python -m pytest \
-		-n $(WORKERS) -m tpu_compile tests/accelerators $(ARGS)
+		-n $(WORKERS) -m 'tpu_compile and not long' tests/accelerators $(ARGS)
 
 gpu-compile: $(VENV)-compilers/.gpu ## compile for GPUs without one
 	PYTHONPATH=$(VENV)-compilers $(BIN)/python -m pytest \

@@ -144,6 +144,7 @@ def test_a_train_step_only_sums_gradients_and_counts(device):
 SMALL = {"backbone": "tiny", "head_width": 256, "dtype": jnp.bfloat16}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("device", [marked("v5e:16x16")])
 def test_a_pod_that_shares_the_state_gathers_it_and_nothing_else(
   device, monkeypatch
@@ -172,6 +173,7 @@ def test_a_pod_that_shares_the_state_gathers_it_and_nothing_else(
   assert shared < whole / 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("device", [marked("v5e:16x16")])
 def test_a_pod_that_shares_rows_exchanges_their_borders_only(
   device, monkeypatch
