@@ -198,6 +198,7 @@ def test_a_pod_that_shares_rows_exchanges_their_borders_only(
   assert compiled.memory_analysis().temp_size_in_bytes < 16e6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("device", [marked("v5e:1x1")])
 def test_blocks_that_are_computed_again_take_less_memory(device, monkeypatch):
   # Where most features lie between the first blocks, and in them.

@@ -33,7 +33,11 @@ def saved_steps(workdir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("number", "log_every"), [(signal.SIGTERM, 1), (signal.SIGINT, STEPS)]
+  ("number", "log_every"),
+  [
+    pytest.param(signal.SIGTERM, 1, marks=pytest.mark.long),
+    (signal.SIGINT, STEPS),
+  ],
 )
 def test_a_signal_saves_and_going_on_changes_no_bit(
   tmp_path, finished_run, prepared_dir, number, log_every
