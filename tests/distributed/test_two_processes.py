@@ -20,7 +20,7 @@ from tests.helpers import tiny_networks
 from tests.helpers import tiny_runs
 
 pytestmark = [
-  pytest.mark.slow,
+  pytest.mark.long,
   pytest.mark.usefixtures("standard_promotion"),
 ]
 
@@ -170,7 +170,6 @@ def test_a_late_process_is_waited_for(together):
   assert "00000008" in steps
 
 
-@pytest.mark.long
 def test_two_processes_score_and_predict_as_one(root, together, capsys):
   workdir = together[0]
   pictures = root / "pictures"
@@ -225,7 +224,6 @@ def test_each_process_saves_its_part_of_a_sharded_state(root, together):
 # Runs that end early.
 
 
-@pytest.mark.long
 def test_a_process_that_is_killed_ends_the_other_with_the_reason(killed):
   (survivor, victim) = killed[1]
   assert victim.code == -signal.SIGKILL
@@ -235,7 +233,6 @@ def test_a_process_that_is_killed_ends_the_other_with_the_reason(killed):
   assert "Traceback" not in survivor.err
 
 
-@pytest.mark.long
 def test_a_signal_to_one_process_stops_all_after_the_same_step(stopped):
   workdir, ends = stopped
   assert [one.code for one in ends] == [143, 143], ends
@@ -246,7 +243,6 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(stopped):
   assert 3 <= int(newest) < 8
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", ["killed", "stopped"])
 def test_the_same_command_goes_on_to_the_bit(together, resumed, name):
   tiny_runs.assert_same_bits(
@@ -264,7 +260,6 @@ def test_a_run_moves_to_one_process_and_back(together, resumed):
   )
 
 
-@pytest.mark.long
 def test_a_full_disk_of_one_process_ends_all_with_the_message(root, together):
   run = {
     "workdir": root / "full",
@@ -316,7 +311,6 @@ def refused(root, together):
   return dict(zip(commands, ends, strict=True))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
   ("who", "message"),
   [

@@ -30,7 +30,7 @@ def test_rows_are_the_layers_of_the_network_with_their_geometry():
   assert summary.num_parameters == sum(sizes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "model",
   [

@@ -47,7 +47,7 @@ def assert_equals_the_loops(weights, capacity):
     assert np.asarray(one).dtype == np.asarray(other).dtype or np.ndim(one) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("rate", [0.0, 0.03, 0.5, 1.0])
 @pytest.mark.parametrize("capacity", [1, 7, 40, 10_000])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 9, 11), (2, 8, 32)])
@@ -68,7 +68,7 @@ def test_negative_weights_are_sampled_too():
   assert_equals_the_loops(weights, 35)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_has_no_room_is_counted_and_is_what_lies_last():
   weights = jnp.ones((2, 4, 5))
   sample = sampling.compact(weights, capacity=12)

@@ -11,7 +11,7 @@ from tests.helpers import sampler_cases as cases
 # What holds for every sampler.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", cases.SAMPLERS)
 def test_weights_are_float32_and_0_exactly_where_void(name):
   chance = np.random.default_rng(0)
@@ -29,7 +29,7 @@ def test_weights_are_float32_and_0_exactly_where_void(name):
   assert not weights[-1].any()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", cases.SAMPLERS)
 def test_a_compiled_sampler_gives_the_same(name):
   np.testing.assert_allclose(
