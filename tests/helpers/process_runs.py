@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import socket
@@ -163,8 +164,10 @@ def call(
 
 def said(ended: Ended, what: str) -> list[Any]:
   """What a process has printed of a kind."""
-  lines = [line.split(" ", 1) for line in ended.out.splitlines()]
-  return [json.loads(text) for kind, text in lines if kind == what]
+  # Gloo writes to the same stream, sometimes into the same line.
+  decoder = json.JSONDecoder()
+  starts = re.finditer(rf"{what} (?=[\[{{\"\d])", ended.out)
+  return [decoder.raw_decode(ended.out, one.end())[0] for one in starts]
 
 
 def sharded_state() -> dict[str, np.ndarray]:
