@@ -7,7 +7,11 @@ the programs (StableHLO), for any number of pictures of any size, on a CPU, GPU
 or TPU. It runs by itself wherever jax, flatbuffers, numpy and pillow are
 installed:
 
-    python network.zip street.jpg          writes street.jpg.classes.png
+    python network.zip street.jpg --overlay
+
+writes segmented/classes/street.png and segmented/overlays/street.jpg; --help
+lists the options. Pictures are read, and refused, as by fcn-jax predict; TIFF
+files and pictures of 16 bits also need tifffile and imagecodecs.
 
 You can also use it in a server: see fcn_jax/inference/exported.py. A file works
 with versions of JAX up to six months newer, or three weeks older, than the one

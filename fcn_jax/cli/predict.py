@@ -41,19 +41,16 @@ factor, times each of --scales; its probabilities are interpolated to the size
 of the picture.
 """
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
-import PIL.Image
 import tqdm
 import tyro
 
@@ -62,6 +59,7 @@ from fcn_jax import platforms
 from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
 from fcn_jax.cli import predict_files
+from fcn_jax.inference import picture_files
 from fcn_jax.runs import environment
 from fcn_jax.runs import processes as processes_lib
 from fcn_jax.runs import trained_model
@@ -103,9 +101,9 @@ class Options:
   num_devices: int | None = None
   """Devices that predict at the same time, each a tile of its own. The
   results are the same. Default: all; on a CPU, one."""
-  white: int | None = None
-  """The value of white in pictures of more than 8 bits a channel. `fcn-jax
-  check-data` reports the one for the training pictures."""
+  white: float | None = None
+  """The value of white in pictures of more than 8 bits a channel, or of
+  fractions. `fcn-jax check-data` reports the one for the training pictures."""
   overwrite: bool = False
   """Replace results that exist."""
   skip_bad: bool = False
@@ -127,42 +125,10 @@ class Job(NamedTuple):
     num_tiles: number of tiles that it is cut into.
   """
 
-  picture: predict_files.Picture
+  picture: picture_files.Picture
   outputs: predict_files.Outputs
   size: tuple[int, int]
   num_tiles: int
-
-
-@contextlib.contextmanager
-def largest_picture(megapixels: float) -> Iterator[None]:
-  """Lets Pillow read pictures up to a size, and none that are larger."""
-  before = PIL.Image.MAX_IMAGE_PIXELS
-  PIL.Image.MAX_IMAGE_PIXELS = int(megapixels * 1e6)
-  try:
-    with warnings.catch_warnings():
-      # `fcn.data.files` refuses those.
-      warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-      yield
-  finally:
-    PIL.Image.MAX_IMAGE_PIXELS = before
-
-
-def read(options: Options, path: pathlib.Path) -> np.ndarray:
-  """A picture, [H, W, 3] uint8, RGB, upright.
-
-  Raises:
-    ValueError: it cannot be read; the message is to follow the file's name.
-  """
-  try:
-    return fcn.data.files.decoding.decode_picture(
-      path.read_bytes(), white=options.white
-    )
-  except ValueError as error:
-    if "is too large" in str(error):
-      raise ValueError(f"{error}, or raise --max-megapixels") from error
-    if "more than 8 bits" in str(error):
-      raise ValueError(f"{error}, or give --white") from error
-    raise
 
 
 def tiling(options: Options, network: fcn.runs.TrainedModel) -> dict[str, Any]:
@@ -178,7 +144,7 @@ def tiling(options: Options, network: fcn.runs.TrainedModel) -> dict[str, Any]:
 def look_at(
   options: Options,
   network: fcn.runs.TrainedModel,
-  pictures: Sequence[predict_files.Picture],
+  pictures: Sequence[picture_files.Picture],
 ) -> tuple[list[Job], list[str]]:
   """Reads all pictures, and plans what to do with them.
 
@@ -194,7 +160,7 @@ def look_at(
     predict_files.outputs(picture, options.out, options.probabilities)
     for picture in pictures
   ]
-  predict_files.check(
+  picture_files.check(
     f"{path} exists already (give another --out, or --overwrite)"
     for paths in results
     for path in paths
@@ -207,8 +173,8 @@ def look_at(
     strict=True,
   ):
     try:
-      image = read(options, picture.path)
-    except (ValueError, OSError) as error:
+      image = picture_files.read(picture.path, white=options.white)
+    except ValueError as error:
       faults.append(f"{picture.path} {error}")
       continue
     plan = fcn.inference.tiling_plan.Plan.make(
@@ -222,7 +188,7 @@ def look_at(
     num_tiles = len(plan.windows((slice(0, size[0]), slice(0, size[1]))))
     jobs.append(Job(picture, paths, size, num_tiles))
   if not (options.skip_bad and jobs):
-    predict_files.check(faults)
+    picture_files.check(faults)
   return jobs, faults
 
 
@@ -250,7 +216,7 @@ def predict(
   Returns:
     [256] pixels of each class.
   """
-  image = read(options, job.picture.path)
+  image = picture_files.read(job.picture.path, white=options.white)
   progress = functools.partial(
     tqdm.tqdm,
     desc=job.picture.path.name,
@@ -317,7 +283,7 @@ def margin_report(
   share = fcn.inference.disagreement(
     network.model,
     network.variables,
-    read(options, job.picture.path),
+    picture_files.read(job.picture.path, white=options.white),
     margin=options.margin,
     num_tiles=num_tiles,
     **tiling(options, network),
@@ -353,14 +319,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args=arguments,
     config=(tyro.conf.OmitArgPrefixes,),
   )
-  with platforms.known(), largest_picture(options.max_megapixels):
+  with errors.explained():
+    limit = picture_files.largest(options.max_megapixels)
+  with platforms.known(), limit:
     with errors.explained():
       processes_lib.start(options.processes, saves=False)
       which = trained_model.parse_which(options.checkpoint)
       if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out} is a file; give a folder as --out.")
       devices_lib.of(options.num_devices)
-      pictures = predict_files.find(options.pictures, options.out)
+      pictures = picture_files.find(options.pictures, options.out)
       network = fcn.runs.load(options.workdir, which)
       network.check_is_trained()
       network.check_sees_pictures()

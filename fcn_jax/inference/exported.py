@@ -1,27 +1,34 @@
 """Runs an exported network, without the code that made it.
 
-This file imports nothing of fcn_jax, and every file that `exporting.export`
-writes has a copy of it. Such a file needs only Python with jax, flatbuffers,
-numpy and pillow:
+Every file that `exporting.export` writes has a copy of this module, and of the
+modules that it imports. Such a file needs only Python with jax, flatbuffers,
+numpy and pillow; TIFF files and pictures of 16 bits also need tifffile and
+imagecodecs.
 
-    python network.zip street.jpg
+    python network.zip street.jpg --overlay
 
-writes the classes of street.jpg to street.jpg.classes.png. In Python:
+writes the classes of street.jpg to segmented/classes/street.png, and the
+picture, painted, to segmented/overlays/street.jpg. Pictures are read, and
+refused, as by `fcn-jax predict`. In Python:
 
     sys.path.insert(0, "network.zip")
     import exported
 
     network = exported.load("network.zip")
-    classes = network.predict(images)
+    picture = exported.read_picture(content)  # The bytes of a file.
+    classes = network.segment(picture)
 
 With fcn_jax installed: `inference.load_exported("network.zip")`.
 """
 
 import argparse
 import dataclasses
+import io
 import json
+import os
 import pathlib
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,7 +36,10 @@ from typing import Any
 import jax
 import numpy as np
 from PIL import Image
-from PIL import ImageOps
+
+from fcn_jax.data.files import decoding
+from fcn_jax.inference import picture_files
+from fcn_jax.visualize import overlays
 
 # Written to `metadata.json`; a change of the layout changes the number.
 FORMAT = "fcn_jax exported network 1"
@@ -202,26 +212,135 @@ def _array(file, name):
   return array
 
 
+def read_picture(
+  content: bytes, *, white: float | None = None, max_megapixels: float = 250.0
+) -> np.ndarray:
+  """Decodes a picture by the rules of `fcn-jax predict`.
+
+  Only formats of pictures are opened, whatever the file is called. For servers:
+  threads that decode at the same time give the same `max_megapixels`.
+
+  Args:
+    content: the bytes of its file.
+    white: for pictures of more than 8 bits a channel, the value of white; None
+      refuses them.
+    max_megapixels: larger pictures are refused before they are decoded.
+
+  Returns:
+    [H, W, 3] uint8, RGB, upright.
+
+  Raises:
+    ValueError: what is wrong with the file, to be read after its name.
+  """
+  with picture_files.largest(max_megapixels):
+    return decoding.decode_picture(content, white=white, other_white=white)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
   """Writes the classes of pictures, with the network that this file is in."""
   network_file = pathlib.Path(__file__).parent
-  parser = argparse.ArgumentParser(
-    prog=f"python {network_file.name}",
-    description="Writes the classes of each picture to PICTURE.classes.png.",
-  )
-  parser.add_argument("pictures", nargs="+", type=pathlib.Path)
-  pictures = parser.parse_args(arguments).pictures
   try:
-    network = load(network_file)
-    for path in pictures:
-      target = path.with_name(f"{path.name}.classes.png")
-      with Image.open(path) as file:
-        picture = ImageOps.exif_transpose(file).convert("RGB")
-      mask = Image.fromarray(network.segment(np.asarray(picture)))
-      mask.putpalette(network.palette.tobytes())
-      with target.open("xb") as file:  # Never overwrites.
-        mask.save(file, format="PNG")
-      print(target)
+    _segment_files(network_file, _options(network_file.name, arguments))
   except (OSError, ValueError) as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(1) from error
+
+
+def _options(program, arguments):
+  parser = argparse.ArgumentParser(
+    prog=f"python {program}",
+    description="Writes the classes of each picture to OUT/classes/NAME.png.",
+  )
+  parser.add_argument(
+    "pictures", nargs="+", help="files, folders or patterns in quotes"
+  )
+  parser.add_argument(
+    "--out",
+    type=pathlib.Path,
+    default=pathlib.Path("segmented"),
+    help="folder for the results (default: %(default)s)",
+  )
+  parser.add_argument(
+    "--overlay",
+    action="store_true",
+    help="also paint the pictures: OUT/overlays/NAME.jpg",
+  )
+  parser.add_argument(
+    "--overwrite", action="store_true", help="replace results that exist"
+  )
+  parser.add_argument(
+    "--white",
+    type=float,
+    help="the value of white in pictures of more than 8 bits a channel",
+  )
+  parser.add_argument(
+    "--max-megapixels",
+    type=float,
+    default=250.0,
+    help="larger pictures are refused (default: %(default)s)",
+  )
+  return parser.parse_args(arguments)
+
+
+def _segment_files(network_file, options):
+  if options.out.exists() and not options.out.is_dir():
+    raise ValueError(f"{options.out} is a file; give a folder as --out.")
+  with picture_files.largest(options.max_megapixels):
+    found = picture_files.find(options.pictures, options.out)
+    targets = [_targets(one, options) for one in found]
+    picture_files.check(
+      f"{path} exists already (give another --out, or --overwrite)"
+      for paths in targets
+      for path in paths
+      if path.exists() and not options.overwrite
+    )
+    # All are read before anything is written.
+    faults = []
+    for one in found:
+      try:
+        picture_files.read(one.path, white=options.white)
+      except ValueError as error:
+        faults.append(f"{one.path} {error}")
+    picture_files.check(faults)
+    network = load(network_file)
+    for one, paths in zip(found, targets, strict=True):
+      picture = picture_files.read(one.path, white=options.white)
+      classes = network.segment(picture)
+      mask = Image.fromarray(classes)
+      mask.putpalette(network.palette.tobytes())
+      images = [(mask, "PNG")]
+      if options.overlay:
+        drawn = overlays.labelled(
+          picture, classes, network.class_names, network.palette
+        )
+        images.append((drawn, "JPEG"))
+      for (image, kind), path in zip(images, paths, strict=True):
+        _write(image, kind, path, options.overwrite)
+        print(path)
+
+
+def _targets(picture, options):
+  paths = [options.out / "classes" / f"{picture.name}.png"]
+  if options.overlay:
+    paths.append(options.out / "overlays" / f"{picture.name}.jpg")
+  return paths
+
+
+def _write(image, kind, path, overwrite):
+  """Writes a file whole or not at all."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  buffer = io.BytesIO()
+  image.save(buffer, format=kind)
+  with tempfile.NamedTemporaryFile(
+    dir=path.parent, prefix=".partial-", delete=False
+  ) as file:
+    partial = pathlib.Path(file.name)
+    try:
+      file.write(buffer.getvalue())
+      file.close()
+      partial.chmod(0o644)
+      if not overwrite:
+        path.open("xb").close()  # It may have come meanwhile.
+      os.replace(partial, path)
+    finally:
+      partial.unlink(missing_ok=True)

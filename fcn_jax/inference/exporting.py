@@ -7,6 +7,8 @@ The file is a zip:
     probabilities.jax_export         images and sizes to probabilities
     variables/params/conv1_1/kernel.npy ...
     exported.py, __main__.py         how to run it, see `exported`
+    exported_parts/decoding.py ...   copies of the modules of the package that
+                                     find, read and draw pictures
 
 The programs are StableHLO, lowered once for all devices and for any number of
 images. Heights and widths are multiples of the coarsest stride: images of other
@@ -24,6 +26,8 @@ import datetime
 import json
 import os
 import pathlib
+import re
+import types as python_types
 import zipfile
 from collections.abc import Sequence
 
@@ -34,13 +38,29 @@ import numpy as np
 from fcn_jax import geometry
 from fcn_jax import models
 from fcn_jax import types
+from fcn_jax.data.files import decoding
+from fcn_jax.data.files import other_kinds
+from fcn_jax.data.files import pillow_formats
+from fcn_jax.data.files import rasters
+from fcn_jax.data.files import tiff
 from fcn_jax.inference import exported
+from fcn_jax.inference import picture_files
 from fcn_jax.inference import prediction
+from fcn_jax.visualize import overlays
+from fcn_jax.visualize import painting
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 # What Python runs when it is given the zip file.
 _MAIN = "import exported\n\nexported.main()\n"
+# The modules that `exported` imports, directly or not. Of `types` they use one
+# number only.
+_PARTS = (
+  decoding, other_kinds, pillow_formats, rasters, tiff, picture_files, painting,
+  overlays,
+)  # fmt: skip
+_TYPES = f"IGNORE_LABEL = {types.IGNORE_LABEL}\n"
+_IMPORT = re.compile(r"^( *)from fcn_jax[.\w]* import (\w+)$", re.MULTILINE)
 # How the metadata describes the input of the programs, and the network.
 _INPUT = (
   "images [N, H, W, 3] uint8, RGB, and sizes [N, 2] int32, height and width of "
@@ -126,9 +146,19 @@ def _write_zip(stream, metadata, programs, variables):
       file.writestr(f"{name}.jax_export", bytes(program.serialize()))
     for name, array in variables:
       _write_array(file, name, array)
-    source = pathlib.Path(exported.__file__).read_bytes()
-    file.writestr("exported.py", source)
+    file.writestr("exported.py", _standalone(exported))
+    file.writestr("exported_parts/__init__.py", "")
+    file.writestr("exported_parts/types.py", _TYPES)
+    for module in _PARTS:
+      name = module.__name__.rpartition(".")[2]
+      file.writestr(f"exported_parts/{name}.py", _standalone(module))
     file.writestr("__main__.py", _MAIN)
+
+
+def _standalone(module: python_types.ModuleType) -> str:
+  """The source of a module that imports `exported_parts`, not this package."""
+  source = pathlib.Path(module.__file__).read_text(encoding="utf-8")
+  return _IMPORT.sub(r"\1from exported_parts import \2", source)
 
 
 def check_free(path: pathlib.Path) -> None:

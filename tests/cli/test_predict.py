@@ -370,3 +370,18 @@ def test_pictures_are_as_large_as_the_option_says(
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
   assert (run(path) / "classes" / "a.png").exists()
   assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_pictures_that_are_not_read_are_not_passed_over(run, tmp_path, capsys):
+  folder = tmp_path / "shots"
+  save(folder / "good.png", picture(30, 40))
+  (folder / "phone.HEIC").write_bytes(b"\0\0\0\x14ftypheic\0\0\0\0mif1")
+  with pytest.raises(SystemExit):
+    run(folder)
+  assert "phone.HEIC is a HEIC picture" in capsys.readouterr().err
+  films = tmp_path / "films"
+  films.mkdir()
+  (films / "a.mp4").write_bytes(b"\0\0\0\x14ftypisom\0\0\0\0isom")
+  with pytest.raises(SystemExit):
+    run(films)
+  assert "extract its frames: ffmpeg -i" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import fcn_jax as fcn
+from fcn_jax.inference import picture_files
 
 NAMES = ("sky", "road", "tree", "car")
 PALETTE = np.array([[0, 0, 9], [255, 0, 0], [0, 255, 7], [9, 9, 9]], np.uint8)
@@ -94,13 +95,14 @@ def test_images_of_any_size_have_the_scores_of_the_network_itself(
 ALONE = """
 import runpy, sys
 import numpy as np
-sys.modules.update(dict.fromkeys(("fcn_jax", "flax", "chex"), None))
-file, images, classes, picture = sys.argv[1:]
+others = "fcn_jax flax chex tifffile imagecodecs matplotlib".split()
+sys.modules.update(dict.fromkeys(others, None))
+file, images, classes, picture = sys.argv[1:5]
 sys.path.insert(0, file)
 import exported
 network = exported.load(file)
 np.save(classes, network.predict(np.load(images)))
-sys.argv = [file, picture]
+sys.argv = [file, picture, "--overlay", "--out", sys.argv[5]]
 runpy.run_path(file, run_name="__main__")
 assert not [name for name in sys.modules if name.startswith("flax.")]
 """
@@ -115,7 +117,10 @@ def test_the_file_runs_where_the_package_cannot_be_imported(
   Image.fromarray(images[0]).save(tmp_path / "street.png")
   paths = [
     file,
-    *(tmp_path / name for name in ("images.npy", "classes.npy", "street.png")),
+    *(
+      tmp_path / name
+      for name in ("images.npy", "classes.npy", "street.png", "out")
+    ),
   ]
   subprocess.run([sys.executable, "-I", "-c", ALONE, *paths], check=True)
   found = np.load(tmp_path / "classes.npy")
@@ -123,7 +128,7 @@ def test_the_file_runs_where_the_package_cannot_be_imported(
   np.testing.assert_array_equal(found, expected)
   assert found.dtype == np.uint8
   assert len(np.unique(found)) > 1
-  with Image.open(tmp_path / "street.png.classes.png") as mask:
+  with Image.open(tmp_path / "out" / "classes" / "street.png") as mask:
     segmented = fcn.inference.load_exported(file).segment(images[0])
     np.testing.assert_array_equal(np.asarray(mask), segmented)
     np.testing.assert_array_equal(
@@ -143,9 +148,12 @@ def test_a_picture_is_resized_as_for_training(model_and_variables, file):
   assert len(np.unique(expected)) > 1
 
 
-def run_as_program(file, picture, monkeypatch):
-  monkeypatch.setattr(sys, "argv", [str(file), str(picture)])
-  monkeypatch.delitem(sys.modules, "exported", raising=False)
+def run_as_program(file, picture, monkeypatch, *options):
+  out = picture.parent / "out"
+  arguments = [file, picture, "--out", out, *options]
+  monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+  for name in [name for name in sys.modules if name.startswith("exported")]:
+    monkeypatch.delitem(sys.modules, name)
   runpy.run_path(str(file), run_name="__main__")
 
 
@@ -157,7 +165,7 @@ def test_a_picture_on_its_side_is_turned(file, tmp_path, monkeypatch):
   path = tmp_path / "street.png"
   Image.fromarray(picture).save(path, exif=exif)
   run_as_program(file, path, monkeypatch)
-  with Image.open(tmp_path / "street.png.classes.png") as mask:
+  with Image.open(tmp_path / "out" / "classes" / "street.png") as mask:
     assert mask.size == (37, 70)
 
 
@@ -165,12 +173,83 @@ def test_a_picture_on_its_side_is_turned(file, tmp_path, monkeypatch):
 def test_a_mask_that_is_there_stays(file, tmp_path, monkeypatch, capsys):
   path = tmp_path / "street.png"
   Image.fromarray(pictures(1, 37, 70)[0]).save(path)
-  mask = tmp_path / "street.png.classes.png"
+  mask = tmp_path / "out" / "classes" / "street.png"
+  mask.parent.mkdir(parents=True)
   mask.write_text("mine")
   with pytest.raises(SystemExit):
     run_as_program(file, path, monkeypatch)
-  assert "File exists" in capsys.readouterr().err
+  assert "street.png exists already" in capsys.readouterr().err
   assert mask.read_text() == "mine"
+  run_as_program(file, path, monkeypatch, "--overwrite")
+  with Image.open(mask) as written:
+    assert written.size == (70, 37)
+
+
+def write_animation(path):
+  frames = [Image.fromarray(one) for one in pictures(2, 9, 9)]
+  frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:])
+
+
+def write_deep(path):
+  deep = np.full((9, 9), 32768, np.uint16)
+  Image.fromarray(deep).save(path, format="PNG")
+
+
+BAD = {
+  "deep": (write_deep, "has more than 8 bits a channel (uint16)"),
+  "animation": (write_animation, "has 2 frames or pages"),
+  "postscript": (
+    lambda path: Image.new("RGB", (9, 9)).save(path, format="EPS"),
+    "is PostScript, a program that is not run here",
+  ),
+  "bomb": (
+    lambda path: Image.new("1", (20000, 20000)).save(path, format="PNG"),
+    "is too large",
+  ),
+  "cut": (
+    lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0"),
+    "cannot be read as a picture",
+  ),
+  "empty": (lambda path: path.touch(), "is empty"),
+  "video": (
+    lambda path: path.write_bytes(b"\0\0\0\x14ftypisom\0\0\0\0isom"),
+    "is a video (MP4 or QuickTime); extract its frames: ffmpeg -i",
+  ),
+  "heic": (
+    lambda path: path.write_bytes(b"\0\0\0\x14ftypheic\0\0\0\0mif1"),
+    "is a HEIC picture",
+  ),
+  "drawing": (lambda path: path.write_text("<svg xmlns='x'/>"), "is an SVG"),
+  "document": (lambda path: path.write_bytes(b"%PDF-1.7\n"), "is a PDF"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_picture_is_one_paragraph_as_in_predict(
+  file, tmp_path, monkeypatch, capsys, kind
+):
+  write, message = BAD[kind]
+  path = tmp_path / "street.png"
+  write(path)
+  with pytest.raises(SystemExit) as ended:
+    run_as_program(file, path, monkeypatch)
+  assert ended.value.code == 1
+  shown = capsys.readouterr()
+  assert shown.err.count("\n") == 1 and not shown.out
+  assert f"{path} {message}" in shown.err
+  assert not (tmp_path / "out").exists()
+  # What `fcn-jax predict` says of it.
+  with pytest.raises(ValueError) as caught, picture_files.largest(250):
+    picture_files.read(path, white=None)
+  assert str(caught.value) in shown.err
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_deep_grey_is_scaled_as_in_predict(tmp_path, value):
+  path = tmp_path / "deep.png"
+  Image.fromarray(np.full((9, 9), value * 257, np.uint16)).save(path)
+  found = fcn.inference.exported.read_picture(path.read_bytes(), white=65535)
+  np.testing.assert_array_equal(found, np.full((9, 9, 3), value))
 
 
 def test_the_file_says_what_it_is(file):
@@ -340,3 +419,14 @@ def test_a_network_of_one_class_is_refused(model_and_variables, tmp_path):
   model, variables = model_and_variables
   with pytest.raises(ValueError, match="one class; an exported network"):
     export(tmp_path / "network.zip", model.clone(num_classes=1), variables)
+
+
+def test_fractions_are_scaled_by_the_white_that_is_given(tmp_path):
+  path = tmp_path / "fractions.tif"
+  Image.fromarray(np.linspace(0, 1, 9, dtype=np.float32)[None]).save(path)
+  with pytest.raises(ValueError, match="go from 0 to 1; .*, or give --white"):
+    picture_files.read(path, white=None)
+  found = picture_files.read(path, white=1)
+  np.testing.assert_array_equal(
+    found[0, :, 0], np.round(np.linspace(0, 255, 9))
+  )

@@ -124,10 +124,7 @@ def find(
   notes += pictures.notes
   skipped = folder_splits.other_files(parts)
   if skipped:
-    names = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
-    notes.append(
-      f"{len(skipped)} files do not have the suffix of a picture: {names}"
-    )
+    notes.append(skipped)
   settings = [
     sorted(table.values.items()),
     sorted(table.colors.items()),

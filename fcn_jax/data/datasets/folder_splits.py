@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
+from fcn_jax.data.files import other_kinds
 
 # What people call the folder of a split, and those of pictures and masks, in
 # upper or lower case. The first are those of the documentation.
@@ -205,8 +206,30 @@ def _first_picture(folder: pathlib.Path) -> pathlib.Path | None:
   )
 
 
-def other_files(folders: Folders) -> list[str]:
-  """Names of files that have no suffix of a picture, hidden ones left out."""
+def other_files(folders: Folders) -> str:
+  """Names files without the suffix of a picture, hidden ones left out.
+
+  Returns:
+    A note; empty if there are none.
+  """
+  names = _other_files(folders)
+  if not names:
+    return ""
+  note = (
+    f"{len(names)} files do not have the suffix of a picture:"
+    f" {', '.join(map(listing.shown, names[:5]))}"
+  )
+  note += ", ..." if len(names) > 5 else ""
+  # One of each kind.
+  examples = {
+    kind: name for name in names[::-1] if (kind := other_kinds.of_name(name))
+  }
+  for kind, name in list(examples.items())[:5]:
+    note += f"; {listing.shown(name)} {kind.reason}"
+  return note
+
+
+def _other_files(folders: Folders) -> list[str]:
   return sorted(
     path.name
     for pair in folders.values()

@@ -3,6 +3,7 @@
 - `decoding`: decodes bytes to arrays, and explains what is wrong with them;
 - `rasters`, `tiff`, `pillow_formats`: read what is stored, before `decoding`
   says what it means;
+- `other_kinds`: names files that are not read for what they are;
 - `matlab`: does the same for label maps in MATLAB files;
 - `archives`: unpacks downloaded archives temporarily;
 - `listing`: the pairs of pictures and masks of a data set, and their faults;

@@ -4,18 +4,23 @@
 for a picture and for a mask. docs/file_formats.md lists what is accepted. TFDS
 would decode with TensorFlow or OpenCV, whichever it finds, and these two
 disagree about masks with a colour palette.
+
+Exported networks contain this module and those that it imports, so that they
+read the same pictures. Besides Pillow, their libraries are imported where they
+are needed.
 """
 
 import io
+import types
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from fcn_jax.data.files import other_kinds
 from fcn_jax.data.files import pillow_formats
 from fcn_jax.data.files import rasters
-from fcn_jax.data.files import tiff
 
 # Suffixes of pictures, in lower case.
 SUFFIXES = (
@@ -37,7 +42,11 @@ def encode_png(array: np.ndarray) -> bytes:
 
 
 def decode_picture(
-  content: bytes, *, white: int | None = None, first_frame: bool = False
+  content: bytes,
+  *,
+  white: float | None = None,
+  other_white: float | None = None,
+  first_frame: bool = False,
 ) -> np.ndarray:
   """Decodes a picture to RGB, rotated according to its EXIF data.
 
@@ -48,6 +57,9 @@ def decode_picture(
     content: the bytes of a file in a format of docs/file_formats.md.
     white: for pictures of more than 8 bits, the value that becomes 255, as
       larger ones do. None refuses such pictures.
+    other_white: the same for pictures of fractions and of 8 bits with a sign.
+      It is another argument, as the white of a folder's integers says nothing
+      about its fractions.
     first_frame: whether to take the first picture of an animation; otherwise
       animations are refused.
 
@@ -57,12 +69,15 @@ def decode_picture(
   Raises:
     ValueError: the content is empty, broken, no picture, animated, too large or
       of a kind that is not read, or has more than 8 bits a channel and no
-      `white`.
+      `white`; or a white is not above 0.
   """
+  for given in (white, other_white):
+    if given is not None and not 0 < given < np.inf:
+      raise ValueError(f"cannot have {given} as white; give a number above 0")
   raster = _read(content, first_frame=first_frame)
   samples = raster.samples
   if samples.dtype != np.uint8:
-    samples = _to_bytes(samples, white)
+    samples = _to_bytes(samples, white, other_white)
     if raster.inverted:
       samples = 255 - samples
   elif raster.kind != "palette":
@@ -82,13 +97,22 @@ def decode_picture(
   return samples
 
 
-def _to_bytes(samples: np.ndarray, white: int | None) -> np.ndarray:
-  """Samples of more than 8 bits, scaled so that `white` becomes 255."""
+def _to_bytes(
+  samples: np.ndarray, white: float | None, other_white: float | None
+) -> np.ndarray:
+  """Samples of other types, scaled so that `white` becomes 255."""
   if samples.dtype.kind not in "iu" or samples.dtype.itemsize == 1:
-    raise ValueError(
-      f"has pixels of the type {samples.dtype}, and nothing says which is"
-      " white; convert it to 8 or 16 bits without sign"
-    )
+    if other_white is None or samples.dtype.kind not in "if":
+      raise ValueError(
+        f"has pixels of the type {samples.dtype}, and nothing says which is"
+        f" white; its values go from {samples.min():g} to {samples.max():g};"
+        " convert it to 8 or 16 bits without sign"
+      )
+    samples, white = samples.astype(np.float64), other_white
+    if not np.isfinite(samples).all():
+      raise ValueError(
+        "has values that are not finite (NaN or infinite); replace them"
+      )
   if white is None:
     raise ValueError(
       f"has more than 8 bits a channel ({samples.dtype}), which would be cut"
@@ -98,7 +122,7 @@ def _to_bytes(samples: np.ndarray, white: int | None) -> np.ndarray:
     raise ValueError(
       f"has negative values (from {samples.min()}); shift them to 0 or above"
     )
-  scaled = np.minimum(samples, white) * (255.0 / white)
+  scaled = np.minimum(samples, float(white)) * (255.0 / white)
   return np.round(scaled).astype(np.uint8)
 
 
@@ -139,9 +163,9 @@ def header(content: bytes) -> rasters.Header:
   Raises:
     ValueError: see `decode_picture`.
   """
-  _check_not_empty(content)
-  if content.startswith(tiff.MAGIC):
-    return tiff.header(content)
+  _check_kind(content)
+  if content.startswith(rasters.TIFF):
+    return _tiff().header(content)
   return pillow_formats.header(content)
 
 
@@ -265,12 +289,27 @@ def mask_raster(content: bytes) -> rasters.Raster:
 
 def _read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
   """What is stored in a file of any accepted format."""
-  _check_not_empty(content)
-  if content.startswith(tiff.MAGIC) and not tiff.is_jpeg(content):
-    return tiff.read(content)
+  _check_kind(content)
+  if content.startswith(rasters.TIFF) and not _tiff().is_jpeg(content):
+    return _tiff().read(content)
   return pillow_formats.read(content, first_frame=first_frame)
 
 
-def _check_not_empty(content: bytes) -> None:
+def _check_kind(content: bytes) -> None:
   if not content:
     raise ValueError("is empty (0 bytes); copy or download it again")
+  kind = other_kinds.of(content)
+  if kind is not None:
+    raise ValueError(kind.reason)
+
+
+def _tiff() -> types.ModuleType:
+  """The reader of TIFF files, whose libraries other pictures do without."""
+  try:
+    from fcn_jax.data.files import tiff
+  except ImportError as error:
+    raise rasters.FileFault(
+      "is a TIFF file, which needs two more libraries: pip install tifffile"
+      " imagecodecs"
+    ) from error
+  return tiff

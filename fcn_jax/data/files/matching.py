@@ -10,14 +10,15 @@ from typing import NamedTuple
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
 from fcn_jax.data.files import near_names
+from fcn_jax.data.files import other_kinds
 
-# What people have beside pictures: formats of pictures that are not read, and
-# other forms of labels.
+# What people have beside pictures: other kinds of files, and other forms of
+# labels.
 _UNREAD = tuple(
   form
   for suffix in (
-    *(".heic", ".heif", ".jxl", ".psd", ".dcm", ".nii", ".nii.gz", ".svg"),
-    *(".xcf", ".exr", ".npy", ".npz", ".mat", ".txt", ".json", ".xml"),
+    *other_kinds.SUFFIXES,
+    *(".mat", ".txt", ".json", ".xml"),
   )
   for form in (suffix, suffix.upper())
 )
@@ -149,6 +150,9 @@ def _near(side: _Side, stem: str, alone: Sequence[str]) -> str:
   path = side.folder / f"{stem}{side.ending}"
   for suffix in _UNREAD:
     if path.with_name(path.name + suffix).is_file():
+      kind = other_kinds.of_name(suffix)
+      if kind is not None:
+        return f" ({path.name}{suffix} is there, but {kind.reason})"
       return (
         f" ({path.name}{suffix} is there, but of a format that is not read)"
       )

@@ -6,7 +6,6 @@ import re
 import struct
 from collections.abc import Iterator
 
-import imagecodecs
 import numpy as np
 from PIL import Image
 
@@ -80,7 +79,7 @@ def read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
   if image_format == "PPM" and image.mode not in ("1", "F"):
     samples = _read_netpbm(image, content)
   elif image_format == "PNG" and bits == 16:
-    samples = imagecodecs.png_decode(content)
+    samples = _read_deep_png(content)
   else:
     image.load()
     samples = None
@@ -223,6 +222,18 @@ def _netpbm_maximum(image: Image.Image) -> int:
   if decoder != "raw":
     return arguments[-1]
   return 65535 if "16" in str(arguments) else 255
+
+
+def _read_deep_png(content: bytes) -> np.ndarray:
+  """The samples of a PNG file of 16 bits, which Pillow cuts off."""
+  try:
+    import imagecodecs
+  except ImportError as error:
+    raise rasters.FileFault(
+      "has 16 bits a channel, which needs one more library: pip install"
+      " imagecodecs"
+    ) from error
+  return imagecodecs.png_decode(content)
 
 
 def _read_netpbm(image: Image.Image, content: bytes) -> np.ndarray:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+# The first bytes of TIFF and BigTIFF.
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
 
 class Raster(NamedTuple):
   """The samples of a picture as they are in its file, turned upright.

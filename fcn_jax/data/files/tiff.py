@@ -14,9 +14,6 @@ import tifffile
 
 from fcn_jax.data.files import rasters
 
-# The first bytes of TIFF and BigTIFF.
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
 # Compressions that keep every value. tifffile knows many more, some of them
 # lossy, and each is one more decoder to be attacked.
 _LOSSLESS = {

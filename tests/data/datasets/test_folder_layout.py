@@ -67,9 +67,7 @@ def test_each_kind_of_almost_equal_names_is_paired_by_itself(cells):
   assert len(found.pairs) == 5
   assert all(word in _notes(cells) for word in ("Unicode", "second", "case"))
   (fault,) = found.faults
-  assert (
-    "cell_03.HEIC is there, but of a format that is not read" in fault.reason
-  )
+  assert "cell_03.HEIC is there, but is a HEIC picture" in fault.reason
 
 
 def test_a_mask_that_two_pictures_could_have_is_a_fault(cells):

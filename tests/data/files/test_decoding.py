@@ -87,5 +87,5 @@ def test_a_strip_that_unpacks_to_more_than_its_picture_is_not_unpacked():
 
 def test_formats_that_are_not_on_the_list_are_not_read():
   content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
-  with pytest.raises(ValueError, match="cannot be read as a picture"):
+  with pytest.raises(ValueError, match="is PostScript, a program that is not"):
     decoding.decode_picture(content)
