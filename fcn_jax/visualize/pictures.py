@@ -11,6 +11,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 from fcn_jax import types
+from fcn_jax import writing
 from fcn_jax.visualize import figures
 from fcn_jax.visualize import painting
 
@@ -133,7 +134,8 @@ def labelled_overlay(
   canvas.paste(picture, (0, 0))
   canvas.paste(legend, (0, picture.height))
   if path is not None:
-    canvas.save(path)
+    with writing.whole(path, replace=True) as partial:
+      canvas.save(partial)
   return canvas
 
 
