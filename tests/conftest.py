@@ -33,6 +33,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import shutil
+import subprocess
 
 import jax
 import pytest
@@ -82,3 +83,17 @@ def finished_run(tmp_path_factory, prepared_dir):
 def run_copy(finished_run, tmp_path):
   """A copy of that run, to change."""
   return shutil.copytree(finished_run, tmp_path / "copy")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A real disk of 3 MB, where one may be mounted."""
+  folder = tmp_path / "disk"
+  folder.mkdir()
+  command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder]
+  if (
+    not shutil.which("mount") or subprocess.run(command, check=False).returncode
+  ):
+    pytest.skip("a disk may not be mounted here")
+  yield folder
+  subprocess.run(["umount", folder], check=True)

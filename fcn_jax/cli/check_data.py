@@ -30,6 +30,7 @@ import numpy as np
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax import writing
 from fcn_jax.cli import check_data_report as report
 from fcn_jax.cli import errors
 from fcn_jax.data.datasets import class_inference
@@ -208,7 +209,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
       findings = check_prepared(options)
     workdir.mkdir(parents=True, exist_ok=True)
+    writing.remove_left_overs(workdir)
   title = " ".join(map(str, filter(None, (options.dataset, data_dir))))
-  print(report.write(workdir, title, findings))
+  with errors.explained(OSError):
+    text = report.write(workdir, title, findings)
+  print(text)
   if findings.faults:
     sys.exit(1)

@@ -13,6 +13,7 @@ import matplotlib.ticker
 import numpy as np
 
 import fcn_jax as fcn
+from fcn_jax import writing
 
 REPORT_FILE = "data_report.json"
 FIGURE_FILE = "data_report.png"
@@ -67,15 +68,18 @@ def write_template(
   workdir: pathlib.Path, table: dict[str, Any]
 ) -> pathlib.Path:
   """Writes a table of classes to complete, and never over another file."""
+  # A class a line.
+  lines = ",\n".join(f"  {json.dumps(entry)}" for entry in table["classes"])
   workdir.mkdir(parents=True, exist_ok=True)
   for number in itertools.count(1):
     suffix = f"-{number}" if number > 1 else ""
     path = workdir / f"classes_template{suffix}.json"
-    if not path.exists():
-      # A class a line.
-      lines = ",\n".join(f"  {json.dumps(entry)}" for entry in table["classes"])
-      path.write_text(f'{{"classes": [\n{lines}],\n"ignore": []}}\n')
+    try:
+      with writing.whole(path) as partial:
+        partial.write_text(f'{{"classes": [\n{lines}],\n"ignore": []}}\n')
       return path
+    except FileExistsError:
+      continue
 
 
 def summarize(title: str, findings: Findings) -> dict[str, Any]:
@@ -252,7 +256,8 @@ def draw(
   class_axis, size_axis = plots.subplots(1, 2, width_ratios=(2.2, 1))
   _draw_classes(class_axis, findings, summary)
   _draw_sizes(size_axis, findings)
-  figure.savefig(path, dpi=150)
+  with writing.whole(path, replace=True) as partial:
+    figure.savefig(partial, dpi=150)
 
 
 def _draw_examples(figure, findings: Findings) -> None:

@@ -19,6 +19,7 @@ papers' names of layers.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ import numpy as np
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax import holding
+from fcn_jax import writing
 from fcn_jax.cli import errors
 from fcn_jax.cli import published
 from fcn_jax.cli import recognition
@@ -346,7 +349,8 @@ def _pixels(options, file, network, model):
 def _check_workdir(workdir: pathlib.Path) -> None:
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f"{workdir} is a file; give a folder as --workdir.")
-  if workdir.exists() and any(workdir.iterdir()):
+  # Its lock and what a killed program left are not in the way.
+  if workdir.exists() and not all(map(holding.is_ours, os.listdir(workdir))):
     raise ValueError(
       f"{workdir} is not empty, and nothing in it will be touched: give "
       "another --workdir."
@@ -374,8 +378,7 @@ def _save(config, variables, metadata, text) -> None:
         {"step": np.int32(0), "params": params, "model_state": variables},
         metadata={**metadata, "options": folder_lib.as_json(config)},
       )
-    report_file = workdir / REPORT_FILE
-    report_file.write_text(text + "\n", encoding="utf-8")
+    writing.write_text(workdir / REPORT_FILE, text + "\n")
     undo.pop_all()
 
 
@@ -405,6 +408,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   with errors.explained():
     if isinstance(options, Import):
-      print(import_weights(options))
+      # First, since a folder in use is not to be made.
+      _check_workdir(options.workdir)
+      with folder_lib.held(options.workdir):
+        print(import_weights(options))
     else:
       print(export_weights(options))

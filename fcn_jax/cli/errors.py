@@ -10,15 +10,21 @@ from fcn_jax.runs import signals
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
+def explained(
+  kinds: type[Exception] | tuple[type[Exception], ...] = (ValueError, OSError),
+) -> Iterator[None]:
   """Ends the program with the message of a user's error.
 
   Use it only around code that checks the user's input: anywhere else, such an
-  error is a bug, and the traceback helps.
+  error is a bug, and the traceback helps. Around code that writes, use it for
+  `OSError` alone.
+
+  Args:
+    kinds: of errors.
   """
   try:
     yield
-  except (ValueError, OSError) as error:
+  except kinds as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(1) from error
 

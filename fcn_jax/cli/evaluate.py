@@ -16,6 +16,7 @@ per_image.csv, confusion_matrix.png, boundary_bands.png, worst.png and best.png
 (by the pixel accuracy of each image); with --scores all, reliability.png.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -29,12 +30,14 @@ import tyro
 
 import fcn_jax as fcn
 from fcn_jax import platforms
+from fcn_jax import writing
 from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
 from fcn_jax.cli import evaluate_report as report
 from fcn_jax.cli import evaluate_scoring as scoring
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import folder as folder_lib
 from fcn_jax.runs import processes as processes_lib
 from fcn_jax.runs import trained_model
 from fcn_jax.runs import watch
@@ -217,18 +220,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args=arguments,
     config=(tyro.conf.OmitArgPrefixes,),
   )
-  with errors.explained():
-    processes_lib.start(options.processes, saves=False)
-    check_options(options)
-    which = trained_model.parse_which(options.checkpoint)
-    network = fcn.runs.load(options.workdir, which)
-    network.check_is_trained()
-    folder = folder_of(options, network.step)
-    check_folder(folder, options.overwrite)
-    devices = devices_lib.of(options.num_devices)
-    dataset = load_split(options, network)
-  with platforms.known():
-    tables = evaluated(options, network, dataset, devices, folder)
+  with contextlib.ExitStack() as resources:
+    with errors.explained():
+      processes_lib.start(options.processes, saves=False)
+      check_options(options)
+      which = trained_model.parse_which(options.checkpoint)
+      network = fcn.runs.load(options.workdir, which)
+      network.check_is_trained()
+      folder = folder_of(options, network.step)
+      check_folder(folder, options.overwrite)
+      resources.enter_context(folder_lib.held(folder))
+      # Another program may have written there just now.
+      check_folder(folder, options.overwrite)
+      devices = devices_lib.of(options.num_devices)
+      dataset = load_split(options, network)
+    with platforms.known(), errors.explained(writing.WriteError):
+      tables = evaluated(options, network, dataset, devices, folder)
   if processes_lib.is_first():
     print(tables)
 
@@ -255,7 +262,6 @@ def evaluated(
     sys.exit("interrupted; nothing was written.")
   if not processes_lib.is_first():
     return ""
-  folder.mkdir(parents=True, exist_ok=True)
   return report.write(
     folder,
     findings,

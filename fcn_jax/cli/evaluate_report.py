@@ -10,6 +10,7 @@ import matplotlib.figure
 import numpy as np
 
 import fcn_jax as fcn
+from fcn_jax import writing
 from fcn_jax.cli import evaluate_summary
 from fcn_jax.runs import environment
 
@@ -100,7 +101,7 @@ def write(
   }
   fcn.runs.records.write_json(folder / SUMMARY_FILE, summary)
   table = _table(summary, confusion, dataset.class_names)
-  (folder / TABLE_FILE).write_text(table, encoding="utf-8")
+  writing.write_text(folder / TABLE_FILE, table)
   of_images = [fcn.metrics.scores(one) for one in findings.confusions]
   _write_per_image(folder / PER_IMAGE_FILE, findings, of_images)
   fcn.visualize.confusion_matrix(
@@ -216,7 +217,10 @@ def _write_per_image(
   }
   if findings.boundary_f1 is not None:
     columns["boundary_f1"] = evaluate_summary.mean(findings.boundary_f1, axis=1)
-  with path.open("w", newline="", encoding="utf-8") as file:
+  with (
+    writing.whole(path, replace=True) as partial,
+    partial.open("w", newline="", encoding="utf-8") as file,
+  ):
     rows = csv.writer(file)
     rows.writerow(columns)
     rows.writerows(zip(*columns.values(), strict=True))
@@ -246,7 +250,8 @@ def _draw_bands(path: pathlib.Path, summary: dict[str, Any]) -> None:
   axes.set_ylabel("score in the band (%)")
   axes.grid(alpha=0.3)
   axes.legend()
-  figure.savefig(path, dpi=150)
+  with writing.whole(path, replace=True) as partial:
+    figure.savefig(partial, dpi=150)
 
 
 def _draw_pictures(

@@ -57,15 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     network = fcn.runs.load(options.workdir, which)
     network.check_is_trained()
     network.check_sees_pictures()
-  fcn.inference.export(
-    options.out,
-    network.model,
-    network.variables,
-    class_names=network.class_names,
-    palette=network.palette,
-    resize=network.config.data.resize,
-    step=network.step,
-  )
+  with errors.explained(OSError):
+    fcn.inference.export(
+      options.out,
+      network.model,
+      network.variables,
+      class_names=network.class_names,
+      palette=network.palette,
+      resize=network.config.data.resize,
+      step=network.step,
+    )
   # Read the file back, so that the message describes what it holds.
   with errors.explained():
     exported = fcn.inference.load_exported(options.out)

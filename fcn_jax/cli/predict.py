@@ -41,11 +41,11 @@ factor, times each of --scales; its probabilities are interpolated to the size
 of the picture.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -56,11 +56,13 @@ import tyro
 
 import fcn_jax as fcn
 from fcn_jax import platforms
+from fcn_jax import writing
 from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
 from fcn_jax.cli import predict_files
 from fcn_jax.inference import picture_files
 from fcn_jax.runs import environment
+from fcn_jax.runs import folder as folder_lib
 from fcn_jax.runs import processes as processes_lib
 from fcn_jax.runs import trained_model
 from fcn_jax.runs import watch
@@ -225,15 +227,15 @@ def predict(
     disable=True if job.num_tiles == 1 else None,
   )
   shape = image.shape[:2]
-  with tempfile.TemporaryDirectory(prefix=".predict-", dir=options.out) as name:
-    folder = pathlib.Path(name)
+  with (
+    writing.explained(job.outputs.classes),
+    writing.scratch(options.out, "predict") as folder,
+  ):
     probabilities = None
     if options.probabilities:
-      probabilities = np.memmap(
-        folder / "probabilities",
-        np.float16,
-        "w+",
-        shape=(*shape, fcn.models.heads.num_classes(network.model)),
+      num_classes = fcn.models.heads.num_classes(network.model)
+      probabilities = predict_files.array_on_disk(
+        folder / "probabilities", (*shape, num_classes), np.float16
       )
     classes = fcn.inference.predict_tiled(
       network.model,
@@ -241,7 +243,7 @@ def predict(
       image,
       margin=options.margin,
       blending=options.blending,
-      out=np.memmap(folder / "classes", np.uint8, "w+", shape=shape),
+      out=predict_files.array_on_disk(folder / "classes", shape, np.uint8),
       probabilities_out=probabilities,
       progress=progress,
       devices=devices_lib.of(options.num_devices),
@@ -321,12 +323,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   with errors.explained():
     limit = picture_files.largest(options.max_megapixels)
-  with platforms.known(), limit:
+  with platforms.known(), limit, contextlib.ExitStack() as resources:
     with errors.explained():
       processes_lib.start(options.processes, saves=False)
       which = trained_model.parse_which(options.checkpoint)
       if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out} is a file; give a folder as --out.")
+      resources.enter_context(folder_lib.held(options.out))
       devices_lib.of(options.num_devices)
       pictures = picture_files.find(options.pictures, options.out)
       network = fcn.runs.load(options.workdir, which)
@@ -342,12 +345,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
       network, variables=jax.device_put(network.variables)
     )
     counts = np.zeros(256, np.int64)
-    with tqdm.tqdm(
-      jobs,
-      "predicting",
-      unit="picture",
-      disable=None if processes_lib.is_first() else True,
-    ) as bar:
+    with (
+      errors.explained(OSError),
+      tqdm.tqdm(
+        jobs,
+        "predicting",
+        unit="picture",
+        disable=None if processes_lib.is_first() else True,
+      ) as bar,
+    ):
       for job in bar:
         counts += predict(options, network, job)
     num_files = sum(path is not None for job in jobs for path in job.outputs)

@@ -1,13 +1,15 @@
 """The files that `fcn-jax predict` writes."""
 
-import os
+import math
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 
 import fcn_jax as fcn
+from fcn_jax import writing
 from fcn_jax.inference import picture_files
 
 
@@ -48,10 +50,22 @@ def write_classes(
   picture.save(path, format="PNG")
 
 
+def array_on_disk(
+  path: pathlib.Path, shape: tuple[int, ...], dtype: npt.DTypeLike
+) -> np.memmap:
+  """Makes an array in a new file.
+
+  Raises:
+    WriteError: if there is no room for it.
+  """
+  writing.create(path, size=math.prod(shape) * np.dtype(dtype).itemsize)
+  return np.memmap(path, dtype, "r+", shape=shape)
+
+
 def publish(
   file: pathlib.Path, path: pathlib.Path, *, overwrite: bool = False
 ) -> None:
-  """Gives a finished file its name, unless a file has it already.
+  """Gives a finished file its name, in a folder that is made if need be.
 
   Args:
     file: on the same file system.
@@ -62,14 +76,4 @@ def publish(
     FileExistsError: if there is a file of that name.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  if overwrite:
-    os.replace(file, path)
-    return
-  try:
-    os.link(file, path)
-  except FileExistsError:
-    raise
-  except OSError:  # A file system without links.
-    with path.open("xb"):
-      pass
-    os.replace(file, path)
+  writing.publish(file, path, replace=overwrite)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from fcn_jax import writing
 from fcn_jax.cli import errors
 from fcn_jax.cli import report_page
 from fcn_jax.runs import folder
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = folder.read_config(options.workdir)
     page = report_page.make(config, options.workdir)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(out)
+    writing.remove_left_overs(out.parent)
+    with writing.whole(out, replace=options.overwrite) as partial:
+      partial.write_text(page, encoding="utf-8")
   print(f"{out} ({out.stat().st_size / 1e6:.1f} MB): open it in a browser.")

@@ -24,7 +24,6 @@ after three sizes.
 
 import datetime
 import json
-import os
 import pathlib
 import re
 import types as python_types
@@ -38,6 +37,7 @@ import numpy as np
 from fcn_jax import geometry
 from fcn_jax import models
 from fcn_jax import types
+from fcn_jax import writing
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import other_kinds
 from fcn_jax.data.files import pillow_formats
@@ -126,16 +126,9 @@ def export(
     "exported": datetime.date.today().isoformat(),
     "variables": names,
   }
-  partial = path.with_name(path.name + ".partial")
-  try:
-    with partial.open("wb") as stream:
-      _write_zip(stream, metadata, programs, zip(names, arrays, strict=True))
-      stream.flush()
-      os.fsync(stream.fileno())
-    check_free(path)
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  writing.remove_left_overs(path.parent)
+  with writing.whole(path) as partial, partial.open("wb") as stream:
+    _write_zip(stream, metadata, programs, zip(names, arrays, strict=True))
 
 
 def _write_zip(stream, metadata, programs, variables):

@@ -3,11 +3,12 @@
 import hashlib
 import os
 import pathlib
-import tempfile
 import urllib.request
 from typing import NamedTuple
 
 from tqdm import auto as tqdm
+
+from fcn_jax import writing
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 # "The pre-trained models provided in this library may have their own licenses
@@ -162,8 +163,8 @@ def fetch(name: str, folder: str | pathlib.Path | None = None) -> pathlib.Path:
     The path of the file, for `load`.
 
   Raises:
-    ValueError: there is no such name, or the file is not the one published. It
-      is not deleted.
+    ValueError: there is no such name, or the file is not the one published. If
+      it was there before, it is not deleted.
     OSError: it cannot be downloaded or written; the message says which file to
       bring.
   """
@@ -171,28 +172,26 @@ def fetch(name: str, folder: str | pathlib.Path | None = None) -> pathlib.Path:
   folder = cache_dir() if folder is None else pathlib.Path(folder)
   for path in (folder / source.file, pathlib.Path(source.file)):
     if path.is_file():
-      _check(path, source)
+      _check(
+        path,
+        source,
+        f"{path} is left as it is; move it away to download it anew.",
+      )
       return path
   folder.mkdir(parents=True, exist_ok=True)
-  # The unique name keeps two programs apart that fetch at the same time.
-  descriptor, partial = tempfile.mkstemp(
-    prefix=f".{source.file}-", suffix=".partial", dir=folder
-  )
-  partial = pathlib.Path(partial)
-  with os.fdopen(descriptor, "wb") as file:
-    try:
-      _download(source, file)
-    except BaseException as error:
-      partial.unlink()
-      if isinstance(error, OSError):
-        raise OSError(
-          f"{source.url} cannot be downloaded ({error}). Download it "
-          f"elsewhere, and put it here as {folder / source.file}."
-        ) from error
-      raise
-  _check(partial, source)
   path = folder / source.file
-  os.replace(partial, path)
+  writing.remove_left_overs(folder)
+  # Two programs that fetch at the same time fetch the same.
+  with writing.whole(path, replace=True) as partial:
+    try:
+      with partial.open("wb") as file:
+        _download(source, file)
+    except OSError as error:
+      raise writing.WriteError(
+        f"{source.url} cannot be downloaded ({error}). Download it elsewhere, "
+        f"and put it here as {path}."
+      ) from error
+    _check(partial, source, "What was downloaded is not kept.")
   return path
 
 
@@ -225,7 +224,7 @@ def _download(source, file):
     raise OSError(f"it ended after {file.tell()} of {expected} bytes")
 
 
-def _check(path, source):
+def _check(path, source, remedy):
   """Raises a `ValueError` if a file is not the one that was published."""
   if source.checksum is None:
     return
@@ -234,7 +233,6 @@ def _check(path, source):
     found = hashlib.file_digest(file, method).hexdigest()
   if not found.startswith(expected):
     raise ValueError(
-      f"{path} is not the file that {source.url} published: its "
-      f"{method.upper()} begins with {found[: len(expected)]}, not with "
-      f"{expected}. It is left as it is; move it away to download it anew."
+      f"it is not the file that {source.url} published: its {method.upper()} "
+      f"begins with {found[: len(expected)]}, not with {expected}. {remedy}"
     )

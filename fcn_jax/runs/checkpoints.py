@@ -8,21 +8,22 @@ comes last. See `step_folders` for what is in it.
 import concurrent.futures
 import contextlib
 import errno
-import fcntl
 import json
 import math
 import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcn_jax import holding
 from fcn_jax import types
+from fcn_jax import writing
 from fcn_jax.runs import processes
 from fcn_jax.runs import step_folders
 
@@ -85,10 +86,12 @@ class Checkpoints:
     self._resources.callback(self._thread.shutdown)
     if self._is_writer:
       self.folder.mkdir(parents=True, exist_ok=True)
-      self._resources.enter_context(_lock(self.folder))
+      self._resources.enter_context(
+        holding.held_file(self.folder / holding.LOCK)
+      )
       for prefix in (_PARTIAL, _REMOVED):
         for path in self.folder.glob(prefix + "*"):
-          shutil.rmtree(path)
+          writing.remove(path)
 
   def __enter__(self) -> "Checkpoints":
     return self
@@ -263,7 +266,7 @@ class Checkpoints:
       step_folders.write(partial, arrays, facts)
       if self._is_writer:
         os.rename(partial, _path(self.folder, step))
-        step_folders.sync(self.folder)
+        writing.sync(self.folder)
       processes.gather(channel=step_folders.CHANNEL)
     # TensorStore has exceptions of several types for a full disk.
     except Exception as error:
@@ -301,7 +304,7 @@ class Checkpoints:
       number += 1
       aside = path.with_name(f"{_DAMAGED}{path.name}-{number}")
     os.rename(path, aside)
-    step_folders.sync(self.folder)
+    writing.sync(self.folder)
     return aside
 
 
@@ -461,21 +464,3 @@ def _check_room(
       f"No space left on device: {needed / 1e6:.1f} MB are needed, and "
       f"{free / 1e6:.1f} MB free",
     )
-
-
-@contextlib.contextmanager
-def _lock(folder: pathlib.Path) -> Iterator[None]:
-  """Keeps other programs from writing until this one ends, in any way."""
-  with (folder / ".lock").open("w") as file:
-    try:
-      # Not flock, which a killed run's worker processes would go on holding.
-      fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-      raise ValueError(
-        f"Another program is writing to {folder}: wait for it, or choose "
-        "another folder."
-      ) from error
-    # On file systems without locks it is up to the user.
-    except OSError:
-      pass
-    yield

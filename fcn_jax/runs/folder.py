@@ -12,17 +12,20 @@
 Studies, which consist of runs, follow the same rules with other contents.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import pathlib
-import shutil
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fcn_jax import holding
+from fcn_jax import writing
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import environment
 from fcn_jax.runs import processes
@@ -74,6 +77,32 @@ _MAY_CHANGE = frozenset(
     *processes.NAMES,
   )
 )
+
+
+@contextlib.contextmanager
+def held(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps other programs from a folder, from the first check to the end.
+
+  With several processes all call it, and process 0 holds the folder. It is made
+  if need be, and what killed programs have left in it is removed.
+
+  Raises:
+    ValueError: in all processes, if it is a file, nothing can be written there,
+      or another program holds it.
+  """
+  with contextlib.ExitStack() as resources:
+    problem = None
+    if processes.is_first():
+      try:
+        if folder.exists() and not folder.is_dir():
+          raise ValueError(f"{folder} is a file; give a folder.")
+        resources.enter_context(holding.held(folder))
+        writing.remove_left_overs(folder)
+      except (ValueError, OSError) as error:
+        problem = str(error)
+    if problem := processes.gather(problem)[0]:
+      raise ValueError(problem)
+    yield
 
 
 def check(
@@ -134,9 +163,11 @@ def _check_no_config(
   workdir: pathlib.Path, contents: Sequence[str], *, overwrite: bool
 ) -> None:
   """Raises a `ValueError` if a folder without config.json is in use."""
-  there = list(workdir.iterdir()) if workdir.exists() else []
-  # A run that was killed at its very beginning leaves a partial file.
-  found = {path.name.removesuffix(".partial") for path in there}
+  there = os.listdir(workdir) if workdir.exists() else []
+  # An earlier version that was killed at the beginning left a partial file.
+  found = {
+    name.removesuffix(".partial") for name in there if not holding.is_ours(name)
+  }
   foreign = sorted(found - {*contents})
   if foreign:
     raise ValueError(
@@ -185,10 +216,7 @@ def _claim(
     # Delete the options last, so that the remains still count as a run.
     ordered = sorted(contents, key=lambda name: name == CONFIG_FILE)
     for path in (workdir / name for name in ordered):
-      if path.is_dir():
-        shutil.rmtree(path)
-      else:
-        path.unlink(missing_ok=True)
+      writing.remove(path)
   workdir.mkdir(parents=True, exist_ok=True)
   records.write_json(workdir / CONFIG_FILE, as_json(config, experiment))
 

@@ -13,6 +13,8 @@ from typing import Any, Self
 import chex
 import numpy as np
 
+from fcn_jax import writing
+
 
 def append_json_line(path: pathlib.Path, record: dict[str, Any]) -> None:
   """Adds one record to a JSON Lines file, on disk when this returns.
@@ -24,14 +26,12 @@ def append_json_line(path: pathlib.Path, record: dict[str, Any]) -> None:
     record: numbers, strings and lists; NaN and infinities are written as null.
   """
   line = json.dumps(_without_nan(record), allow_nan=False) + "\n"
-  with path.open("a+b") as file:
+  with writing.appending(path) as file:
     file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
     if file.read() not in (b"", b"\n"):
       file.seek(0)
       file.truncate(file.read().rfind(b"\n") + 1)
     file.write(line.encode())
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -73,13 +73,8 @@ def effective(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a JSON file whole or not at all; NaN and infinities become null."""
-  partial = path.with_name(path.name + ".partial")
   text = json.dumps(_without_nan(value), indent=2, allow_nan=False)
-  with partial.open("w", encoding="utf-8") as file:
-    file.write(text + "\n")
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
+  writing.write_text(path, text + "\n")
 
 
 def markdown_table(values: Mapping[str, Any]) -> str:
@@ -137,6 +132,7 @@ class TensorBoard:
       f"events.out.tfevents.{int(time.time())}.{number:04d}"
       f".{socket.gethostname()}"
     )
+    writing.create(folder / name)
     self._file = self._library.RecordWriter(str(folder / name))
     self._write(file_version="brain.Event:2")
     if resumed_step is not None:

@@ -8,6 +8,7 @@ import numpy as np
 from fcn_jax import data
 from fcn_jax import inference
 from fcn_jax import visualize
+from fcn_jax import writing
 from fcn_jax.data.pipeline import combining
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
@@ -51,7 +52,7 @@ def write(
   }
   records.write_json(workdir / folder.SUMMARY_FILE, summary)
   table = _table(summary, config, dataset)
-  (workdir / folder.TABLE_FILE).write_text(table, encoding="utf-8")
+  writing.write_text(workdir / folder.TABLE_FILE, table)
   visualize.training_curves(
     training,
     evaluations,

@@ -18,9 +18,7 @@ import hashlib
 import json
 import logging
 import math
-import os
 import pathlib
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -29,6 +27,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fcn_jax import types
+from fcn_jax import writing
 from fcn_jax.runs import processes
 
 # Of `processes.gather`, while a step is written.
@@ -114,7 +113,7 @@ def write(
     facts: what the manifest is to hold besides, as JSON.
   """
   if processes.is_first():
-    shutil.rmtree(folder, ignore_errors=True)
+    writing.remove(folder)
     folder.mkdir()
   own = {
     name: {key: _own_checksums(array) for key, array in named.items()}
@@ -150,7 +149,7 @@ def write(
   (folder / _MANIFEST).write_bytes(manifest)
   (folder / _CHECKSUM).write_bytes(_checksum_line(manifest))
   for path in (*written, folder / _MANIFEST, folder / _CHECKSUM, folder):
-    sync(path)
+    writing.sync(path)
 
 
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
@@ -176,11 +175,7 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 def write_score(folder: pathlib.Path, mean_iu: float) -> None:
   """Adds the mean IU to a step, whole or not at all."""
-  partial = folder / f".{_SCORE}"
-  partial.write_text(_score_text(mean_iu))
-  sync(partial)
-  os.replace(partial, folder / _SCORE)
-  sync(folder)
+  writing.write_text(folder / _SCORE, _score_text(mean_iu))
 
 
 def read_score(folder: pathlib.Path) -> float | None:
@@ -294,15 +289,6 @@ def _read_arrays(
         f"{path.parent} is damaged: {key} is not the array that was saved."
       )
   return arrays
-
-
-def sync(path: pathlib.Path) -> None:
-  """Waits until a file, or the list of names in a folder, is on the disk."""
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
 
 
 def _check_template(

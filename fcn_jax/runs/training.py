@@ -52,6 +52,7 @@ class Prepared(NamedTuple):
     mean_iu: of this state, if it was validated.
     progress: counts up to here.
     goes_on: whether the folder held the run before.
+    resources: the hold on the folder, which ends with the run.
   """
 
   config: config_lib.Train
@@ -60,6 +61,7 @@ class Prepared(NamedTuple):
   mean_iu: float | None
   progress: loop.Progress
   goes_on: bool
+  resources: contextlib.ExitStack
 
 
 def train(config: config_lib.Train) -> str:
@@ -105,30 +107,40 @@ def prepare(
   _check_same_options(config)
   config = batches_lib.with_steps(config)
   config.check()
-  goes_on = folder.check(config)
-  _check_same_run(config, goes_on)
-  parts, optimizer, state_sharding = make_parts(config, at_steps=at_steps)
-  template = trained_model.state_template(parts.model, optimizer)
-  restored = _restored(config, template, parts.metadata, goes_on=goes_on)
-  mean_iu, progress = None, loop.Progress()
-  if restored is None:
-    _check_disk(config, template)
-    state, origin = initial_state.make(config, parts.model, optimizer)
-  else:
-    state = train_lib.TrainState(**restored.state)
-    mean_iu = restored.mean_iu
-    progress = loop.Progress.from_json(restored.metadata["progress"])
-    origin = f"continues from step {restored.step}."
-  folder.claim(config)
-  if processes.is_first():
-    for line in (*parts.validation.remarks, origin):
-      print(f"{config.run.workdir}: {line}", file=sys.stderr)
-  state = _placed(state, state_sharding)
-  return Prepared(config, parts, state, mean_iu, progress, goes_on)
+  with contextlib.ExitStack() as resources:
+    # Of two programs that start at one moment, the other one ends here.
+    resources.enter_context(folder.held(config.run.workdir))
+    goes_on = folder.check(config)
+    _check_same_run(config, goes_on)
+    parts, optimizer, state_sharding = make_parts(config, at_steps=at_steps)
+    template = trained_model.state_template(parts.model, optimizer)
+    restored = _restored(config, template, parts.metadata, goes_on=goes_on)
+    mean_iu, progress = None, loop.Progress()
+    if restored is None:
+      _check_disk(config, template)
+      state, origin = initial_state.make(config, parts.model, optimizer)
+    else:
+      state = train_lib.TrainState(**restored.state)
+      mean_iu = restored.mean_iu
+      progress = loop.Progress.from_json(restored.metadata["progress"])
+      origin = f"continues from step {restored.step}."
+    folder.claim(config)
+    if processes.is_first():
+      for line in (*parts.validation.remarks, origin):
+        print(f"{config.run.workdir}: {line}", file=sys.stderr)
+    state = _placed(state, state_sharding)
+    return Prepared(
+      config, parts, state, mean_iu, progress, goes_on, resources.pop_all()
+    )
 
 
 def run(prepared: Prepared) -> str:
   """Trains to the end, and writes the report; see `train`."""
+  with prepared.resources:
+    return _run(prepared)
+
+
+def _run(prepared: Prepared) -> str:
   config, parts, state = prepared.config, prepared.parts, prepared.state
   workdir, from_step = config.run.workdir, int(state.step)
   devices = processes.describe(parts.batch_sharding)

@@ -8,6 +8,7 @@ import matplotlib.figure
 import numpy as np
 import PIL.Image
 
+from fcn_jax import writing
 from fcn_jax.visualize import figures
 
 # With more classes than this there is no room for numbers.
@@ -38,7 +39,8 @@ def confusion_matrix(
     picture = PIL.Image.fromarray(_pixels(figure))
     # With full colours the file would be large.
     picture = picture.quantize(128, dither=PIL.Image.Dither.NONE)
-    picture.save(path, optimize=True)
+    with writing.whole(path, replace=True) as partial:
+      picture.save(partial, format="PNG", optimize=True)
   return figure
 
 

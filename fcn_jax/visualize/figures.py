@@ -5,6 +5,8 @@ import os
 
 import matplotlib.figure
 
+from fcn_jax import writing
+
 
 class Figure(matplotlib.figure.Figure):
   """A figure that shows itself as the result of a cell of a notebook.
@@ -24,4 +26,5 @@ def save(
 ) -> None:
   """Writes a figure with its own resolution, unless the path is None."""
   if path is not None:
-    figure.savefig(path, dpi=figure.dpi)
+    with writing.whole(path, replace=True) as partial:
+      figure.savefig(partial, dpi=figure.dpi)

@@ -8,6 +8,7 @@ import matplotlib.patches
 import numpy as np
 import PIL.Image
 
+from fcn_jax import writing
 from fcn_jax.visualize import figures
 from fcn_jax.visualize import overlays
 from fcn_jax.visualize import painting
@@ -110,5 +111,6 @@ def labelled_overlay(
   """
   canvas = overlays.labelled(image, classes, class_names, palette)
   if path is not None:
-    canvas.save(path)
+    with writing.whole(path, replace=True) as partial:
+      canvas.save(partial)
   return canvas

@@ -317,16 +317,18 @@ def test_a_file_that_comes_meanwhile_is_not_overwritten(
   assert path.read_text() == "new"
 
 
-def test_a_failure_leaves_nothing_half_done(run, tmp_path, monkeypatch):
+def test_a_failure_leaves_nothing_half_done(run, tmp_path, monkeypatch, capsys):
   path = save(tmp_path / "a.png", picture(30, 40))
 
   def fail(*_):
     raise OSError("no space left")
 
   monkeypatch.setattr(predict_files, "write_classes", fail)
-  with pytest.raises(OSError, match="no space left"):
+  with pytest.raises(SystemExit):
     run(path)
-  assert files_in(tmp_path / "out") == []
+  message = capsys.readouterr().err
+  assert "out/classes/a.png cannot be written (no space left)" in message
+  assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_found_before(run, tmp_path, monkeypatch, capsys):

@@ -527,20 +527,6 @@ def test_a_full_disk_is_one_clear_error_and_costs_no_step(
   assert not caplog.records
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-  """A real disk of 3 MB, where one may be mounted."""
-  folder = tmp_path / "disk"
-  folder.mkdir()
-  command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder]
-  if (
-    not shutil.which("mount") or subprocess.run(command, check=False).returncode
-  ):
-    pytest.skip("a disk may not be mounted here")
-  yield folder
-  subprocess.run(["umount", folder], check=True)
-
-
 def test_a_disk_without_room_leaves_the_steps_that_are_there(small_disk, capfd):
   state = {"params": np.ones(400_000, np.float32)}
   with checkpoints.Checkpoints(small_disk) as saved:

@@ -5,7 +5,6 @@ module checks, writes and recognises them.
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import pathlib
@@ -14,6 +13,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from fcn_jax import writing
 from fcn_jax.data.files import archives
 from fcn_jax.data.files import checking
 from fcn_jax.data.files import decoding
@@ -22,8 +22,6 @@ from fcn_jax.data.files import listing
 # Bytes of originals in one file of prepared data. TFDS's other builder would
 # need TensorFlow for splits above 1 GiB.
 _SHARD_SIZE = 256 << 20
-# No space left on the device, quota exceeded, file too large.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -127,27 +125,8 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       self._check_survey(survey)
       self._survey = survey
       self._archives = archives.fingerprint(source, self.ARCHIVES)
-      with self._explained():
+      with explained(self):
         super().download_and_prepare(download_config=config, **options)
-
-  @contextlib.contextmanager
-  def _explained(self) -> Iterator[None]:
-    """Says in a sentence why the prepared data cannot be written."""
-    try:
-      yield
-    except Exception as error:
-      # ArrayRecord has errors of its own, without a number.
-      full = getattr(error, "errno", None) in _NO_ROOM or any(
-        os.strerror(number) in str(error) for number in _NO_ROOM
-      )
-      if not full and not isinstance(error, PermissionError):
-        raise
-      reason = "there is no room" if full else "writing is not allowed"
-      raise OSError(
-        f"{self.name} cannot be prepared in {self.data_dir}: {reason}"
-        f" ({error}); make room or give another folder for prepared data"
-        " (prepared_dir; on the command line, --prepared-dir)"
-      ) from error
 
   def _check_survey(self, survey: checking.Survey) -> None:
     """Raises a `ValueError` if the files are not those that were listed."""
@@ -211,6 +190,32 @@ class FilesBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       split: [_Shard(survey.listing, part) for part in _shards(found)]
       for split, found in by_split.items()
     }
+
+
+@contextlib.contextmanager
+def explained(dataset: tfds.core.DatasetBuilder) -> Iterator[None]:
+  """Says in a sentence why prepared data cannot be written.
+
+  Raises:
+    OSError: in place of another error, if there is no room, or writing is not
+      allowed.
+  """
+  try:
+    yield
+  except Exception as error:
+    # ArrayRecord has errors of its own, without a number.
+    full = getattr(error, "errno", None) in writing.NO_ROOM or any(
+      os.strerror(number) in str(error) for number in writing.NO_ROOM
+    )
+    refused = isinstance(error, (PermissionError, writing.WriteError))
+    if not full and not refused:
+      raise
+    reason = "there is no room" if full else "writing is not allowed"
+    raise OSError(
+      f"{dataset.name} cannot be prepared in {dataset.data_dir}: {reason}"
+      f" ({error}); make room or give another folder for prepared data"
+      " (prepared_dir; on the command line, --prepared-dir)"
+    ) from error
 
 
 def _shards(

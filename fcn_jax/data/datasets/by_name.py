@@ -5,13 +5,16 @@ import functools
 import io
 import os
 import pathlib
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from fcn_jax import holding
+from fcn_jax import writing
 from fcn_jax.data import examples
 from fcn_jax.data.datasets import ade20k
 from fcn_jax.data.datasets import builder
@@ -101,8 +104,8 @@ def splits(
   """
   if name.startswith(prepared_folders.PREFIX):
     return from_tfds.splits(name, prepared_dir=prepared_dir)
-  dataset = _builder(name, None, prepared_dir)
-  _prepare(dataset, None, skip_bad=True)
+  make = functools.partial(_builder, name, None, prepared_dir)
+  dataset = _prepared(make(), make, None, skip_bad=True)
   return tuple(dataset.info.splits)
 
 
@@ -161,7 +164,8 @@ def load(
     return from_tfds.load(name, split=split, prepared_dir=prepared_dir)
   if name == "folder":
     options |= {"classes": classes, "verify": verify}
-  dataset = _builder(name, data_dir, prepared_dir, **options)
+  make = functools.partial(_builder, name, data_dir, prepared_dir, **options)
+  dataset = make()
   examples.check_split(name, split, dataset.SPLITS)
   unknown = set(extras) - dataset.EXTRAS.keys()
   if unknown:
@@ -169,7 +173,7 @@ def load(
       f"{name} has no feature {', '.join(sorted(unknown))}; further features:"
       f" {', '.join(dataset.EXTRAS) or 'none'}"
     )
-  _prepare(dataset, data_dir, skip_bad=skip_bad)
+  dataset = _prepared(dataset, make, data_dir, skip_bad=skip_bad)
   examples.check_split(name, split, tuple(dataset.info.splits))
   metadata = dataset.info.metadata
   # TFDS would decode all other features, some only with OpenCV.
@@ -224,6 +228,56 @@ def _builder(
   raise ValueError(
     f"no data set {name!r}; there are {', '.join(map(repr, NAMES))}, and"
     f" '{prepared_folders.PREFIX}NAME' for those that TFDS has prepared"
+  )
+
+
+def _prepared(
+  dataset: builder.FilesBuilder | shapes.Shapes,
+  make: Callable[[], builder.FilesBuilder | shapes.Shapes],
+  data_dir: str | os.PathLike[str] | None,
+  *,
+  skip_bad: bool,
+) -> builder.FilesBuilder | shapes.Shapes:
+  """Prepares a data set, unless it is prepared.
+
+  If another program is preparing it, this waits, and uses what that has made.
+
+  Args:
+    dataset: its builder.
+    make: makes its builder anew.
+    data_dir: the folder of its files.
+    skip_bad: as for `load`.
+
+  Returns:
+    The builder of the data set as it is then on disk.
+  """
+  folder_of_versions = pathlib.Path(dataset.data_path).parent
+  is_made_here = data_dir is not None or isinstance(dataset, shapes.Shapes)
+  if not is_made_here or dataset.data_path.exists():
+    _prepare(dataset, data_dir, skip_bad=skip_bad)
+    return dataset
+  with contextlib.ExitStack() as resources:
+    with builder.explained(dataset):
+      resources.enter_context(
+        holding.held(
+          folder_of_versions, waiting=functools.partial(_say_waiting, dataset)
+        )
+      )
+    if dataset.data_path.exists():
+      dataset = make()
+    else:
+      # What killed programs have left: nobody else writes here now.
+      for left_over in folder_of_versions.glob("incomplete.*"):
+        writing.remove(left_over)
+    _prepare(dataset, data_dir, skip_bad=skip_bad)
+  return dataset
+
+
+def _say_waiting(dataset: builder.FilesBuilder | shapes.Shapes) -> None:
+  print(
+    f"{dataset.name}: another program is preparing this data set in"
+    f" {dataset.data_path.parent}; waiting until it has.",
+    file=sys.stderr,
   )
 
 

@@ -13,6 +13,8 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from fcn_jax import writing
+
 _PREFIX = "source-"
 
 
@@ -86,7 +88,7 @@ def record(prepared: pathlib.Path, source: Source) -> None:
   """
   path = prepared / source.name()
   if not path.exists() and os.access(prepared, os.W_OK):
-    path.write_text(json.dumps(source._asdict()))
+    writing.write_text(path, json.dumps(source._asdict()))
 
 
 def prepared_of(

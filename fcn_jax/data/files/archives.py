@@ -6,7 +6,6 @@ import hashlib
 import pathlib
 import shutil
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import tqdm.auto
 
+from fcn_jax import writing
 from fcn_jax.data.files import listing
 
 # Hash functions, by the number of hexadecimal digits.
@@ -78,14 +78,14 @@ def unpacked(
     _check_sum(name, path, archive)
   while not scratch.exists():
     scratch = scratch.parent
-  with tempfile.TemporaryDirectory(
-    prefix=f".{name}-", dir=scratch
-  ) as temporary:
-    for path in packed:
-      _unpack(name, path, pathlib.Path(temporary))
-    for path in _in_place(folder, known).values():
-      _copy(name, path, folder, pathlib.Path(temporary))
-    yield pathlib.Path(temporary)
+  writing.remove_left_overs(scratch)
+  with writing.scratch(scratch, name) as temporary:
+    with writing.explained(scratch):
+      for path in packed:
+        _unpack(name, path, temporary)
+      for path in _in_place(folder, known).values():
+        _copy(name, path, folder, temporary)
+    yield temporary
 
 
 def expected(known: Mapping[str, Archive], layout: str) -> str:

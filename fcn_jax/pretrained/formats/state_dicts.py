@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import numpy as safetensors_numpy
 
+from fcn_jax import writing
 from fcn_jax.pretrained.formats import keras
 from fcn_jax.pretrained.formats import other_kinds
 from fcn_jax.pretrained.formats import pickled_tensors
@@ -162,11 +163,9 @@ def write(
   if path.suffix != ".safetensors":
     raise ValueError(f"{path}: name it {path.stem}.safetensors, which it is")
   _check_free(path)
-  partial = path.with_name(path.name + ".partial")
-  _check_free(partial)
-  try:
+  writing.remove_left_overs(path.parent)
+  with writing.whole(path) as partial:
     # The library would make the file unreadable for other users.
-    partial.touch()
     permissions = partial.stat().st_mode
     # The library writes arrays in the order of memory, whatever their strides.
     safetensors_numpy.save_file(
@@ -176,10 +175,6 @@ def write(
       metadata={"format": "pt", **(metadata or {})},
     )
     partial.chmod(permissions)
-    _check_free(path)
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def _check_free(path: pathlib.Path) -> None:
