@@ -27,7 +27,7 @@ import tyro
 
 FOLDER = pathlib.Path(__file__).parent
 # Width and height of a picture, in pixels.
-_LARGEST = (850, 1200)
+_LARGEST = (800, 1130)
 # A progress bar: 38%|### |
 _BAR = re.compile(r"\d+%\|")
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.ipynb")))
