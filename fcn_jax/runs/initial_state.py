@@ -46,9 +46,7 @@ def make(
     source = donors[""].variables
   variables, report = pretrained.transplant(source, train.variables(state))
   # The average of the parameters begins with these.
-  state = train.state_from(variables, optimizer)._replace(
-    dynamic_scale=state.dynamic_scale
-  )
+  state = train.state_from(variables, optimizer, model=model)
   origins = "; ".join(
     f"{paths[name]}, step {donor.step}" for name, donor in donors.items()
   )
