@@ -168,9 +168,7 @@ def _rows(
   """The rows of one network, or of several side by side."""
   if not any("kernel" in group for group in params.values()):
     for name, of_network in params.items():
-      yield from _rows(
-        chain, freezing, of_network, image_size, f"{name}/"
-      )
+      yield from _rows(chain, freezing, of_network, image_size, f"{name}/")
     return
   stacks = {
     layer.name: chain.score[: number + 1]

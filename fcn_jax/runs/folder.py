@@ -67,6 +67,7 @@ _MAY_CHANGE = frozenset(
     "validation_batch",
     "num_pictures",
     "max_skipped",
+    "patience",
     "num_devices",
     "fsdp",
     "row_shards",
@@ -110,17 +111,23 @@ def check(
   if experiment == TRAIN:
     # Only the beginning of a run depends on `init`; runs of a study may not
     # have begun yet.
-    may_change |= {"steps", "epochs", "init", "init_hha"}
+    may_change |= {"steps", "epochs", "init", "init_hha", "init_step"}
   changed = [
     f"{name} ({value} there, {now[name]} now)"
     for name, value in there.items()
     if name not in may_change and value != now[name]
   ]
   if changed:
+    other = "another --workdir"
+    if experiment == TRAIN:
+      other = (
+        f"--init {workdir} --workdir NEW to begin another run with its "
+        "parameters"
+      )
     raise ValueError(
       f"the run in {workdir} has other options: {', '.join(changed)}. Give the "
-      "same ones to resume it, another --workdir, or --overwrite to delete it "
-      "and start again."
+      f"same ones to resume it, {other}, or --overwrite to delete it and start "
+      "again."
     )
   if now["steps"] < there["steps"]:
     raise ValueError(
