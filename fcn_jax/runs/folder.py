@@ -189,6 +189,9 @@ def _claim(
 ) -> None:
   workdir = config.run.workdir
   if config.run.overwrite:
+    # Those of `fcn-jax evaluate` are of the run that is deleted.
+    for summary in workdir.glob(f"evaluation-*/{SUMMARY_FILE}"):
+      shutil.rmtree(summary.parent)
     # Delete the options last, so that the remains still count as a run.
     ordered = sorted(contents, key=lambda name: name == CONFIG_FILE)
     for path in (workdir / name for name in ordered):
@@ -315,6 +318,16 @@ def append_start(
 def num_starts(workdir: pathlib.Path) -> int:
   """How often a run was started."""
   return len(records.read_json_lines(workdir / STARTS_FILE))
+
+
+def read_scores(workdir: pathlib.Path) -> dict[int, float]:
+  """The mean IU of each validated step, up to now; without NaN."""
+  _, evaluations = read_records(workdir)
+  return {
+    one["step"]: one["mean_iu"]
+    for one in evaluations
+    if one["mean_iu"] is not None
+  }
 
 
 def read_records(
