@@ -175,13 +175,51 @@ def with_ema(
   return optax.GradientTransformation(init, update)
 
 
-def ema_of(opt_state: types.Tree) -> types.Tree | None:
-  """The averaged parameters that `with_ema` keeps; None if it does not."""
+def ema_of(
+  opt_state: types.Tree, params: types.Tree | None = None
+) -> types.Tree | None:
+  """The averaged parameters that `with_ema` keeps; None if it does not.
+
+  Args:
+    opt_state: of the optimizer.
+    params: of the same state. Frozen parameters have no average, so they are
+      taken from here; without it, their places are empty.
+  """
   is_average = lambda node: isinstance(node, EmaState)  # noqa: E731
   for node in jax.tree.leaves(opt_state, is_leaf=is_average):
     if is_average(node):
-      return node.average
+      average = node.average
+      return average if params is None else merged(average, params)
   return None
+
+
+def masked(tree: types.Tree, mask: types.Tree) -> types.Tree:
+  """A tree without the arrays that a mask leaves out.
+
+  Their places hold an `optax.MaskedNode`, as in `optax.masked`, which has no
+  arrays: an optimizer of such parameters keeps nothing for them.
+
+  Args:
+    tree: such as parameters, or what stands for each of them.
+    mask: a bool for each.
+  """
+  return jax.tree.map(
+    lambda array, is_kept: array if is_kept else optax.MaskedNode(), tree, mask
+  )
+
+
+def merged(part: types.Tree, whole: types.Tree) -> types.Tree:
+  """A tree of `masked`, with the missing arrays from the whole tree."""
+  return jax.tree.map(
+    lambda array, other: other if _is_missing(array) else array,
+    part,
+    whole,
+    is_leaf=_is_missing,
+  )
+
+
+def _is_missing(node: types.Tree) -> bool:
+  return isinstance(node, optax.MaskedNode)
 
 
 def is_kernel(params: types.Tree) -> types.Tree:

@@ -13,6 +13,7 @@ from flax.training import dynamic_scale as dynamic_scale_lib
 from fcn_jax import checks
 from fcn_jax import losses
 from fcn_jax import models
+from fcn_jax import optimizers
 from fcn_jax import reprs
 from fcn_jax import types
 
@@ -22,9 +23,9 @@ class TrainState(NamedTuple):
 
   Attributes:
     step: [] int32, number of steps taken.
-    params: trained parameters.
+    params: parameters, trained and frozen.
     model_state: the model's other variables (batch statistics), or empty.
-    opt_state: state of the optimizer.
+    opt_state: state of the optimizer, with nothing for frozen parameters.
     dynamic_scale: for networks that compute in float16, what the loss is
       multiplied by while it is differentiated, see `dynamic_scale`; else None.
   """
@@ -66,7 +67,7 @@ class StepMetrics(NamedTuple):
     num_valid: [] int32, pixels that are not void.
     num_dropped: [] int32, see `losses.LossTerms`.
     gradient_norm: [] float32, Euclidean norm of the gradient of all
-      parameters, before any clipping.
+      parameters that are not frozen, before any clipping.
     is_finite: [] bool, whether loss and gradient are finite.
   """
 
@@ -108,8 +109,8 @@ def _created(key, model, optimizer):
   # Shapes of parameters do not depend on the image, but a smaller one would
   # leave some networks no cell.
   images = jnp.zeros((1, 224, 224, model.num_channels), jnp.uint8)
-  state = state_from(model.init(key, images, train=False), optimizer)
-  return state._replace(dynamic_scale=dynamic_scale(model))
+  variables = model.init(key, images, train=False)
+  return state_from(variables, optimizer, model=model)
 
 
 _create_inside = jax.jit(_created, static_argnums=(1, 2))
@@ -145,9 +146,12 @@ def dynamic_scale(
   )
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1, static_argnames="model")
 def state_from(
-  variables: types.Variables, optimizer: optax.GradientTransformation
+  variables: types.Variables,
+  optimizer: optax.GradientTransformation,
+  *,
+  model: models.Network | None = None,
 ) -> TrainState:
   """The state before the first step, with parameters from elsewhere.
 
@@ -155,19 +159,25 @@ def state_from(
     variables: of the model, `{"params": ..., ...}`, as from `pretrained.load`.
       They are copied, since a step donates its state.
     optimizer: an optax chain.
-
-  For a network that computes in float16, add its `dynamic_scale`.
+    model: the network; needed if it has frozen layers or computes in float16.
   """
   checks.variables(variables)
   # Without this, JAX may return the arrays themselves, not copies.
   model_state = dict(jax.tree.map(jnp.copy, variables))
   params = model_state.pop("params")
+  trained = params if model is None else _trained(model, params)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     model_state=model_state,
-    opt_state=optimizer.init(params),
+    opt_state=optimizer.init(trained),
+    dynamic_scale=None if model is None else dynamic_scale(model),
   )
+
+
+def _trained(model: models.Network, params: types.Tree) -> types.Tree:
+  """The parameters, or what stands for each, without those that are frozen."""
+  return optimizers.masked(params, model.freezing.is_trained(params))
 
 
 def make_train_step(
@@ -243,6 +253,11 @@ def train_step(
 ) -> tuple[TrainState, StepMetrics]:
   """One step of training on a batch, by loss sampling.
 
+  Parameters of frozen layers stay as they are, to the bit. No gradient of them
+  is computed, and none of the layers before the first trained one. The
+  optimizer does not see them: masks that it uses are given trees with an
+  `optax.MaskedNode` in their places.
+
   Args:
     model: the network.
     optimizer: an optax chain.
@@ -266,8 +281,8 @@ def train_step(
   Raises:
     ValueError: if the state is no `TrainState`, the key no random key, shapes
       or dtypes of the batch are wrong, labels are not those of the model's
-      heads, or the network computes in float16 and the state has no
-      `dynamic_scale`.
+      heads, the network computes in float16 and the state has no
+      `dynamic_scale`, or the optimizer's state is not for its frozen layers.
   """
   _check_arguments(state, batch, key)
   _check_heads(model, batch.labels)
@@ -276,36 +291,40 @@ def train_step(
       "the network computes in float16, but the state has no dynamic_scale: "
       "give state._replace(dynamic_scale=fcn.train.dynamic_scale(model))."
     )
+  if model.freezing.number:
+    _check_frozen(model, optimizer, state)
   if isinstance(loss, losses.Schedule):
     loss = loss.at(state.step)
   keys = jax.random.split(jax.random.fold_in(key, state.step))
-
-  def loss_of(params):
-    return _loss_of_heads(model, loss, state, params, batch, keys)
 
   params, scale = state.params, state.dynamic_scale
   if state_sharding is not None:
     # Left to itself, the compiler exchanges activations instead.
     whole = jax.tree.map(_replicated, state_sharding.params)
     params = jax.lax.with_sharding_constraint(params, whole)
+
+  def loss_of(trained):
+    whole = optimizers.merged(trained, params)
+    return _loss_of_heads(model, loss, state, whole, batch, keys)
+
   if scale is None:
     (total, (terms, model_state)), gradients = jax.value_and_grad(
       loss_of, has_aux=True
-    )(params)
+    )(_trained(model, params))
   else:
     scale, _, (total, (terms, model_state)), gradients = scale.value_and_grad(
       loss_of, has_aux=True
-    )(params)
+    )(_trained(model, params))
   if state_sharding is not None:
     gradients = jax.lax.with_sharding_constraint(
-      gradients, state_sharding.params
+      gradients, _trained(model, state_sharding.params)
     )
-  updates, opt_state = optimizer.update(
-    gradients, state.opt_state, state.params
-  )
+  trained = _trained(model, state.params)
+  updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+  trained = optax.apply_updates(trained, updates)
   new_state = TrainState(
     step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
+    params=optimizers.merged(trained, state.params),
     model_state=model_state,
     opt_state=opt_state,
     dynamic_scale=scale,
@@ -383,6 +402,18 @@ def _check_arguments(state, batch, key):
   checks.not_donated(state.step, "the arrays of this state")
   checks.batch(batch)
   checks.key(key)
+
+
+def _check_frozen(model, optimizer, state):
+  """Raises a `ValueError` if an optimizer's state has frozen parameters."""
+  expected = jax.eval_shape(optimizer.init, _trained(model, state.params))
+  if jax.tree.structure(expected) != jax.tree.structure(state.opt_state):
+    raise ValueError(
+      f"the network's layers up to {model.frozen} are frozen, but the state of "
+      "the optimizer is not made for that: give a state of "
+      "train.create_state(key, model, optimizer), or of "
+      "train.state_from(variables, optimizer, model=model)."
+    )
 
 
 def _check_heads(model, labels):

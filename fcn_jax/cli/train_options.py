@@ -30,6 +30,7 @@ ESSENTIAL = (
   "crop_size",
   "backbone",
   "init",
+  "freeze",
   "learning_rate",
   "sampler",
   "rate",
@@ -38,6 +39,8 @@ ESSENTIAL = (
 )
 # One of these says how long to train.
 _LENGTHS = ("steps", "epochs")
+# What stands first in --help.
+_FIRST = (*ESSENTIAL, *_LENGTHS, "patience")
 
 _LENGTH = tyro.conf.create_mutex_group(required=False, title="length")
 
@@ -160,11 +163,10 @@ def _command_line(kind: type) -> type:
   annotated = {}
   for options in (*groups.values(), kind):
     annotated |= _annotated(options)
-  first = (*ESSENTIAL, *_LENGTHS)
-  arranged = {"essential": first}
+  arranged = {"essential": _FIRST}
   for name, options in groups.items():
     rest = [f.name for f in dataclasses.fields(options)]
-    arranged[name] = [option for option in rest if option not in first]
+    arranged[name] = [option for option in rest if option not in _FIRST]
   return dataclasses.make_dataclass(
     "CommandLine",
     [

@@ -16,9 +16,10 @@ class Frequencies(NamedTuple):
   """How common the classes of a data set are; void does not count.
 
   Attributes:
-    shares: [C] share of each class in all pixels.
+    shares: [C] share of each class in all pixels; 0 for a class without one.
     shares_where_present: [C] the same in the pixels of those images that have
-      the class; median frequency balancing calls this the frequency.
+      the class, 0 if none has; median frequency balancing calls this the
+      frequency.
   """
 
   shares: np.ndarray
@@ -29,7 +30,7 @@ def class_frequencies(dataset: examples.Dataset) -> Frequencies:
   """Counts the pixels of each class, with a progress bar.
 
   Raises:
-    ValueError: a class has no pixels, or a label is neither a class nor void.
+    ValueError: if all pixels are void, or a label is neither a class nor void.
   """
   if dataset.num_classes > types.IGNORE_LABEL:
     raise ValueError(
@@ -45,13 +46,14 @@ def class_frequencies(dataset: examples.Dataset) -> Frequencies:
   ):
     counts += in_image
     pixels_where_present += np.where(in_image > 0, in_image.sum(), 0)
-  if not counts.all():
-    absent = dataset.class_names[int(np.argmin(counts))]
+  if not counts.any():
     raise ValueError(
-      f"class {absent} has no pixel in these {len(dataset.source)} examples, so"
-      " it cannot be balanced; choose another split or data set"
+      f"no pixel of these {len(dataset.source)} examples has a class, so there "
+      "is nothing to balance: choose another split or data set."
     )
-  return Frequencies(counts / counts.sum(), counts / pixels_where_present)
+  return Frequencies(
+    counts / counts.sum(), counts / np.maximum(1, pixels_where_present)
+  )
 
 
 def _count(dataset: examples.Dataset, index: int) -> np.ndarray:

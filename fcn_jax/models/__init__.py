@@ -7,6 +7,7 @@
   `convolution` and `pooling` are fast on a CPU.
 - `input_normalization` says how a network normalizes its images.
 - `summary` makes a table of the layers of a network (`layer_table`).
+- `freezing` says which layers are not trained.
 - `heads` picks one score map of a network with several heads.
 """
 
@@ -14,6 +15,7 @@ from fcn_jax.models import backbones
 from fcn_jax.models import convolution
 from fcn_jax.models import fcn
 from fcn_jax.models import fcn_resnet
+from fcn_jax.models import freezing
 from fcn_jax.models import heads
 from fcn_jax.models import input_normalization
 from fcn_jax.models import late_fusion
@@ -26,7 +28,8 @@ from fcn_jax.models.fcn_resnet import FCNResNet
 from fcn_jax.models.late_fusion import LateFusion
 from fcn_jax.models.layer_table import summary
 
-# All have the same call signature, `heads`, `head_weights` and `chain`.
+# All have the same call signature, `heads`, `head_weights`, `freezing` and
+# `chain`.
 Network = FCN | FCNResNet | LateFusion
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
   "convolution",
   "fcn",
   "fcn_resnet",
+  "freezing",
   "heads",
   "input_normalization",
   "late_fusion",

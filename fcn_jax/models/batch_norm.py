@@ -179,10 +179,17 @@ class BatchNorm(nn.Module):
   """The parameters of batch normalization, and its running statistics.
 
   Their names are those of `flax.linen.BatchNorm`.
+
+  Attributes:
+    num_channels: C.
+    uses_batch: whether to normalize with the statistics of the batch, which the
+      running statistics then follow.
+    param_dtype: of scale and shift.
+    momentum: share of the running statistics that stays, per step.
   """
 
   num_channels: int
-  train: bool
+  uses_batch: bool
   param_dtype: jnp.dtype
   momentum: float = 0.9
 
@@ -200,7 +207,7 @@ class BatchNorm(nn.Module):
     shift = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
     old = Statistics(*(variable.value for variable in running))
     values, new = compute(Norm(scale, shift, old))
-    if self.train and not self.is_initializing():
+    if self.uses_batch and not self.is_initializing():
       for variable, array in zip(running, new, strict=True):
         variable.value = self.momentum * variable.value + (
           1 - self.momentum

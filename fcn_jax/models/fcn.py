@@ -13,6 +13,7 @@ from fcn_jax import geometry
 from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax.models import checks
+from fcn_jax.models import freezing as freezing_lib
 from fcn_jax.models import input_normalization
 from fcn_jax.models import layers
 from fcn_jax.models import scoring
@@ -68,6 +69,12 @@ class FCN(nn.Module):
     remat: "blocks" computes the layers of each block again in the backward
       pass, which then keeps only what lies between blocks; loss and gradients
       are the same to rounding.
+    frozen: name of the last layer or block that `train` leaves as it is, such
+      as "pool3" or "conv3"; "backbone" freezes all but the score layers; None
+      nothing. See `freezing`.
+    frozen_statistics: whether batch normalization uses its running statistics
+      in training, too, and leaves them as they are. In frozen layers it always
+      does.
   """
 
   num_classes: int | Mapping[str, int]
@@ -82,6 +89,8 @@ class FCN(nn.Module):
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
   remat: layers.Remat = "none"
+  frozen: str | None = None
+  frozen_statistics: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -109,6 +118,7 @@ class FCN(nn.Module):
         f'remat is "blocks", but {self.backbone} has none: leave it out.'
       )
     checks.num_classes(self.heads)
+    freezing_lib.up_to(self.frozen, layer_list)
     if len(self.skip_scales) != 2:
       raise ValueError(
         f"skip_scales are {self.skip_scales}; give two, for pool4 and pool3."
@@ -138,6 +148,14 @@ class FCN(nn.Module):
   def head_weights(self) -> dict[str, float]:
     """Weight of the loss of each head: they are summed."""
     return dict.fromkeys(self.heads, 1.0)
+
+  @property
+  def freezing(self) -> freezing_lib.Freezing:
+    """Which layers and batch statistics are frozen."""
+    layer_list = self._file.layer_list(self._architecture, self.padding)
+    return freezing_lib.up_to(
+      self.frozen, layer_list, statistics=self.frozen_statistics
+    )
 
   @property
   def edge(self) -> types.EdgeRule:
@@ -205,6 +223,7 @@ class FCN(nn.Module):
       param_dtype=self.param_dtype,
       remat=self.remat,
       stride=self.stride,
+      freezing=self.freezing,
     )
     backbone = self._file.Backbone(self._architecture, settings)
     # Lifts the backbone's parameters into the network's own scope.

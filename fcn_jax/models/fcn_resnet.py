@@ -16,6 +16,7 @@ from fcn_jax import geometry
 from fcn_jax import types
 from fcn_jax import upsampling
 from fcn_jax.models import checks
+from fcn_jax.models import freezing as freezing_lib
 from fcn_jax.models import input_normalization
 from fcn_jax.models import layers
 from fcn_jax.models import scoring
@@ -48,6 +49,8 @@ class FCNResNet(nn.Module):
     dtype: see `fcn.FCN`.
     param_dtype: see `fcn.FCN`.
     remat: see `fcn.FCN`.
+    frozen: see `fcn.FCN`; the heads include their 3x3 convolutions.
+    frozen_statistics: see `fcn.FCN`.
   """
 
   num_classes: int
@@ -62,6 +65,8 @@ class FCNResNet(nn.Module):
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
   remat: layers.Remat = "none"
+  frozen: str | None = None
+  frozen_statistics: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -71,6 +76,7 @@ class FCNResNet(nn.Module):
     checks.num_classes(self.heads)
     if self.inputs is None:
       object.__setattr__(self, "inputs", self._architecture.inputs)
+    freezing_lib.up_to(self.frozen, resnet.layer_list(self._architecture))
 
   @property
   def _architecture(self):
@@ -94,6 +100,15 @@ class FCNResNet(nn.Module):
     """Weight of the loss of each head."""
     weights = {"": 1.0, "out": 1.0, "aux": self.auxiliary_weight}
     return {head: weights[head] for head in self.heads}
+
+  @property
+  def freezing(self) -> freezing_lib.Freezing:
+    """Which layers and batch statistics are frozen."""
+    return freezing_lib.up_to(
+      self.frozen,
+      resnet.layer_list(self._architecture),
+      statistics=self.frozen_statistics,
+    )
 
   @property
   def stride(self) -> int:
@@ -139,6 +154,7 @@ class FCNResNet(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       remat=self.remat,
+      freezing=self.freezing,
     )
     backbone = resnet.Backbone(self._architecture, settings)
     nn.share_scope(self, backbone)

@@ -11,6 +11,7 @@ from fcn_jax import geometry
 from fcn_jax import types
 from fcn_jax.models import checks
 from fcn_jax.models import fcn
+from fcn_jax.models import freezing as freezing_lib
 from fcn_jax.models import input_normalization
 from fcn_jax.models import layers
 
@@ -35,6 +36,8 @@ class LateFusion(nn.Module):
     dtype: of the computation.
     param_dtype: of the parameters.
     remat: what the backward pass computes again.
+    frozen: in each of the networks.
+    frozen_statistics: in each of the networks.
   """
 
   num_classes: int
@@ -48,6 +51,8 @@ class LateFusion(nn.Module):
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
   remat: layers.Remat = "none"
+  frozen: str | None = None
+  frozen_statistics: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -74,6 +79,8 @@ class LateFusion(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       remat=self.remat,
+      frozen=self.frozen,
+      frozen_statistics=self.frozen_statistics,
       parent=None if name is None else self,
       name=name,
     )
@@ -87,6 +94,11 @@ class LateFusion(nn.Module):
   def head_weights(self) -> dict[str, float]:
     """Weight of the loss of the single head."""
     return {"": 1.0}
+
+  @property
+  def freezing(self) -> freezing_lib.Freezing:
+    """Which layers and batch statistics of the networks are frozen."""
+    return self._network(self.modalities[0][1]).freezing
 
   @property
   def num_channels(self) -> int:

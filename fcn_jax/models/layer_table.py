@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fcn_jax import checks
 from fcn_jax import geometry
 from fcn_jax import reprs
+from fcn_jax.models import freezing as freezing_lib
 
 
 class Row(NamedTuple):
@@ -21,10 +22,11 @@ class Row(NamedTuple):
     name: of the layer; of several networks, after the name of its network.
     kernel: side of its kernel.
     output: height, width and, of a convolution, channels.
-    num_parameters: trained numbers.
+    num_parameters: numbers of its kernel, bias and normalization.
     stride: pixels between its cells.
     receptive_field: side in pixels of the square that a cell sees.
     flops: two for each multiplication and addition of its convolution.
+    is_frozen: whether its parameters are not trained.
   """
 
   name: str
@@ -34,6 +36,7 @@ class Row(NamedTuple):
   stride: int
   receptive_field: int
   flops: int
+  is_frozen: bool = False
 
 
 _HEADER = (
@@ -63,8 +66,13 @@ class Summary:
 
   @property
   def num_parameters(self) -> int:
-    """Trained numbers of all layers."""
+    """Numbers of all layers, trained and frozen."""
     return sum(row.num_parameters for row in self.rows)
+
+  @property
+  def num_frozen(self) -> int:
+    """Numbers of the frozen layers."""
+    return sum(row.num_parameters for row in self.rows if row.is_frozen)
 
   @property
   def flops(self) -> int:
@@ -91,9 +99,10 @@ class Summary:
 
   def _caption(self) -> str:
     height, width = self.image_size
+    frozen = f", {self.num_frozen:,} of them frozen" if self.num_frozen else ""
     return (
       f"{self.network}: {self.num_parameters:,} parameters "
-      f"({reprs.size(4 * self.num_parameters)} in float32), "
+      f"({reprs.size(4 * self.num_parameters)} in float32){frozen}, "
       f"{self.flops / 1e9:.3g} GFLOP for {height} x {width} pixels"
     )
 
@@ -103,11 +112,17 @@ def _cells(row: Row) -> tuple[str, ...]:
     row.name,
     f"{row.kernel} x {row.kernel}",
     " x ".join(map(str, row.output)),
-    f"{row.num_parameters:,}" if row.num_parameters else "",
+    _num_parameters(row),
     f"{row.stride}",
     f"{row.receptive_field}",
     f"{row.flops / 1e6:,.1f}" if row.flops else "",
   )
+
+
+def _num_parameters(row: Row) -> str:
+  if not row.num_parameters:
+    return ""
+  return f"{row.num_parameters:,}" + (" (frozen)" if row.is_frozen else "")
 
 
 def summary(
@@ -137,12 +152,15 @@ def summary(
   return Summary(
     f"{network} of {backbone}" if backbone else network,
     image_size,
-    tuple(_rows(model.chain(), variables["params"], image_size)),
+    tuple(
+      _rows(model.chain(), model.freezing, variables["params"], image_size)
+    ),
   )
 
 
 def _rows(
   chain: geometry.Chain,
+  freezing: freezing_lib.Freezing,
   params: Mapping[str, Any],
   image_size: tuple[int, int],
   prefix: str = "",
@@ -150,7 +168,7 @@ def _rows(
   """The rows of one network, or of several side by side."""
   if not any("kernel" in group for group in params.values()):
     for name, of_network in params.items():
-      yield from _rows(chain, of_network, image_size, f"{name}/")
+      yield from _rows(chain, freezing, of_network, image_size, f"{name}/")
     return
   stacks = {
     layer.name: chain.score[: number + 1]
@@ -161,7 +179,7 @@ def _rows(
     parts.setdefault(name.removesuffix("_norm"), []).append(name)
   at: dict[str, list[str]] = {}
   for name in parts:
-    at.setdefault(_place(name, list(stacks)), []).append(name)
+    at.setdefault(freezing_lib.place(name, list(stacks)), []).append(name)
   for end, stack in stacks.items():
     sides = tuple(geometry.output_size(stack, side) for side in image_size)
     stride = int(geometry.grid(stack).stride)
@@ -179,19 +197,5 @@ def _rows(
         stride,
         field,
         2 * kernel.size * math.prod(sides),
+        freezing.holds(name),
       )
-
-
-def _place(name: str, ends: Sequence[str]) -> str:
-  """The layer at whose place in the image a named layer is.
-
-  The layer itself, or the last one of its block; a score layer is where the
-  features that it scores are.
-  """
-  block = name.removeprefix("score_")
-  while block:
-    of_block = [end for end in ends if f"{end}_".startswith(f"{block}_")]
-    if of_block:
-      return block if block in ends else of_block[-1]
-    block = block.rpartition("_")[0]
-  return ends[-1]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from fcn_jax import geometry
 from fcn_jax import valid_region
 from fcn_jax.models import batch_norm
+from fcn_jax.models import freezing as freezing_lib
 from fcn_jax.models import input_normalization
 from fcn_jax.models import pooling
 from fcn_jax.models import units
@@ -61,6 +62,7 @@ class Settings:
     stride: of the finest features that are scored. Where these come before a
       pooling, the convolution is not computed together with it.
     remat: "blocks": only the inputs of blocks are kept for the backward pass.
+    freezing: which batch statistics are frozen.
   """
 
   padding: Padding
@@ -72,6 +74,7 @@ class Settings:
   param_dtype: jnp.dtype
   stride: int = 8
   remat: Remat = "none"
+  freezing: freezing_lib.Freezing = freezing_lib.Freezing()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +164,11 @@ class Layers:
     if valid_sizes is not None:
       sides = (layer.num_outputs(side) for side in maps.values.shape[1:3])
       inside = valid_region.inside(valid_sizes, tuple(sides))[..., None]
+    uses_batch = self.train and not settings.freezing.holds_statistics(
+      layer.name
+    )
     unit = units.Unit(
-      layer, pool, groups, self.epsilon, self.train, settings.dtype, packs
+      layer, pool, groups, self.epsilon, uses_batch, settings.dtype, packs
     )
 
     def compute(norm):
@@ -171,7 +177,7 @@ class Layers:
 
     if settings.normalization == "batch":
       values = batch_norm.BatchNorm(
-        width, self.train, settings.param_dtype, name=f"{layer.name}_norm"
+        width, uses_batch, settings.param_dtype, name=f"{layer.name}_norm"
       )(compute)
     else:
       values, _ = compute(None)

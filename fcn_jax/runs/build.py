@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Mapping
 
 import jax
@@ -20,6 +21,7 @@ from fcn_jax.data.pipeline import combining
 from fcn_jax.models import fcn
 from fcn_jax.models import input_normalization
 from fcn_jax.runs import config as config_lib
+from fcn_jax.runs import processes
 from fcn_jax.sampling import uniform
 
 
@@ -85,6 +87,8 @@ def model(config: config_lib.Groups, num_classes: int) -> models.Network:
     "normalization": network.normalization,
     "dtype": jnp.dtype(network.dtype),
     "remat": config.run.remat,
+    "frozen": network.frozen,
+    "frozen_statistics": network.freezes_statistics,
   }
   if network.inputs is not None:
     shared["inputs"] = getattr(input_normalization, network.inputs.upper())
@@ -123,15 +127,25 @@ def schedule(options: config_lib.Optimizer) -> optax.Schedule:
 
 def optimizer(options: config_lib.Optimizer) -> optax.GradientTransformation:
   """The optimizer: clipping, recipe, average and accumulation."""
-  rate = schedule(options)
+  rate, of_biases = schedule(options), options.bias_multiplier
   if options.optimizer == "sgd":
+    multiplier = {} if of_biases is None else {"bias_multiplier": of_biases}
     result = optimizers.caffe_sgd(
-      rate, momentum=options.momentum, weight_decay=options.weight_decay
+      rate,
+      momentum=options.momentum,
+      weight_decay=options.weight_decay,
+      **multiplier,
     )
   else:
     result = optax.adamw(
       rate, weight_decay=options.weight_decay, mask=optimizers.is_kernel
     )
+    if of_biases is not None:
+      result = _scaled(result, of_biases, optimizers.is_bias)
+  if options.backbone_multiplier != 1:
+    # Updates are proportional to the learning rate, those of momentum too.
+    in_backbone = models.freezing.in_backbone
+    result = _scaled(result, options.backbone_multiplier, in_backbone)
   if options.clip_norm is not None:
     result = optax.chain(optax.clip_by_global_norm(options.clip_norm), result)
   if options.ema_decay is not None:
@@ -142,22 +156,28 @@ def optimizer(options: config_lib.Optimizer) -> optax.GradientTransformation:
   return result
 
 
+def _scaled(optimizer, multiplier, mask):
+  """An optimizer whose updates of some parameters are scaled."""
+  return optax.chain(optimizer, optax.masked(optax.scale(multiplier), mask))
+
+
 def loss(
   config: config_lib.Train, dataset: data.Dataset
 ) -> losses.Loss | losses.Schedule:
   """The loss at the sampled pixels.
 
-  Counts the classes of the data set if a weight needs their numbers.
+  Counts the classes of the data set if a weight needs their numbers, and notes
+  those without a pixel.
 
   Raises:
-    ValueError: if a class that needs a weight has no pixel.
+    ValueError: if the data set has no pixel of any class.
   """
   options = config.loss
   of_pixel = None
   if options.pixel_loss != "none":
     of_pixel = pixel_loss(options)
     if options.class_weights != "none":
-      frequencies = data.class_frequencies(dataset)
+      frequencies = _frequencies(dataset)
       weights = class_weights(frequencies, options.class_weights)
       of_pixel = losses.class_weighted(of_pixel, class_weights=weights.tolist())
   if options.initial_rate is None:
@@ -283,7 +303,7 @@ def sampler(
       )
       return _independent(probabilities, unbiased=options.unbiased)
     case "class_weighted":
-      weights = class_weights(data.class_frequencies(dataset))
+      weights = class_weights(_frequencies(dataset))
       return sampling.class_weighted(class_weights=tuple(weights.tolist()))
   raise ValueError(f"there is no sampler {options.sampler!r}.")
 
@@ -314,20 +334,43 @@ def sampler_of_rate(
   raise ValueError(f"the sampler {options.sampler} has no schedule.")
 
 
+def _frequencies(dataset: data.Dataset) -> data.Frequencies:
+  """How common the classes are; notes those that do not occur."""
+  frequencies = data.class_frequencies(dataset)
+  absent = [
+    name
+    for name, share in zip(dataset.class_names, frequencies.shares, strict=True)
+    if not share
+  ]
+  if absent and processes.is_first():
+    print(
+      f"note: no pixel to train on has the class {', '.join(absent)}: its "
+      "weight is 0.",
+      file=sys.stderr,
+    )
+  return frequencies
+
+
 def class_weights(
   frequencies: data.Frequencies,
   kind: config_lib.ClassWeights = "median_frequency",
 ) -> np.ndarray:
   """Weights of the classes [C], scaled: the mean weight of a pixel is 1.
 
+  A class without a pixel has the weight 0.
+
   The loss is divided by the number of pixels, not by the sum of their weights.
   With this scale, the loss and the learning rate mean the same as without
   weights.
   """
+  occurs = frequencies.shares > 0
+  weights = np.zeros(len(occurs), np.float32)
   if kind == "median_frequency":
-    weights = sampling.median_frequency_weights(
-      frequencies.shares_where_present
+    weights[occurs] = sampling.median_frequency_weights(
+      frequencies.shares_where_present[occurs]
     )
   else:
-    weights = sampling.inverse_frequency_weights(frequencies.shares)
+    weights[occurs] = sampling.inverse_frequency_weights(
+      frequencies.shares[occurs]
+    )
   return weights / np.sum(frequencies.shares * weights)

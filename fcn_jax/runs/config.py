@@ -80,6 +80,9 @@ RegionLoss = Literal["none", "dice", "jaccard", "tversky", "lovasz_softmax"]
 
 ClassWeights = Literal["none", "median_frequency", "inverse_frequency"]
 
+# Of `Network.freeze`.
+FREEZE_STATISTICS = "batch_statistics"
+
 # Samplers by what they need, or cannot use.
 _WITHOUT_RATE = ("whole_image", "one_per_square", "class_weighted")
 _WITH_COUNT = (
@@ -191,6 +194,13 @@ class Network:
   colours."""
   init_hha: pathlib.Path | None = None
   """Run on HHA to begin with, in addition to init (color_hha)."""
+  init_step: int | None = None
+  """Step of the run to begin with. Default: the best, or the newest if none has
+  a score."""
+  freeze: tuple[str, ...] = ()
+  """What is not trained: the backbone; or all layers up to a named layer or
+  block, such as pool3, conv3 or layer2; and, or instead, batch_statistics. The
+  statistics of frozen layers are frozen, too."""
   architecture: Literal["fcn", "fcn_resnet"] = "fcn"
   """The papers' FCN, or torchvision's FCN on a ResNet."""
   normalization: Literal["none", "batch", "group"] = "batch"
@@ -217,11 +227,33 @@ class Network:
   TPUs round their factors to bfloat16 and GPUs to TF32, highest does not round
   them. For other commands, set JAX_DEFAULT_MATMUL_PRECISION."""
 
+  @property
+  def frozen(self) -> str | None:
+    """The last frozen layer or block, see `models.FCN`."""
+    names = [name for name in self.freeze if name != FREEZE_STATISTICS]
+    return names[0] if names else None
+
+  @property
+  def freezes_statistics(self) -> bool:
+    """Whether all batch statistics are frozen."""
+    return FREEZE_STATISTICS in self.freeze
+
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
     is_fcn = self.architecture == "fcn"
     require(
       self,
+      init_step=(
+        self.init_step is None
+        or (self.init is not None and self.init_hha is None),
+        "left out without init, and with init_hha",
+      ),
+      freeze=(
+        len({*self.freeze} - {FREEZE_STATISTICS}) <= 1
+        and (not self.freezes_statistics or self.normalization == "batch"),
+        f"one layer, up to which all are frozen, and, or instead, "
+        f"{FREEZE_STATISTICS}, which the normalization batch has",
+      ),
       dropout_rate=(0 <= self.dropout_rate < 1, "in 0..1, below 1"),
       auxiliary=(
         not self.auxiliary or not is_fcn,
@@ -540,6 +572,13 @@ class Optimizer:
   """Momentum of sgd."""
   weight_decay: float = 1e-4
   """Decay of the kernels; decoupled with adamw, coupled with sgd."""
+  backbone_multiplier: float = 1.0
+  """Learning rate of the backbone relative to that of the head, such as 0.1. To
+  leave the backbone as it is, see freeze."""
+  bias_multiplier: float | None = None
+  """Learning rate of the biases, and of the scales and shifts of
+  normalizations, relative to that of the kernels. They are never decayed.
+  Default: 2 with sgd, as in the papers, 1 with adamw."""
   clip_norm: float | None = None
   """Largest norm of the gradient. Longer gradients are scaled down to it."""
   accumulate: int = 1
@@ -564,6 +603,14 @@ class Optimizer:
       weight_decay=(self.weight_decay >= 0, "at least 0"),
       momentum=(0 <= self.momentum < 1, "in 0..1, below 1"),
       power=(self.power > 0, "above 0"),
+      backbone_multiplier=(
+        self.backbone_multiplier > 0,
+        "above 0; to leave the backbone as it is, give --freeze backbone",
+      ),
+      bias_multiplier=(
+        self.bias_multiplier is None or self.bias_multiplier > 0,
+        "above 0",
+      ),
       clip_norm=(self.clip_norm is None or self.clip_norm > 0, "above 0"),
       ema_decay=(
         self.ema_decay is None or 0 <= self.ema_decay < 1,
@@ -683,11 +730,18 @@ class Train(Groups):
   loss: Loss = Loss()
   epochs: float | None = None
   """Passes over the training split, instead of steps."""
+  patience: int | None = None
+  """End before the last step if the mean IU of the validation split has not
+  risen in so many validations. Default: never."""
 
   def check(self) -> None:
     """Raises a `ValueError` for an option out of range or superfluous."""
     super().check()
-    require(self, epochs=(self.epochs is None or self.epochs > 0, "above 0"))
+    require(
+      self,
+      epochs=(self.epochs is None or self.epochs > 0, "above 0"),
+      patience=(self.patience is None or self.patience >= 1, "at least 1"),
+    )
     network, data = self.network, self.data
     fuses_late = data.modalities == "color_hha"
     is_fcn = network.architecture == "fcn"

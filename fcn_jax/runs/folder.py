@@ -70,6 +70,7 @@ _MAY_CHANGE = frozenset(
     "validation_batch",
     "num_pictures",
     "max_skipped",
+    "patience",
     "num_devices",
     "fsdp",
     "row_shards",
@@ -139,17 +140,23 @@ def check(
   if experiment == TRAIN:
     # Only the beginning of a run depends on `init`; runs of a study may not
     # have begun yet.
-    may_change |= {"steps", "epochs", "init", "init_hha"}
+    may_change |= {"steps", "epochs", "init", "init_hha", "init_step"}
   changed = [
     f"{name} ({value} there, {now[name]} now)"
     for name, value in there.items()
     if name not in may_change and value != now[name]
   ]
   if changed:
+    other = "another --workdir"
+    if experiment == TRAIN:
+      other = (
+        f"--init {workdir} --workdir NEW to begin another run with its "
+        "parameters"
+      )
     raise ValueError(
       f"the run in {workdir} has other options: {', '.join(changed)}. Give the "
-      "same ones to resume it, another --workdir, or --overwrite to delete it "
-      "and start again."
+      f"same ones to resume it, {other}, or --overwrite to delete it and start "
+      "again."
     )
   if now["steps"] < there["steps"]:
     raise ValueError(
@@ -213,6 +220,9 @@ def _claim(
 ) -> None:
   workdir = config.run.workdir
   if config.run.overwrite:
+    # Those of `fcn-jax evaluate` are of the run that is deleted.
+    for summary in workdir.glob(f"evaluation-*/{SUMMARY_FILE}"):
+      shutil.rmtree(summary.parent)
     # Delete the options last, so that the remains still count as a run.
     ordered = sorted(contents, key=lambda name: name == CONFIG_FILE)
     for path in (workdir / name for name in ordered):
@@ -336,6 +346,16 @@ def append_start(
 def num_starts(workdir: pathlib.Path) -> int:
   """How often a run was started."""
   return len(records.read_json_lines(workdir / STARTS_FILE))
+
+
+def read_scores(workdir: pathlib.Path) -> dict[int, float]:
+  """The mean IU of each validated step, up to now; without NaN."""
+  _, evaluations = read_records(workdir)
+  return {
+    one["step"]: one["mean_iu"]
+    for one in evaluations
+    if one["mean_iu"] is not None
+  }
 
 
 def read_records(

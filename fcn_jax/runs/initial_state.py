@@ -1,6 +1,7 @@
 """The state before the first step: random, or from other runs."""
 
 import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax
 import optax
@@ -28,7 +29,8 @@ def make(
   state = train.create_state(key, model, optimizer)
   network = config.network
   if network.init is None:
-    return state, "initial parameters: drawn at random."
+    begin = "initial parameters: drawn at random."
+    return state, "\n".join([begin, *_warnings(model)])
   if isinstance(model, models.LateFusion):
     paths = {"color": network.init, "hha": network.init_hha}
     donors = {
@@ -46,13 +48,77 @@ def make(
     source = donors[""].variables
   variables, report = pretrained.transplant(source, train.variables(state))
   # The average of the parameters begins with these.
-  state = train.state_from(variables, optimizer)._replace(
-    dynamic_scale=state.dynamic_scale
-  )
+  state = train.state_from(variables, optimizer, model=model)
   origins = "; ".join(
-    f"{paths[name]}, step {donor.step}" for name, donor in donors.items()
+    f"{paths[name]}, step {donor.step} ({_rank(donor)})"
+    for name, donor in donors.items()
   )
-  return state, f"initial parameters: {origins}\n{report}"
+  lines = [
+    f"initial parameters: {origins}",
+    str(report),
+    *_new_heads(donors, report),
+    *_warnings(model, report),
+  ]
+  return state, "\n".join(lines)
+
+
+def _rank(donor: trained_model.TrainedModel) -> str:
+  if donor.mean_iu is None:
+    return "which has no score"
+  return f"mean IU {100 * donor.mean_iu:.1f} %"
+
+
+def _new_heads(
+  donors: Mapping[str, trained_model.TrainedModel],
+  report: pretrained.Report,
+) -> Iterator[str]:
+  """Says which layers that score begin anew though the runs have such."""
+  new = _layers(report.kept + report.reshaped, models.freezing.is_head)
+  donor = next(iter(donors.values()))
+  # A classifier's own scores are those of whole pictures.
+  if new and not donor.is_classifier:
+    names = donor.class_names
+    yield (
+      f"The head begins anew ({', '.join(new)}): that of "
+      f"{donor.config.run.workdir} is for other classes ({len(names)}: "
+      f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) or for "
+      "another network, and is left out."
+    )
+
+
+def _warnings(
+  model: models.Network,
+  report: pretrained.Report | None = None,
+) -> Iterator[str]:
+  """Warns of frozen layers that have learned nothing."""
+  freezing = model.freezing
+  if report is None:
+    if freezing.number:
+      yield (
+        f"warning: the layers up to {model.frozen} are frozen, but drawn at "
+        "random, and stay so: give --init with a trained network, or leave out "
+        "--freeze."
+      )
+    elif freezing.statistics:
+      yield (
+        "warning: the batch statistics are frozen at their first values, so "
+        "nothing is normalized: give --init with a trained network, or leave "
+        "out --freeze."
+      )
+    return
+  new = _layers(report.new(), freezing.holds)
+  if new:
+    yield (
+      f"warning: {', '.join(new[:5])}{', ...' if len(new) > 5 else ''} are "
+      "frozen, but not from a trained network, at least not wholly: give "
+      "--init with one that has these layers, or freeze less."
+    )
+
+
+def _layers(names: Iterable[str], is_meant: Callable[[str], bool]) -> list[str]:
+  """Some of the layers of arrays, each once, in order."""
+  layers = dict.fromkeys(name.split("/")[-2] for name in names)
+  return [layer for layer in layers if is_meant(layer)]
 
 
 def load_donor(
@@ -76,7 +142,8 @@ def load_donor(
       pixels of another scale.
   """
   try:
-    donor = trained_model.load(workdir, "best")
+    step = config.network.init_step
+    donor = trained_model.load(workdir, "best" if step is None else step)
   except ValueError as error:
     raise ValueError(
       f"the run to begin with, {workdir}, cannot be used: {error} "

@@ -5,8 +5,10 @@ step n - 1 while step n runs. The exceptions are validation, and copying the
 state for a checkpoint.
 """
 
+import collections
 import contextlib
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -26,6 +28,7 @@ from fcn_jax.runs import checkpoints as checkpoints_lib
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import folder
 from fcn_jax.runs import placement
+from fcn_jax.runs import processes
 from fcn_jax.runs import progress as progress_lib
 from fcn_jax.runs import records
 from fcn_jax.runs import signals as signals_lib
@@ -35,6 +38,12 @@ TrainStep = Callable[
   [train_lib.TrainState, types.Batch, jax.Array],
   tuple[train_lib.TrainState, train_lib.StepMetrics],
 ]
+
+
+# A loss so many times as large as the median of the latest ones is warned of.
+_JUMP = 1000
+# Latest losses of the median, and how many there must be.
+_NUM_LOSSES, _LEAST_LOSSES = 100, 10
 
 
 class NonFiniteError(Exception):
@@ -134,6 +143,17 @@ class Loop:
     self._progress = progress
     self._metrics_file = config.run.workdir / folder.METRICS_FILE
     self._display: progress_lib.Display | None = None
+    # Whether the latest steps were left out as the parameters may be spoiled.
+    self._is_spoiled = False
+    # Whether a checkpoint, or a validation, waits for a good step.
+    self._save_waits = self._validation_waits = False
+    # Of the latest steps since this start; and whether the last one jumped.
+    self._losses: collections.deque[float] = collections.deque(
+      maxlen=_NUM_LOSSES
+    )
+    self._has_jumped = False
+    # Why training ended before the last step.
+    self.ended_early: str | None = None
     # The clock runs while steps do, and stands still during validation.
     self._tick = 0.0
 
@@ -170,7 +190,10 @@ class Loop:
     # Closing the batches ends their worker processes.
     with self._display, contextlib.closing(from_host):
       self._after(first, state, is_scored=mean_iu is not None)
-      for number in range(first + 1, config.optimizer.steps + 1):
+      last = config.optimizer.steps
+      if self._has_lost_patience(first):
+        last = first
+      for number in range(first + 1, last + 1):
         if number == first + 1:
           self._display.compiling()
         state, metrics = parts.step(state, next(batches), key)
@@ -184,9 +207,11 @@ class Loop:
         if self._signals.poll() is not None or self._saves(number):
           self._record(*unread)
           unread = None
-          self._save(number, state)
+          self._save_if_good(number, state)
         self._stop_if_asked(self._signals.received, number)
         self._after(number, state)
+        if self._has_lost_patience(number):
+          break
     return state
 
   def _after(
@@ -194,24 +219,74 @@ class Loop:
   ) -> None:
     """Validates, and calls the functions for this step, if they are due."""
     if number and self._validates(number) and not is_scored:
-      self._validate(number, state)
-      self._tick = time.perf_counter()
+      # A step that is not saved cannot be scored.
+      self._validation_waits = self._is_spoiled
+      if not self._is_spoiled:
+        self._validate(number, state)
+        self._tick = time.perf_counter()
     if number in self._parts.at_steps:
       self._parts.at_steps[number](state)
       self._tick = time.perf_counter()
 
   def _validates(self, number: int) -> bool:
     is_last = number == self._config.optimizer.steps
-    return is_last or number % self._config.run.validate_every == 0
+    is_due = number % self._config.run.validate_every == 0
+    return is_last or is_due or self._validation_waits
 
   def _saves(self, number: int) -> bool:
     is_due = number % self._config.run.save_every == 0
-    return is_due or self._validates(number) or number in self._parts.at_steps
+    return (
+      is_due
+      or self._save_waits
+      or self._validates(number)
+      or number in self._parts.at_steps
+    )
+
+  def _save_if_good(self, number: int, state: train_lib.TrainState) -> None:
+    """Saves a step, but none in a streak of steps that are not finite.
+
+    The parameters may be what is wrong, even if they are finite.
+    """
+    self._save_waits = self._is_spoiled
+    if not self._is_spoiled:
+      self._save(number, state)
+    elif number == self._config.optimizer.steps:
+      self._checkpoints.wait()
+      raise NonFiniteError(
+        f"step {number}, the last one, is not finite, like "
+        f"{self._progress.skipped_in_a_row - 1} before it, and was left out. "
+        f"{self._remedies(number)}"
+      )
+
+  def _has_lost_patience(self, number: int) -> bool:
+    """Whether to end after this step; says why."""
+    patience = self._config.patience
+    if patience is None or number == self._config.optimizer.steps:
+      return False
+    # What is on disk, so that a run that resumes counts on. Process 0 decides,
+    # as another may not see all records yet.
+    scores = processes.gather(folder.read_scores(self._config.run.workdir))[0]
+    if number not in scores:
+      return False
+    best = max(scores, key=lambda step: (scores[step], -step))
+    since = sum(step > best for step in scores)
+    if since < patience:
+      return False
+    self.ended_early = (
+      f"ended after step {number} of {self._config.optimizer.steps}: the mean "
+      f"IU has not risen in {since} validations. The best is that of step "
+      f"{best}, {100 * scores[best]:.1f} %. A larger --patience goes on."
+    )
+    self._display.write(self.ended_early)
+    return True
 
   def _stop_if_asked(self, signal_number: int | None, number: int) -> None:
     if signal_number is not None:
       self._checkpoints.wait()
-      raise signals_lib.Interrupted(signal_number, number)
+      newest = None
+      if self._is_spoiled:
+        newest = max(self._checkpoints.steps(), default=0)
+      raise signals_lib.Interrupted(signal_number, number, newest=newest)
 
   def _record(self, number: int, metrics: train_lib.StepMetrics) -> None:
     """Counts a step, stops if it is not finite, and writes records when due."""
@@ -224,6 +299,8 @@ class Loop:
     window.num_steps += 1
     if metrics.is_finite:
       progress.skipped_in_a_row = 0
+      self._is_spoiled = False
+      self._warn_of_jump(number, float(metrics.loss))
       window.loss_sum += float(metrics.loss_sum)
       window.gradient_norm_sum += float(metrics.gradient_norm)
       window.num_sampled += int(metrics.num_sampled)
@@ -232,6 +309,9 @@ class Loop:
     window.num_dropped += int(metrics.num_dropped)
     self._display.stepped()
     is_last = number == self._config.optimizer.steps
+    if self._config.patience is not None and self._validates(number):
+      # It may be the last.
+      is_last = True
     if is_last or number % self._config.run.log_every == 0:
       if self._board is not None:
         self._write_record(number)
@@ -240,6 +320,10 @@ class Loop:
   def _on_nonfinite(self, number: int, metrics: train_lib.StepMetrics) -> None:
     self._progress.skipped_in_a_row += 1
     self._progress.window.num_skipped += 1
+    # In float16, gradients overflow from time to time, and the loss does not.
+    is_half = self._config.network.dtype == "float16"
+    if not (is_half and np.isfinite(metrics.loss)):
+      self._is_spoiled = True
     names = ", ".join(self._parts.batches.names(number - 1))
     finding = (
       f"step {number}: the loss is {metrics.loss} and the norm of the gradient "
@@ -249,14 +333,48 @@ class Loop:
       self._display.write(f"{finding}: left out.")
       return
     self._checkpoints.wait()
+    raise NonFiniteError(f"{finding}. {self._remedies(number)}")
+
+  def _remedies(self, number: int) -> str:
+    """What to do after steps that are not finite, up to this one."""
+    # The parameters of the step before them led to them: they may be spoiled.
+    before = number - self._progress.skipped_in_a_row
     steps = self._checkpoints.steps()
-    good = f"step {steps[-1]}" if steps else "none, as none was due"
-    raise NonFiniteError(
-      f"{finding}. The last good checkpoint is {good}. Look at these images, "
-      "or leave out such steps with --max-skipped. A lower learning rate or "
-      "--clip-norm makes it another run: give another --workdir, and --init to "
-      "begin with this run's best parameters."
+    good = [step for step in steps if step < before]
+    if good:
+      text = f"The last good checkpoint is step {good[-1]}."
+      init = f"--init {self._config.run.workdir} --init-step {good[-1]}"
+    else:
+      text = "There is no good checkpoint, as none was due."
+      init = "the same --init, if any"
+    if before in steps:
+      text += (
+        f" (That of step {before} was saved just before: it is good only if "
+        "the images are at fault.)"
+      )
+    return (
+      f"{text} Look at these images, or leave out such steps with "
+      "--max-skipped. A lower learning rate or --clip-norm makes it another "
+      f"run: give another --workdir, and {init}."
     )
+
+  def _warn_of_jump(self, number: int, loss: float) -> None:
+    """Warns of a loss far above the latest ones; once while it stays there."""
+    median = statistics.median(self._losses) if self._losses else 0.0
+    is_known = len(self._losses) >= _LEAST_LOSSES and median > 0
+    if is_known and loss > _JUMP * median:
+      if not self._has_jumped:
+        names = ", ".join(self._parts.batches.names(number - 1))
+        self._display.write(
+          f"warning: step {number}: the loss is {loss:.3g}, over {_JUMP} times "
+          f"the median of the steps before, {median:.3g}, on the images "
+          f"{names}. The parameters may be spoiled: a lower learning rate, a "
+          "longer --warmup-steps or --clip-norm helps."
+        )
+      self._has_jumped = True
+      return
+    self._has_jumped = False
+    self._losses.append(loss)
 
   def _write_record(self, number: int) -> None:
     config, window = self._config, self._progress.window

@@ -20,7 +20,12 @@ from fcn_jax.runs import validation
 
 
 def write(
-  config: config_lib.Train, best: int | None, dataset: data.Dataset
+  config: config_lib.Train,
+  best: int | None,
+  dataset: data.Dataset,
+  *,
+  steps: int,
+  ended_early: str | None = None,
 ) -> str:
   """Writes summary.json, table.md and curves.png to the work folder.
 
@@ -28,11 +33,13 @@ def write(
     config: the options of the run, which has ended.
     best: the step that was saved as the best one.
     dataset: the validation split.
+    steps: that were taken.
+    ended_early: why there were no more, if so.
 
   Returns:
     The table, in Markdown, for people to read.
   """
-  workdir, steps = config.run.workdir, config.optimizer.steps
+  workdir = config.run.workdir
   training, evaluations = folder.read_records(workdir)
   last = evaluations[-1]
   at_best = next((one for one in evaluations if one["step"] == best), last)
@@ -48,6 +55,7 @@ def write(
     "starts": folder.num_starts(workdir),
     "best": at_best,
     "last": last,
+    "ended_early": ended_early,
     **environment.describe(),
   }
   records.write_json(workdir / folder.SUMMARY_FILE, summary)
@@ -139,6 +147,11 @@ def _table(
     f"{summary['images']:,} images in {summary['training_seconds']:,.0f} s of "
     f"training ({summary['images_per_second']:.1f} a second), on "
     f"{summary['device']} with {summary['cores']} cores.",
+    *(
+      [f"The run {ended_early}"]
+      if (ended_early := summary["ended_early"])
+      else []
+    ),
     "",
   ]
   return "\n".join(lines)

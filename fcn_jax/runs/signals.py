@@ -9,18 +9,27 @@ from fcn_jax.runs import processes
 
 
 class Interrupted(Exception):
-  """A signal asked the run to end; everything is saved.
+  """A signal asked the run to end; all that is good is saved.
 
   Attributes:
     signal_number: of the signal.
+
+  Args:
+    signal_number: of the signal.
+    step: after which the run ends.
+    newest: the newest step that is saved, if it is not this one.
   """
 
-  def __init__(self, signal_number: int, step: int):
+  def __init__(
+    self, signal_number: int, step: int, *, newest: int | None = None
+  ):
     name = signal.Signals(signal_number).name
-    super().__init__(
-      f"stopped by {name} after step {step}, which is saved; the same command "
-      "continues from there."
-    )
+    if newest in (None, step):
+      where = "which is saved; the same command continues from there."
+    else:
+      # Steps that are not finite are not saved.
+      where = f"which is not finite; the same command continues from {newest}."
+    super().__init__(f"stopped by {name} after step {step}, {where}")
     self.signal_number = signal_number
 
 

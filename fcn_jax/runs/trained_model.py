@@ -132,12 +132,13 @@ def load(
   if config.optimizer.ema_decay is None:
     # The optimizer's state is twice as large as the parameters.
     del template["opt_state"]
-  else:
+  elif not model.freezing.number:
     del template["params"]
   restored = checkpoints.read(steps, step, template)
   params = restored.state.get("params")
-  if params is None:
-    params = optimizers.ema_of(restored.state["opt_state"])
+  if config.optimizer.ema_decay is not None:
+    # The average of frozen parameters is not kept; they do not change.
+    params = optimizers.ema_of(restored.state["opt_state"], params)
   return TrainedModel(
     model=model,
     variables={"params": params, **restored.state["model_state"]},

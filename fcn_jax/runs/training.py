@@ -159,7 +159,7 @@ def _run(prepared: Prepared) -> str:
       )
       options = records.markdown_table(folder.as_json(config))
       board.text(from_step, "options", options)
-    state = loop.Loop(
+    training_loop = loop.Loop(
       config,
       parts,
       start=number,
@@ -167,11 +167,18 @@ def _run(prepared: Prepared) -> str:
       board=board,
       signals=signals,
       progress=prepared.progress,
-    ).train(state, mean_iu=prepared.mean_iu)
+    )
+    state = training_loop.train(state, mean_iu=prepared.mean_iu)
     best = checkpoints.best()
   table = ""
   if processes.is_first():
-    table = report.write(config, best, parts.validation)
+    table = report.write(
+      config,
+      best,
+      parts.validation,
+      steps=int(state.step),
+      ended_early=training_loop.ended_early,
+    )
     # Where training has its state, prediction is compiled already; another
     # process does not take part here.
     alone = processes.count() == 1

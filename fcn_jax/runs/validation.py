@@ -23,7 +23,7 @@ from fcn_jax.runs import config as config_lib
 
 def predicting_state(state: train.TrainState) -> train.TrainState:
   """The state with the averaged parameters, if the run keeps them."""
-  ema = optimizers.ema_of(state.opt_state)
+  ema = optimizers.ema_of(state.opt_state, state.params)
   return state if ema is None else state._replace(params=ema)
 
 

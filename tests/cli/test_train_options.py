@@ -119,7 +119,7 @@ def test_steps_and_epochs_exclude_each_other(capsys):
 def test_the_help_shows_what_most_runs_need_before_all_else(capsys):
   code, shown, _ = ended(capsys, "shapes", "--help")
   assert code == 0
-  essential = (*train_options.ESSENTIAL, "steps", "epochs")
+  essential = (*train_options.ESSENTIAL, "steps", "epochs", "patience")
   every = config_lib.flat(PRESETS["shapes"])
   places = {name: shown.index(f" --{name.replace('_', '-')}") for name in every}
   last = max(places[name] for name in essential)

@@ -1,5 +1,6 @@
 """From options to network, optimizer and loss."""
 
+import dataclasses
 import pathlib
 from typing import get_args
 
@@ -279,6 +280,83 @@ def test_the_mean_weight_of_a_pixel_is_1_when_classes_are_weighed(dataset):
   assert weights * frequencies.shares_where_present == pytest.approx(
     np.full(6, weights[0] * frequencies.shares_where_present[0])
   )
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"sampler": "class_weighted"},
+    {"class_weights": "median_frequency"},
+    {"class_weights": "inverse_frequency"},
+  ],
+)
+def test_a_class_that_does_not_occur_has_no_weight_and_is_named(
+  dataset, capsys, options
+):
+  names = (*dataset.class_names, "unicorn")
+  palette = np.concatenate([dataset.palette, [[1, 2, 3]]])
+  more = dataclasses.replace(dataset, class_names=names, palette=palette)
+  build.loss(BASE.replace(**options), more)
+  said = capsys.readouterr().err
+  assert "has the class unicorn: its weight is 0." in said
+  frequencies = data.class_frequencies(more)
+  kind = options.get("class_weights", "median_frequency")
+  weights = build.class_weights(frequencies, kind)
+  assert weights[-1] == 0
+  np.testing.assert_allclose(
+    weights[:-1],
+    build.class_weights(data.class_frequencies(dataset), kind),
+    rtol=1e-6,
+  )
+
+
+@pytest.mark.parametrize("recipe", ["sgd", "adamw"])
+def test_groups_of_parameters_have_their_learning_rates(recipe):
+  """A smaller rate is that of another run; no rate is decayed for biases."""
+
+  def moved(**options):
+    chain = build.optimizer(
+      config.Optimizer(
+        optimizer=recipe, schedule="constant", warmup_steps=0, **options
+      )
+    )
+    params = {
+      name: {"kernel": jnp.ones((1, 1, 2, 2)), "bias": jnp.ones(2)}
+      for name in ("conv1_1", "score_fr")
+    }
+    state = chain.init(params)
+    total = jax.tree.map(jnp.zeros_like, params)
+    for number in range(1, 4):
+      gradients = jax.tree.map(lambda x, number=number: number * x, params)
+      # The parameters stay, so that the decay is the same whatever the rate.
+      updates, state = chain.update(gradients, state, params)
+      total = jax.tree.map(jnp.add, total, updates)
+    return total
+
+  plain = moved()
+  scaled = moved(backbone_multiplier=0.1, bias_multiplier=4.0)
+  of_bias = 4.0 / (2.0 if recipe == "sgd" else 1.0)
+  for layer, of_layer in (("conv1_1", 0.1), ("score_fr", 1.0)):
+    for name, factor in (("kernel", 1.0), ("bias", of_bias)):
+      np.testing.assert_allclose(
+        scaled[layer][name] / plain[layer][name],
+        np.full(plain[layer][name].shape, of_layer * factor),
+        rtol=1e-4,
+      )
+
+
+def test_without_multipliers_the_optimizer_is_that_of_earlier_runs():
+  params = {"conv1_1": {"kernel": jnp.ones((1, 1, 2, 2))}}
+  found, expected = (
+    jax.tree.structure(chain.init(params))
+    for chain in (
+      build.optimizer(config.Optimizer()),
+      optax.adamw(
+        build.schedule(config.Optimizer()), mask=optimizers.is_kernel
+      ),
+    )
+  )
+  assert found == expected
 
 
 def test_accumulated_gradients_make_one_update_of_their_clipped_mean():

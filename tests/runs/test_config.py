@@ -21,8 +21,8 @@ def test_every_option_has_a_name_of_its_own():
     for name in config.names(group)
   )
   assert [name for name, count in counts.items() if count > 1] == []
-  # Epochs stand for steps of a data set, so they belong to no group.
-  assert config.flat(BASE).keys() == counts.keys() | {"epochs"}
+  # Epochs and validations are those of a data set, so they belong to no group.
+  assert config.flat(BASE).keys() == counts.keys() | {"epochs", "patience"}
 
 
 def test_the_groups_are_those_that_help_shows():

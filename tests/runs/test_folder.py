@@ -48,7 +48,7 @@ def test_options_stand_in_groups_but_for_those_of_a_start(claimed):
   as_json = json.loads((claimed.run.workdir / "config.json").read_text())
   assert as_json["experiment"] == "train"
   groups = config_lib.groups_of(claimed).keys() - {"processes"}
-  assert as_json.keys() - {"experiment", "epochs"} == groups
+  assert as_json.keys() - {"experiment", "epochs", "patience"} == groups
   assert as_json["optimizer"]["steps"] == 60
   assert "overwrite" not in as_json["run"]
 
