@@ -222,7 +222,7 @@ def _claim(
   if config.run.overwrite:
     # Those of `fcn-jax evaluate` are of the run that is deleted.
     for summary in workdir.glob(f"evaluation-*/{SUMMARY_FILE}"):
-      shutil.rmtree(summary.parent)
+      writing.remove(summary.parent)
     # Delete the options last, so that the remains still count as a run.
     ordered = sorted(contents, key=lambda name: name == CONFIG_FILE)
     for path in (workdir / name for name in ordered):

@@ -169,6 +169,8 @@ def test_what_changes_no_number_may_change(claimed, options):
       r"other options: (?=.*learning_rate \(0.003 there, 1.0 n).*seed \(0",
     ),
     ({"seed": 1}, "--overwrite to delete"),
+    ({"seed": 1}, "--init [^ ]* --workdir NEW to begin another run"),
+    ({"freeze": ("backbone",)}, "freeze"),
     ({"flip": False}, r"flip \(True there, False now\)"),
     ({"sampler": "hardest", "rate": 0.5}, "rate .1.0 there, 0.5 now"),
     ({"steps": 40}, "has 60 steps; steps may grow, but 40 are fewer"),
@@ -238,11 +240,15 @@ def test_claiming_deletes_a_run_only_if_asked_and_nothing_else(claimed):
   (workdir / "checkpoints" / "00000003").mkdir(parents=True)
   (workdir / "metrics.jsonl").touch()
   (workdir / "notes.txt").write_text("Mine.")
+  # One is of `fcn-jax evaluate`, the other is not.
+  for name, file in (("evaluation-a", "summary.json"), ("evaluation-b", "x")):
+    (workdir / name).mkdir()
+    (workdir / name / file).touch()
   folder.claim(claimed)
   assert (workdir / "checkpoints" / "00000003").is_dir()
   folder.claim(claimed.replace(overwrite=True))
   names = {path.name for path in workdir.iterdir()}
-  assert names == {"config.json", "notes.txt"}
+  assert names == {"config.json", "notes.txt", "evaluation-b"}
 
 
 # Starts and records.

@@ -1,11 +1,13 @@
 """The loop of a run: signals, guards, and what is called at a step."""
 
+import collections
 import dataclasses
 import json
 import os
 import signal
 import threading
 import time
+import types
 
 import jax
 import pytest
@@ -111,10 +113,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_images_names(
   with pytest.raises(loop.NonFiniteError) as ended:
     runs.train(config)
   message = str(ended.value)
-  newest = saved_steps(workdir)[-1]
-  assert f"The last good checkpoint is step {newest}." in message
   number = int(message.split("step ")[1].split(":")[0])
-  assert newest < number
+  # The step before led to it: its parameters may be spoiled.
+  *_, good, newest = saved_steps(workdir)
+  assert newest == number - 1
+  assert f"The last good checkpoint is step {good}." in message
+  assert f"That of step {newest} was saved just before" in message
+  assert f"--init {workdir} --init-step {good}" in message
   source = data.load(
     "shapes/tiny", split="train", prepared_dir=prepared_dir
   ).source
@@ -137,6 +142,64 @@ def test_steps_that_are_not_finite_can_be_left_out_so_many_in_a_row(
     runs.train(config)
   training, _ = folder.read_records(workdir)
   assert sum(record["num_skipped"] for record in training) == 2
+
+
+@pytest.mark.slow
+def test_nothing_is_saved_while_steps_are_not_finite(tmp_path, prepared_dir):
+  workdir = tmp_path / "run"
+  config = tiny_runs.config(
+    workdir, prepared_dir, learning_rate=1e30, max_skipped=100, save_every=1
+  )
+  with pytest.raises(loop.NonFiniteError, match="the last one, is not finite"):
+    runs.train(config)
+  training_records, _ = folder.read_records(workdir)
+  skipped = [one["step"] for one in training_records if one["num_skipped"]]
+  assert skipped[-1] == STEPS
+  assert max(saved_steps(workdir)) < skipped[0]
+
+
+@pytest.mark.slow
+def test_a_run_without_patience_ends_and_goes_on_with_more(
+  tmp_path, prepared_dir
+):
+  workdir = tmp_path / "run"
+  # Its scores do not change.
+  options = {"learning_rate": 1e-30, "weight_decay": 0.0, "ema_decay": None}
+  options |= {"normalization": "none", "validate_every": 1}
+  options |= {"dropout_rate": 0.0}
+  config = tiny_runs.config(workdir, prepared_dir, **options, patience=2)
+  runs.train(config)
+  assert saved_steps(workdir)[-1] == 3
+  summary = json.loads((workdir / folder.SUMMARY_FILE).read_text())
+  assert "has not risen in 2 validations" in json.dumps(summary)
+  assert "The best is that of step 1" in json.dumps(summary)
+  # The same command does not train any more; a larger patience goes on.
+  runs.train(config)
+  assert saved_steps(workdir)[-1] == 3
+  runs.train(config.replace(patience=4))
+  assert saved_steps(workdir)[-1] == 5
+
+
+def test_a_loss_that_jumps_is_warned_of_once():
+  class Display:
+    def __init__(self):
+      self.lines = []
+
+    def write(self, line):
+      self.lines.append(line)
+
+  class Batches:
+    def names(self, number):
+      return [f"picture {number}"]
+
+  one = loop.Loop.__new__(loop.Loop)
+  one._losses, one._has_jumped = collections.deque(maxlen=100), False
+  one._display, one._parts = Display(), types.SimpleNamespace(batches=Batches())
+  for number, loss in enumerate([*[2.0] * 10, 1999.0, 2001.0, 3e9, 2.0]):
+    one._warn_of_jump(number, loss)
+  (line,) = one._display.lines
+  assert "step 11: the loss is 2e+03, over 1000 times" in line
+  assert "picture 10" in line
 
 
 # Callbacks.
