@@ -235,7 +235,7 @@ def test_batch_normalization_is_that_of_flax(uses_batch):
 def test_running_statistics_are_those_of_flax(dtype):
   rng = np.random.default_rng(0)
   values = jnp.asarray(rng.normal(2, 3, (4, 5, 6, 8)), dtype)
-  ours = batch_norm.BatchNorm(8, train=True, param_dtype=jnp.float32)
+  ours = batch_norm.BatchNorm(8, uses_batch=True, param_dtype=jnp.float32)
   unit = unit_of(geometry.Layer("conv", 1))._replace(dtype=dtype)
   kernel = jnp.eye(8, dtype=dtype).reshape(1, 1, 8, 8)
 
