@@ -55,7 +55,7 @@ long: $(VENV)/.installed ## run the longest tests, such as whole studies: ten mi
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		-m 'long and not tpu_compile' $(ARGS)
 
-parity: $(VENV)/.parity ## install PyTorch, OpenCV and MONAI, compare with them
+parity: $(VENV)/.parity ## install PyTorch, OpenCV and others, compare with them
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m parity $(ARGS)
 
 newest: $(VENV)-newest/.installed ## a few tests, newest Python and JAX here
@@ -124,8 +124,8 @@ $(VENV)-compilers/.gpu: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.parity: $(VENV)/.installed
-	@echo "Installing PyTorch, OpenCV and MONAI into $(VENV): a minute or more," \
-		"once."
+	@echo "Installing PyTorch, OpenCV, ONNX Runtime and MONAI into $(VENV):" \
+		"a minute or more, once."
 	@$(INSTALL) --constraint requirements.txt $(EDITABLE) '.[parity]'
 	@$(BIN)/python -c 'import cv2, torch; \
 		print("PyTorch", torch.__version__, "OpenCV", cv2.__version__)'

@@ -8,6 +8,7 @@ cell i, where tent(u) = max(0, 1 - |u|).
 """
 
 import dataclasses
+import fractions
 import math
 
 import chex
@@ -145,7 +146,7 @@ def add_skip(coarse: types.ScoreMap, skip: types.ScoreMap) -> types.ScoreMap:
   """
   chex.assert_equal(coarse.image_size, skip.image_size)
   chex.assert_is_divisible(coarse.stride, skip.stride)
-  factor, offset, start = _skip_grid(coarse, skip)
+  factor, offset, start = skip_grid(coarse, skip)
   upsampled, cropped = coarse.scores, skip.scores
   for axis in (1, 2):
     reach = math.ceil(offset) + coarse.scores.shape[axis] * factor
@@ -185,12 +186,14 @@ def num_fused_cells(
     [N, 2] int32: rows and columns that the sum would have for each image by
     itself; they are the first ones of the sum.
   """
-  factor, offset, start = _skip_grid(coarse, skip)
+  factor, offset, start = skip_grid(coarse, skip)
   reach = math.ceil(offset) + num_coarse * factor
   return jnp.minimum(num_skip, reach) - start
 
 
-def _skip_grid(coarse, skip):
+def skip_grid(
+  coarse: types.Grid | types.ScoreMap, skip: types.Grid | types.ScoreMap
+) -> tuple[int, float | fractions.Fraction, int]:
   """Position of coarse cells on a skip's grid: factor, offset, first cell."""
   factor = coarse.stride // skip.stride
   offset = (coarse.offset - skip.offset) / skip.stride

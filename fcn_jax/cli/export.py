@@ -13,6 +13,9 @@ writes segmented/classes/street.png and segmented/overlays/street.jpg; --help
 lists the options. Pictures are read, and refused, as by fcn-jax predict; TIFF
 files and pictures of 16 bits also need tifffile and imagecodecs.
 
+--format onnx writes an ONNX file instead, for runtimes without JAX; see
+fcn_jax/inference/onnx_files.py.
+
 You can also use it in a server: see fcn_jax/inference/exported.py. A file works
 with versions of JAX up to six months newer, or three weeks older, than the one
 that exported it. Export again when you install another JAX.
@@ -21,6 +24,7 @@ that exported it. Export again when you install another JAX.
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Literal
 
 import tyro
 
@@ -40,6 +44,9 @@ class Options:
   checkpoint: str = "best"
   """best (by validation mean IU; the newest if none was validated), latest, or
   the number of a step."""
+  format: Literal["jax", "onnx"] = "jax"
+  """jax: a program that runs by itself with JAX. onnx: a graph for ONNX
+  Runtime, TensorRT and others."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,18 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
   with errors.explained():
     which = trained_model.parse_which(options.checkpoint)
     fcn.inference.exporting.check_free(options.out)
+    if options.format == "onnx":
+      fcn.inference.onnx_files.check_installed()
     network = fcn.runs.load(options.workdir, which)
     network.check_is_trained()
     network.check_sees_pictures()
+  about = {
+    "class_names": network.class_names,
+    "palette": network.palette,
+    "resize": network.config.data.resize,
+  }
+  if options.format == "onnx":
+    with errors.explained(OSError):
+      fcn.inference.export_onnx(
+        options.out, network.model, network.variables, **about
+      )
+    print(onnx_summary(options.out, len(network.class_names), about["resize"]))
+    return
   with errors.explained(OSError):
     fcn.inference.export(
-      options.out,
-      network.model,
-      network.variables,
-      class_names=network.class_names,
-      palette=network.palette,
-      resize=network.config.data.resize,
-      step=network.step,
+      options.out, network.model, network.variables, **about, step=network.step
     )
   # Read the file back, so that the message describes what it holds.
   with errors.explained():
@@ -97,5 +112,24 @@ def summary(
     f'  sys.path.insert(0, "{path.name}")',
     f'  import exported; network = exported.load("{path.name}")',
     "  classes = network.segment(picture)  # [H, W, 3] uint8 to [H, W] uint8",
+  ]
+  return "\n".join(lines)
+
+
+def onnx_summary(path: pathlib.Path, num_classes: int, resize: float) -> str:
+  """What an ONNX file holds, and how to run it."""
+  lines = [
+    f"{path}: {path.stat().st_size / 1e6:.1f} MB, {num_classes} classes",
+    "input: images [N, H, W, 3] uint8, RGB; outputs: classes [N, H, W] uint8, "
+    "scores [N, C, H, W] float32",
+  ]
+  if resize != 1:
+    lines.append(
+      f"it expects pictures resized by {resize:g}, as in training: resize first"
+    )
+  lines += [
+    "Run it in Python where onnxruntime is installed:",
+    f'  session = onnxruntime.InferenceSession("{path.name}")',
+    '  (classes,) = session.run(["classes"], {"images": picture[None]})',
   ]
   return "\n".join(lines)

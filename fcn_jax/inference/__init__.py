@@ -10,16 +10,19 @@
 - `exact_margin` says how far a network sees around a tile, and `disagreement`
   what a smaller margin costs. `tiling_plan` cuts a picture into tiles.
 - `export` writes a network to a file that runs without this package, and
-  `load_exported` reads it; see `exporting` and `exported`.
+  `load_exported` reads it; see `exporting` and `exported`. `export_onnx` writes
+  an ONNX file.
 """
 
 from fcn_jax.inference import blending
 from fcn_jax.inference import exported
 from fcn_jax.inference import exporting
+from fcn_jax.inference import onnx_files
 from fcn_jax.inference import tiling
 from fcn_jax.inference import tiling_plan
 from fcn_jax.inference.exported import load as load_exported
 from fcn_jax.inference.exporting import export
+from fcn_jax.inference.onnx_files import export_onnx
 from fcn_jax.inference.prediction import predict
 from fcn_jax.inference.tiling import disagreement
 from fcn_jax.inference.tiling import exact_margin
@@ -31,9 +34,11 @@ __all__ = [
   "disagreement",
   "exact_margin",
   "export",
+  "export_onnx",
   "exported",
   "exporting",
   "load_exported",
+  "onnx_files",
   "predict",
   "predict_tiled",
   "probabilities",

@@ -96,13 +96,15 @@ def export(
     step: of training, for the metadata.
 
   Raises:
-    ValueError: if the file exists, its folder does not, there is one class,
-      names or palette are not those of C classes, the factor is not above 0, or
-      the network does not take pictures of three channels and all sizes.
+    ValueError: if the file exists, its folder does not, there is one class or
+      there are more than 255, names or palette are not those of C classes, the
+      factor is not above 0, or the network does not take pictures of three
+      channels and all sizes.
   """
   path = pathlib.Path(path)
   palette = np.asarray(palette)
-  _check(path, model, class_names, palette, resize)
+  check(path, model, class_names, palette, resize)
+  _check_sizes(model)
   names, arrays = _named(variables)
   programs = {
     name: _lower(function, model, variables)
@@ -168,25 +170,30 @@ def check_free(path: pathlib.Path) -> None:
     raise ValueError(f"there is no folder {path.parent} for {path.name}.")
 
 
-def _check(path, model, class_names, palette, resize):
+def check(
+  path: pathlib.Path,
+  model: models.Network,
+  class_names: Sequence[str],
+  palette: np.ndarray,
+  resize: float,
+) -> None:
+  """Checks what is to be exported; arguments and errors as of `export`."""
   check_free(path)
   if model.num_channels != 3:
     raise ValueError(
       f"the network sees images of {model.num_channels} channels; only those "
       "for pictures in colour can be exported."
     )
-  try:
-    geometry.output_size(model.chain().score, 1)
-  except ValueError as error:
-    raise ValueError(
-      "the network cannot be exported, as an exported one takes pictures of "
-      f'all sizes: {error} Make it with padding="same".'
-    ) from error
   num_classes = models.heads.num_classes(model)
   if num_classes == 1:
     raise ValueError(
       "the network has one class; an exported network chooses the likeliest of "
       "several."
+    )
+  if num_classes > types.IGNORE_LABEL:
+    raise ValueError(
+      f"the network has {num_classes} classes; an exported one returns classes "
+      f"as bytes, at most {types.IGNORE_LABEL}."
     )
   if len(class_names) != num_classes:
     raise ValueError(
@@ -199,6 +206,16 @@ def _check(path, model, class_names, palette, resize):
     )
   if not resize > 0:
     raise ValueError(f"resize is {resize}; it must be above 0.")
+
+
+def _check_sizes(model):
+  try:
+    geometry.output_size(model.chain().score, 1)
+  except ValueError as error:
+    raise ValueError(
+      "the network cannot be exported, as an exported one takes pictures of "
+      f'all sizes: {error} Make it with padding="same".'
+    ) from error
 
 
 def _named(variables):

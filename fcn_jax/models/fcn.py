@@ -179,6 +179,30 @@ class FCN(nn.Module):
       layer_list, self.stride, skips=self._architecture.skips, final=final
     )
 
+  @nn.nowrap
+  def make_backbone(
+    self, layers_type: type[layers.Layers] | None = None
+  ) -> nn.Module:
+    """The backbone, a module that makes features from images.
+
+    Args:
+      layers_type: what makes its layers, see `layers.Settings`.
+    """
+    settings = layers.Settings(
+      padding=self.padding,
+      inputs=self.inputs,
+      head_width=self.head_width,
+      dropout_rate=self.dropout_rate,
+      normalization=self.normalization,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      remat=self.remat,
+      stride=self.stride,
+      freezing=self.freezing,
+      layers=layers_type,
+    )
+    return self._file.Backbone(self._architecture, settings)
+
   @nn.compact
   def __call__(
     self,
@@ -213,19 +237,7 @@ class FCN(nn.Module):
     """
     valid_sizes = checks.images(images, valid_sizes, self.num_channels)
     _check_sides(self.chain().score, images.shape[1:3])
-    settings = layers.Settings(
-      padding=self.padding,
-      inputs=self.inputs,
-      head_width=self.head_width,
-      dropout_rate=self.dropout_rate,
-      normalization=self.normalization,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-      remat=self.remat,
-      stride=self.stride,
-      freezing=self.freezing,
-    )
-    backbone = self._file.Backbone(self._architecture, settings)
+    backbone = self.make_backbone()
     # Lifts the backbone's parameters into the network's own scope.
     nn.share_scope(self, backbone)
     features = backbone(images, train=train, valid_sizes=valid_sizes)

@@ -132,6 +132,25 @@ class FCNResNet(nn.Module):
     resized = geometry.Layer("resized", 3, padding=1)
     return geometry.fcn_chain((*backbone_layers, head, resized), 8, skips=())
 
+  @nn.nowrap
+  def make_backbone(
+    self, layers_type: type[layers.Layers] | None = None
+  ) -> nn.Module:
+    """The backbone, see `fcn.FCN.make_backbone`."""
+    settings = layers.Settings(
+      padding=self.padding,
+      inputs=self.inputs,
+      head_width=None,
+      dropout_rate=0.0,
+      normalization=self.normalization,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      remat=self.remat,
+      freezing=self.freezing,
+      layers=layers_type,
+    )
+    return resnet.Backbone(self._architecture, settings)
+
   @nn.compact
   def __call__(
     self,
@@ -145,21 +164,10 @@ class FCNResNet(nn.Module):
     With an auxiliary head, the result is a score map for each head by its name.
     """
     valid_sizes = checks.images(images, valid_sizes, self.num_channels)
-    settings = layers.Settings(
-      padding=self.padding,
-      inputs=self.inputs,
-      head_width=None,
-      dropout_rate=0.0,
-      normalization=self.normalization,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-      remat=self.remat,
-      freezing=self.freezing,
-    )
-    backbone = resnet.Backbone(self._architecture, settings)
+    backbone = self.make_backbone()
     nn.share_scope(self, backbone)
     features = backbone(images, train=train, valid_sizes=valid_sizes)
-    make = layers.Layers(settings, train, use_bias=False)
+    make = backbone.settings.make(train, use_bias=False)
     num_cells = None
     if valid_sizes is not None:
       num_cells = -(-valid_sizes // self.stride)

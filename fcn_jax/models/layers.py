@@ -6,7 +6,7 @@ next layer had padded the image.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -63,6 +63,8 @@ class Settings:
       pooling, the convolution is not computed together with it.
     remat: "blocks": only the inputs of blocks are kept for the backward pass.
     freezing: which batch statistics are frozen.
+    layers: what makes the layers, if not `Layers`: `inference.onnx_graph` draws
+      a graph instead.
   """
 
   padding: Padding
@@ -75,6 +77,16 @@ class Settings:
   stride: int = 8
   remat: Remat = "none"
   freezing: freezing_lib.Freezing = freezing_lib.Freezing()
+  layers: "type[Layers] | None" = None
+
+  def make(self, train: bool, **options) -> "Layers":
+    """What makes the layers in the scope of the calling module.
+
+    Args:
+      train: see `Layers`.
+      **options: epsilon and use_bias, see `Layers`.
+    """
+    return (self.layers or Layers)(self, train, **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +157,7 @@ class Layers:
       maps = self._unit(maps, layer, width, groups, None, packs)
       maps = self._normalize_groups(maps, f"{layer.name}_norm")
       maps = zero_outside(_relu(maps)) if relu else maps
-      return maps if pool is None else max_pool(maps, pool)
+      return maps if pool is None else self.max_pool(maps, pool)
     maps = self._unit(maps, layer, width, groups, pool, packs)
     return zero_outside(_relu(maps)) if relu else maps
 
@@ -206,70 +218,80 @@ class Layers:
     dropout = nn.Dropout(rate, deterministic=not self.train, name=name)
     return maps._replace(values=dropout(maps.values))
 
+  def add(self, maps: Maps, shortcut: Maps) -> Maps:
+    """ReLU of the sum of two maps of equal shape, as of a residual block."""
+    return zero_outside(
+      _relu(maps._replace(values=maps.values + shortcut.values))
+    )
 
-def add(maps: Maps, shortcut: Maps) -> Maps:
-  """ReLU of the sum of two maps of equal shape, as of a residual block."""
-  return zero_outside(
-    _relu(maps._replace(values=maps.values + shortcut.values))
-  )
+  def max_pool(self, maps: Maps, layer: geometry.Layer) -> Maps:
+    """Maximum of windows of features that are not negative.
 
+    After a ReLU, the zeros outside an image do not change the maximum. Where
+    the maximum is zero, the ReLU stops the gradient.
+    """
+    values = pooling.max_pool(
+      maps.values,
+      layer.kernel,
+      layer.stride,
+      padding=layer.padding,
+      ceil_mode=layer.ceil_mode,
+    )
+    return zero_outside(Maps(values, _num_outputs(layer, maps.valid_sizes)))
 
-def max_pool(maps: Maps, layer: geometry.Layer) -> Maps:
-  """Maximum of windows of features that are not negative.
+  def average_pool(self, maps: Maps, layer: geometry.Layer) -> Maps:
+    """Mean over windows of stride 1, of the cells inside the image."""
+    dtype = maps.values.dtype
+    # Sums of bfloat16 would lose what is small beside them.
+    wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
+    counted = jnp.ones((1, *maps.values.shape[1:3], 1), wide)
+    if maps.valid_sizes is not None:
+      inside = valid_region.inside(maps.valid_sizes, maps.values.shape[1:3])
+      counted = inside[..., None].astype(wide)
+    total, number = (
+      pooling.window_sums(values, layer.kernel, padding=layer.padding)
+      for values in (maps.values.astype(wide), counted)
+    )
+    # Windows wholly outside have no cells; they are set to zero below.
+    values = (total / jnp.maximum(number, 1)).astype(dtype)
+    return zero_outside(Maps(values, _num_outputs(layer, maps.valid_sizes)))
 
-  After a ReLU, the zeros outside an image do not change the maximum. Where the
-  maximum is zero, the ReLU stops the gradient.
-  """
-  values = pooling.max_pool(
-    maps.values,
-    layer.kernel,
-    layer.stride,
-    padding=layer.padding,
-    ceil_mode=layer.ceil_mode,
-  )
-  return zero_outside(Maps(values, _num_outputs(layer, maps.valid_sizes)))
+  def local_response_norm(
+    self,
+    maps: Maps,
+    *,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+  ) -> Maps:
+    """Divides features by the energy of neighbouring channels, as Caffe does.
 
+    Krizhevsky et al. (2012), section 3.3, except that they do not divide alpha
+    by size.
 
-def average_pool(maps: Maps, layer: geometry.Layer) -> Maps:
-  """Mean over windows of stride 1, of the cells inside the image."""
-  dtype = maps.values.dtype
-  # Sums of bfloat16 would lose what is small beside them.
-  wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
-  counted = jnp.ones((1, *maps.values.shape[1:3], 1), wide)
-  if maps.valid_sizes is not None:
-    inside = valid_region.inside(maps.valid_sizes, maps.values.shape[1:3])
-    counted = inside[..., None].astype(wide)
-  total, number = (
-    pooling.window_sums(values, layer.kernel, padding=layer.padding)
-    for values in (maps.values.astype(wide), counted)
-  )
-  # Windows wholly outside have no cells; they are set to zero below.
-  values = (total / jnp.maximum(number, 1)).astype(dtype)
-  return zero_outside(Maps(values, _num_outputs(layer, maps.valid_sizes)))
+    Args:
+      maps: features [N, h, w, C].
+      size: channels that count, odd.
+      alpha: factor of the mean of the squares of these channels.
+      beta: exponent.
+    """
+    num_channels = maps.values.shape[-1]
+    reach = size // 2
+    squares = jnp.pad(
+      jnp.square(maps.values), ((0, 0),) * 3 + ((reach, reach),)
+    )
+    total = sum(
+      jax.lax.slice_in_dim(squares, i, i + num_channels, axis=-1)
+      for i in range(size)
+    )
+    return maps._replace(
+      values=maps.values * (1 + alpha / size * total) ** -beta
+    )
 
-
-def local_response_norm(
-  maps: Maps, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75
-) -> Maps:
-  """Divides features by the energy of neighbouring channels, as Caffe does.
-
-  Krizhevsky et al. (2012), section 3.3, except that they do not divide alpha by
-  size.
-
-  Args:
-    maps: features [N, h, w, C].
-    size: channels that count, odd.
-    alpha: factor of the mean of the squares of these channels.
-    beta: exponent.
-  """
-  num_channels = maps.values.shape[-1]
-  reach = size // 2
-  squares = jnp.pad(jnp.square(maps.values), ((0, 0),) * 3 + ((reach, reach),))
-  total = sum(
-    jax.lax.slice_in_dim(squares, i, i + num_channels, axis=-1)
-    for i in range(size)
-  )
-  return maps._replace(values=maps.values * (1 + alpha / size * total) ** -beta)
+  def concatenate(self, branches: Sequence[Maps]) -> Maps:
+    """Maps of equal height and width, side by side in their channels."""
+    values = jnp.concatenate([one.values for one in branches], axis=-1)
+    return branches[0]._replace(values=values)
 
 
 def zero_outside(maps: Maps) -> Maps:

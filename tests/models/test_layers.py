@@ -18,6 +18,19 @@ from fcn_jax.models import pooling
 
 SIZES = ((3, 5), (4, 4), (7, 6), (12, 13))
 
+MAKE = layers.Layers(
+  layers.Settings(
+    padding="same",
+    inputs=fcn.models.input_normalization.CAFFE,
+    head_width=None,
+    dropout_rate=0.0,
+    normalization="group",
+    dtype=jnp.float32,
+    param_dtype=jnp.float32,
+  ),
+  train=False,
+)
+
 
 def values(*shape, seed=0):
   """Not negative, as after a ReLU, and all different."""
@@ -123,7 +136,7 @@ def test_average_pool_is_the_mean_of_the_cells_inside(padding):
   layer = geometry.Layer("pool5", 7, padding=padding)
   sizes = ((7, 9), (8, 12), (10, 7))
   inputs = values(3, 10, 12, 2)
-  found = layers.average_pool(
+  found = MAKE.average_pool(
     layers.Maps(jnp.asarray(inputs), None), layer
   ).values
   expected = [pooled(one, layer, np.mean) for one in inputs]
@@ -131,7 +144,7 @@ def test_average_pool_is_the_mean_of_the_cells_inside(padding):
   maps = layers.zero_outside(
     layers.Maps(jnp.asarray(inputs), jnp.array(sizes, jnp.int32))
   )
-  found = layers.average_pool(maps, layer)
+  found = MAKE.average_pool(maps, layer)
   for n, (height, width) in enumerate(sizes):
     expected = pooled(inputs[n, :height, :width], layer, np.mean)
     rows, columns = expected.shape[:2]
@@ -148,7 +161,7 @@ def test_average_pool_rounds_means_of_bfloat16_once():
   layer = geometry.Layer("pool5", 7, padding=3)
   # Beside 100, a bfloat16 sum would lose what is below a quarter.
   inputs = jnp.asarray(100 + values(1, 9, 9, 2), jnp.bfloat16)
-  found = layers.average_pool(layers.Maps(inputs, None), layer).values
+  found = MAKE.average_pool(layers.Maps(inputs, None), layer).values
   expected = pooled(np.asarray(inputs[0], np.float64), layer, np.mean)
   assert found.dtype == jnp.bfloat16
   # Half of the distance of two numbers of bfloat16.
@@ -161,7 +174,7 @@ def test_average_pool_rounds_means_of_bfloat16_once():
 def test_local_response_norm_divides_by_the_channels_around():
   # Energies that matter beside the 1 that is added to them.
   inputs = 100 * values(2, 3, 4, 7)
-  found = layers.local_response_norm(layers.Maps(jnp.asarray(inputs), None))
+  found = MAKE.local_response_norm(layers.Maps(jnp.asarray(inputs), None))
   expected = np.empty(inputs.shape)
   for i in range(7):
     around = inputs[..., max(0, i - 2) : i + 3].astype(np.float64)
@@ -253,19 +266,9 @@ class GroupNormalized(nn.Module):
 
   @nn.compact
   def __call__(self, inputs):
-    settings = layers.Settings(
-      padding="same",
-      inputs=fcn.models.input_normalization.CAFFE,
-      head_width=None,
-      dropout_rate=0.0,
-      normalization="group",
-      dtype=jnp.float32,
-      param_dtype=jnp.float32,
-    )
-    make = layers.Layers(settings, train=False)
     layer = geometry.Layer("conv", 1)
     maps = layers.Maps(inputs, None)
-    return make.conv(maps, layer, 16, relu=False).values
+    return MAKE.conv(maps, layer, 16, relu=False).values
 
 
 @pytest.mark.slow

@@ -99,16 +99,16 @@ class Backbone(nn.Module):
     """Features of each layer but fc6, see `backbones`."""
     architecture = self.architecture
     head_width = self.settings.head_width or architecture.head_width
-    make = layers.Layers(self.settings, train)
+    make = self.settings.make(train)
     features = {}
     maps = make.begin(images, valid_sizes)
     for layer in layer_list(architecture, self.settings.padding):
       kind, number = layer.name[:-1], int(layer.name[-1])
       if kind == "pool":
-        maps = layers.max_pool(maps, layer)
+        maps = make.max_pool(maps, layer)
         features[layer.name] = maps.values
         if architecture.local_response_norm and number < 5:
-          maps = layers.local_response_norm(maps)
+          maps = make.local_response_norm(maps)
       elif kind == "conv":
         maps = make.conv(
           maps,

@@ -70,7 +70,7 @@ class Backbone(nn.Module):
 
     At stride 1 also those of conv1.
     """
-    make = layers.Layers(self.settings, train)
+    make = self.settings.make(train)
     layer_pairs = layer_list(self.architecture)
     features = {}
     maps = make.begin(images, valid_sizes)
@@ -80,7 +80,7 @@ class Backbone(nn.Module):
       if self.settings.stride == 1 and not features:
         maps = make.conv(maps, conv, width)
         features[conv.name] = maps.values
-        maps = layers.max_pool(maps, pool)
+        maps = make.max_pool(maps, pool)
       else:
         block = functools.partial(make.conv, layer=conv, width=width, pool=pool)
         maps = make.block(self, block, maps)

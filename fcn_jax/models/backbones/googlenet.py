@@ -11,7 +11,6 @@ import dataclasses
 import functools
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from fcn_jax import geometry
 from fcn_jax.models import input_normalization
@@ -134,8 +133,7 @@ class Backbone(nn.Module):
   def __call__(self, images, *, train, valid_sizes=None):
     """Features of each module, of pool5 and of the stem, see `backbones`."""
     architecture = self.architecture
-    make = layers.Layers(
-      self.settings,
+    make = self.settings.make(
       train,
       epsilon=1e-3,
       use_bias=self.settings.normalization == "none",
@@ -155,11 +153,11 @@ class Backbone(nn.Module):
         maps = make.block(self, module, maps)
         features[layer.name] = maps.values
       elif layer.name == "pool5":
-        maps = layers.average_pool(maps, layer)
+        maps = make.average_pool(maps, layer)
       elif layer.name.startswith("pool"):
-        maps = layers.max_pool(maps, layer)
+        maps = make.max_pool(maps, layer)
       if layer.name in lrn_after:
-        maps = layers.local_response_norm(maps)
+        maps = make.local_response_norm(maps)
     maps = make.dropout(maps, self.settings.dropout_rate, "pool5_dropout")
     features["pool5"] = maps.values
     return features
@@ -175,12 +173,11 @@ def _inception(make, architecture, name, maps):
     return make.conv(maps, layer, width)
 
   largest = architecture.largest_kernel
-  pooled = layers.max_pool(maps, geometry.Layer("pool", 3, padding=1))
+  pooled = make.max_pool(maps, geometry.Layer("pool", 3, padding=1))
   branches = (
     conv(maps, 1, one, "1x1"),
     conv(conv(maps, 1, reduce3, "3x3_reduce"), 3, three, "3x3"),
     conv(conv(maps, 1, reduce5, "5x5_reduce"), largest, five, "5x5"),
     conv(pooled, 1, projection, "pool_proj"),
   )
-  values = jnp.concatenate([branch.values for branch in branches], axis=-1)
-  return maps._replace(values=values)
+  return make.concatenate(branches)

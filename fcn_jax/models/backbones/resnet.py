@@ -105,8 +105,7 @@ class Backbone(nn.Module):
     At stride 2 also those of conv1.
     """
     architecture = self.architecture
-    make = layers.Layers(
-      self.settings,
+    make = self.settings.make(
       train,
       use_bias=self.settings.normalization == "none",
     )
@@ -116,7 +115,7 @@ class Backbone(nn.Module):
     if self.settings.stride == 2:
       maps = make.conv(maps, stem, architecture.widths[0])
       features[stem.name] = maps.values
-      maps = layers.max_pool(maps, pool)
+      maps = make.max_pool(maps, pool)
     else:
       maps = make.conv(maps, stem, architecture.widths[0], pool=pool)
     for number, width in enumerate(architecture.widths, start=1):
@@ -143,4 +142,4 @@ def _block(make, convs, width, maps):
     name = first.name.removesuffix("conv1") + "downsample"
     layer = geometry.Layer(name, 1, second.stride)
     shortcut = make.conv(maps, layer, EXPANSION * width, relu=False)
-  return layers.add(residual, shortcut)
+  return make.add(residual, shortcut)

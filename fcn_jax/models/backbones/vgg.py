@@ -110,7 +110,7 @@ class Backbone(nn.Module):
     At stride 1 also those of the last convolution of the first block.
     """
     head_width = self.settings.head_width or self.architecture.head_width
-    make = layers.Layers(self.settings, train)
+    make = self.settings.make(train)
     make_head = make
     if not self.architecture.normalize_head:
       plain = dataclasses.replace(self.settings, normalization="none")
@@ -130,7 +130,7 @@ class Backbone(nn.Module):
       if number == self.settings.stride == 1:
         maps = make.block(self, functools.partial(block, None), maps)
         features[convs[-1].name] = maps.values
-        maps = layers.max_pool(maps, pool)
+        maps = make.max_pool(maps, pool)
       else:
         maps = make.block(self, functools.partial(block, pool), maps)
       features[pool.name] = maps.values
