@@ -96,10 +96,9 @@ def export(
     step: of training, for the metadata.
 
   Raises:
-    ValueError: if the file exists, its folder does not, there is one class or
-      there are more than 255, names or palette are not those of C classes, the
-      factor is not above 0, or the network does not take pictures of three
-      channels and all sizes.
+    ValueError: if the file exists, its folder does not, there is one class,
+      names or palette are not those of C classes, the factor is not above 0, or
+      the network does not take pictures of three channels and all sizes.
   """
   path = pathlib.Path(path)
   palette = np.asarray(palette)
@@ -189,11 +188,6 @@ def check(
     raise ValueError(
       "the network has one class; an exported network chooses the likeliest of "
       "several."
-    )
-  if num_classes > types.IGNORE_LABEL:
-    raise ValueError(
-      f"the network has {num_classes} classes; an exported one returns classes "
-      f"as bytes, at most {types.IGNORE_LABEL}."
     )
   if len(class_names) != num_classes:
     raise ValueError(

@@ -22,15 +22,6 @@ def test_networks_that_cannot_be_written_are_refused(tmp_path):
   assert not path.exists()
 
 
-def test_classes_that_are_no_bytes_are_refused(tmp_path):
-  model = models.FCN(256, backbone="vgg_small", stride=32)
-  about = {"class_names": ["a"] * 256, "palette": np.zeros((256, 3), np.uint8)}
-  with pytest.raises(ValueError, match="256 classes; .* at most 255"):
-    fcn.inference.export_onnx(
-      tmp_path / "network.onnx", model, {"params": {}}, **about
-    )
-
-
 def test_another_file_stays(tmp_path):
   path = tmp_path / "network.onnx"
   path.write_text("mine")
