@@ -271,6 +271,8 @@ def sampler(
     case "one_per_square":
       side = options.side or config.network.stride
       return sampling.one_per_square(side=side)
+    case "center_pixel":
+      return sampling.center_pixel()
     case "hardest":
       return sampling.hardest(count=count)
     case "harder_than":

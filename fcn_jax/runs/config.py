@@ -59,6 +59,7 @@ Sampler = Literal[
   "fixed_count",
   "fixed_count_in_batch",
   "one_per_square",
+  "center_pixel",
   "class_balanced",
   "class_weighted",
   "near_boundary",
@@ -84,7 +85,12 @@ ClassWeights = Literal["none", "median_frequency", "inverse_frequency"]
 FREEZE_STATISTICS = "batch_statistics"
 
 # Samplers by what they need, or cannot use.
-_WITHOUT_RATE = ("whole_image", "one_per_square", "class_weighted")
+_WITHOUT_RATE = (
+  "whole_image",
+  "one_per_square",
+  "center_pixel",
+  "class_weighted",
+)
 _WITH_COUNT = (
   "fixed_count",
   "fixed_count_in_batch",
@@ -829,6 +835,13 @@ class Train(Groups):
     )
     if crop_size is not None:
       patches.check_image(crop_size)
+    require(
+      self.loss,
+      sampler=(
+        self.loss.sampler != "center_pixel" or patches.patches != "none",
+        "another without patches: it keeps one pixel of each",
+      ),
+    )
     if self.seen_size is None and self.loss.sampler in _WITH_COUNT:
       raise ValueError(
         f"the sampler {self.loss.sampler} keeps a number of pixels, so it "

@@ -22,7 +22,7 @@ pixels (`losses.normalizer`): use "expected".
 
 - All valid pixels alike: `whole_image`, `places` (spread over the image, with
   an `Arrangement`), `bernoulli` (of a `Unit`: block or pixel), `fixed_count`,
-  `fixed_count_in_batch`, `one_per_square`.
+  `fixed_count_in_batch`, `one_per_square`. For patches: `center_pixel`.
 - By class: `class_balanced`, `class_weighted`, with `inverse_frequency_weights`
   and `median_frequency_weights`.
 - By place: `near_boundary`. By loss: `hardest`, `harder_than`. By score:
@@ -55,6 +55,7 @@ from fcn_jax.sampling.sampler import Probabilities
 from fcn_jax.sampling.sampler import Sampler
 from fcn_jax.sampling.uncertainty import uncertain
 from fcn_jax.sampling.uncertainty import uncertain_weighted
+from fcn_jax.sampling.uniform import center_pixel
 from fcn_jax.sampling.uniform import check_rate
 from fcn_jax.sampling.uniform import fixed_count
 from fcn_jax.sampling.uniform import fixed_count_in_batch
@@ -73,6 +74,7 @@ __all__ = [
   "bernoulli",
   "boundary_probabilities",
   "capacity",
+  "center_pixel",
   "check_rate",
   "class_balanced",
   "class_counts",

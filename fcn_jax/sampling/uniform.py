@@ -47,6 +47,37 @@ _WHOLE_IMAGE = sampler_lib.Sampler(
 
 
 @reprs.described
+def center_pixel() -> sampler_lib.Sampler:
+  """Keeps the pixel at the centre of each image: patchwise training.
+
+  For patches, each of which then stands for one pixel, as in Ciresan et al.
+  (NIPS 2012, section 2): the network classifies the centre by what surrounds
+  it. That is pixel (H // 2, W // 2), around which `patches.balanced_patches`
+  cuts. If it is void, the patch does not count.
+
+  Returns:
+    A sampler with weights 0 and 1.
+  """
+  return _CENTER_PIXEL
+
+
+def _draw_center(key, labels):
+  del key
+  _, height, width = labels.shape
+  rows, columns = jnp.arange(height), jnp.arange(width)
+  is_center = (rows == height // 2)[:, None] & (columns == width // 2)[None]
+  return valid_pixels(labels) * is_center[None].astype(jnp.float32)
+
+
+_CENTER_PIXEL = sampler_lib.Sampler(
+  draw=_draw_center,
+  max_count=lambda shape: 1,
+  expected_sum=lambda labels: jnp.sum(_draw_center(None, labels)),
+  description="sampling.center_pixel()",
+)
+
+
+@reprs.described
 def fixed_count(
   *, count: int | jax.Array, max_count: int | None = None
 ) -> sampler_lib.Sampler:

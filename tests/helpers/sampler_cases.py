@@ -113,6 +113,7 @@ RANDOM_SAMPLERS = {
 SAMPLERS = {
   **RANDOM_SAMPLERS,
   "whole_image": sampling.whole_image(),
+  "center_pixel": sampling.center_pixel(),
   "class_weighted": sampling.class_weighted(class_weights=(0.5, 1.0, 2.0, 4.0)),
   "hardest": with_losses(sampling.hardest(count=5)),
   "harder_than": with_losses(sampling.harder_than(threshold=1.0, min_count=5)),

@@ -392,6 +392,7 @@ EVERY_SAMPLER = {
   "random places": sampling.places(rate=1 / 16, arrangement="random"),
   "one a square": sampling.one_per_square(side=4),
   "count": sampling.fixed_count(count=100),
+  "centre": sampling.center_pixel(),
   "near boundaries": sampling.near_boundary(
     rate=0.5, rate_elsewhere=0.1, distance=2
   ),

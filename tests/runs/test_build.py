@@ -23,7 +23,12 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 BASE = runs.Train(run=config.Run(pathlib.Path("runs/base")))
 # They keep what they keep; there is no rate to choose.
-WITHOUT_RATE = ("whole_image", "one_per_square", "class_weighted")
+WITHOUT_RATE = (
+  "whole_image",
+  "one_per_square",
+  "center_pixel",
+  "class_weighted",
+)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fcn_jax as fcn
 from fcn_jax import sampling
 from fcn_jax.sampling import uniform
 from tests.helpers import sampler_cases as cases
@@ -60,6 +61,28 @@ def test_each_square_with_truth_keeps_one_pixel_that_stands_for_all():
     num_valid = cases.VALID[n, i : i + 3, j : j + 3].sum()
     assert np.all((square != 0).sum(axis=1) == min(num_valid, 1))
     np.testing.assert_allclose(square.sum(axis=1), num_valid / 9, rtol=1e-6)
+
+
+def test_of_a_patch_around_a_pixel_that_pixel_is_kept():
+  labels = jnp.arange(9 * 8, dtype=jnp.int32).reshape(1, 9, 8)
+  corners = jnp.array([[[1, 2], [4, 0], [0, 4]]])
+  size = (5, 4)
+  patches = fcn.patches.extract_patches(labels, corners, size=size)
+  patches = patches.reshape(-1, *size)
+  kept = np.asarray(sampling.center_pixel().draw(cases.KEY, patches))
+  assert np.all(kept.sum(axis=(1, 2)) == 1)
+  centres = np.asarray(patches)[kept > 0]
+  rows, columns = np.moveaxis(np.asarray(corners[0]), -1, 0)
+  np.testing.assert_array_equal(
+    centres, labels[0, rows + size[0] // 2, columns + size[1] // 2]
+  )
+
+
+def test_a_void_centre_does_not_count():
+  labels = jnp.zeros((2, 3, 3), jnp.int32).at[0, 1, 1].set(cases.VOID)
+  sampler = sampling.center_pixel()
+  assert np.asarray(sampler.draw(cases.KEY, labels)).sum() == 1
+  assert sampler.expected_sum(labels) == 1
 
 
 @pytest.mark.parametrize("side", [1, 7, 45])

@@ -1,0 +1,1 @@
+"""Patchwise and fully convolutional training on electron microscopy."""
