@@ -1,0 +1,224 @@
+"""The table and the figure of the comparison on membranes."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib.figure
+import matplotlib.ticker
+import numpy as np
+
+from experiments.common import results
+from experiments.common import study as study_lib
+from fcn_jax.runs import folder
+from fcn_jax.runs import records
+
+SUMMARY_FILE = "summary.json"
+TABLE_FILE = "table.md"
+FIGURE_FILE = "membranes.png"
+FILES = (SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
+# The variant whose best score the others are timed to.
+PATCHES = "patches"
+
+# Names of the scores of a run, as in the summary, and as in the table.
+SCORES = {
+  "pixel_error": "pixel error, %",
+  "dice": "Dice of membranes, %",
+  "roc_auc": "AUC, %",
+  "rand": "Rand, %",
+  "information": "information, %",
+}
+
+
+class Run(NamedTuple):
+  """What one run found.
+
+  Attributes:
+    errors: [K] share of wrong pixels of the held-out slices at K steps.
+    seconds: [K] of training until then.
+    pixels: [K] labelled pixels in the loss until then.
+    images: [K] crops or slices until then.
+    scores: after the last step, by the names of `SCORES`, in 0..1.
+    steps: all of them.
+  """
+
+  errors: np.ndarray
+  seconds: np.ndarray
+  pixels: np.ndarray
+  images: np.ndarray
+  scores: dict[str, float]
+  steps: int
+
+
+def write(config: Any, variants: Sequence[study_lib.Variant]) -> str:
+  """Writes summary, table and figure to the work folder.
+
+  Args:
+    config: the options.
+    variants: all of them, trained and scored; the name of each ends in its
+      fold.
+
+  Returns:
+    The table, in Markdown.
+  """
+  runs = {}
+  for variant in variants:
+    way = variant.name.rpartition(", fold ")[0]
+    runs.setdefault(way, []).extend(
+      _read(study_lib.run_config(config, variant, seed))
+      for seed in range(config.num_seeds)
+    )
+  target = None
+  if PATCHES in runs:
+    target = float(np.mean([run.errors.min() for run in runs[PATCHES]]))
+  summary = {
+    "folds": config.folds,
+    "seeds": config.num_seeds,
+    "error_of_patches": target,
+    "variants": {way: _summarize(found, target) for way, found in runs.items()},
+    **results.where(),
+  }
+  workdir = config.run.workdir
+  records.write_json(workdir / SUMMARY_FILE, summary)
+  table = _table(config, summary)
+  (workdir / TABLE_FILE).write_text(table, encoding="utf-8")
+  _draw(config, runs, target)
+  return table
+
+
+def _read(config) -> Run:
+  workdir = config.run.workdir
+  training, evaluations = folder.read_records(workdir)
+  steps = np.array([one["step"] for one in evaluations])
+  logged = [one["step"] for one in training]
+
+  def at_steps(values):
+    return np.interp(steps, [0, *logged], [0, *values])
+
+  summary = json.loads(
+    (workdir / "evaluation" / SUMMARY_FILE).read_text(encoding="utf-8")
+  )
+  membranes, inside = summary["class_dice"]
+  return Run(
+    errors=1 - np.array([one["pixel_accuracy"] for one in evaluations]),
+    seconds=at_steps([one["seconds"] for one in training]),
+    pixels=at_steps(np.cumsum([one["num_sampled"] for one in training])),
+    images=steps * config.data.batch_size,
+    scores={
+      "pixel_error": 1 - summary["pixel_accuracy"],
+      "dice": summary["class_dice"][membranes],
+      "roc_auc": summary["class_roc_auc"][inside],
+      "rand": summary["segments"]["best_rand"],
+      "information": summary["segments"]["best_information"],
+    },
+    steps=int(steps[-1]),
+  )
+
+
+def _summarize(runs: Sequence[Run], target: float | None) -> dict[str, Any]:
+  return {
+    "steps": runs[0].steps,
+    "images": int(runs[0].images[-1]),
+    "loss_pixels": float(np.mean([run.pixels[-1] for run in runs])),
+    "seconds": [float(run.seconds[-1]) for run in runs],
+    "seconds_to_error_of_patches": [_seconds_to(run, target) for run in runs],
+    "curves": [
+      {
+        name: getattr(run, name).tolist()
+        for name in ("errors", "seconds", "pixels", "images")
+      }
+      for run in runs
+    ],
+    **{name: [run.scores[name] for run in runs] for name in SCORES},
+  }
+
+
+def _seconds_to(run: Run, target: float | None) -> float | None:
+  """Seconds until the error is as small as the target; None if it never is."""
+  reached = [] if target is None else np.flatnonzero(run.errors <= target)
+  return float(run.seconds[reached[0]]) if len(reached) else None
+
+
+def _table(config: Any, summary: dict[str, Any]) -> str:
+  lines = [
+    "| variant | steps | images | labelled pixels | seconds "
+    "| seconds to the error of patches | " + " | ".join(SCORES.values()) + " |",
+    "| --- |" + " ---: |" * (5 + len(SCORES)),
+  ]
+  for name, variant in summary["variants"].items():
+    reached = variant["seconds_to_error_of_patches"]
+    cell = "never" if None in reached else results.spread(reached, 1)
+    scores = " | ".join(
+      results.spread([100 * value for value in variant[score]], 1)
+      for score in SCORES
+    )
+    lines.append(
+      f"| {name} | {variant['steps']} | {variant['images']} "
+      f"| {variant['loss_pixels']:,.0f} "
+      f"| {results.spread(variant['seconds'], 0)} | {cell} | {scores} |"
+    )
+  return "\n".join([*lines, "", _note(config, summary), ""])
+
+
+def _note(config: Any, summary: dict[str, Any]) -> str:
+  height, width = config.augmentation.crop_size
+  folds = ", ".join(map(str, config.folds))
+  target = summary["error_of_patches"]
+  return (
+    f"FCN-{config.network.stride}s, {config.network.backbone}; crops of "
+    f"{height}x{width}; folds held out: {folds} of 0 to 4, "
+    f"{config.num_seeds} seed(s): means, with the range if there are several. "
+    + (
+      "The error of patches is the smallest of its validations, "
+      f"{100 * target:.2f} % of the pixels. "
+      if target is not None
+      else ""
+    )
+    + "The scores are those after the last step, averaged over mirrored "
+    "slices; Rand and information are foreground-restricted, at the best of "
+    "nine thresholds, borders thinned by a watershed. Device: "
+    f"{summary['device']} ({summary['cores']} cores), jax {summary['jax']}."
+  )
+
+
+def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
+  """Draws the error against seconds, labelled pixels and images."""
+  figure = matplotlib.figure.Figure((13, 4.6), layout="constrained")
+  panels = {
+    "seconds": "training time (s)",
+    "pixels": "labelled pixels in the loss",
+    "images": "crops or slices",
+  }
+  palette = matplotlib.colormaps["tab20"]
+  for axes, (what, label) in zip(
+    figure.subplots(1, 3, sharey=True), panels.items(), strict=True
+  ):
+    for number, (way, found) in enumerate(runs.items()):
+      for index, run in enumerate(found):
+        axes.plot(
+          getattr(run, what),
+          100 * run.errors,
+          color=palette(number % 20),
+          linewidth=2 if way == PATCHES else 1.2,
+          label=None if index else way,
+        )
+    if target is not None:
+      axes.axhline(100 * target, color="grey", linestyle=":", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(
+      matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7))
+    )
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    axes.set_xlabel(label)
+    axes.grid(alpha=0.3)
+  figure.axes[0].set_ylabel("wrong pixels of held-out slices (%)")
+  handles, labels = figure.axes[0].get_legend_handles_labels()
+  figure.legend(
+    handles, labels, loc="outside lower center", ncols=7, fontsize=8
+  )
+  figure.suptitle(
+    f"{config.title}: patchwise and fully convolutional training", fontsize=10
+  )
+  figure.savefig(config.run.workdir / FIGURE_FILE, dpi=90)

@@ -1,0 +1,149 @@
+"""The study of membranes, on made-up slices."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.common import study as study_lib
+from experiments.membranes import folds
+from experiments.membranes import report
+from experiments.membranes import study
+from fcn_jax.runs import folder
+from fcn_jax.runs import records
+from tests.helpers import studies
+
+NUM_SLICES = 10
+
+
+@pytest.fixture
+def slices(tmp_path):
+  """Slices of 64x64 with a cross of membranes."""
+  rng = np.random.default_rng(0)
+  mask = np.full((64, 64), 255, np.uint8)
+  mask[30:34] = mask[:, 30:34] = 0
+  for kind in ("images", "masks"):
+    (tmp_path / "slices" / kind).mkdir(parents=True)
+  for number in range(NUM_SLICES):
+    noise = rng.integers(0, 60, mask.shape, dtype=np.uint8)
+    Image.fromarray(mask // 2 + noise).save(
+      tmp_path / "slices" / "images" / f"{number:02d}.png"
+    )
+    Image.fromarray(mask).save(
+      tmp_path / "slices" / "masks" / f"{number:02d}.png"
+    )
+  return tmp_path / "slices"
+
+
+@pytest.mark.parametrize("fold", range(folds.NUM_FOLDS))
+def test_a_fold_is_a_contiguous_fifth(slices, tmp_path, fold):
+  folds.make(slices, tmp_path / "fold", fold)
+  held_out = sorted(
+    int(file.stem) for file in (tmp_path / "fold/validation/images").iterdir()
+  )
+  assert held_out == [2 * fold, 2 * fold + 1]
+  for kind in ("images", "masks"):
+    names = [file.name for file in (tmp_path / "fold/train" / kind).iterdir()]
+    assert len(names) == NUM_SLICES - 2
+    assert not {f"{number:02d}.png" for number in held_out} & {*names}
+
+
+def test_missing_slices_are_named(monkeypatch, tmp_path):
+  monkeypatch.delenv(folds.ENVIRONMENT, raising=False)
+  with pytest.raises(ValueError, match="environment variable MEMBRANES_DIR"):
+    folds.find(None)
+  with pytest.raises(ValueError, match="has no folder images"):
+    folds.find(tmp_path)
+
+
+def options(slices, workdir, *more):
+  return [
+    "compare",
+    f"--data-dir={slices}",
+    f"--workdir={workdir}",
+    f"--prepared-dir={workdir.parent / 'prepared'}",
+    "--crop-size=48",
+    "--batch-size=2",
+    "--head-width=16",
+    "--patch-size=17",
+    "--patches-per-image=4",
+    "--patch-steps=4",
+    *("--steps=8", "--validate-every=4", "--warmup-steps=1", "--log-every=1"),
+    "--num-devices=1",
+    *more,
+  ]
+
+
+def test_unknown_variants_and_folds_are_named(slices, tmp_path, capsys):
+  for more, message in (
+    (("--variants=crop",), "no variant 'crop': choose from patches, crops"),
+    (("--folds=5",), "folds is (5,); it must be different numbers in 0..4"),
+  ):
+    with pytest.raises(SystemExit):
+      study.main(options(slices, tmp_path / "run", *more))
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def end_run(config, errors, roc_auc):
+  """Makes a run as if it had ended and had been scored."""
+  folder.claim(config)
+  for number, error in enumerate(errors, start=1):
+    step = 2 * number
+    for kind, values in {
+      "train": {"loss": 1.0, "seconds": 10.0 * number, "num_sampled": 100},
+      "evaluation": {"pixel_accuracy": 1 - error},
+    }.items():
+      records.append_json_line(
+        config.run.workdir / folder.METRICS_FILE,
+        {"kind": kind, "step": step, **values},
+      )
+  (config.run.workdir / study.EVALUATION).mkdir()
+  records.write_json(
+    config.run.workdir / study.EVALUATION / report.SUMMARY_FILE,
+    {
+      "pixel_accuracy": 1 - errors[-1],
+      "class_dice": {"background": 0.7, "foreground": 0.9},
+      "class_roc_auc": {"background": roc_auc, "foreground": roc_auc},
+      "segments": {"best_rand": 0.8, "best_information": 0.85},
+    },
+  )
+
+
+def test_the_table_says_when_the_error_of_patches_is_reached(slices, tmp_path):
+  config = studies.parse(
+    study,
+    options(slices, tmp_path / "run", "--variants", "patches", "crops"),
+  )
+  patches, crops = study.plan(config)
+  end_run(study_lib.run_config(config, patches, 0), [0.3, 0.2], 0.9)
+  end_run(study_lib.run_config(config, crops, 0), [0.19, 0.1, 0.12], 0.95)
+  rows = studies.table_rows(report.write(config, [patches, crops]))
+  # Steps, images, labelled pixels, seconds, until 20 %; then scores.
+  assert rows["patches"] == [
+    *("4", "8", "200", "20", "20.0", "20.0", "70.0", "90.0", "80.0", "85.0")
+  ]
+  assert rows["crops"] == [
+    *("6", "12", "300", "30", "10.0", "12.0", "70.0", "95.0", "80.0", "85.0")
+  ]
+  summary = json.loads((tmp_path / "run" / report.SUMMARY_FILE).read_text())
+  assert summary["error_of_patches"] == pytest.approx(0.2)
+  assert (tmp_path / "run" / report.FIGURE_FILE).exists()
+
+
+@pytest.mark.long
+def test_variants_are_trained_and_scored(slices, tmp_path):
+  arguments = options(
+    slices,
+    tmp_path / "run",
+    *("--variants", "patches", "whole images", "uncertain"),
+  )
+  done = studies.run(study, arguments)
+  rows = studies.table_rows(done.stdout)
+  assert rows["patches"][:3] == ["4", "8", "32"]
+  # 8 slices of 64x64, all pixels.
+  assert rows["whole images"][:3] == ["8", "8", f"{8 * 64**2:,}"]
+  before = studies.snapshot(tmp_path / "run" / "variants")
+  studies.run(study, arguments)
+  assert studies.snapshot(tmp_path / "run" / "variants") == before
