@@ -142,8 +142,10 @@ def test_variants_are_trained_and_scored(slices, tmp_path):
   done = studies.run(study, arguments)
   rows = studies.table_rows(done.stdout)
   assert rows["patches"][:3] == ["4", "8", "32"]
-  # 8 slices of 64x64, all pixels.
-  assert rows["whole images"][:3] == ["8", "8", f"{8 * 64**2:,}"]
+  steps, images, pixels = rows["whole images"][:3]
+  assert (steps, images) == ("8", "8")
+  # 8 slices of 64x64; a warp leaves some void.
+  assert 0.7 * 8 * 64**2 < int(pixels.replace(",", "")) <= 8 * 64**2
   before = studies.snapshot(tmp_path / "run" / "variants")
   studies.run(study, arguments)
   assert studies.snapshot(tmp_path / "run" / "variants") == before
