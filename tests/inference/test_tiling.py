@@ -197,7 +197,10 @@ def trained():
   [
     (345, 451, {}),
     (99, 70, {}),
-    (345, 451, {"scales": (0.5, 1.25), "flip": True}),
+    pytest.param(
+      *(345, 451, {"scales": (0.5, 1.25), "flip": True}),
+      marks=pytest.mark.long,
+    ),
   ],
 )
 def test_classes_with_probabilities_are_those_without_to_the_bit(

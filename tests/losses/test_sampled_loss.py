@@ -165,7 +165,7 @@ def test_the_size_of_the_chunks_has_no_influence(
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_heads_are_the_sum_of_their_losses():
   heads = {
     "semantic": score_maps.make_map(),
@@ -300,7 +300,7 @@ def test_one_trace_serves_all_samples_of_a_shape():
     compute(score_map, labels, score_maps.make_weights(labels, seed=seed))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_batches_spread_over_devices_have_the_same_loss_and_gradient():
   score_map = score_maps.make_map(num_images=4)
   labels = score_maps.make_labels(score_map)

@@ -198,7 +198,9 @@ def test_an_unbiased_loss_is_expected_to_be_that_of_all_pixels(
 @pytest.mark.parametrize(
   ("options", "expected"),
   [
-    ({"region_loss": "dice"}, losses.dice()),
+    pytest.param(
+      {"region_loss": "dice"}, losses.dice(), marks=pytest.mark.long
+    ),
     pytest.param(
       {"region_loss": "jaccard"}, losses.jaccard(), marks=pytest.mark.long
     ),
@@ -210,7 +212,9 @@ def test_an_unbiased_loss_is_expected_to_be_that_of_all_pixels(
       },
       losses.tversky(alpha=0.4, beta=0.9),
     ),
-    ({"region_loss": "lovasz_softmax"}, None),
+    pytest.param(
+      {"region_loss": "lovasz_softmax"}, None, marks=pytest.mark.long
+    ),
   ],
 )
 def test_a_loss_of_regions_is_added_or_stands_alone(

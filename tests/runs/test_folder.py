@@ -289,7 +289,7 @@ def test_records_are_read_as_if_the_run_had_never_been_cut_off(claimed):
   assert [(r["step"], r["start"]) for r in evaluations] == [(2, 1)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_file_that_a_run_makes_is_one_of_the_contents(finished_run):
   names = {path.name for path in finished_run.iterdir()}
   assert names == {*folder.CONTENTS}

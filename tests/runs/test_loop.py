@@ -158,7 +158,7 @@ def test_nothing_is_saved_while_steps_are_not_finite(tmp_path, prepared_dir):
   assert max(saved_steps(workdir)) < skipped[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_without_patience_ends_and_goes_on_with_more(
   tmp_path, prepared_dir
 ):
