@@ -133,6 +133,15 @@ class Job(NamedTuple):
   num_tiles: int
 
 
+def read(options: Options, picture: picture_files.Picture) -> np.ndarray:
+  """A picture, [H, W, 3] uint8; a `ValueError` if it cannot be read."""
+  return picture_files.read(
+    picture.path,
+    white=options.white,
+    max_pixels=picture_files.max_pixels(options.max_megapixels),
+  )
+
+
 def tiling(options: Options, network: fcn.runs.TrainedModel) -> dict[str, Any]:
   """The arguments of `inference.predict_tiled` for a network."""
   resize = network.config.data.resize
@@ -175,7 +184,7 @@ def look_at(
     strict=True,
   ):
     try:
-      image = picture_files.read(picture.path, white=options.white)
+      image = read(options, picture)
     except ValueError as error:
       faults.append(f"{picture.path} {error}")
       continue
@@ -218,7 +227,7 @@ def predict(
   Returns:
     [256] pixels of each class.
   """
-  image = picture_files.read(job.picture.path, white=options.white)
+  image = read(options, job.picture)
   progress = functools.partial(
     tqdm.tqdm,
     desc=job.picture.path.name,
@@ -285,7 +294,7 @@ def margin_report(
   share = fcn.inference.disagreement(
     network.model,
     network.variables,
-    picture_files.read(job.picture.path, white=options.white),
+    read(options, job.picture),
     margin=options.margin,
     num_tiles=num_tiles,
     **tiling(options, network),
@@ -321,10 +330,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args=arguments,
     config=(tyro.conf.OmitArgPrefixes,),
   )
-  with errors.explained():
-    limit = picture_files.largest(options.max_megapixels)
-  with platforms.known(), limit, contextlib.ExitStack() as resources:
+  with platforms.known(), contextlib.ExitStack() as resources:
     with errors.explained():
+      picture_files.max_pixels(options.max_megapixels)
       processes_lib.start(options.processes, saves=False)
       which = trained_model.parse_which(options.checkpoint)
       if options.out.exists() and not options.out.is_dir():

@@ -23,6 +23,7 @@ With fcn_jax installed: `inference.load_exported("network.zip")`.
 
 import argparse
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -38,12 +39,16 @@ import numpy as np
 from PIL import Image
 
 from fcn_jax.data.files import decoding
+from fcn_jax.data.files import rasters
 from fcn_jax.inference import picture_files
 from fcn_jax.visualize import overlays
 
 # Written to `metadata.json`; a change of the layout changes the number.
 FORMAT = "fcn_jax exported network 1"
 PROGRAMS = ("classes", "probabilities")
+# What `read_picture` raises, for servers that answer each in its own way.
+TooLarge = rasters.TooLarge
+UnreadKind = rasters.UnreadKind
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -217,8 +222,8 @@ def read_picture(
 ) -> np.ndarray:
   """Decodes a picture by the rules of `fcn-jax predict`.
 
-  Only formats of pictures are opened, whatever the file is called. For servers:
-  threads that decode at the same time give the same `max_megapixels`.
+  Only formats of pictures are opened, whatever the file is called. Threads may
+  decode at the same time.
 
   Args:
     content: the bytes of its file.
@@ -230,10 +235,17 @@ def read_picture(
     [H, W, 3] uint8, RGB, upright.
 
   Raises:
-    ValueError: what is wrong with the file, to be read after its name.
+    ValueError: what is wrong with the file, to be read after its name;
+      `TooLarge` if it has too many pixels; `UnreadKind` if it may be whole, but
+      is of a kind that is not read, such as PostScript, or 16 bits without
+      `white`.
   """
-  with picture_files.largest(max_megapixels):
-    return decoding.decode_picture(content, white=white, other_white=white)
+  return decoding.decode_picture(
+    content,
+    white=white,
+    other_white=white,
+    max_pixels=picture_files.max_pixels(max_megapixels),
+  )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -285,38 +297,42 @@ def _options(program, arguments):
 def _segment_files(network_file, options):
   if options.out.exists() and not options.out.is_dir():
     raise ValueError(f"{options.out} is a file; give a folder as --out.")
-  with picture_files.largest(options.max_megapixels):
-    found = picture_files.find(options.pictures, options.out)
-    targets = [_targets(one, options) for one in found]
-    picture_files.check(
-      f"{path} exists already (give another --out, or --overwrite)"
-      for paths in targets
-      for path in paths
-      if path.exists() and not options.overwrite
-    )
-    # All are read before anything is written.
-    faults = []
-    for one in found:
-      try:
-        picture_files.read(one.path, white=options.white)
-      except ValueError as error:
-        faults.append(f"{one.path} {error}")
-    picture_files.check(faults)
-    network = load(network_file)
-    for one, paths in zip(found, targets, strict=True):
-      picture = picture_files.read(one.path, white=options.white)
-      classes = network.segment(picture)
-      mask = Image.fromarray(classes)
-      mask.putpalette(network.palette.tobytes())
-      images = [(mask, "PNG")]
-      if options.overlay:
-        drawn = overlays.labelled(
-          picture, classes, network.class_names, network.palette
-        )
-        images.append((drawn, "JPEG"))
-      for (image, kind), path in zip(images, paths, strict=True):
-        _write(image, kind, path, options.overwrite)
-        print(path)
+  read = functools.partial(
+    picture_files.read,
+    white=options.white,
+    max_pixels=picture_files.max_pixels(options.max_megapixels),
+  )
+  found = picture_files.find(options.pictures, options.out)
+  targets = [_targets(one, options) for one in found]
+  picture_files.check(
+    f"{path} exists already (give another --out, or --overwrite)"
+    for paths in targets
+    for path in paths
+    if path.exists() and not options.overwrite
+  )
+  # All are read before anything is written.
+  faults = []
+  for one in found:
+    try:
+      read(one.path)
+    except ValueError as error:
+      faults.append(f"{one.path} {error}")
+  picture_files.check(faults)
+  network = load(network_file)
+  for one, paths in zip(found, targets, strict=True):
+    picture = read(one.path)
+    classes = network.segment(picture)
+    mask = Image.fromarray(classes)
+    mask.putpalette(network.palette.tobytes())
+    images = [(mask, "PNG")]
+    if options.overlay:
+      drawn = overlays.labelled(
+        picture, classes, network.class_names, network.palette
+      )
+      images.append((drawn, "JPEG"))
+    for (image, kind), path in zip(images, paths, strict=True):
+      _write(image, kind, path, options.overwrite)
+      print(path)
 
 
 def _targets(picture, options):

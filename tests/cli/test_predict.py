@@ -368,7 +368,7 @@ def test_pictures_are_as_large_as_the_option_says(
     run(path, "--max-megapixels", 0.001)
   message = capsys.readouterr().err
   assert "a.png is too large" in message and "--max-megapixels" in message
-  # Pillow's own limit does not count, and is as it was afterwards.
+  # Pillow's own limit does not count, and stays as it is.
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
   assert (run(path) / "classes" / "a.png").exists()
   assert Image.MAX_IMAGE_PIXELS == 100

@@ -1,7 +1,10 @@
+import concurrent.futures
+import io
 import json
 import runpy
 import subprocess
 import sys
+import threading
 import zipfile
 
 import jax
@@ -239,9 +242,64 @@ def test_a_bad_picture_is_one_paragraph_as_in_predict(
   assert f"{path} {message}" in shown.err
   assert not (tmp_path / "out").exists()
   # What `fcn-jax predict` says of it.
-  with pytest.raises(ValueError) as caught, picture_files.largest(250):
-    picture_files.read(path, white=None)
+  with pytest.raises(ValueError) as caught:
+    picture_files.read(path, white=None, max_pixels=250_000_000)
   assert str(caught.value) in shown.err
+
+
+def bytes_of(image, image_format):
+  buffer = io.BytesIO()
+  image.save(buffer, format=image_format)
+  return buffer.getvalue()
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "GIF"])
+def test_threads_have_limits_of_their_own(image_format):
+  content = bytes_of(Image.fromarray(pictures(1, 40, 50)[0]), image_format)
+  before = Image.MAX_IMAGE_PIXELS
+  both = threading.Barrier(2)
+
+  def read(max_megapixels):
+    sizes = []
+    for _ in range(20):
+      both.wait(timeout=60)
+      try:
+        picture = fcn.inference.exported.read_picture(
+          content, max_megapixels=max_megapixels
+        )
+        sizes.append(picture.shape[:2])
+      except fcn.inference.exported.TooLarge:
+        sizes.append(None)
+    return sizes
+
+  with concurrent.futures.ThreadPoolExecutor(2) as threads:
+    small, large = threads.map(read, (0.0019, 0.002))
+  assert small == [None] * 20
+  assert large == [(40, 50)] * 20
+  assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_pillow_s_own_limit_does_not_count(monkeypatch):
+  content = bytes_of(Image.fromarray(pictures(1, 40, 50)[0]), "PNG")
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+  assert fcn.inference.exported.read_picture(content).shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize("kind", ["deep", "animation", "postscript", "heic"])
+def test_kinds_that_are_not_read_are_told_from_broken_files(tmp_path, kind):
+  BAD[kind][0](tmp_path / "file")
+  content = (tmp_path / "file").read_bytes()
+  with pytest.raises(fcn.inference.exported.UnreadKind):
+    fcn.inference.exported.read_picture(content)
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty"])
+def test_broken_files_are_not_of_another_kind(tmp_path, kind):
+  BAD[kind][0](tmp_path / "file")
+  with pytest.raises(ValueError) as caught:
+    fcn.inference.exported.read_picture((tmp_path / "file").read_bytes())
+  others = fcn.inference.exported.UnreadKind, fcn.inference.exported.TooLarge
+  assert not isinstance(caught.value, others)
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
@@ -425,8 +483,8 @@ def test_fractions_are_scaled_by_the_white_that_is_given(tmp_path):
   path = tmp_path / "fractions.tif"
   Image.fromarray(np.linspace(0, 1, 9, dtype=np.float32)[None]).save(path)
   with pytest.raises(ValueError, match="go from 0 to 1; .*, or give --white"):
-    picture_files.read(path, white=None)
-  found = picture_files.read(path, white=1)
+    picture_files.read(path, white=None, max_pixels=9)
+  found = picture_files.read(path, white=1, max_pixels=9)
   np.testing.assert_array_equal(
     found[0, :, 0], np.round(np.linspace(0, 255, 9))
   )
