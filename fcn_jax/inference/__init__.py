@@ -7,6 +7,8 @@
   cuts it into tiles; it can also average over scales and flips. `probabilities`
   returns the probabilities of the classes instead.
   With blending it averages tiles that overlap, see `blending`.
+  `choose_buckets` keeps pictures of many sizes to a few compiled programs, see
+  `buckets`.
 - `exact_margin` says how far a network sees around a tile, and `disagreement`
   what a smaller margin costs. `tiling_plan` cuts a picture into tiles.
 - `export` writes a network to a file that runs without this package, and
@@ -14,6 +16,7 @@
 """
 
 from fcn_jax.inference import blending
+from fcn_jax.inference import buckets
 from fcn_jax.inference import exported
 from fcn_jax.inference import exporting
 from fcn_jax.inference import tiling
@@ -21,6 +24,7 @@ from fcn_jax.inference import tiling_plan
 from fcn_jax.inference.exported import load as load_exported
 from fcn_jax.inference.exporting import export
 from fcn_jax.inference.prediction import predict
+from fcn_jax.inference.tiling import choose_buckets
 from fcn_jax.inference.tiling import disagreement
 from fcn_jax.inference.tiling import exact_margin
 from fcn_jax.inference.tiling import predict_tiled
@@ -28,6 +32,8 @@ from fcn_jax.inference.tiling import probabilities
 
 __all__ = [
   "blending",
+  "buckets",
+  "choose_buckets",
   "disagreement",
   "exact_margin",
   "export",
