@@ -8,6 +8,7 @@ import fcn_jax as fcn
 from fcn_jax import inference
 from fcn_jax.inference import buckets
 from fcn_jax.inference import prediction
+from tests.helpers import narrow
 from tests.helpers import tiny_networks
 
 STEP = 32
@@ -223,9 +224,20 @@ def test_a_picture_sideways_has_its_result_sideways(name, monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("backbone", ["alexnet", "googlenet", "resnet18"])
-def test_other_backbones_see_pictures_sideways(backbone):
-  model = fcn.models.FCN(num_classes=3, backbone=backbone, head_width=8)
+@pytest.mark.parametrize(
+  ("network_class", "backbone"),
+  [
+    (fcn.models.FCN, "alexnet"),
+    (fcn.models.FCN, "googlenet"),
+    (fcn.models.FCN, "resnet50"),
+    (fcn.models.FCNResNet, "resnet50"),
+  ],
+)
+def test_other_networks_see_pictures_sideways(
+  monkeypatch, network_class, backbone
+):
+  narrow.backbones(monkeypatch)
+  model = network_class(num_classes=3, backbone=backbone)
   check_turned(model, tiny_networks.random_variables(model))
 
 
