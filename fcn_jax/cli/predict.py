@@ -22,6 +22,10 @@ pictures and predicts the others.
 Exit status: 0 if all pictures were predicted, 3 if --skip-bad left some out, 1
 for an error that the command found before it wrote anything.
 
+The network is compiled for each shape of its arrays, which takes seconds.
+Pictures of one size share a program; those of more than --max-programs sizes
+share a few larger arrays. The network does not see the rest of an array.
+
 The frames of a video are pictures: `ffmpeg -i in.mp4 frames/%06d.png` writes
 them, and the page "Your own pictures" of the documentation makes a video of the
 results.
@@ -94,6 +98,9 @@ class Options:
   tile_size: int = fcn.inference.tiling.TILE_SIZE
   """Side in pixels of the largest square that the network sees at once. Larger
   tiles need more memory (with the square of the side) but less time."""
+  max_programs: int = fcn.inference.buckets.MAX_PROGRAMS
+  """For how many shapes of arrays the network is compiled at most. Pictures of
+  more sizes share arrays, in part empty; the results are the same."""
   margin: int | None = None
   """Pixels that the network sees around a tile. Default: all that matter, so
   that the result is exact."""
@@ -133,6 +140,15 @@ class Job(NamedTuple):
   num_tiles: int
 
 
+def read(options: Options, picture: picture_files.Picture) -> np.ndarray:
+  """A picture, [H, W, 3] uint8; a `ValueError` if it cannot be read."""
+  return picture_files.read(
+    picture.path,
+    white=options.white,
+    max_pixels=picture_files.max_pixels(options.max_megapixels),
+  )
+
+
 def tiling(options: Options, network: fcn.runs.TrainedModel) -> dict[str, Any]:
   """The arguments of `inference.predict_tiled` for a network."""
   resize = network.config.data.resize
@@ -141,6 +157,20 @@ def tiling(options: Options, network: fcn.runs.TrainedModel) -> dict[str, Any]:
     "scales": tuple(resize * scale for scale in options.scales),
     "flip": options.flip,
   }
+
+
+def choose_buckets(
+  options: Options, network: fcn.runs.TrainedModel, jobs: Sequence[Job]
+) -> fcn.inference.buckets.Buckets:
+  """The shapes of the arrays that the pictures share."""
+  return fcn.inference.choose_buckets(
+    network.model,
+    [job.size for job in jobs],
+    max_programs=options.max_programs,
+    margin=options.margin,
+    blending=options.blending,
+    **tiling(options, network),
+  )
 
 
 def look_at(
@@ -175,7 +205,7 @@ def look_at(
     strict=True,
   ):
     try:
-      image = picture_files.read(picture.path, white=options.white)
+      image = read(options, picture)
     except ValueError as error:
       faults.append(f"{picture.path} {error}")
       continue
@@ -209,7 +239,10 @@ def check_disk(options: Options, jobs: Sequence[Job], num_classes: int) -> None:
 
 
 def predict(
-  options: Options, network: fcn.runs.TrainedModel, job: Job
+  options: Options,
+  network: fcn.runs.TrainedModel,
+  buckets: fcn.inference.buckets.Buckets,
+  job: Job,
 ) -> np.ndarray:
   """Predicts one picture, and writes its files.
 
@@ -218,7 +251,7 @@ def predict(
   Returns:
     [256] pixels of each class.
   """
-  image = picture_files.read(job.picture.path, white=options.white)
+  image = read(options, job.picture)
   progress = functools.partial(
     tqdm.tqdm,
     desc=job.picture.path.name,
@@ -247,6 +280,7 @@ def predict(
       probabilities_out=probabilities,
       progress=progress,
       devices=devices_lib.of(options.num_devices),
+      buckets=buckets,
       **tiling(options, network),
     )
     files = predict_files.Outputs(
@@ -285,7 +319,7 @@ def margin_report(
   share = fcn.inference.disagreement(
     network.model,
     network.variables,
-    picture_files.read(job.picture.path, white=options.white),
+    read(options, job.picture),
     margin=options.margin,
     num_tiles=num_tiles,
     **tiling(options, network),
@@ -321,10 +355,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args=arguments,
     config=(tyro.conf.OmitArgPrefixes,),
   )
-  with errors.explained():
-    limit = picture_files.largest(options.max_megapixels)
-  with platforms.known(), limit, contextlib.ExitStack() as resources:
+  with platforms.known(), contextlib.ExitStack() as resources:
     with errors.explained():
+      picture_files.max_pixels(options.max_megapixels)
       processes_lib.start(options.processes, saves=False)
       which = trained_model.parse_which(options.checkpoint)
       if options.out.exists() and not options.out.is_dir():
@@ -337,6 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       network.check_sees_pictures()
       own = processes_lib.own_share(pictures)
       jobs, left_out = look_at(options, network, own)
+      buckets = choose_buckets(options, network, jobs)
       check_disk(options, jobs, fcn.models.heads.num_classes(network.model))
       # Nothing is written before all have looked.
       processes_lib.gather()
@@ -355,7 +389,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       ) as bar,
     ):
       for job in bar:
-        counts += predict(options, network, job)
+        counts += predict(options, network, buckets, job)
     num_files = sum(path is not None for job in jobs for path in job.outputs)
     counts, num_files, num_pictures = (
       sum(map(np.asarray, processes_lib.gather(one)))

@@ -7,6 +7,8 @@
   cuts it into tiles; it can also average over scales and flips. `probabilities`
   returns the probabilities of the classes instead.
   With blending it averages tiles that overlap, see `blending`.
+  `choose_buckets` keeps pictures of many sizes to a few compiled programs, see
+  `buckets`.
 - `exact_margin` says how far a network sees around a tile, and `disagreement`
   what a smaller margin costs. `tiling_plan` cuts a picture into tiles.
 - `export` writes a network to a file that runs without this package, and
@@ -15,6 +17,7 @@
 """
 
 from fcn_jax.inference import blending
+from fcn_jax.inference import buckets
 from fcn_jax.inference import exported
 from fcn_jax.inference import exporting
 from fcn_jax.inference import onnx_files
@@ -24,6 +27,7 @@ from fcn_jax.inference.exported import load as load_exported
 from fcn_jax.inference.exporting import export
 from fcn_jax.inference.onnx_files import export_onnx
 from fcn_jax.inference.prediction import predict
+from fcn_jax.inference.tiling import choose_buckets
 from fcn_jax.inference.tiling import disagreement
 from fcn_jax.inference.tiling import exact_margin
 from fcn_jax.inference.tiling import predict_tiled
@@ -31,6 +35,8 @@ from fcn_jax.inference.tiling import probabilities
 
 __all__ = [
   "blending",
+  "buckets",
+  "choose_buckets",
   "disagreement",
   "exact_margin",
   "export",

@@ -18,11 +18,18 @@ refused, as by `fcn-jax predict`. In Python:
     picture = exported.read_picture(content)  # The bytes of a file.
     classes = network.segment(picture)
 
+A server that gets pictures of many sizes prepares for them, see `for_sizes` and
+docs/serving.md:
+
+    network = network.for_sizes([(768, 1024), (2048, 2048)])
+    network.warm_up()
+
 With fcn_jax installed: `inference.load_exported("network.zip")`.
 """
 
 import argparse
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -38,12 +45,17 @@ import numpy as np
 from PIL import Image
 
 from fcn_jax.data.files import decoding
+from fcn_jax.data.files import rasters
+from fcn_jax.inference import buckets
 from fcn_jax.inference import picture_files
 from fcn_jax.visualize import overlays
 
 # Written to `metadata.json`; a change of the layout changes the number.
 FORMAT = "fcn_jax exported network 1"
 PROGRAMS = ("classes", "probabilities")
+# What `read_picture` raises, for servers that answer each in its own way.
+TooLarge = rasters.TooLarge
+UnreadKind = rasters.UnreadKind
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,8 +63,9 @@ class ExportedNetwork:
   """A network from a file.
 
   A program is compiled once for each number of images and each size, rounded up
-  to multiples of `multiple_of`; with JAX's compilation cache
-  (JAX_COMPILATION_CACHE_DIR), once for all processes.
+  to multiples of `multiple_of`; see `for_sizes` for fewer. With JAX's
+  compilation cache (JAX_COMPILATION_CACHE_DIR), it is compiled once for all
+  processes. Threads may share a network.
 
   Attributes:
     class_names: C names.
@@ -70,6 +83,7 @@ class ExportedNetwork:
   metadata: dict[str, Any]
   _variables: dict[str, jax.Array] = dataclasses.field(repr=False)
   _programs: dict[str, Callable[..., jax.Array]] = dataclasses.field(repr=False)
+  _buckets: buckets.Buckets = buckets.Buckets()
 
   def predict(self, images: np.ndarray) -> np.ndarray:
     """The likeliest class of every pixel.
@@ -108,26 +122,100 @@ class ExportedNetwork:
       ValueError: if the picture has another shape or type.
     """
     _check(picture, "picture", ("H", "W", 3))
-    size = (picture.shape[1], picture.shape[0])
-    resized = tuple(max(1, round(side * self.resize)) for side in size)
-    if resized == size:
+    size = picture.shape[:2]
+    seen_size = self._seen(size)
+    if seen_size == size:
       return self.predict(picture[None])[0]
-    seen = _resize(picture, resized)
+    seen = _resize(picture, seen_size)
     (probabilities,) = self.probabilities(seen[None])
     planes = [
       _resize(plane, size) for plane in np.moveaxis(probabilities, 2, 0)
     ]
     return np.argmax(planes, axis=0).astype(np.uint8)
 
+  def for_sizes(
+    self,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    max_programs: int = buckets.MAX_PROGRAMS,
+  ) -> "ExportedNetwork":
+    """The same network, with few shapes of arrays for pictures of these sizes.
+
+    Its results are the same up to rounding. A picture that fits into none of
+    the arrays still gets a program of its own.
+
+    Args:
+      sizes: height and width of pictures as `segment` takes them, each as often
+        as it is expected.
+      max_programs: for how many shapes a program is compiled at most, see
+        `buckets`.
+
+    Raises:
+      ValueError: if `max_programs` is less than 1.
+    """
+    chosen = buckets.choose(
+      [self._needs(self._seen(size)) for size in sizes],
+      [height > width for height, width in sizes],
+      max_programs=max_programs,
+    )
+    return dataclasses.replace(self, _buckets=chosen)
+
+  @property
+  def shapes(self) -> list[tuple[int, int]]:
+    """Height and width of the arrays of `for_sizes`."""
+    return [shape for (shape,) in self._buckets.entries]
+
+  def fits(self, size: tuple[int, int]) -> bool:
+    """Whether a picture of a height and a width fits into one of `shapes`."""
+    needs = self._needs(self._seen(size))
+    if self._buckets.turns(size):
+      needs = (needs[0][::-1],)
+    return self._buckets.smallest(needs) is not None
+
+  def warm_up(self) -> None:
+    """Compiles what `segment` needs for `shapes`, before the first picture."""
+    program = PROGRAMS[0] if self.resize == 1 else PROGRAMS[1]
+    for height, width in self.shapes:
+      image = np.zeros((1, height, width, 3), np.uint8)
+      sizes = np.array([[height, width]], np.int32)
+      jax.block_until_ready(
+        self._programs[program](self._variables, image, sizes)
+      )
+    if self._buckets.sideways:
+      jax.block_until_ready(self._turned)
+
+  @functools.cached_property
+  def _turned(self):
+    """The variables for pictures that are predicted sideways."""
+    return buckets.turned(self._variables)
+
+  def _seen(self, size):
+    """Height and width at which the network sees a picture."""
+    height, width = (max(1, round(side * self.resize)) for side in size)
+    return height, width
+
+  def _needs(self, size):
+    height, width = (-(-side // self.multiple_of) for side in size)
+    return ((height * self.multiple_of, width * self.multiple_of),)
+
   def _run(self, program, images):
     _check(images, "images", ("N", "H", "W", 3))
+    is_sideways = self._buckets.turns(images.shape[1:3])
+    variables = self._variables
+    if is_sideways:
+      images, variables = np.swapaxes(images, 1, 2), self._turned
     num_images, *size, _ = images.shape
-    missing = [(0, -side % self.multiple_of) for side in size]
+    needs = self._needs(size)
+    (shape,) = self._buckets.smallest(needs) or needs
+    missing = [
+      (0, side - filled) for side, filled in zip(shape, size, strict=True)
+    ]
     padded = np.pad(images, ((0, 0), *missing, (0, 0)))
     # The program knows the size and does not see the padding.
     sizes = np.full((num_images, 2), size, np.int32)
-    values = self._programs[program](self._variables, padded, sizes)
-    return np.asarray(values)[:, : size[0], : size[1]]
+    values = self._programs[program](variables, padded, sizes)
+    found = np.asarray(values)[:, : size[0], : size[1]]
+    return np.swapaxes(found, 1, 2) if is_sideways else found
 
 
 def _check(array, name, shape):
@@ -140,8 +228,9 @@ def _check(array, name, shape):
 
 
 def _resize(array, size):
+  """Resizes an array to a height and a width."""
   image = Image.fromarray(np.ascontiguousarray(array))
-  return np.array(image.resize(size, Image.Resampling.BILINEAR))
+  return np.array(image.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def load(path: str | pathlib.Path) -> ExportedNetwork:
@@ -217,8 +306,8 @@ def read_picture(
 ) -> np.ndarray:
   """Decodes a picture by the rules of `fcn-jax predict`.
 
-  Only formats of pictures are opened, whatever the file is called. For servers:
-  threads that decode at the same time give the same `max_megapixels`.
+  Only formats of pictures are opened, whatever the file is called. Threads may
+  decode at the same time.
 
   Args:
     content: the bytes of its file.
@@ -230,10 +319,17 @@ def read_picture(
     [H, W, 3] uint8, RGB, upright.
 
   Raises:
-    ValueError: what is wrong with the file, to be read after its name.
+    ValueError: what is wrong with the file, to be read after its name;
+      `TooLarge` if it has too many pixels; `UnreadKind` if it may be whole, but
+      is of a kind that is not read, such as PostScript, or 16 bits without
+      `white`.
   """
-  with picture_files.largest(max_megapixels):
-    return decoding.decode_picture(content, white=white, other_white=white)
+  return decoding.decode_picture(
+    content,
+    white=white,
+    other_white=white,
+    max_pixels=picture_files.max_pixels(max_megapixels),
+  )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -279,44 +375,64 @@ def _options(program, arguments):
     default=250.0,
     help="larger pictures are refused (default: %(default)s)",
   )
+  parser.add_argument(
+    "--max-programs",
+    type=int,
+    default=buckets.MAX_PROGRAMS,
+    help="pictures of more sizes share arrays, as each shape is compiled "
+    "(default: %(default)s)",
+  )
+  parser.add_argument(
+    "--cache",
+    type=pathlib.Path,
+    help="folder that keeps compiled programs for the next time",
+  )
   return parser.parse_args(arguments)
 
 
 def _segment_files(network_file, options):
   if options.out.exists() and not options.out.is_dir():
     raise ValueError(f"{options.out} is a file; give a folder as --out.")
-  with picture_files.largest(options.max_megapixels):
-    found = picture_files.find(options.pictures, options.out)
-    targets = [_targets(one, options) for one in found]
-    picture_files.check(
-      f"{path} exists already (give another --out, or --overwrite)"
-      for paths in targets
-      for path in paths
-      if path.exists() and not options.overwrite
-    )
-    # All are read before anything is written.
-    faults = []
-    for one in found:
-      try:
-        picture_files.read(one.path, white=options.white)
-      except ValueError as error:
-        faults.append(f"{one.path} {error}")
-    picture_files.check(faults)
-    network = load(network_file)
-    for one, paths in zip(found, targets, strict=True):
-      picture = picture_files.read(one.path, white=options.white)
-      classes = network.segment(picture)
-      mask = Image.fromarray(classes)
-      mask.putpalette(network.palette.tobytes())
-      images = [(mask, "PNG")]
-      if options.overlay:
-        drawn = overlays.labelled(
-          picture, classes, network.class_names, network.palette
-        )
-        images.append((drawn, "JPEG"))
-      for (image, kind), path in zip(images, paths, strict=True):
-        _write(image, kind, path, options.overwrite)
-        print(path)
+  read = functools.partial(
+    picture_files.read,
+    white=options.white,
+    max_pixels=picture_files.max_pixels(options.max_megapixels),
+  )
+  found = picture_files.find(options.pictures, options.out)
+  targets = [_targets(one, options) for one in found]
+  picture_files.check(
+    f"{path} exists already (give another --out, or --overwrite)"
+    for paths in targets
+    for path in paths
+    if path.exists() and not options.overwrite
+  )
+  # All are read before anything is written.
+  faults, sizes = [], []
+  for one in found:
+    try:
+      sizes.append(read(one.path).shape[:2])
+    except ValueError as error:
+      faults.append(f"{one.path} {error}")
+  picture_files.check(faults)
+  if options.cache is not None:
+    jax.config.update("jax_compilation_cache_dir", str(options.cache))
+  network = load(network_file).for_sizes(
+    sizes, max_programs=options.max_programs
+  )
+  for one, paths in zip(found, targets, strict=True):
+    picture = read(one.path)
+    classes = network.segment(picture)
+    mask = Image.fromarray(classes)
+    mask.putpalette(network.palette.tobytes())
+    images = [(mask, "PNG")]
+    if options.overlay:
+      drawn = overlays.labelled(
+        picture, classes, network.class_names, network.palette
+      )
+      images.append((drawn, "JPEG"))
+    for (image, kind), path in zip(images, paths, strict=True):
+      _write(image, kind, path, options.overwrite)
+      print(path)
 
 
 def _targets(picture, options):

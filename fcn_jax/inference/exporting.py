@@ -43,6 +43,7 @@ from fcn_jax.data.files import other_kinds
 from fcn_jax.data.files import pillow_formats
 from fcn_jax.data.files import rasters
 from fcn_jax.data.files import tiff
+from fcn_jax.inference import buckets
 from fcn_jax.inference import exported
 from fcn_jax.inference import picture_files
 from fcn_jax.inference import prediction
@@ -56,8 +57,8 @@ _MAIN = "import exported\n\nexported.main()\n"
 # The modules that `exported` imports, directly or not. Of `types` they use one
 # number only.
 _PARTS = (
-  decoding, other_kinds, pillow_formats, rasters, tiff, picture_files, painting,
-  overlays,
+  decoding, other_kinds, pillow_formats, rasters, tiff, buckets, picture_files,
+  painting, overlays,
 )  # fmt: skip
 _TYPES = f"IGNORE_LABEL = {types.IGNORE_LABEL}\n"
 _IMPORT = re.compile(r"^( *)from fcn_jax[.\w]* import (\w+)$", re.MULTILINE)

@@ -5,18 +5,16 @@ pictures as `fcn-jax predict`.
 """
 
 import collections
-import contextlib
 import glob
 import pathlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
 
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import other_kinds
+from fcn_jax.data.files import rasters
 
 # A message names at most this many faults.
 _MAX_FAULTS = 20
@@ -107,52 +105,40 @@ def check(faults) -> None:
     raise ValueError(f"nothing was written, as {named}{and_more}.")
 
 
-def largest(megapixels: float) -> contextlib.AbstractContextManager[None]:
-  """Lets Pillow read pictures up to a size, and none that are larger.
+def max_pixels(megapixels: float) -> int:
+  """How many pixels a picture may have, from an option in millions.
 
   Raises:
-    ValueError: if the size is not above 0, or no number.
+    ValueError: if it is not above 0, or no number.
   """
   if not 0 < megapixels < float("inf"):
     raise ValueError(
       f"max_megapixels is {megapixels}; give a number of millions above 0."
     )
-  return _largest(int(megapixels * 1e6))
+  return int(megapixels * 1e6)
 
 
-@contextlib.contextmanager
-def _largest(pixels: int) -> Iterator[None]:
-  before = PIL.Image.MAX_IMAGE_PIXELS
-  PIL.Image.MAX_IMAGE_PIXELS = pixels
-  try:
-    with warnings.catch_warnings():
-      # `decoding` refuses those.
-      warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-      yield
-  finally:
-    PIL.Image.MAX_IMAGE_PIXELS = before
-
-
-def read(path: pathlib.Path, *, white: float | None) -> np.ndarray:
+def read(
+  path: pathlib.Path, *, white: float | None, max_pixels: int
+) -> np.ndarray:
   """A picture, [H, W, 3] uint8, RGB, upright.
 
   Args:
     path: its file.
     white: see `decoding.decode_picture`.
+    max_pixels: see `decoding.decode_picture`.
 
   Raises:
     ValueError: it cannot be read; the message is to follow the file's name.
   """
   try:
     return decoding.decode_picture(
-      path.read_bytes(), white=white, other_white=white
+      path.read_bytes(), white=white, other_white=white, max_pixels=max_pixels
     )
-  except ValueError as error:
-    if "is too large" in str(error):
-      raise ValueError(f"{error}, or raise --max-megapixels") from error
-    if "more than 8 bits" in str(error) or "which is white" in str(error):
-      raise ValueError(f"{error}, or give --white") from error
-    raise
+  except rasters.TooLarge as error:
+    raise ValueError(f"{error}, or raise --max-megapixels") from error
+  except rasters.NoWhite as error:
+    raise ValueError(f"{error}, or give --white") from error
   except MemoryError as error:
     raise ValueError("needs more memory than there is; cut it") from error
   except OSError as error:

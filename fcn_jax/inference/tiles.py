@@ -82,13 +82,20 @@ class Surroundings:
     )
     return max(0, math.ceil(gap / stride) - 1) * stride
 
+  @functools.cached_property
+  def _pixels_seen(self):
+    """`geometry.pixels_seen`, which takes time and is asked the same again."""
+    return functools.lru_cache(maxsize=10_000)(
+      functools.partial(geometry.pixels_seen, self.chain)
+    )
+
   def around(self, first: int, last: int) -> tuple[int, int]:
     """Begin and end of the input that pixels `first` to `last` need.
 
     The begin is a multiple of the alignment. Both may lie outside the picture.
     """
     if self.margin is None:
-      begin, end = geometry.pixels_seen(self.chain, first, last)
+      begin, end = self._pixels_seen(first, last)
       begin -= self.beyond
     else:
       begin, end = first - self.margin, last + self.margin
@@ -152,14 +159,22 @@ class Side:
     whole = max(self.view, min(padded_side(self.view), tile_size))
     if tile >= self.native:
       return whole
+    return min(whole, self._around_tile(tile, surroundings))
+
+  def least_side(self, tile: int, surroundings: Surroundings) -> int:
+    """Side of the smallest array that holds what the network must see."""
+    if tile >= self.native:
+      return self.view
+    return min(self.view, self._around_tile(tile, surroundings))
+
+  def _around_tile(self, tile: int, surroundings: Surroundings) -> int:
+    """The most pixels of the view that a tile needs."""
     if self.native == self.view and not self.mirrored:
       begin, end = surroundings.around(0, tile - 1)
-      needed = end - begin
-    else:
-      # The view's pixels around the centres of a tile's pixels.
-      length = math.ceil(tile * self.view / self.native) + 2
-      needed = surroundings.largest(length)
-    return min(whole, needed)
+      return end - begin
+    # The view's pixels around the centres of a tile's pixels.
+    length = math.ceil(tile * self.view / self.native) + 2
+    return surroundings.largest(length)
 
 
 def choose_tile(

@@ -14,6 +14,7 @@ from fcn_jax import checks
 from fcn_jax import models
 from fcn_jax import types
 from fcn_jax.inference import blending as blending_lib
+from fcn_jax.inference import buckets as buckets_lib
 from fcn_jax.inference import replicas as replicas_lib
 from fcn_jax.inference import tiles
 from fcn_jax.inference import tiling_plan
@@ -42,6 +43,7 @@ def predict_tiled(
   probabilities_out: np.ndarray | None = None,
   progress: Progress = iter,
   devices: Sequence[jax.Device] | None = None,
+  buckets: buckets_lib.Buckets | None = None,
 ) -> np.ndarray:
   """The likeliest class, or the classes, of every pixel of a picture.
 
@@ -60,7 +62,13 @@ def predict_tiled(
 
   All tiles have arrays of one shape (one for each scale and flip), also those
   of other pictures larger than a tile, so the network is compiled once. Smaller
-  pictures are padded to a few shapes.
+  pictures are padded to multiples of 64 pixels, and the network is compiled for
+  each such size. If the sizes of all pictures are known, `choose_buckets` keeps
+  to few programs:
+
+      buckets = choose_buckets(model, [image.shape[:2] for image in images])
+      for image in images:
+        classes = predict_tiled(model, variables, image, buckets=buckets)
 
   Args:
     model: the network.
@@ -83,6 +91,8 @@ def predict_tiled(
     progress: wraps the list of tiles, such as `tqdm.tqdm`.
     devices: that predict tiles at the same time, such as `jax.local_devices()`;
       the result is that of one device. None for the default device.
+    buckets: the shapes of the arrays, from `choose_buckets` with the same
+      options; a picture that fits into none has arrays of its own.
 
   Returns:
     [H, W], `out` if that was given: uint8, or uint32 if they are bit masks, as
@@ -105,6 +115,7 @@ def predict_tiled(
     flip=flip,
     activation=activation,
     blending=blending,
+    buckets=buckets,
   )
   height, width = image.shape[:2]
   if out is None:
@@ -116,18 +127,72 @@ def predict_tiled(
   windows = plan.windows(plan.whole)
   if devices is not None:
     devices = devices[: len(windows)]
+  all_classes, all_probabilities = out, probabilities_out
+  if plan.sideways:
+    variables = buckets_lib.turned(variables)
+    all_classes = np.swapaxes(out, 0, 1)
+    if probabilities_out is not None:
+      all_probabilities = np.swapaxes(probabilities_out, 0, 1)
   replicas = replicas_lib.copies(variables, devices)
   if probabilities_out is None and not is_blended(plan):
     for window, classes in replicas_lib.in_order(
       plan.classes, replicas, progress(windows)
     ):
-      out[window] = classes
+      all_classes[window] = classes
     return out
   for window, classes, found in parts(plan, replicas, progress):
-    out[window] = classes
+    all_classes[window] = classes
     if probabilities_out is not None:
-      probabilities_out[window] = found
+      all_probabilities[window] = found
   return out
+
+
+def choose_buckets(
+  model: models.Network,
+  sizes: Iterable[tuple[int, int]],
+  *,
+  max_programs: int = buckets_lib.MAX_PROGRAMS,
+  tile_size: int = TILE_SIZE,
+  margin: int | None = None,
+  blending: tiling_plan.Blending = "none",
+  scales: Sequence[float] = (1.0,),
+  flip: bool = False,
+) -> buckets_lib.Buckets:
+  """The shapes of arrays that serve pictures of many sizes, see `buckets`.
+
+  Args:
+    model: the network.
+    sizes: height and width of each picture.
+    max_programs: for how many shapes the network is compiled at most. Each of
+      the scales takes an equal share of them, and one at least.
+    tile_size: this and the others: as for `predict_tiled`.
+    margin: see there.
+    blending: see there.
+    scales: see there.
+    flip: see there.
+
+  Raises:
+    ValueError: see `predict_tiled`; or `max_programs` is less than 1.
+  """
+  sizes = [(height, width) for height, width in sizes]
+  needs = {
+    size: tiling_plan.needs(
+      model,
+      size,
+      tile_size=tile_size,
+      margin=margin,
+      scales=scales,
+      flip=flip,
+      blending=blending,
+    )
+    for size in set(sizes)
+  }
+  return buckets_lib.choose(
+    [needs[size] for size in sizes],
+    [height > width for height, width in sizes],
+    # 1 if there are more scales than programs.
+    max_programs=max_programs // len(scales) or min(max_programs, 1),
+  )
 
 
 def is_blended(plan: tiling_plan.Plan) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from fcn_jax import geometry
 from fcn_jax import models
 from fcn_jax import types
+from fcn_jax.inference import buckets as buckets_lib
 from fcn_jax.inference import prediction
 from fcn_jax.inference import tiles
 from fcn_jax.inference import views
@@ -35,6 +36,9 @@ class Plan:
     surroundings: of the network.
     tile: height and width of the tiles.
     arrays: for each view, height and width of the arrays for the network.
+    taps: how many rows and columns are interpolated.
+    sideways: whether rows and columns are exchanged in the views, and hence in
+      all that is said of them here.
     activation: see `predict`.
     blending: whether tiles overlap.
   """
@@ -44,6 +48,8 @@ class Plan:
   surroundings: tiles.Surroundings
   tile: tuple[int, int]
   arrays: Sequence[tuple[int, int]]
+  taps: tuple[int, int]
+  sideways: bool
   activation: region_losses.Activation
   blending: Blending
 
@@ -59,15 +65,16 @@ class Plan:
     flip: bool = False,
     activation: region_losses.Activation = "softmax",
     blending: Blending = "none",
+    buckets: buckets_lib.Buckets | None = None,
   ) -> "Plan":
     """Cuts a picture; the arguments are those of `predict_tiled`."""
     prediction.check(activation, models.heads.num_classes(model))
     all_views = views.make(image, scales=scales, flip=flip)
+    sideways = buckets is not None and buckets.turns(image.shape[:2])
+    if sideways:
+      all_views = [view.sideways for view in all_views]
     surroundings = _surroundings(model, margin, blending)
     sides = [view.sides for view in all_views]
-    for side in (side.view for both in sides for side in both):
-      # Raises if it leaves nothing for some layer.
-      geometry.output_size(surroundings.chain.score, side)
     largest = max(side.view for both in sides for side in both)
     has_exact_tiles = blending == "none" and largest > tile_size
     if has_exact_tiles and model.normalization == "group":
@@ -80,23 +87,33 @@ class Plan:
     if has_exact_tiles and hasattr(model, "resized"):
       # A tile must not be resized by its own sides.
       model = model.clone(resized=False)
-    rows, columns = (
-      tiles.choose_tile(both, tile_size, surroundings)
-      for both in zip(*sides, strict=True)
-    )
-    arrays = [
-      (
-        of_rows.array_side(rows, tile_size, surroundings),
-        of_columns.array_side(columns, tile_size, surroundings),
+    tile = _tile(sides, tile_size, surroundings)
+    bucket = None
+    if buckets is not None:
+      bucket = buckets.smallest(
+        _needs(sides, tile, tile_size, surroundings, num_scales=len(scales))
       )
-      for of_rows, of_columns in sides
-    ]
+    if bucket is not None:
+      taps, *of_scales = bucket
+      # Views of one scale are neighbours.
+      arrays = np.repeat(of_scales, len(sides) // len(scales), axis=0)
+    else:
+      taps = tuple(map(tiles.padded_side, tile))
+      arrays = [
+        [
+          side.array_side(length, tile_size, surroundings)
+          for side, length in zip(both, tile, strict=True)
+        ]
+        for both in sides
+      ]
     return cls(
       model,
       all_views,
       surroundings,
-      (rows, columns),
-      arrays,
+      tile,
+      [(height, width) for height, width in np.asarray(arrays).tolist()],
+      taps,
+      sideways,
       activation,
       blending,
     )
@@ -171,9 +188,9 @@ class Plan:
     for number, view in enumerate(self.views):
       parts = self.seen(view, window)
       taps = [
-        views.taps(side.positions(pixels), part.start, tiles.padded_side(tile))
-        for side, pixels, part, tile in zip(
-          view.sides, window, parts, self.tile, strict=True
+        views.taps(side.positions(pixels), part.start, length)
+        for side, pixels, part, length in zip(
+          view.sides, window, parts, self.taps, strict=True
         )
       ]
       images, sizes = self.images(number, parts)
@@ -220,6 +237,76 @@ def _inside(window: Window, parts: Window) -> Window:
   )
 
 
+def needs(
+  model: models.Network,
+  size: tuple[int, int],
+  *,
+  tile_size: int,
+  margin: int | None = None,
+  scales: Sequence[float] = (1.0,),
+  flip: bool = False,
+  blending: Blending = "none",
+) -> buckets_lib.Shapes:
+  """What `buckets.choose` is told of a picture of a height and a width.
+
+  Args:
+    model: the network.
+    size: height and width of the picture.
+    tile_size: this and the others: as for `predict_tiled`.
+    margin: see there.
+    scales: see there.
+    flip: see there.
+    blending: see there.
+
+  Returns:
+    Height and width of a tile, and of the array for each scale, rounded up to
+    multiples of the coarsest stride, so that few differ.
+  """
+  sides = views.sides(size, scales=scales, flip=flip)
+  surroundings = _surroundings(model, margin, blending)
+  tile = _tile(sides, tile_size, surroundings)
+  return _needs(sides, tile, tile_size, surroundings, num_scales=len(scales))
+
+
+def _needs(sides, tile, tile_size, surroundings, *, num_scales):
+  step = int(geometry.grid(surroundings.chain.score).stride)
+
+  def stepped(side):
+    return -(-side // step) * step
+
+  least = [
+    [
+      side.least_side(length, surroundings)
+      for side, length in zip(both, tile, strict=True)
+    ]
+    for both in sides
+  ]
+  # Views of one scale are neighbours, and share their shape.
+  of_scales = np.reshape(least, (num_scales, -1, 2)).max(axis=1).tolist()
+  return (
+    (stepped(tile[0]), stepped(tile[1])),
+    *(
+      # Arrays do not exceed a tile for the sake of the step.
+      tuple(max(side, min(stepped(side), tile_size)) for side in both)
+      for both in of_scales
+    ),
+  )
+
+
+def _tile(sides, tile_size, surroundings):
+  """Height and width of the tiles."""
+  for side in (side.view for both in sides for side in both):
+    # Raises if it leaves nothing for some layer.
+    geometry.output_size(surroundings.chain.score, side)
+  rows, columns = (
+    tiles.choose_tile(both, tile_size, surroundings)
+    for both in zip(*sides, strict=True)
+  )
+  return rows, columns
+
+
+# Pictures of many sizes ask for the same.
+@functools.lru_cache(maxsize=8)
 def _surroundings(model, margin, blending):
   """What the network sees around a tile; checks the options."""
   if blending not in get_args(Blending):

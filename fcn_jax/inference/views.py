@@ -17,25 +17,36 @@ class View:
   Attributes:
     image: [h, w, C], the picture rescaled and maybe mirrored.
     native_size: height and width of the picture.
-    mirrored: whether left and right are exchanged.
+    mirrored: the axis whose ends are exchanged; None if none is.
   """
 
   image: np.ndarray
   native_size: tuple[int, int]
-  mirrored: bool = False
+  mirrored: int | None = None
 
   @property
   def is_plain(self) -> bool:
     """Whether it is the picture itself."""
-    return self.image.shape[:2] == self.native_size and not self.mirrored
+    return self.image.shape[:2] == self.native_size and self.mirrored is None
 
   @property
   def sides(self) -> tuple[tiles.Side, tiles.Side]:
     """Rows and columns."""
-    height, width = self.image.shape[:2]
-    return (
-      tiles.Side(self.native_size[0], height),
-      tiles.Side(self.native_size[1], width, self.mirrored),
+    rows, columns = (
+      tiles.Side(native, view, self.mirrored == axis)
+      for axis, (native, view) in enumerate(
+        zip(self.native_size, self.image.shape[:2], strict=True)
+      )
+    )
+    return rows, columns
+
+  @property
+  def sideways(self) -> "View":
+    """The view with rows and columns exchanged."""
+    return View(
+      np.swapaxes(self.image, 0, 1),
+      self.native_size[::-1],
+      None if self.mirrored is None else 1 - self.mirrored,
     )
 
 
@@ -74,8 +85,28 @@ def make(
       rescaled, _ = transforms.resize(np.asarray(image), labels, size=size)
     views.append(View(rescaled, native_size))
     if flip:
-      views.append(View(rescaled[:, ::-1], native_size, mirrored=True))
+      views.append(View(rescaled[:, ::-1], native_size, mirrored=1))
   return views
+
+
+def sides(
+  size: tuple[int, int], *, scales: Sequence[float] = (1.0,), flip: bool = False
+) -> list[tuple[tiles.Side, tiles.Side]]:
+  """Rows and columns of the views that `make` returns for a picture of a size.
+
+  Raises:
+    ValueError: if there is no scale, or one is not above 0.
+  """
+  if not scales:
+    raise ValueError("scales are empty; (1.0,) is the picture as it is.")
+  found = []
+  for scale in scales:
+    height, width = transforms.rescaled_size(size, factor=scale)
+    found += [
+      (tiles.Side(size[0], height), tiles.Side(size[1], width, mirrored))
+      for mirrored in (False, True)[: 1 + flip]
+    ]
+  return found
 
 
 class Taps(NamedTuple):

@@ -1,7 +1,11 @@
+import concurrent.futures
+import io
 import json
+import os
 import runpy
 import subprocess
 import sys
+import threading
 import zipfile
 
 import jax
@@ -97,13 +101,13 @@ import runpy, sys
 import numpy as np
 others = "fcn_jax flax chex tifffile imagecodecs matplotlib".split()
 sys.modules.update(dict.fromkeys(others, None))
-file, images, classes, picture = sys.argv[1:5]
+file, images, classes, picture, _, cache = sys.argv[1:]
+sys.argv = [file, picture, "--overlay", "--out", sys.argv[5], "--cache", cache]
+runpy.run_path(file, run_name="__main__")
 sys.path.insert(0, file)
 import exported
 network = exported.load(file)
 np.save(classes, network.predict(np.load(images)))
-sys.argv = [file, picture, "--overlay", "--out", sys.argv[5]]
-runpy.run_path(file, run_name="__main__")
 assert not [name for name in sys.modules if name.startswith("flax.")]
 """
 
@@ -119,10 +123,16 @@ def test_the_file_runs_where_the_package_cannot_be_imported(
     file,
     *(
       tmp_path / name
-      for name in ("images.npy", "classes.npy", "street.png", "out")
+      for name in ("images.npy", "classes.npy", "street.png", "out", "cache")
     ),
   ]
-  subprocess.run([sys.executable, "-I", "-c", ALONE, *paths], check=True)
+  subprocess.run(
+    [sys.executable, "-I", "-c", ALONE, *paths],
+    check=True,
+    # Small programs are kept, too.
+    env={**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
+  )
+  assert list((tmp_path / "cache").iterdir())
   found = np.load(tmp_path / "classes.npy")
   expected = fcn.inference.predict(*model_and_variables, images)
   np.testing.assert_array_equal(found, expected)
@@ -239,9 +249,64 @@ def test_a_bad_picture_is_one_paragraph_as_in_predict(
   assert f"{path} {message}" in shown.err
   assert not (tmp_path / "out").exists()
   # What `fcn-jax predict` says of it.
-  with pytest.raises(ValueError) as caught, picture_files.largest(250):
-    picture_files.read(path, white=None)
+  with pytest.raises(ValueError) as caught:
+    picture_files.read(path, white=None, max_pixels=250_000_000)
   assert str(caught.value) in shown.err
+
+
+def bytes_of(image, image_format):
+  buffer = io.BytesIO()
+  image.save(buffer, format=image_format)
+  return buffer.getvalue()
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "GIF"])
+def test_threads_have_limits_of_their_own(image_format):
+  content = bytes_of(Image.fromarray(pictures(1, 40, 50)[0]), image_format)
+  before = Image.MAX_IMAGE_PIXELS
+  both = threading.Barrier(2)
+
+  def read(max_megapixels):
+    sizes = []
+    for _ in range(20):
+      both.wait(timeout=60)
+      try:
+        picture = fcn.inference.exported.read_picture(
+          content, max_megapixels=max_megapixels
+        )
+        sizes.append(picture.shape[:2])
+      except fcn.inference.exported.TooLarge:
+        sizes.append(None)
+    return sizes
+
+  with concurrent.futures.ThreadPoolExecutor(2) as threads:
+    small, large = threads.map(read, (0.0019, 0.002))
+  assert small == [None] * 20
+  assert large == [(40, 50)] * 20
+  assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_pillow_s_own_limit_does_not_count(monkeypatch):
+  content = bytes_of(Image.fromarray(pictures(1, 40, 50)[0]), "PNG")
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+  assert fcn.inference.exported.read_picture(content).shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize("kind", ["deep", "animation", "postscript", "heic"])
+def test_kinds_that_are_not_read_are_told_from_broken_files(tmp_path, kind):
+  BAD[kind][0](tmp_path / "file")
+  content = (tmp_path / "file").read_bytes()
+  with pytest.raises(fcn.inference.exported.UnreadKind):
+    fcn.inference.exported.read_picture(content)
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty"])
+def test_broken_files_are_not_of_another_kind(tmp_path, kind):
+  BAD[kind][0](tmp_path / "file")
+  with pytest.raises(ValueError) as caught:
+    fcn.inference.exported.read_picture((tmp_path / "file").read_bytes())
+  others = fcn.inference.exported.UnreadKind, fcn.inference.exported.TooLarge
+  assert not isinstance(caught.value, others)
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
@@ -264,7 +329,7 @@ def test_the_file_says_what_it_is(file):
 def test_parameters_are_in_the_file_once(model_and_variables, file):
   _, variables = model_and_variables
   num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
-  assert num_bytes < file.stat().st_size < num_bytes + 250_000
+  assert num_bytes < file.stat().st_size < num_bytes + 260_000
 
 
 def test_nothing_is_compressed_pickled_or_outside(file):
@@ -425,8 +490,49 @@ def test_fractions_are_scaled_by_the_white_that_is_given(tmp_path):
   path = tmp_path / "fractions.tif"
   Image.fromarray(np.linspace(0, 1, 9, dtype=np.float32)[None]).save(path)
   with pytest.raises(ValueError, match="go from 0 to 1; .*, or give --white"):
-    picture_files.read(path, white=None)
-  found = picture_files.read(path, white=1)
+    picture_files.read(path, white=None, max_pixels=9)
+  found = picture_files.read(path, white=1, max_pixels=9)
   np.testing.assert_array_equal(
     found[0, :, 0], np.round(np.linspace(0, 255, 9))
   )
+
+
+@pytest.mark.long
+def test_pictures_of_many_sizes_share_programs(model_and_variables, tmp_path):
+  model, variables = model_and_variables
+  path = export(tmp_path / "network.zip", model, variables)
+  network = fcn.inference.load_exported(path)
+  sizes = [(n, m) for n in (40, 70, 100, 130) for m in (50, 110)]
+  served = network.for_sizes(sizes, max_programs=2)
+  assert len(served.shapes) == 2 and network.shapes == []
+  served.warm_up()
+  program = served._programs["classes"]
+  before = program._cache_size()
+  found = {}
+  for size in sizes:
+    assert served.fits(size)
+    found[size] = served.segment(pictures(1, *size)[0])
+  assert program._cache_size() == before
+  for size in sizes[::3]:
+    image = pictures(1, *size)
+    expected = np.asarray(fcn.inference.predict(model, variables, image)[0])
+    assert np.mean(found[size] != expected) < 1e-3
+    assert len(np.unique(expected)) > 1
+  assert not served.fits((200, 200))
+  assert served.segment(pictures(1, 10, 200)[0]).shape == (10, 200)
+
+
+@pytest.mark.slow
+def test_resized_pictures_share_programs(file):
+  network = fcn.inference.load_exported(file)  # It sees half of each side.
+  sizes = [(90, 70), (70, 190), (190, 80), (130, 120)]
+  served = network.for_sizes(sizes, max_programs=1)
+  assert len(served.shapes) == 1
+  served.warm_up()
+  before = served._programs["probabilities"]._cache_size()
+  images = [pictures(1, *size)[0] for size in sizes[:2]]
+  found = list(map(served.segment, images))
+  assert served._programs["probabilities"]._cache_size() == before
+  # These are compiled each by itself.
+  for image, classes in zip(images, found, strict=True):
+    assert np.mean(classes != network.segment(image)) < 1e-3

@@ -47,6 +47,7 @@ def decode_picture(
   white: float | None = None,
   other_white: float | None = None,
   first_frame: bool = False,
+  max_pixels: int | None = None,
 ) -> np.ndarray:
   """Decodes a picture to RGB, rotated according to its EXIF data.
 
@@ -62,19 +63,22 @@ def decode_picture(
       about its fractions.
     first_frame: whether to take the first picture of an animation; otherwise
       animations are refused.
+    max_pixels: larger pictures are refused before they are decoded; None for
+      Pillow's limit, `PIL.Image.MAX_IMAGE_PIXELS`.
 
   Returns:
     [H, W, 3] uint8.
 
   Raises:
-    ValueError: the content is empty, broken, no picture, animated, too large or
-      of a kind that is not read, or has more than 8 bits a channel and no
-      `white`; or a white is not above 0.
+    ValueError: the content is empty, broken or no picture, or a white is not
+      above 0; `rasters.TooLarge`: the picture is too large;
+      `rasters.UnreadKind`: it is animated or of another kind that is not read,
+      or has more than 8 bits a channel and no `white` (`rasters.NoWhite`).
   """
   for given in (white, other_white):
     if given is not None and not 0 < given < np.inf:
       raise ValueError(f"cannot have {given} as white; give a number above 0")
-  raster = _read(content, first_frame=first_frame)
+  raster = _read(content, first_frame=first_frame, max_pixels=max_pixels)
   samples = raster.samples
   if samples.dtype != np.uint8:
     samples = _to_bytes(samples, white, other_white)
@@ -102,8 +106,13 @@ def _to_bytes(
 ) -> np.ndarray:
   """Samples of other types, scaled so that `white` becomes 255."""
   if samples.dtype.kind not in "iu" or samples.dtype.itemsize == 1:
-    if other_white is None or samples.dtype.kind not in "if":
-      raise ValueError(
+    if samples.dtype.kind not in "if":
+      raise rasters.UnreadKind(
+        f"has pixels of the type {samples.dtype}, which are not read; convert"
+        " it to 8 or 16 bits without sign"
+      )
+    if other_white is None:
+      raise rasters.NoWhite(
         f"has pixels of the type {samples.dtype}, and nothing says which is"
         f" white; its values go from {samples.min():g} to {samples.max():g};"
         " convert it to 8 or 16 bits without sign"
@@ -114,7 +123,7 @@ def _to_bytes(
         "has values that are not finite (NaN or infinite); replace them"
       )
   if white is None:
-    raise ValueError(
+    raise rasters.NoWhite(
       f"has more than 8 bits a channel ({samples.dtype}), which would be cut"
       " off; convert it to 8 bits"
     )
@@ -287,12 +296,18 @@ def mask_raster(content: bytes) -> rasters.Raster:
   return raster._replace(samples=values.astype(np.uint16))
 
 
-def _read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
+def _read(
+  content: bytes, *, first_frame: bool = False, max_pixels: int | None = None
+) -> rasters.Raster:
   """What is stored in a file of any accepted format."""
   _check_kind(content)
-  if content.startswith(rasters.TIFF) and not _tiff().is_jpeg(content):
-    return _tiff().read(content)
-  return pillow_formats.read(content, first_frame=first_frame)
+  if content.startswith(rasters.TIFF) and not _tiff().is_jpeg(
+    content, max_pixels=max_pixels
+  ):
+    return _tiff().read(content, max_pixels=max_pixels)
+  return pillow_formats.read(
+    content, first_frame=first_frame, max_pixels=max_pixels
+  )
 
 
 def _check_kind(content: bytes) -> None:
@@ -300,7 +315,7 @@ def _check_kind(content: bytes) -> None:
     raise ValueError("is empty (0 bytes); copy or download it again")
   kind = other_kinds.of(content)
   if kind is not None:
-    raise ValueError(kind.reason)
+    raise rasters.UnreadKind(kind.reason)
 
 
 def _tiff() -> types.ModuleType:
@@ -308,7 +323,7 @@ def _tiff() -> types.ModuleType:
   try:
     from fcn_jax.data.files import tiff
   except ImportError as error:
-    raise rasters.FileFault(
+    raise rasters.UnreadKind(
       "is a TIFF file, which needs two more libraries: pip install tifffile"
       " imagecodecs"
     ) from error

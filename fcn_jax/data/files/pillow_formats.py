@@ -1,5 +1,6 @@
 """Reads the formats that Pillow decodes, and undoes what it does to samples."""
 
+import contextlib
 import io
 import logging
 import re
@@ -30,13 +31,13 @@ logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)
 
 
 @rasters.explained()
-def header(content: bytes, *, first_frame: bool = False) -> rasters.Header:
+def header(content: bytes) -> rasters.Header:
   """What the file says of itself.
 
   Raises:
     FileFault: as `read`.
   """
-  image = _open(content, first_frame=first_frame)
+  image = _open(content)
   channels = len(image.getbands()) + ("transparency" in image.info)
   # Pillow decodes a PNG file to find EXIF data behind the samples.
   marks = (b"Exif", b"eXIf", b"EXIF", b"exif", b"Orientation")
@@ -60,19 +61,22 @@ def is_plain(content: bytes) -> bool:
 
 
 @rasters.explained()
-def read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
+def read(
+  content: bytes, *, first_frame: bool = False, max_pixels: int | None = None
+) -> rasters.Raster:
   """Reads the stored samples of a picture.
 
   Args:
     content: the bytes of the file.
     first_frame: whether to take the first picture of an animation; otherwise
       animations are refused.
+    max_pixels: see `rasters.check_size`.
 
   Raises:
     FileFault: it is broken, no picture, animated, too large, or of a kind that
       cannot be read.
   """
-  image = _open(content, first_frame=first_frame)
+  image = _open(content, first_frame=first_frame, max_pixels=max_pixels)
   image_format, bits = image.format, _bits(image, content)
   _check_kind(image, bits)
   extents = image.tile[0].extents if image.tile else None
@@ -100,18 +104,40 @@ def read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
   )
 
 
-def _open(content: bytes, *, first_frame: bool) -> Image.Image:
+def _open(
+  content: bytes, *, first_frame: bool = False, max_pixels: int | None = None
+) -> Image.Image:
   """Opens a picture without decoding it."""
-  image = Image.open(io.BytesIO(content), formats=_FORMATS)
-  rasters.check_size(image.width, image.height)
+  image = _identified(content)
+  rasters.check_size(image.width, image.height, max_pixels)
   # Phones store a second picture for depth behind the first (MPO).
   several = image.format != "MPO" and getattr(image, "is_animated", False)
   if several and not first_frame:
-    raise rasters.FileFault(
+    raise rasters.UnreadKind(
       f"has {image.n_frames} frames or pages; save the one that you need as a"
       " separate picture"
     )
   return image
+
+
+def _identified(content: bytes) -> Image.Image:
+  """A picture in the first format that takes it, as by `Image.open`.
+
+  `Image.open` also compares its size with a limit that all threads share.
+  """
+  Image.init()
+  for name in _FORMATS:
+    # Formats that Pillow was built without are not there.
+    factory, accepts = Image.OPEN.get(name, (None, None))
+    if factory is None or accepts and accepts(content[:16]) is not True:
+      continue
+    # What formats raise for files of others, and for broken ones.
+    with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+      return factory(io.BytesIO(content), "")
+  raise rasters.FileFault(
+    "cannot be read as a picture (it has none of the formats that are read);"
+    " copy or download it again"
+  )
 
 
 def _bits(image: Image.Image, content: bytes) -> int:
@@ -139,17 +165,17 @@ def _check_kind(image: Image.Image, bits: int) -> None:
   # With a grey palette, Pillow takes 4 bits for 8, and 8 or 4 for 1.
   wanted = {"1": 1, "L": 8}.get(image.mode, bits)
   if image.format in ("BMP", "DIB") and bits != wanted:
-    raise rasters.FileFault(
+    raise rasters.UnreadKind(
       "is a BMP file of a kind that is misread (a grey palette of few colours);"
       " save it as PNG"
     )
   if image.format == "JPEG2000" and bits > 8 and len(image.getbands()) > 1:
-    raise rasters.FileFault(
+    raise rasters.UnreadKind(
       f"is a JPEG 2000 file with more than 8 bits a channel ({bits}), which"
       " would be cut off; save it as PNG or TIFF"
     )
   if image.mode in ("LAB", "HSV", "YCbCr"):
-    raise rasters.FileFault(
+    raise rasters.UnreadKind(
       f"has colours in the space {image.mode}, which are not read; save it as"
       " RGB"
     )
@@ -229,7 +255,7 @@ def _read_deep_png(content: bytes) -> np.ndarray:
   try:
     import imagecodecs
   except ImportError as error:
-    raise rasters.FileFault(
+    raise rasters.UnreadKind(
       "has 16 bits a channel, which needs one more library: pip install"
       " imagecodecs"
     ) from error

@@ -64,6 +64,18 @@ class FileFault(ValueError):
   """What is wrong with a file, in words to follow its name."""
 
 
+class TooLarge(FileFault):
+  """A picture has more pixels than it may have."""
+
+
+class UnreadKind(FileFault):
+  """A file may be whole, but pictures of its kind are not read."""
+
+
+class NoWhite(UnreadKind):
+  """Nobody has said which value is white."""
+
+
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
   """Turns whatever a reader raises into a `FileFault`.
@@ -76,8 +88,12 @@ def explained() -> Iterator[None]:
   except (FileFault, MemoryError):
     raise
   except Image.DecompressionBombError as error:
+    # Some of Pillow's formats compare with its own limit.
     reason = str(error).rstrip(".")
-    raise FileFault(f"is too large: {reason}; cut it into tiles") from error
+    raise FileFault(
+      f"has more pixels than Pillow reads in this format ({reason}); cut it"
+      " into tiles, or save it as PNG"
+    ) from error
   except Exception as error:
     # Pillow names the buffer that it read from, which means nothing to users.
     reason = " ".join(str(error).partition(" <_io.BytesIO")[0].split())
@@ -86,15 +102,18 @@ def explained() -> Iterator[None]:
     ) from error
 
 
-def check_size(width: int, height: int) -> None:
-  """Raises a `FileFault` if a picture is larger than Pillow's limit.
+def check_size(width: int, height: int, max_pixels: int | None) -> None:
+  """Raises `TooLarge` if a picture has more pixels than it may have.
 
-  Pillow itself refuses only above twice its limit. The caller may have changed
-  the limit.
+  Args:
+    width: of the picture.
+    height: of the picture.
+    max_pixels: how many it may have; None for Pillow's limit, above which
+      Pillow itself only warns.
   """
-  limit = Image.MAX_IMAGE_PIXELS
+  limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
   if limit is not None and width * height > limit:
-    raise FileFault(
+    raise TooLarge(
       f"is too large: {width}x{height} pixels (width x height), more than"
       f" {limit} in all; cut it into tiles"
     )

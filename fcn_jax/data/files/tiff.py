@@ -55,14 +55,13 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 @rasters.explained()
-def is_jpeg(content: bytes) -> bool:
+def is_jpeg(content: bytes, *, max_pixels: int | None = None) -> bool:
   """Whether the pixels of a TIFF file are compressed as JPEG.
 
-  Raises:
-    FileFault: as `read`.
+  Arguments and errors are those of `read`.
   """
   with _opened(content) as file:
-    return int(_page(file).compression) in _JPEG
+    return int(_page(file, max_pixels).compression) in _JPEG
 
 
 @rasters.explained()
@@ -73,7 +72,7 @@ def header(content: bytes) -> rasters.Header:
     FileFault: as `read`.
   """
   with _opened(content) as file:
-    page = _page(file)
+    page = _page(file, None)
     return rasters.Header(
       size=(page.imagelength, page.imagewidth),
       bits=int(np.max(page.bitspersample)),
@@ -83,18 +82,19 @@ def header(content: bytes) -> rasters.Header:
 
 
 @rasters.explained()
-def read(content: bytes) -> rasters.Raster:
+def read(content: bytes, *, max_pixels: int | None = None) -> rasters.Raster:
   """Reads the stored samples of a TIFF file.
 
   Args:
     content: the bytes of the file.
+    max_pixels: see `rasters.check_size`.
 
   Raises:
     FileFault: it is broken, has several pages, is too large, or is of a kind
       that cannot be read exactly.
   """
   with _opened(content) as file:
-    page = _page(file)
+    page = _page(file, max_pixels)
     kind, num_colors, dropped = _channels(page)
     _check_segments(page, len(content))
     samples = page.asarray(squeeze=False, maxworkers=1)
@@ -127,7 +127,7 @@ def _opened(content: bytes) -> tifffile.TiffFile:
   return tifffile.TiffFile(io.BytesIO(content), _multifile=False)
 
 
-def _page(file: tifffile.TiffFile) -> tifffile.TiffPage:
+def _page(file: tifffile.TiffFile, max_pixels: int | None) -> tifffile.TiffPage:
   """The only page, besides smaller copies of it and masks of transparency."""
   pages = [
     page.aspage()
@@ -141,17 +141,17 @@ def _page(file: tifffile.TiffFile) -> tifffile.TiffPage:
   # ImageJ writes one page for any number of pictures in files above 4 GB.
   count = max(len(pages), page.imagedepth, int(described))
   if count > 1:
-    raise rasters.FileFault(
+    raise rasters.UnreadKind(
       f"has {count} frames or pages; save the one that you need as a separate"
       " picture"
     )
-  rasters.check_size(page.imagewidth, page.imagelength)
+  rasters.check_size(page.imagewidth, page.imagelength, max_pixels)
   # A tile may be larger than the picture, and is decoded as a whole.
-  rasters.check_size(page.tilewidth, page.tilelength)
+  rasters.check_size(page.tilewidth, page.tilelength, max_pixels)
   _check_tags(file, page)
   compression = int(page.compression)
   if compression not in _LOSSLESS and compression not in _JPEG:
-    raise rasters.FileFault(
+    raise rasters.UnreadKind(
       f"is a TIFF file with the compression {page.compression!s}, which is not"
       " read; save it with LZW or deflate, or as PNG"
     )
@@ -189,7 +189,7 @@ def _channels(page: tifffile.TiffPage) -> tuple[str, int, str]:
     or isinstance(bits, tuple)
   ):
     name = getattr(page.photometric, "name", photometric)
-    raise rasters.FileFault(
+    raise rasters.UnreadKind(
       f"is a TIFF file of a kind that is not read (photometric {name}, bits"
       f" {bits}); save it as RGB or grey"
     )
