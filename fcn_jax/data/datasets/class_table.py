@@ -15,6 +15,7 @@ from fcn_jax import types
 from fcn_jax.data.datasets import mask_counts
 from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import decoding
+from fcn_jax.data.files import rasters
 
 Color = tuple[int, int, int]
 
@@ -73,9 +74,7 @@ class ClassTable:
       return self._look_up(values, self.values, str)
     codes = {_code(color): label for color, label in self.colors.items()}
     return self._look_up(
-      mask_counts.pack(values),
-      codes,
-      lambda code: str(list(mask_counts.unpack(int(code)))),
+      values, codes, lambda code: str(list(mask_counts.unpack(int(code))))
     )
 
   def as_json(self) -> dict[str, Any]:
@@ -135,11 +134,29 @@ class ClassTable:
     table: Mapping[int, int],
     describe: Callable[[int], str],
   ) -> np.ndarray:
-    found, places = np.unique(values, return_inverse=True)
-    unknown = [describe(value) for value in found if int(value) not in table]
-    if unknown and not {*map(int, found)} - table.keys() - self.soft:
+    """The labels of values, [H, W], or of the codes of colours, [H, W, 3]."""
+    keys = np.array(sorted(table), np.int64)
+    labels = np.array([table[key] for key in keys.tolist()], np.uint8)
+    result = np.empty(values.shape[:2], np.uint8)
+    # The first values that the table does not have; a photo has millions.
+    others, soft = np.zeros(0, np.int64), True
+    for rows in rasters.strips(*result.shape):
+      strip = values[rows]
+      found, places = np.unique(
+        mask_counts.pack(strip) if strip.ndim == 3 else strip,
+        return_inverse=True,
+      )
+      at = np.searchsorted(keys, found).clip(max=len(keys) - 1)
+      known = keys[at] == found
+      if known.all():
+        result[rows] = labels[at][places].reshape(strip.shape[:2])
+      else:
+        others = np.union1d(others, found[~known][:8])[:8]
+        soft = soft and np.isin(found[~known], [*self.soft]).all()
+    unknown = [describe(value) for value in others]
+    if unknown and soft:
       raise ValueError(
-        f"has the values {', '.join(unknown[:8])}, which occur only between"
+        f"has the values {', '.join(unknown)}, which occur only between"
         " others: soft edges; threshold the mask, or resize it with nearest"
         " neighbour. If they are classes, list them in classes.json"
       )
@@ -147,12 +164,11 @@ class ClassTable:
       known = ", ".join(describe(value) for value in sorted(table)[:12])
       more = ", ..." if len(table) > 12 else ""
       raise ValueError(
-        f"has the values {', '.join(unknown[:8])}, which are neither a class"
+        f"has the values {', '.join(unknown)}, which are neither a class"
         f" nor void; known are {known}{more} ({self.origin}). Correct the mask,"
         " or list them in classes.json"
       )
-    labels = np.array([table[int(value)] for value in found], np.uint8)
-    return labels[places].reshape(values.shape)
+    return result
 
 
 def _code(color: Color) -> int:
