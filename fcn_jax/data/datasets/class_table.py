@@ -4,13 +4,13 @@ See `folder` for the form of the file.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fcn_jax import strict_json
 from fcn_jax import types
 from fcn_jax.data.datasets import mask_counts
 from fcn_jax.data.datasets import palettes
@@ -204,8 +204,8 @@ def read(path: pathlib.Path) -> ClassTable:
     ValueError: something is wrong with the file, which is named.
   """
   try:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-  except (ValueError, OSError, RecursionError) as error:
+    content = strict_json.read(path)
+  except (ValueError, OSError) as error:
     raise ValueError(f"{path} cannot be read as JSON ({error})") from error
   try:
     return _table_of(content, origin=path.name)
