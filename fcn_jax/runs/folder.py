@@ -290,15 +290,16 @@ def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:
   if dataclasses.is_dataclass(kind):
     if not isinstance(value, dict):
       raise ValueError(
-        f"{file} is damaged ({value!r} is not a group of options): repair it."
+        f"{file} is damaged ({strict_json.shown(value)} is not a group of"
+        " options): repair it."
       )
     hints = typing.get_type_hints(kind)
     # This version may have more options than the file; those have defaults.
-    unknown = sorted(value.keys() - hints.keys())
+    unknown = [name[:80] for name in sorted(value.keys() - hints.keys())]
     if unknown:
       raise ValueError(
         f"{file} has options that this version does not know: "
-        f"{', '.join(unknown)}. Use the version that made it."
+        f"{', '.join(unknown[:8])}. Use the version that made it."
       )
     options = {n: _typed(v, hints[n], file) for n, v in value.items()}
     try:

@@ -5,7 +5,7 @@ See `folder` for the form of the file.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -238,7 +238,7 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
     raise ValueError('it must hold {"classes": [...]}, a list of classes')
   unknown = content.keys() - {"classes", "ignore"}
   if unknown:
-    raise ValueError(f'unknown entries {sorted(unknown)}; there is "ignore"')
+    raise ValueError(f'unknown entries {_names(unknown)}; there is "ignore"')
   entries = [
     {"name": entry} if isinstance(entry, str) else entry
     for entry in content["classes"]
@@ -249,11 +249,14 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
   defaults = palettes.distinct_palette(num_classes=len(entries))
   for label, entry in enumerate(entries):
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-      raise ValueError(f'class {label} is {entry!r}; it must have a "name"')
+      raise ValueError(
+        f'class {label} is {strict_json.shown(entry)}; it must have a "name"'
+      )
     unknown = entry.keys() - {"name", "value", "color", "share"}
     if unknown:
       raise ValueError(
-        f"class {entry['name']!r} has unknown entries {sorted(unknown)}; there"
+        f"class {strict_json.shown(entry['name'])} has unknown entries"
+        f" {_names(unknown)}; there"
         ' are "value" and "color"'
       )
     names.append(entry["name"])
@@ -262,10 +265,12 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
       _put(colors, _check_color(entry["color"]), label, "color")
     palette.append(tuple(entry.get("color", defaults[label])))
   if len(set(names)) < len(names):
-    raise ValueError(f"names are not all different: {names}")
+    raise ValueError(f"names are not all different: {strict_json.shown(names)}")
   ignored = content.get("ignore", [])
   if not isinstance(ignored, list):
-    raise ValueError(f'"ignore" is {ignored!r}; it must be a list')
+    raise ValueError(
+      f'"ignore" is {strict_json.shown(ignored)}; it must be a list'
+    )
   for item in ignored:
     if isinstance(item, list):
       _put(colors, _check_color(item), types.IGNORE_LABEL, "ignored color")
@@ -278,6 +283,10 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
   )
 
 
+def _names(unknown: Collection[str]) -> str:
+  return ", ".join(strict_json.shown(name) for name in sorted(unknown)[:8])
+
+
 def _put(table: dict, key: Any, label: int, kind: str) -> None:
   if key in table:
     raise ValueError(f"the {kind} {key} is given twice")
@@ -286,7 +295,10 @@ def _put(table: dict, key: Any, label: int, kind: str) -> None:
 
 def _check_value(value: Any) -> int:
   if type(value) is not int or not 0 <= value <= _MAX_VALUE:
-    raise ValueError(f"the value {value!r} must be a number in 0..{_MAX_VALUE}")
+    raise ValueError(
+      f"the value {strict_json.shown(value)} must be a number in"
+      f" 0..{_MAX_VALUE}"
+    )
   return value
 
 
@@ -294,6 +306,7 @@ def _check_color(color: Any) -> Color:
   valid = isinstance(color, list) and len(color) == 3
   if not valid or not all(type(c) is int and 0 <= c <= 255 for c in color):
     raise ValueError(
-      f"the color {color!r} must be [red, green, blue] in 0..255"
+      f"the color {strict_json.shown(color)} must be [red, green, blue] in"
+      " 0..255"
     )
   return tuple(color)

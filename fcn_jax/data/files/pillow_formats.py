@@ -4,6 +4,7 @@ import io
 import logging
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -80,6 +81,8 @@ def read(content: bytes, *, first_frame: bool = False) -> rasters.Raster:
   """
   image = _open(content, first_frame=first_frame)
   image_format, bits = image.format, _bits(image, content)
+  if image_format == "PNG":
+    _check_png(content)
   _check_kind(image, bits)
   extents = image.tile[0].extents if image.tile else None
   if image_format == "PPM" and image.mode not in ("1", "F"):
@@ -118,6 +121,29 @@ def _open(content: bytes, *, first_frame: bool) -> Image.Image:
   if image.format in ("JPEG", "MPO"):
     _check_scans(content)
   return image
+
+
+def _check_png(content: bytes) -> None:
+  """Compares the checksums of a PNG file.
+
+  Pillow skips those of pixels, and stops before their last checksum: one bit
+  that is flipped then gives other class ids.
+  """
+  place, whole = 8, memoryview(content)
+  while place + 12 <= len(content):
+    (size,) = struct.unpack_from(">I", content, place)
+    end = place + 8 + size
+    name = content[place + 4 : place + 8]
+    # Lower case marks what is not needed, of which transparency is used.
+    needed = name[:1].isupper() or name == b"tRNS"
+    if needed and end + 4 <= len(content):
+      (checksum,) = struct.unpack_from(">I", content, end)
+      if zlib.crc32(whole[place + 4 : end]) != checksum:
+        raise rasters.FileFault(
+          f"is damaged (the checksum of {name.decode('latin-1')!a} is another);"
+          " copy or download it again"
+        )
+    place = end + 4
 
 
 def _check_scans(content: bytes) -> None:

@@ -127,8 +127,10 @@ def _weight_map(path: pathlib.Path) -> dict[str, str]:
       raise ValueError("it is too long")
     index: Any = strict_json.read(path)
     weight_map = index["weight_map"]
+    # No file system has longer names.
     if not weight_map or not all(
-      type(value) is str for value in weight_map.values()
+      type(value) is str and 0 < len(value.encode()) < 256
+      for value in weight_map.values()
     ):
       raise ValueError("its weight_map is not one of names")
   except (ValueError, KeyError, TypeError, AttributeError) as error:
