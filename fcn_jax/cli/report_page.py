@@ -1,15 +1,17 @@
 """The page of `fcn-jax report`, in HTML."""
 
 import base64
+import contextlib
 import datetime
 import html
 import io
 import json
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fcn_jax import strict_json
 from fcn_jax import visualize
 from fcn_jax.cli import evaluate_report
 from fcn_jax.runs import config as config_lib
@@ -64,14 +66,15 @@ def make(config: config_lib.Train, workdir: pathlib.Path) -> str:
   training, evaluations = folder.read_records(workdir)
   starts = records.read_json_lines(workdir / folder.STARTS_FILE)
   data, network = config.data, config.network
-  sections = [
-    _validation(training, evaluations),
-    _curves(training, evaluations),
-    _pictures(workdir),
-    *_evaluations(workdir, starts),
-    _options(config),
-    _starts(starts),
-  ]
+  with _complete(workdir / folder.METRICS_FILE):
+    sections = [
+      _validation(training, evaluations),
+      _curves(training, evaluations),
+    ]
+  with _complete(workdir / folder.STARTS_FILE):
+    begun = _starts(starts)
+    sections += [_pictures(workdir), *_evaluations(workdir, starts)]
+  sections += [_options(config), begun]
   name = html.escape(workdir.resolve().name)
   subject = html.escape(
     f"{network.architecture} of stride {network.stride} on {network.backbone}, "
@@ -170,13 +173,30 @@ def _evaluations(
   return sections
 
 
+@contextlib.contextmanager
+def _complete(file: pathlib.Path) -> Iterator[None]:
+  """Says which file is damaged if something in it is missing or another."""
+  try:
+    yield
+  except (KeyError, TypeError, AttributeError, IndexError) as error:
+    raise ValueError(
+      f"{file} is damaged ({type(error).__name__}: {str(error)[:80]}): repair"
+      " it, or remove the damaged lines."
+    ) from error
+
+
 def _evaluation(file: pathlib.Path) -> str:
   try:
-    summary = json.loads(file.read_text(encoding="utf-8"))
+    summary = strict_json.read(file)
   except ValueError as error:
     raise ValueError(
       f"{file} is damaged ({error}): evaluate again with --overwrite."
     ) from error
+  with _complete(file):
+    return _of_summary(file, summary)
+
+
+def _of_summary(file: pathlib.Path, summary: Mapping[str, Any]) -> str:
   there = [name for name in _SCORES if name in summary]
   of_classes = [n for n in _OF_CLASSES if f"class_{n}" in summary]
   names = list(summary["class_iu"])

@@ -8,7 +8,6 @@ with which all of its names are there.
 
 import collections
 import functools
-import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from fcn_jax import models
+from fcn_jax import strict_json
 from fcn_jax.pretrained import caffe_names
 from fcn_jax.pretrained import keras_names
 from fcn_jax.pretrained import papers_names
@@ -270,10 +270,10 @@ def _exported(path, metadata):
   if text is None:
     return None
   try:
-    exported = json.loads(text)
+    exported = strict_json.loads(text)
     if type(exported) is not dict:
       raise ValueError("not a dict")
-  except (ValueError, RecursionError) as error:
+  except ValueError as error:
     raise ValueError(
       f"{path}: what fcn-jax convert export wrote into its header is damaged "
       f"({str(error)[:80]}). Export it again."

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fcn_jax import holding
+from fcn_jax import strict_json
 from fcn_jax import writing
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import environment
@@ -266,7 +267,7 @@ def read_config(
       "folder of one."
     )
   try:
-    options = json.loads(file.read_text(encoding="utf-8"))
+    options = strict_json.read(file)
   except ValueError as error:
     raise ValueError(f"{file} is damaged ({error}): repair it.") from error
   if not isinstance(options, dict) or options.get("experiment") != experiment:
@@ -289,15 +290,16 @@ def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:
   if dataclasses.is_dataclass(kind):
     if not isinstance(value, dict):
       raise ValueError(
-        f"{file} is damaged ({value!r} is not a group of options): repair it."
+        f"{file} is damaged ({strict_json.shown(value)} is not a group of"
+        " options): repair it."
       )
     hints = typing.get_type_hints(kind)
     # This version may have more options than the file; those have defaults.
-    unknown = sorted(value.keys() - hints.keys())
+    unknown = [name[:80] for name in sorted(value.keys() - hints.keys())]
     if unknown:
       raise ValueError(
         f"{file} has options that this version does not know: "
-        f"{', '.join(unknown)}. Use the version that made it."
+        f"{', '.join(unknown[:8])}. Use the version that made it."
       )
     options = {n: _typed(v, hints[n], file) for n, v in value.items()}
     try:
@@ -349,19 +351,30 @@ def num_starts(workdir: pathlib.Path) -> int:
 
 
 def read_scores(workdir: pathlib.Path) -> dict[int, float]:
-  """The mean IU of each validated step, up to now; without NaN."""
+  """The mean IU of each validated step, up to now; without NaN.
+
+  Raises:
+    ValueError: if a record has no mean IU, or something else in its place.
+  """
   _, evaluations = read_records(workdir)
-  return {
-    one["step"]: one["mean_iu"]
-    for one in evaluations
-    if one["mean_iu"] is not None
-  }
+  scores = {}
+  for one in evaluations:
+    score = one.get("mean_iu", "nothing")
+    if type(score) not in (float, int, type(None)):
+      raise ValueError(
+        f"{workdir / METRICS_FILE} is damaged (the evaluation of step"
+        f" {one['step']} has {str(score)[:80]!a} as mean_iu): repair or remove"
+        " the line."
+      )
+    if score is not None:
+      scores[one["step"]] = score
+  return scores
 
 
 def read_records(
   workdir: pathlib.Path,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
   """The records of training and of validation, without repeated steps."""
-  effective = records.effective(records.read_json_lines(workdir / METRICS_FILE))
+  effective = records.effective(records.read_metrics(workdir / METRICS_FILE))
   kinds = ("train", "evaluation")
   return tuple([one for one in effective if one["kind"] == k] for k in kinds)

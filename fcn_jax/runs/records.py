@@ -13,6 +13,7 @@ from typing import Any, Self
 import chex
 import numpy as np
 
+from fcn_jax import strict_json
 from fcn_jax import writing
 
 
@@ -40,19 +41,38 @@ def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
   A last line cut off by a crash in mid-write is left out.
 
   Raises:
-    ValueError: if another line is damaged, naming it.
+    ValueError: if another line is damaged or no record, naming it.
   """
   if not path.exists():
     return []
-  lines = path.read_text(encoding="utf-8").split("\n")
   records = []
-  for number, line in enumerate(lines[:-1], start=1):
+  for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
     try:
-      records.append(json.loads(line))
-    except json.JSONDecodeError as error:
+      record = strict_json.loads(line)
+      if not isinstance(record, dict):
+        raise ValueError("it has no names")
+    except ValueError as error:
       raise ValueError(
         f"{path}, line {number} is not JSON ({error}): repair or remove it."
       ) from error
+    records.append(record)
+  return records
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Reads records that have a kind and a step; see `read_json_lines`.
+
+  Raises:
+    ValueError: as `read_json_lines`, or if a record has no kind or no step.
+  """
+  records = read_json_lines(path)
+  for number, record in enumerate(records, start=1):
+    kind, step = record.get("kind"), record.get("step")
+    if type(kind) is not str or type(step) is not int:
+      raise ValueError(
+        f"{path}, line {number} is no record (it has no kind or no step):"
+        " repair or remove it."
+      )
   return records
 
 

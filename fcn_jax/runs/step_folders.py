@@ -26,6 +26,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from fcn_jax import strict_json
 from fcn_jax import types
 from fcn_jax import writing
 from fcn_jax.runs import processes
@@ -170,7 +171,10 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     raise DamagedError(
       f"{folder} is damaged: {_MANIFEST} and {_CHECKSUM} do not agree."
     )
-  return json.loads(manifest)
+  try:
+    return strict_json.loads(manifest)
+  except ValueError as error:
+    raise DamagedError(f"{folder} is damaged: {_MANIFEST}: {error}.") from error
 
 
 def write_score(folder: pathlib.Path, mean_iu: float) -> None:
@@ -186,7 +190,7 @@ def read_score(folder: pathlib.Path) -> float | None:
   """
   try:
     text = (folder / _SCORE).read_text()
-    score = json.loads(text)["mean_iu"]
+    score = strict_json.loads(text)["mean_iu"]
   except FileNotFoundError as error:
     if folder.exists():
       return None

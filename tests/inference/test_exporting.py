@@ -207,7 +207,7 @@ def write_deep(path):
 
 BAD = {
   "deep": (write_deep, "has more than 8 bits a channel (uint16)"),
-  "animation": (write_animation, "has 2 frames or pages"),
+  "animation": (write_animation, "has several frames or pages"),
   "postscript": (
     lambda path: Image.new("RGB", (9, 9)).save(path, format="EPS"),
     "is PostScript, a program that is not run here",

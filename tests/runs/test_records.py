@@ -203,3 +203,22 @@ def test_tensorboard_files_need_neither_tensorflow_nor_an_import_of_pytorch(
   )
   subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
   assert points(read_events(tmp_path), "loss") == [(1, 1.0)]
+
+
+@pytest.mark.parametrize(
+  "line, message",
+  [
+    ('{"step": 1}', "line 2 is no record"),
+    ('{"kind": "train", "step": "1"}', "line 2 is no record"),
+    ('{"kind": ["train"], "step": 1}', "line 2 is no record"),
+    ("[1]", "line 2 is not JSON"),
+    ("[" * 100_000, "line 2 is not JSON .* more than 64 levels"),
+    ('{"kind": "train", "step": 1, "loss": NaN}', "line 2 is not JSON"),
+  ],
+)
+def test_rows_that_are_no_records_are_named(tmp_path, line, message):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"kind": "start", "step": 0}\n' + line + "\n")
+  with pytest.raises(ValueError, match=rf"metrics\.jsonl, {message}") as raised:
+    records.read_metrics(path)
+  assert "\n" not in str(raised.value)

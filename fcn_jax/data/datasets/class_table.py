@@ -4,17 +4,18 @@ See `folder` for the form of the file.
 """
 
 import dataclasses
-import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fcn_jax import strict_json
 from fcn_jax import types
 from fcn_jax.data.datasets import mask_counts
 from fcn_jax.data.datasets import palettes
 from fcn_jax.data.files import decoding
+from fcn_jax.data.files import rasters
 
 Color = tuple[int, int, int]
 
@@ -73,9 +74,7 @@ class ClassTable:
       return self._look_up(values, self.values, str)
     codes = {_code(color): label for color, label in self.colors.items()}
     return self._look_up(
-      mask_counts.pack(values),
-      codes,
-      lambda code: str(list(mask_counts.unpack(int(code)))),
+      values, codes, lambda code: str(list(mask_counts.unpack(int(code))))
     )
 
   def as_json(self) -> dict[str, Any]:
@@ -135,11 +134,29 @@ class ClassTable:
     table: Mapping[int, int],
     describe: Callable[[int], str],
   ) -> np.ndarray:
-    found, places = np.unique(values, return_inverse=True)
-    unknown = [describe(value) for value in found if int(value) not in table]
-    if unknown and not {*map(int, found)} - table.keys() - self.soft:
+    """The labels of values, [H, W], or of the codes of colours, [H, W, 3]."""
+    keys = np.array(sorted(table), np.int64)
+    labels = np.array([table[key] for key in keys.tolist()], np.uint8)
+    result = np.empty(values.shape[:2], np.uint8)
+    # The first values that the table does not have; a photo has millions.
+    others, soft = np.zeros(0, np.int64), True
+    for rows in rasters.strips(*result.shape):
+      strip = values[rows]
+      found, places = np.unique(
+        mask_counts.pack(strip) if strip.ndim == 3 else strip,
+        return_inverse=True,
+      )
+      at = np.searchsorted(keys, found).clip(max=len(keys) - 1)
+      known = keys[at] == found
+      if known.all():
+        result[rows] = labels[at][places].reshape(strip.shape[:2])
+      else:
+        others = np.union1d(others, found[~known][:8])[:8]
+        soft = soft and np.isin(found[~known], [*self.soft]).all()
+    unknown = [describe(value) for value in others]
+    if unknown and soft:
       raise ValueError(
-        f"has the values {', '.join(unknown[:8])}, which occur only between"
+        f"has the values {', '.join(unknown)}, which occur only between"
         " others: soft edges; threshold the mask, or resize it with nearest"
         " neighbour. If they are classes, list them in classes.json"
       )
@@ -147,12 +164,11 @@ class ClassTable:
       known = ", ".join(describe(value) for value in sorted(table)[:12])
       more = ", ..." if len(table) > 12 else ""
       raise ValueError(
-        f"has the values {', '.join(unknown[:8])}, which are neither a class"
+        f"has the values {', '.join(unknown)}, which are neither a class"
         f" nor void; known are {known}{more} ({self.origin}). Correct the mask,"
         " or list them in classes.json"
       )
-    labels = np.array([table[int(value)] for value in found], np.uint8)
-    return labels[places].reshape(values.shape)
+    return result
 
 
 def _code(color: Color) -> int:
@@ -188,8 +204,8 @@ def read(path: pathlib.Path) -> ClassTable:
     ValueError: something is wrong with the file, which is named.
   """
   try:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-  except (ValueError, OSError, RecursionError) as error:
+    content = strict_json.read(path)
+  except (ValueError, OSError) as error:
     raise ValueError(f"{path} cannot be read as JSON ({error})") from error
   try:
     return _table_of(content, origin=path.name)
@@ -222,7 +238,7 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
     raise ValueError('it must hold {"classes": [...]}, a list of classes')
   unknown = content.keys() - {"classes", "ignore"}
   if unknown:
-    raise ValueError(f'unknown entries {sorted(unknown)}; there is "ignore"')
+    raise ValueError(f'unknown entries {_names(unknown)}; there is "ignore"')
   entries = [
     {"name": entry} if isinstance(entry, str) else entry
     for entry in content["classes"]
@@ -233,11 +249,14 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
   defaults = palettes.distinct_palette(num_classes=len(entries))
   for label, entry in enumerate(entries):
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-      raise ValueError(f'class {label} is {entry!r}; it must have a "name"')
+      raise ValueError(
+        f'class {label} is {strict_json.shown(entry)}; it must have a "name"'
+      )
     unknown = entry.keys() - {"name", "value", "color", "share"}
     if unknown:
       raise ValueError(
-        f"class {entry['name']!r} has unknown entries {sorted(unknown)}; there"
+        f"class {strict_json.shown(entry['name'])} has unknown entries"
+        f" {_names(unknown)}; there"
         ' are "value" and "color"'
       )
     names.append(entry["name"])
@@ -246,10 +265,12 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
       _put(colors, _check_color(entry["color"]), label, "color")
     palette.append(tuple(entry.get("color", defaults[label])))
   if len(set(names)) < len(names):
-    raise ValueError(f"names are not all different: {names}")
+    raise ValueError(f"names are not all different: {strict_json.shown(names)}")
   ignored = content.get("ignore", [])
   if not isinstance(ignored, list):
-    raise ValueError(f'"ignore" is {ignored!r}; it must be a list')
+    raise ValueError(
+      f'"ignore" is {strict_json.shown(ignored)}; it must be a list'
+    )
   for item in ignored:
     if isinstance(item, list):
       _put(colors, _check_color(item), types.IGNORE_LABEL, "ignored color")
@@ -262,6 +283,10 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
   )
 
 
+def _names(unknown: Collection[str]) -> str:
+  return ", ".join(strict_json.shown(name) for name in sorted(unknown)[:8])
+
+
 def _put(table: dict, key: Any, label: int, kind: str) -> None:
   if key in table:
     raise ValueError(f"the {kind} {key} is given twice")
@@ -270,7 +295,10 @@ def _put(table: dict, key: Any, label: int, kind: str) -> None:
 
 def _check_value(value: Any) -> int:
   if type(value) is not int or not 0 <= value <= _MAX_VALUE:
-    raise ValueError(f"the value {value!r} must be a number in 0..{_MAX_VALUE}")
+    raise ValueError(
+      f"the value {strict_json.shown(value)} must be a number in"
+      f" 0..{_MAX_VALUE}"
+    )
   return value
 
 
@@ -278,6 +306,7 @@ def _check_color(color: Any) -> Color:
   valid = isinstance(color, list) and len(color) == 3
   if not valid or not all(type(c) is int and 0 <= c <= 255 for c in color):
     raise ValueError(
-      f"the color {color!r} must be [red, green, blue] in 0..255"
+      f"the color {strict_json.shown(color)} must be [red, green, blue] in"
+      " 0..255"
     )
   return tuple(color)

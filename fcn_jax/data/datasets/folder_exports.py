@@ -12,10 +12,10 @@ that turn them into this layout.
 """
 
 import itertools
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
+from fcn_jax import strict_json
 from fcn_jax.data.datasets import class_table
 from fcn_jax.data.datasets import folder_splits
 from fcn_jax.data.datasets import palettes
@@ -173,7 +173,7 @@ def _entries(path: pathlib.Path) -> Iterator[str | dict[str, object]]:
     # order.
     name, numbers, *_ = [*line.split(":"), "", ""]
     try:
-      found = json.loads(f"[{numbers}]")
+      found = strict_json.loads(f"[{numbers}]")
     except ValueError as error:
       raise ValueError(
         f"folder: {path} has the line {line!r} in place of name:r,g,b::"

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from fcn_jax import strict_json
 from fcn_jax import writing
 
 _PREFIX = "source-"
@@ -110,7 +111,7 @@ def sources(prepared: pathlib.Path) -> list[Source]:
   found = []
   for path in sorted(prepared.glob(f"{_PREFIX}*.json")):
     try:
-      found.append(Source(**json.loads(path.read_bytes())))
+      found.append(Source(**strict_json.read(path)))
     except (OSError, ValueError, TypeError):
       continue  # Damaged, and as if it were not there.
   return found

@@ -21,6 +21,8 @@ from fcn_jax.data.files import threads
 
 # A picture in place of a mask may have millions of colours.
 _MAX_COLORS = 4096
+# From here on it is not counted.
+_MOST_COLORS = 1 << 20
 # Values from here on share a bit in the sets of values.
 _MAX_BIT = 256
 
@@ -208,7 +210,7 @@ def facts_of(content: bytes) -> MaskFacts:
     return MaskFacts("alpha", 255, none, none, none, none)
   if array.ndim == 3:
     if (array != array[..., :1]).any():
-      return _facts("colors", 255, pack(array))
+      return _facts("colors", 255, array)
     return _facts("values", 255, array[..., 0])
   palette = mask.palette
   if palette is None or array.max() >= len(palette):
@@ -223,23 +225,85 @@ def facts_of(content: bytes) -> MaskFacts:
 
 
 def _facts(kind: Kind, white: int, array: np.ndarray) -> MaskFacts:
-  values, pixels = _histogram(array)
+  """Counts grey values or indices, [H, W], or colours, [H, W, 3]."""
+  values, (pixels,) = _histograms(array, _all_pixels)
   if len(values) == 1 or (kind == "values" and {*values.tolist()} <= {0, 255}):
     # Most masks; nobody asks for their neighbours.
     return MaskFacts(kind, white, values, pixels, pixels, np.zeros_like(pixels))
-  lowest, highest = (_of_neighbours(array, f) for f in (np.minimum, np.maximum))
-  numbers = [pixels]
-  for where in (lowest == highest, (lowest < array) & (array < highest)):
-    found, count = _histogram(array, where)
-    of_values = np.zeros_like(pixels)
-    of_values[np.searchsorted(values, found)] = count
-    numbers.append(of_values)
+  values, (pixels, *others) = _histograms(array, _with_neighbours)
   kept = slice(None)
   if kind == "colors" and len(values) > _MAX_COLORS:
     kept = np.argsort(-pixels, kind="stable")[:_MAX_COLORS]
   return MaskFacts(
-    kind, white, *(column[kept] for column in (values, *numbers))
+    kind, white, *(column[kept] for column in (values, pixels, *others))
   )
+
+
+# From rows of values, and from the first row that counts to the one behind the
+# last, to the values and for each of them some numbers.
+_CountRows = Callable[[np.ndarray, slice], tuple[np.ndarray, list[np.ndarray]]]
+
+
+def _histograms(
+  array: np.ndarray, count_rows: _CountRows
+) -> tuple[np.ndarray, list[np.ndarray]]:
+  """The values that occur, in their order, and the sums of their numbers.
+
+  Handles some rows at a time, since colours need much memory for each pixel.
+
+  Raises:
+    ValueError: there are so many values that this is a photo, and no mask.
+  """
+  height, width = array.shape[:2]
+  values, sums = None, []
+  for rows in rasters.strips(height, width):
+    # With the rows above and below.
+    start = max(0, rows.start - 1)
+    strip = array[start : rows.stop + 1]
+    strip = pack(strip) if strip.ndim == 3 else strip
+    inner = slice(rows.start - start, rows.stop - start)
+    found, numbers = count_rows(strip, inner)
+    if values is None:
+      values, sums = found, numbers
+      continue
+    merged = np.union1d(values, found)
+    if len(merged) > _MOST_COLORS:
+      raise ValueError(
+        f"has more than {_MOST_COLORS} colours; it is a photo, and no mask"
+      )
+    totals = []
+    for total, one in zip(sums, numbers, strict=True):
+      column = np.zeros(len(merged), np.int64)
+      column[np.searchsorted(merged, values)] = total
+      column[np.searchsorted(merged, found)] += one
+      totals.append(column)
+    values, sums = merged, totals
+  return values, sums
+
+
+def _all_pixels(
+  strip: np.ndarray, rows: slice
+) -> tuple[np.ndarray, list[np.ndarray]]:
+  values, pixels = _histogram(strip[rows])
+  return values, [pixels]
+
+
+def _with_neighbours(
+  strip: np.ndarray, rows: slice
+) -> tuple[np.ndarray, list[np.ndarray]]:
+  """`MaskFacts.values`, and its pixels, solid and between."""
+  lowest, highest = (
+    _of_neighbours(strip, choose)[rows] for choose in (np.minimum, np.maximum)
+  )
+  inner = strip[rows]
+  values, pixels = _histogram(inner)
+  numbers = [pixels]
+  for where in (lowest == highest, (lowest < inner) & (inner < highest)):
+    found, count = _histogram(inner, where)
+    of_values = np.zeros_like(pixels)
+    of_values[np.searchsorted(values, found)] = count
+    numbers.append(of_values)
+  return values, numbers
 
 
 def _histogram(

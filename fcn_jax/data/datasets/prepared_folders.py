@@ -1,12 +1,13 @@
 """Finds the folders of data sets that TFDS has prepared."""
 
-import json
 import os
 import pathlib
 import re
 from typing import Any
 
 import tensorflow_datasets as tfds
+
+from fcn_jax import strict_json
 
 PREFIX = "tfds:"
 
@@ -102,7 +103,7 @@ def _list(root: pathlib.Path) -> list[pathlib.Path]:
 def is_ours(folder: pathlib.Path) -> bool:
   """Whether this package prepared it; such data sets have other names."""
   try:
-    info = json.loads((folder / "dataset_info.json").read_bytes())
+    info = strict_json.read(folder / "dataset_info.json")
     return str(info.get("moduleName")).startswith("fcn_jax.")
   except (OSError, ValueError, AttributeError):
     return False  # TFDS will say what is wrong, if it is asked for.

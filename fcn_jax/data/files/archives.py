@@ -1,13 +1,11 @@
 """Downloaded data sets, as archives or unpacked."""
 
 import contextlib
-import gzip
 import hashlib
 import pathlib
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -208,15 +206,16 @@ def _unpack(name: str, path: pathlib.Path, target: pathlib.Path) -> None:
       desc=f"unpacking {path.name}", unit="file", disable=None, delay=0.5
     ) as progress:
       unpack(path, target, progress)
-  except (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
-  ) as error:
-    # Python adds a line for each kind of compression that it tried.
-    reason = str(error).partition(":\n")[0]
+  except Exception as error:
+    # Of the disk, which is not at fault of the archive; damaged gzip files have
+    # errors of that kind, without a number.
+    if isinstance(error, OSError) and error.errno is not None:
+      raise
+    # Damaged archives make Python raise errors of its formats and of their
+    # compressions, RuntimeError for those with a password, NotImplementedError,
+    # OverflowError, ValueError and others. It adds a line for each kind of
+    # compression that it tried.
+    reason = " ".join(str(error).partition(":\n")[0].split())
     raise ValueError(
       f"{name}: {path} cannot be unpacked ({reason}); download it again"
     ) from error
@@ -238,8 +237,14 @@ def _unpack_tar(
 ) -> None:
   with tarfile.open(path) as file:
     for member in file:
-      file.extract(member, target, filter="data")
+      file.extract(member, target, filter=_without_time)
       progress.update()
     # Read to the end, where gzip has its checksum.
     while file.fileobj.read(_BLOCK):
       pass
+
+
+def _without_time(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+  """What Python allows in data, and no time, which may be any number."""
+  allowed = tarfile.data_filter(member, path)
+  return allowed and allowed.replace(mtime=None, deep=False)

@@ -88,14 +88,15 @@ def decode_picture(
     if raster.inverted:
       samples = raster.white - samples
     if raster.white != 255:
-      samples = np.round(samples * (255.0 / raster.white)).astype(np.uint8)
+      spread = np.round(np.arange(256) * (255.0 / raster.white))
+      samples = spread.astype(np.uint8)[samples]
   if raster.kind == "palette":
     # Black for indices without a colour.
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(raster.palette)] = raster.palette
     return palette[samples]
   if raster.kind == "cmyk":
-    return np.array(Image.fromarray(samples, "CMYK").convert("RGB"))
+    return rasters.array_of(Image.fromarray(samples, "CMYK"), "RGB")
   if raster.kind == "grey":
     return np.repeat(samples[..., None], 3, axis=-1)
   return samples
@@ -117,7 +118,7 @@ def _to_bytes(
         f" white; its values go from {samples.min():g} to {samples.max():g};"
         " convert it to 8 or 16 bits without sign"
       )
-    samples, white = samples.astype(np.float64), other_white
+    white = other_white
     if not np.isfinite(samples).all():
       raise ValueError(
         "has values that are not finite (NaN or infinite); replace them"
@@ -131,8 +132,11 @@ def _to_bytes(
     raise ValueError(
       f"has negative values (from {samples.min()}); shift them to 0 or above"
     )
-  scaled = np.minimum(samples, float(white)) * (255.0 / white)
-  return np.round(scaled).astype(np.uint8)
+  result = np.empty(samples.shape, np.uint8)
+  for rows in rasters.strips(*samples.shape[:2]):
+    scaled = np.minimum(samples[rows].astype(np.float64), float(white))
+    result[rows] = np.round(scaled * (255.0 / white))
+  return result
 
 
 class PictureFacts(NamedTuple):

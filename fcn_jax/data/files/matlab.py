@@ -1,15 +1,9 @@
-"""Label maps in MATLAB files.
-
-SciPy reads them. It turns the contents of a file into arrays, and never runs
-code in it.
-"""
-
-import io
+"""Label maps in MATLAB files."""
 
 import numpy as np
-import scipy.io
 
 from fcn_jax import types
+from fcn_jax.data.files import mat5
 
 _SIGNATURE = b"MATLAB"
 _SIGNATURE_7_3 = b"MATLAB 7.3"
@@ -44,19 +38,35 @@ def decode_ids(
     ValueError: the content is empty or broken, or has no such variable or
       field, or no such map in it.
   """
-  values = _load(content, variable)
-  name = variable
-  if field is not None:
-    name = f"{variable}.{field}"
-    fields = getattr(getattr(values, "dtype", None), "names", None) or ()
-    if field not in fields or values.size != 1:
-      raise ValueError(
-        f"has no map {name} (fields of {variable}:"
-        f" {', '.join(fields) or 'none'}); download it again"
-      )
-    values = values.reshape(-1)[0][field]
-  # Sparse matrices are not arrays; text, cells and structures have other kinds.
-  if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+  if not content:
+    raise ValueError("is empty (0 bytes); copy or download it again")
+  if content.startswith(_SIGNATURE_7_3):
+    raise ValueError(
+      "is a MATLAB file of version 7.3 (HDF5), which is not read here; save it"
+      " with the option -v7"
+    )
+  name = variable if field is None else f"{variable}.{field}"
+  try:
+    matrix = mat5.find(content, variable)
+    found = {} if matrix is None or field is None else mat5.fields(matrix)
+    inner = matrix if field is None else found.get(field)
+    values = None if inner is None else mat5.numbers(inner)
+  except ValueError as error:
+    raise ValueError(
+      f"cannot be read as a MATLAB file ({error}); copy or download it again"
+    ) from error
+  if matrix is None:
+    raise ValueError(
+      f"has no variable {variable}; it is damaged or another file: download it"
+      " again"
+    )
+  if inner is None:
+    raise ValueError(
+      f"has no map {name} (fields of {variable}:"
+      f" {', '.join(map(ascii, found)) or 'none'}); download it again"
+    )
+  # Text, cells, structures, sparse matrices and complex numbers.
+  if values is None:
     raise ValueError(f"has something other than numbers in {name}")
   if values.ndim != 2 or not values.size:
     raise ValueError(
@@ -93,27 +103,3 @@ def decode_labels(
   """
   ids = decode_ids(content, variable, lowest=lowest, highest=num_classes)
   return np.where(ids <= 0, types.IGNORE_LABEL, ids - 1).astype(np.uint8)
-
-
-def _load(content: bytes, variable: str) -> object:
-  if not content:
-    raise ValueError("is empty (0 bytes); copy or download it again")
-  if content.startswith(_SIGNATURE_7_3):
-    raise ValueError(
-      "is a MATLAB file of version 7.3 (HDF5), which is not read here; save it"
-      " with the option -v7"
-    )
-  try:
-    found = scipy.io.loadmat(io.BytesIO(content), variable_names=[variable])
-  # Broken files make SciPy raise TypeError, ValueError, KeyError, zlib.error,
-  # OSError, MatReadError and others.
-  except Exception as error:
-    raise ValueError(
-      f"cannot be read as a MATLAB file ({error}); copy or download it again"
-    ) from error
-  if variable not in found:
-    raise ValueError(
-      f"has no variable {variable}; it is damaged or another file: download it"
-      " again"
-    )
-  return found[variable]

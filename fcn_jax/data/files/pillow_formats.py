@@ -5,6 +5,7 @@ import io
 import logging
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +26,12 @@ _LOSSY = (
   " save masks as PNG in the program that made them"
 )
 _ORIENTATION = 0x0112
+
+# As many as libtiff allows; programs write about ten.
+_MOST_SCANS = 100
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+# Behind the data of a scan, in which a zero or a number of a part follows 255.
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 # It remarks on odd files; what matters is in the messages here.
 logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)
@@ -78,6 +85,8 @@ def read(
   """
   image = _open(content, first_frame=first_frame, max_pixels=max_pixels)
   image_format, bits = image.format, _bits(image, content)
+  if image_format == "PNG":
+    _check_png(content)
   _check_kind(image, bits)
   extents = image.tile[0].extents if image.tile else None
   if image_format == "PPM" and image.mode not in ("1", "F"):
@@ -112,11 +121,11 @@ def _open(
   rasters.check_size(image.width, image.height, max_pixels)
   # Phones store a second picture for depth behind the first (MPO).
   several = image.format != "MPO" and getattr(image, "is_animated", False)
+  # Nobody asks for the number of frames: counting them decodes some formats.
   if several and not first_frame:
-    raise rasters.UnreadKind(
-      f"has {image.n_frames} frames or pages; save the one that you need as a"
-      " separate picture"
-    )
+    raise rasters.several()
+  if image.format in ("JPEG", "MPO"):
+    _check_scans(content)
   return image
 
 
@@ -138,6 +147,57 @@ def _identified(content: bytes) -> Image.Image:
     "cannot be read as a picture (it has none of the formats that are read);"
     " copy or download it again"
   )
+
+
+def _check_png(content: bytes) -> None:
+  """Compares the checksums of a PNG file.
+
+  Pillow skips those of pixels, and stops before their last checksum: one bit
+  that is flipped then gives other class ids.
+  """
+  place, whole = 8, memoryview(content)
+  while place + 12 <= len(content):
+    (size,) = struct.unpack_from(">I", content, place)
+    end = place + 8 + size
+    name = content[place + 4 : place + 8]
+    # Lower case marks what is not needed, of which transparency is used.
+    needed = name[:1].isupper() or name == b"tRNS"
+    if needed and end + 4 <= len(content):
+      (checksum,) = struct.unpack_from(">I", content, end)
+      if zlib.crc32(whole[place + 4 : end]) != checksum:
+        raise rasters.FileFault(
+          f"is damaged (the checksum of {name.decode('latin-1')!a} is another);"
+          " copy or download it again"
+        )
+    place = end + 4
+
+
+def _check_scans(content: bytes) -> None:
+  """Refuses a progressive JPEG file of very many scans.
+
+  A scan of twelve bytes makes the decoder go through the whole picture.
+  """
+  place, scans = 2, 0
+  while place + 4 <= len(content) and scans <= _MOST_SCANS:
+    marker, length = content[place + 1], content[place + 2 : place + 4]
+    if content[place] != 0xFF or marker == _END_OF_IMAGE:
+      break
+    # More bytes of 255 may stand before a marker.
+    if marker == 0xFF:
+      place += 1
+      continue
+    place += 2 + int.from_bytes(length, "big")
+    if marker == _START_OF_SCAN:
+      scans += 1
+      following = _NEXT_MARKER.search(content, place)
+      if following is None:
+        break
+      place = following.start()
+  if scans > _MOST_SCANS:
+    raise rasters.FileFault(
+      f"is a JPEG file of more than {_MOST_SCANS} scans, which takes long; no"
+      " program writes such files: save it as PNG"
+    )
 
 
 def _bits(image: Image.Image, content: bytes) -> int:
@@ -185,20 +245,20 @@ def _raster_of_image(image: Image.Image, bits: int) -> rasters.Raster:
   """The samples of a decoded picture, without what Pillow did to them."""
   mode, palette = image.mode, None
   if mode in ("P", "PA"):
-    kind, samples = "palette", np.array(image.getchannel(0))
+    kind, samples = "palette", rasters.array_of(image.getchannel(0))
     palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
   elif mode == "CMYK":
-    kind, samples = "cmyk", np.array(image)
+    kind, samples = "cmyk", rasters.array_of(image)
   elif mode == "1":
-    return rasters.Raster(np.array(image, np.uint8), "grey", 1)
+    samples = rasters.array_of(image).astype(np.uint8)
+    return rasters.Raster(samples, "grey", 1)
   elif mode in ("L", "LA", "La", "F") or mode.startswith("I"):
     bands = image.getbands()
     kind = "grey"
-    samples = np.array(image if len(bands) == 1 else image.getchannel(0))
+    grey = image if len(bands) == 1 else image.getchannel(0)
+    samples = rasters.array_of(grey)
   else:
-    kind = "rgb"
-    # Converting a picture that is already RGB would copy it once more.
-    samples = np.array(image if mode == "RGB" else image.convert("RGB"))
+    kind, samples = "rgb", rasters.array_of(image, "RGB")
   white = 255 if samples.dtype == np.uint8 else 65535
   # Pillow spreads fewer bits over 0..255, as 255 is a multiple of 1, 3 and 15.
   if image.format == "PNG" and kind == "grey" and bits < 8:
@@ -269,8 +329,9 @@ def _read_netpbm(image: Image.Image, content: bytes) -> np.ndarray:
   maximum = _netpbm_maximum(image)
   dtype = np.dtype(np.uint8 if maximum < 256 else ">u2")
   if decoder == "ppm_plain":
-    tokens = re.sub(rb"#[^\r\n]*", b"", content[offset:]).split()
-    samples = np.array([int(token) for token in tokens], np.int64)
+    text = re.sub(rb"#[^\r\n]*", b"", content[offset:]).decode("ascii")
+    # A list of numbers of Python would take ten times the memory.
+    samples = np.fromstring(text, np.int64, sep=" ")
   else:
     data = content[offset:]
     samples = np.frombuffer(

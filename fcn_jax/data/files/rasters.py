@@ -15,6 +15,12 @@ from PIL import Image
 # The first bytes of TIFF and BigTIFF.
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+# Pixels that are handled at a time where a step needs much memory for each.
+_STRIP = 1 << 20
+# Bytes that the samples in a file may take for each pixel of Pillow's limit:
+# three channels of 16 bits. A small file can claim any number of channels.
+_BYTES_PER_PIXEL = 6
+
 
 class Raster(NamedTuple):
   """The samples of a picture as they are in its file, turned upright.
@@ -76,6 +82,14 @@ class NoWhite(UnreadKind):
   """Nobody has said which value is white."""
 
 
+def several() -> UnreadKind:
+  """The fault of a file with more than one picture."""
+  return UnreadKind(
+    "has several frames or pages; save the one that you need as a separate"
+    " picture"
+  )
+
+
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
   """Turns whatever a reader raises into a `FileFault`.
@@ -85,8 +99,12 @@ def explained() -> Iterator[None]:
   """
   try:
     yield
-  except (FileFault, MemoryError):
+  except FileFault:
     raise
+  except MemoryError as error:
+    raise FileFault(
+      "needs more memory than there is; cut it into tiles"
+    ) from error
   except Image.DecompressionBombError as error:
     # Some of Pillow's formats compare with its own limit.
     reason = str(error).rstrip(".")
@@ -102,7 +120,13 @@ def explained() -> Iterator[None]:
     ) from error
 
 
-def check_size(width: int, height: int, max_pixels: int | None) -> None:
+def check_size(
+  width: int,
+  height: int,
+  max_pixels: int | None,
+  *,
+  bytes_per_pixel: int = 1,
+) -> None:
   """Raises `TooLarge` if a picture has more pixels than it may have.
 
   Args:
@@ -110,13 +134,51 @@ def check_size(width: int, height: int, max_pixels: int | None) -> None:
     height: of the picture.
     max_pixels: how many it may have; None for Pillow's limit, above which
       Pillow itself only warns.
+    bytes_per_pixel: of all channels together.
   """
   limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
-  if limit is not None and width * height > limit:
+  if limit is None:
+    return
+  if width * height > limit:
     raise TooLarge(
       f"is too large: {width}x{height} pixels (width x height), more than"
       f" {limit} in all; cut it into tiles"
     )
+  if width * height * bytes_per_pixel > limit * _BYTES_PER_PIXEL:
+    raise TooLarge(
+      f"is too large: {width}x{height} pixels (width x height) of"
+      f" {bytes_per_pixel} bytes, more than {limit * _BYTES_PER_PIXEL} bytes"
+      " in all; cut it into tiles, or leave out bands"
+    )
+
+
+def strips(height: int, width: int) -> Iterator[slice]:
+  """Rows of a picture, so many that they have about a million pixels."""
+  rows = max(1, _STRIP // max(1, width))
+  for start in range(0, height, rows):
+    yield slice(start, min(start + rows, height))
+
+
+def array_of(image: Image.Image, mode: str | None = None) -> np.ndarray:
+  """The pixels of a picture of Pillow, a new array.
+
+  `np.array(image)` needs memory for three copies, this for one.
+
+  Args:
+    image: a picture that is loaded.
+    mode: to convert it to.
+  """
+  result = None
+  for rows in strips(image.height, image.width):
+    strip = image.crop((0, rows.start, image.width, rows.stop))
+    if mode is not None and strip.mode != mode:
+      strip = strip.convert(mode)
+    pixels = np.asarray(strip)
+    if result is None:
+      shape = (image.height, *pixels.shape[1:])
+      result = np.empty(shape, pixels.dtype)
+    result[rows] = pixels
+  return result
 
 
 def upright(samples: np.ndarray, orientation: int) -> np.ndarray:

@@ -44,6 +44,12 @@ _ALPHA = (1, 2)
 _CMYK_INKS = 1
 _ASSOCIATED_ALPHA = 1
 
+# Most pages, with smaller copies and masks of transparency: each level of a
+# pyramid has half the size.
+_MOST_PAGES = 64
+# Most strips or tiles, each of which takes some time, however small it is.
+_MOST_SEGMENTS = 100_000
+
 # Tags without which a file would be misread.
 _NEEDED = frozenset(
   (256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322,
@@ -99,7 +105,8 @@ def read(content: bytes, *, max_pixels: int | None = None) -> rasters.Raster:
     _check_segments(page, len(content))
     samples = page.asarray(squeeze=False, maxworkers=1)
     # Separate planes, depth, height, width, channels side by side.
-    samples = np.concatenate(list(samples[:, 0]), axis=-1)
+    planes = list(samples[:, 0])
+    samples = planes[0] if len(planes) == 1 else np.concatenate(planes, -1)
     extra = samples[..., num_colors:]
     samples = samples[..., :num_colors]
     samples = samples[..., 0] if num_colors == 1 else samples
@@ -129,25 +136,39 @@ def _opened(content: bytes) -> tifffile.TiffFile:
 
 def _page(file: tifffile.TiffFile, max_pixels: int | None) -> tifffile.TiffPage:
   """The only page, besides smaller copies of it and masks of transparency."""
-  pages = [
-    page.aspage()
-    for page in file.pages
-    if not page.aspage().is_reduced and not page.aspage().is_mask
-  ]
-  described = (file.imagej_metadata or {}).get("images", 1)
-  if not pages:
+  found = None
+  # Pages are read one by one, and not counted: there may be any number of them,
+  # and the last may say that the first is next.
+  for number, frame in enumerate(file.pages):
+    page = frame.aspage()
+    if number == _MOST_PAGES:
+      raise rasters.several()
+    if page.is_reduced or page.is_mask:
+      continue
+    if found is not None:
+      raise rasters.several()
+    found = page
+  if found is None:
     raise rasters.FileFault("cannot be read as a picture (it has no page)")
-  page = pages[0]
+  page = found
   # ImageJ writes one page for any number of pictures in files above 4 GB.
-  count = max(len(pages), page.imagedepth, int(described))
-  if count > 1:
-    raise rasters.UnreadKind(
-      f"has {count} frames or pages; save the one that you need as a separate"
-      " picture"
-    )
-  rasters.check_size(page.imagewidth, page.imagelength, max_pixels)
+  described = (file.imagej_metadata or {}).get("images", 1)
+  if page.imagedepth > 1 or int(described) > 1:
+    raise rasters.several()
+  bits = int(np.max(page.bitspersample))
+  size = page.samplesperpixel * max(1, bits // 8)
+  rasters.check_size(
+    page.imagewidth, page.imagelength, max_pixels, bytes_per_pixel=size
+  )
   # A tile may be larger than the picture, and is decoded as a whole.
-  rasters.check_size(page.tilewidth, page.tilelength, max_pixels)
+  rasters.check_size(
+    page.tilewidth, page.tilelength, max_pixels, bytes_per_pixel=size
+  )
+  if math.prod(page.chunked) > _MOST_SEGMENTS:
+    raise rasters.FileFault(
+      f"is a TIFF file of {math.prod(page.chunked)} strips or tiles, more than"
+      f" {_MOST_SEGMENTS}, which takes long; save it with larger ones"
+    )
   _check_tags(file, page)
   compression = int(page.compression)
   if compression not in _LOSSLESS and compression not in _JPEG:

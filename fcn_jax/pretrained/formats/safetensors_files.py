@@ -1,7 +1,6 @@
 """Safetensors files: views of their arrays, whole or in several parts."""
 
 import functools
-import json
 import mmap
 import pathlib
 import re
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
+from fcn_jax import strict_json
 from fcn_jax.pretrained.formats import pytorch
 
 Lazy = Callable[[], np.ndarray]
@@ -125,19 +125,15 @@ def _weight_map(path: pathlib.Path) -> dict[str, str]:
   try:
     if path.stat().st_size > _LONGEST_INDEX:
       raise ValueError("it is too long")
-    index: Any = json.loads(path.read_bytes())
+    index: Any = strict_json.read(path)
     weight_map = index["weight_map"]
+    # No file system has longer names.
     if not weight_map or not all(
-      type(value) is str for value in weight_map.values()
+      type(value) is str and 0 < len(value.encode()) < 256
+      for value in weight_map.values()
     ):
       raise ValueError("its weight_map is not one of names")
-  except (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-  ) as error:
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(
       "this is a text file, and not an index of the parts of a safetensors file"
       " (model.safetensors.index.json)"

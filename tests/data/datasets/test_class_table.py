@@ -83,3 +83,21 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, content, message):
   with pytest.raises(ValueError, match=message) as error:
     _read(tmp_path, content)
   assert "classes.json" in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "entry",
+  [
+    {"name": ["a"] * 9999},
+    {"name": "a", "value": "b" * 9999},
+    {"name": "a", "color": [0] * 9999},
+    {"name": "a", "b" * 9999: 1},
+    ["a"] * 9999,
+  ],
+)
+def test_a_message_shows_a_part_of_what_is_long(tmp_path, entry):
+  path = tmp_path / "classes.json"
+  path.write_text(json.dumps({"classes": [entry]}))
+  with pytest.raises(ValueError, match=r"classes\.json: .*\.\.\.") as raised:
+    class_table.read(path)
+  assert len(str(raised.value)) < 400

@@ -155,3 +155,65 @@ def test_the_fingerprint_of_archives_changes_with_their_contents(folder):
   assert archives.fingerprint(folder, known) != before
   (folder / "masks.zip").unlink()
   assert archives.fingerprint(folder, known) is None
+
+
+def _encrypted(path):
+  """The flag of a password on every entry, in both places."""
+  _zip(path, {"masks/a.png": b"mask"})
+  content = bytearray(path.read_bytes())
+  content[6] |= 1
+  content[content.index(b"PK\x01\x02") + 8] |= 1
+  path.write_bytes(content)
+
+
+def _of_method(method):
+  def write(path):
+    _zip(path, {"masks/a.png": b"mask"})
+    content = bytearray(path.read_bytes())
+    content[8:10] = method.to_bytes(2, "little")
+    start = content.index(b"PK\x01\x02") + 10
+    content[start : start + 2] = method.to_bytes(2, "little")
+    path.write_bytes(content)
+
+  return write
+
+
+@pytest.mark.parametrize(
+  "write, message",
+  [
+    (_encrypted, "password required"),
+    (_of_method(99), "compression method is not supported"),
+    (_of_method(8), "Bad CRC-32"),
+    (_of_method(14), "cannot be unpacked"),
+    (lambda path: path.write_bytes(b"PK\3\4" + bytes(99)), "not a zip file"),
+    (lambda path: path.write_bytes(b""), "not a zip file"),
+  ],
+)
+def test_odd_zip_files_are_refused_in_a_paragraph(
+  folder, tmp_path, write, message
+):
+  write(folder / "masks.zip")
+  with (
+    pytest.raises(ValueError, match=message) as raised,
+    _unpacked(folder, _known(folder), tmp_path),
+  ):
+    pass
+  assert "masks.zip cannot be unpacked" in str(raised.value)
+  assert "\n" not in str(raised.value)
+  assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
+
+
+@pytest.mark.parametrize("time", [2**70, -(2**60), 1e300, float("inf")])
+def test_times_in_tar_files_do_not_matter(folder, tmp_path, time):
+  with tarfile.open(
+    folder / "pictures.tar.gz",
+    "w:gz",
+    format=tarfile.GNU_FORMAT if type(time) is int else tarfile.PAX_FORMAT,
+  ) as file:
+    info = tarfile.TarInfo("pictures/a.png")
+    info.size, info.mtime = 7, time
+    if type(time) is float:
+      info.mtime, info.pax_headers = 0, {"mtime": str(time)}
+    file.addfile(info, io.BytesIO(b"picture"))
+  with _unpacked(folder, _known(folder), tmp_path) as path:
+    assert (path / "pictures" / "a.png").read_bytes() == b"picture"

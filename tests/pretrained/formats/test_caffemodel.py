@@ -351,6 +351,14 @@ def test_a_file_without_usable_weights_is_refused_with_the_reason(
       "more than 32 dimensions",
     ),
     (lambda: file_with(CONV1) + b"\xa2\x06\x00" * 3_000_000, "100000 fields"),
+    (
+      lambda: one_layer(CAFFE["UnpackedBlob"](data=[1.0] * 100_001)),
+      "in blob 0, it has more than 100000 fields",
+    ),
+    (
+      lambda: b"".join(written.delimited(100, b"\x12\x00" * 3_000_000)),
+      "it has more than 100000 fields",
+    ),
     # A graph of TensorFlow: field 1 has its nodes.
     (lambda: b"\n\x03\n\x01a" * 9 + file_with(CONV1), "is not a .caffemodel"),
   ],

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import gzip
 import io
+import json
 import os
 import pickle
 import pickletools
@@ -632,3 +633,11 @@ def test_a_file_with_parts_of_another_is_read_or_refused(tmp_path, kind, data):
     | st.integers(0, len(content) - 20).map(lambda at: content[at : at + 20])
   )
   read_or_refuse(path, content[:start] + other + content[end:])
+
+
+def test_an_index_with_names_that_no_file_can_have_is_refused(tmp_path):
+  path = tmp_path / "model.safetensors.index.json"
+  for name in ("a" * 5000, "", 3):
+    path.write_text(json.dumps({"weight_map": {"w": name}}))
+    with pytest.raises(ValueError, match="not an index of the parts"):
+      state_dicts.read(path)

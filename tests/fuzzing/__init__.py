@@ -1,0 +1,1 @@
+"""Fuzzers of everything that reads files; see `docs/limits.md`."""
