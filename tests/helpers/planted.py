@@ -156,7 +156,7 @@ def plant(root, content_of_bomb):
   content = bytearray(picture)
   content[len(content) // 2] ^= 0xFF
   image.write_bytes(bytes(content))
-  expect(image, "cannot be read as a picture")
+  expect(image, "is damaged .the checksum of .IDAT. is another")
 
   image, label = add("both")
   image.write_bytes(b"")
