@@ -27,15 +27,10 @@ docs/serving.md:
 With fcn_jax installed: `inference.load_exported("network.zip")`.
 """
 
-import argparse
 import dataclasses
 import functools
-import io
 import json
-import os
 import pathlib
-import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -47,6 +42,7 @@ from PIL import Image
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import rasters
 from fcn_jax.inference import buckets
+from fcn_jax.inference import exported_command
 from fcn_jax.inference import picture_files
 from fcn_jax.visualize import overlays
 
@@ -132,6 +128,15 @@ class ExportedNetwork:
       _resize(plane, size) for plane in np.moveaxis(probabilities, 2, 0)
     ]
     return np.argmax(planes, axis=0).astype(np.uint8)
+
+  def overlay(self, picture: np.ndarray, classes: np.ndarray) -> Image.Image:
+    """The picture painted with its classes, with a legend.
+
+    Args:
+      picture: as for `segment`.
+      classes: [H, W] uint8, as from `segment`.
+    """
+    return overlays.labelled(picture, classes, self.class_names, self.palette)
 
   def for_sizes(
     self,
@@ -335,128 +340,4 @@ def read_picture(
 def main(arguments: Sequence[str] | None = None) -> None:
   """Writes the classes of pictures, with the network that this file is in."""
   network_file = pathlib.Path(__file__).parent
-  try:
-    _segment_files(network_file, _options(network_file.name, arguments))
-  except (OSError, ValueError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(1) from error
-
-
-def _options(program, arguments):
-  parser = argparse.ArgumentParser(
-    prog=f"python {program}",
-    description="Writes the classes of each picture to OUT/classes/NAME.png.",
-  )
-  parser.add_argument(
-    "pictures", nargs="+", help="files, folders or patterns in quotes"
-  )
-  parser.add_argument(
-    "--out",
-    type=pathlib.Path,
-    default=pathlib.Path("segmented"),
-    help="folder for the results (default: %(default)s)",
-  )
-  parser.add_argument(
-    "--overlay",
-    action="store_true",
-    help="also paint the pictures: OUT/overlays/NAME.jpg",
-  )
-  parser.add_argument(
-    "--overwrite", action="store_true", help="replace results that exist"
-  )
-  parser.add_argument(
-    "--white",
-    type=float,
-    help="the value of white in pictures of more than 8 bits a channel",
-  )
-  parser.add_argument(
-    "--max-megapixels",
-    type=float,
-    default=250.0,
-    help="larger pictures are refused (default: %(default)s)",
-  )
-  parser.add_argument(
-    "--max-programs",
-    type=int,
-    default=buckets.MAX_PROGRAMS,
-    help="pictures of more sizes share arrays, as each shape is compiled "
-    "(default: %(default)s)",
-  )
-  parser.add_argument(
-    "--cache",
-    type=pathlib.Path,
-    help="folder that keeps compiled programs for the next time",
-  )
-  return parser.parse_args(arguments)
-
-
-def _segment_files(network_file, options):
-  if options.out.exists() and not options.out.is_dir():
-    raise ValueError(f"{options.out} is a file; give a folder as --out.")
-  read = functools.partial(
-    picture_files.read,
-    white=options.white,
-    max_pixels=picture_files.max_pixels(options.max_megapixels),
-  )
-  found = picture_files.find(options.pictures, options.out)
-  targets = [_targets(one, options) for one in found]
-  picture_files.check(
-    f"{path} exists already (give another --out, or --overwrite)"
-    for paths in targets
-    for path in paths
-    if path.exists() and not options.overwrite
-  )
-  # All are read before anything is written.
-  faults, sizes = [], []
-  for one in found:
-    try:
-      sizes.append(read(one.path).shape[:2])
-    except ValueError as error:
-      faults.append(f"{one.path} {error}")
-  picture_files.check(faults)
-  if options.cache is not None:
-    jax.config.update("jax_compilation_cache_dir", str(options.cache))
-  network = load(network_file).for_sizes(
-    sizes, max_programs=options.max_programs
-  )
-  for one, paths in zip(found, targets, strict=True):
-    picture = read(one.path)
-    classes = network.segment(picture)
-    mask = Image.fromarray(classes)
-    mask.putpalette(network.palette.tobytes())
-    images = [(mask, "PNG")]
-    if options.overlay:
-      drawn = overlays.labelled(
-        picture, classes, network.class_names, network.palette
-      )
-      images.append((drawn, "JPEG"))
-    for (image, kind), path in zip(images, paths, strict=True):
-      _write(image, kind, path, options.overwrite)
-      print(path)
-
-
-def _targets(picture, options):
-  paths = [options.out / "classes" / f"{picture.name}.png"]
-  if options.overlay:
-    paths.append(options.out / "overlays" / f"{picture.name}.jpg")
-  return paths
-
-
-def _write(image, kind, path, overwrite):
-  """Writes a file whole or not at all."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  buffer = io.BytesIO()
-  image.save(buffer, format=kind)
-  with tempfile.NamedTemporaryFile(
-    dir=path.parent, prefix=".partial-", delete=False
-  ) as file:
-    partial = pathlib.Path(file.name)
-    try:
-      file.write(buffer.getvalue())
-      file.close()
-      partial.chmod(0o644)
-      if not overwrite:
-        path.open("xb").close()  # It may have come meanwhile.
-      os.replace(partial, path)
-    finally:
-      partial.unlink(missing_ok=True)
+  exported_command.main(network_file, load, arguments)

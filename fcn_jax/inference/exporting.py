@@ -45,6 +45,7 @@ from fcn_jax.data.files import rasters
 from fcn_jax.data.files import tiff
 from fcn_jax.inference import buckets
 from fcn_jax.inference import exported
+from fcn_jax.inference import exported_command
 from fcn_jax.inference import picture_files
 from fcn_jax.inference import prediction
 from fcn_jax.visualize import overlays
@@ -58,7 +59,7 @@ _MAIN = "import exported\n\nexported.main()\n"
 # number only.
 _PARTS = (
   decoding, other_kinds, pillow_formats, rasters, tiff, buckets, picture_files,
-  painting, overlays,
+  painting, overlays, exported_command,
 )  # fmt: skip
 _TYPES = f"IGNORE_LABEL = {types.IGNORE_LABEL}\n"
 _IMPORT = re.compile(r"^( *)from fcn_jax[.\w]* import (\w+)$", re.MULTILINE)
