@@ -99,8 +99,9 @@ class Options:
   """Side in pixels of the largest square that the network sees at once. Larger
   tiles need more memory (with the square of the side) but less time."""
   max_programs: int = fcn.inference.buckets.MAX_PROGRAMS
-  """For how many shapes of arrays the network is compiled at most. Pictures of
-  more sizes share arrays, in part empty; the results are the same."""
+  """For how many shapes of arrays the network is compiled. Pictures of more
+  sizes share arrays, in part empty; the results are the same. There are more
+  where a shared array would have more pixels than the largest picture."""
   margin: int | None = None
   """Pixels that the network sees around a tile. Default: all that matter, so
   that the result is exact."""
