@@ -310,7 +310,32 @@ def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:
   kinds = typing.get_args(kind) if is_union else (kind,)
   if isinstance(value, str) and pathlib.Path in kinds:
     return pathlib.Path(value)
+  if not any(_fits(value, one) for one in kinds):
+    raise ValueError(
+      f"{file} is damaged ({strict_json.shown(value)} is no value of an option"
+      f" of the type {kind}): repair it."
+    )
   return tuple(value) if isinstance(value, list) else value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+  """Whether a value from JSON can be of a type."""
+  origin, inner = typing.get_origin(kind), typing.get_args(kind)
+  if origin in (typing.Union, types.UnionType):
+    return any(_fits(value, one) for one in inner)
+  if origin is typing.Literal:
+    return value in inner
+  if origin is tuple:
+    if not isinstance(value, list):
+      return False
+    if inner[-1:] == (...,):
+      inner = inner[:1] * len(value)
+    return len(value) == len(inner) and all(map(_fits, value, inner))
+  if kind is float:
+    return type(value) in (int, float)
+  # Paths are texts, which are handled before.
+  known = (int, str, bool, type(None), pathlib.Path)
+  return type(value) is kind if kind in known else True
 
 
 def append_start(

@@ -201,3 +201,34 @@ def test_a_browser_draws_the_page(tmp_path):
   # Text is dark on white.
   assert np.mean(pixels.min(axis=-1) > 250) > 0.6
   assert np.sum(pixels.max(axis=-1) < 90) > 2000
+
+
+@pytest.mark.parametrize(
+  "name, line",
+  [
+    ("metrics.jsonl", '{"step": 3}'),
+    ("metrics.jsonl", '{"kind": "train", "step": 3, "loss": {}}'),
+    ("metrics.jsonl", '{"kind": "evaluation", "step": 3}'),
+    ("metrics.jsonl", '{"kind": "evaluation", "step": 3, "mean_iu": "x"}'),
+    ("metrics.jsonl", "[" * 9999),
+    ("starts.jsonl", '{"start": 0}'),
+    ("starts.jsonl", "[]"),
+    ("config.json", "[" * 9999),
+    ("evaluation-test-step100/summary.json", "{}"),
+    ("evaluation-test-step100/summary.json", "[NaN]"),
+    ("evaluation-test-step100/summary.json", "[" * 9999),
+  ],
+)
+def test_a_damaged_file_of_a_run_is_named_in_a_paragraph(
+  tmp_path, capsys, name, line
+):
+  workdir = make_run(tmp_path / "run")
+  evaluate(workdir)
+  file = workdir / name
+  before = file.read_text() if name.endswith("jsonl") else ""
+  file.write_text(before + line + "\n")
+  with pytest.raises(SystemExit):
+    report.main([f"--workdir={workdir}"])
+  printed = capsys.readouterr().err
+  assert str(file) in printed and printed.count("\n") == 1
+  assert not (workdir / report.REPORT_FILE).exists()

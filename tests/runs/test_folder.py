@@ -293,3 +293,37 @@ def test_records_are_read_as_if_the_run_had_never_been_cut_off(claimed):
 def test_every_file_that_a_run_makes_is_one_of_the_contents(finished_run):
   names = {path.name for path in finished_run.iterdir()}
   assert names == {*folder.CONTENTS}
+
+
+@pytest.mark.parametrize(
+  "group, name, value",
+  [
+    ("run", "log_every", "many"),
+    ("run", "log_every", 1.5),
+    ("run", "log_every", True),
+    ("run", "workdir", 3),
+    ("network", "backbone", "vgg99"),
+    ("network", "backbone", ["vgg16"]),
+    ("augmentation", "crop_size", [96]),
+    ("augmentation", "crop_size", [96, "a"]),
+    ("augmentation", "crop_size", {"a": 1}),
+  ],
+)
+def test_an_option_of_another_type_is_damage(claimed, group, name, value):
+  file = claimed.run.workdir / "config.json"
+  as_json = json.loads(file.read_text())
+  assert name in as_json[group]
+  as_json[group][name] = value
+  file.write_text(json.dumps(as_json))
+  with pytest.raises(ValueError, match="is damaged .*: repair it") as raised:
+    folder.read_config(claimed.run.workdir)
+  assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["0.5", [], {"a": 1}, True])
+def test_a_score_that_is_no_number_is_damage(claimed, value):
+  file = claimed.run.workdir / folder.METRICS_FILE
+  record = {"kind": "evaluation", "step": 3, "mean_iu": value}
+  file.write_text(json.dumps(record) + "\n")
+  with pytest.raises(ValueError, match="evaluation of step 3 has .*as mean_iu"):
+    folder.read_scores(claimed.run.workdir)
