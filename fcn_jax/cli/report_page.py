@@ -11,7 +11,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fcn_jax import strict_json
+import PIL.Image
+
 from fcn_jax import visualize
 from fcn_jax.cli import evaluate_report
 from fcn_jax.runs import config as config_lib
@@ -138,14 +139,14 @@ def _curves(training: Sequence, evaluations: Sequence) -> str:
   visualize.training_curves(training, evaluations).savefig(
     buffer, format="png", dpi=130
   )
-  return f"<h2>Curves</h2>{_image(buffer.getvalue(), 'Curves of the run')}"
+  return f"<h2>Curves</h2>{_figure(buffer.getvalue(), 'Curves of the run')}"
 
 
 def _pictures(workdir: pathlib.Path) -> str:
   file = workdir / folder.PREDICTIONS_FILE
   if not file.exists():
     return ""
-  picture = _image(file.read_bytes(), "Pictures, labels and predictions")
+  picture = _image(file, "Pictures, labels and predictions")
   return f"<h2>Pictures of the validation split</h2>{picture}"
 
 
@@ -187,11 +188,9 @@ def _complete(file: pathlib.Path) -> Iterator[None]:
 
 def _evaluation(file: pathlib.Path) -> str:
   try:
-    summary = strict_json.read(file)
+    summary = records.read_json(file)
   except ValueError as error:
-    raise ValueError(
-      f"{file} is damaged ({error}): evaluate again with --overwrite."
-    ) from error
+    raise ValueError(f"{error} Or evaluate again with --overwrite.") from error
   with _complete(file):
     return _of_summary(file, summary)
 
@@ -223,7 +222,7 @@ def _of_summary(file: pathlib.Path, summary: Mapping[str, Any]) -> str:
         ),
       ),
       *(
-        f"<h3>{title}</h3>{_image((file.parent / name).read_bytes(), title)}"
+        f"<h3>{title}</h3>{_image(file.parent / name, title)}"
         for name, title in _PICTURES.items()
         if (file.parent / name).exists()
       ),
@@ -297,7 +296,23 @@ def _cards(values: Iterable[tuple[str, str]]) -> str:
   return f'<div class="scores">{cards}</div>\n'
 
 
-def _image(png: bytes, description: str) -> str:
+def _image(file: pathlib.Path, description: str) -> str:
+  """The picture of a PNG file; a `ValueError` if that is damaged."""
+  png = file.read_bytes()
+  try:
+    with PIL.Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+      # Its checksums.
+      picture.verify()
+  # Decoders raise errors of any type.
+  except Exception as error:
+    raise ValueError(
+      f"{file} is damaged ({error}): bring it back from a copy, make it again, "
+      "or remove it."
+    ) from error
+  return _figure(png, description)
+
+
+def _figure(png: bytes, description: str) -> str:
   data = base64.b64encode(png).decode()
   return (
     f'<figure><img alt="{html.escape(description)}" '

@@ -155,7 +155,7 @@ class Checkpoints:
       mean_iu: decides which step is best. NaN is never best.
 
     Raises:
-      ValueError: if there is no such step.
+      ValueError: if there is no such step, or its manifest is damaged.
       OSError: if the save failed, see `wait`, or the score cannot be written.
     """
     self.wait()
@@ -366,7 +366,7 @@ def scores(folder: pathlib.Path) -> dict[int, float | None]:
     folder: see `read`.
 
   Raises:
-    ValueError: if a score is damaged.
+    ValueError: if a score is damaged, or the manifest of a step.
   """
   folder = pathlib.Path(folder).absolute()
   return {

@@ -1,6 +1,6 @@
 """The work folder of a run: what it holds, and whether the run may resume.
 
-    config.json     the options, in groups
+    config.json     the options, in groups, the id of the run, and a checksum
     starts.jsonl    each start: when, from which step, with which options,
                     versions and devices, at which commit
     metrics.jsonl   training and validation, a record each
@@ -10,6 +10,9 @@
                     written when the run ends
 
 Studies, which consist of runs, follow the same rules with other contents.
+
+Checkpoints have the options and the id, too: those of another run do not count.
+Older runs have neither ids nor checksums of such files, which is no damage.
 """
 
 import contextlib
@@ -18,6 +21,7 @@ import datetime
 import json
 import os
 import pathlib
+import secrets
 import sys
 import types
 import typing
@@ -79,6 +83,17 @@ _MAY_CHANGE = frozenset(
     *processes.NAMES,
   )
 )
+# Of a run only the beginning depends on `init`, and it may grow.
+_MAY_CHANGE_OF_RUN = _MAY_CHANGE | {
+  "steps",
+  "epochs",
+  "init",
+  "init_hha",
+  "init_step",
+}
+
+# In config.json, beside the groups of options.
+_ID = "id"
 
 
 @contextlib.contextmanager
@@ -137,11 +152,8 @@ def check(
   if config.run.overwrite:
     return False
   now, there = config_lib.flat(config), config_lib.flat(before)
-  may_change = _MAY_CHANGE
-  if experiment == TRAIN:
-    # Only the beginning of a run depends on `init`; runs of a study may not
-    # have begun yet.
-    may_change |= {"steps", "epochs", "init", "init_hha", "init_step"}
+  # Runs of a study may not have begun yet.
+  may_change = _MAY_CHANGE_OF_RUN if experiment == TRAIN else _MAY_CHANGE
   changed = [
     f"{name} ({value} there, {now[name]} now)"
     for name, value in there.items()
@@ -196,6 +208,7 @@ def claim(
   *,
   experiment: str = TRAIN,
   contents: Sequence[str] = CONTENTS,
+  run_id: str | None = None,
 ) -> None:
   """Makes the work folder and writes the options there, by process 0.
 
@@ -206,18 +219,22 @@ def claim(
     config: see `check`.
     experiment: see `check`.
     contents: see `check`.
+    run_id: see `read_id`.
 
   Raises:
     ValueError: if the processes do not share the work folder.
   """
   processes.gather()
   if processes.is_first():
-    _claim(config, experiment, contents)
+    _claim(config, experiment, contents, run_id)
   processes.check_shared(config.run.workdir / CONFIG_FILE)
 
 
 def _claim(
-  config: config_lib.Groups, experiment: str, contents: Sequence[str]
+  config: config_lib.Groups,
+  experiment: str,
+  contents: Sequence[str],
+  run_id: str | None,
 ) -> None:
   workdir = config.run.workdir
   if config.run.overwrite:
@@ -229,7 +246,10 @@ def _claim(
     for path in (workdir / name for name in ordered):
       writing.remove(path)
   workdir.mkdir(parents=True, exist_ok=True)
-  records.write_json(workdir / CONFIG_FILE, as_json(config, experiment))
+  there = as_json(config, experiment)
+  if run_id is not None:
+    there[_ID] = run_id
+  records.write_json(workdir / CONFIG_FILE, there)
 
 
 def as_json(
@@ -241,6 +261,75 @@ def as_json(
   del options["run"]["overwrite"], options["processes"]
   options = {"experiment": experiment, **options}
   return json.loads(json.dumps(options, default=str))
+
+
+def new_id() -> str:
+  """A random id for a run; all processes have the same."""
+  return processes.gather(secrets.token_hex(8))[0]
+
+
+def read_id(workdir: pathlib.Path) -> str | None:
+  """The id of the run in a folder, which its checkpoints have, too.
+
+  Returns:
+    The id; None in folders of earlier versions.
+
+  Raises:
+    ValueError: see `read_config`.
+  """
+  run_id = _read(workdir).get(_ID)
+  if not isinstance(run_id, str | None):
+    raise ValueError(
+      f"{workdir / CONFIG_FILE} is damaged (its {_ID} is no text): repair it."
+    )
+  return run_id
+
+
+def check_checkpoint(
+  workdir: pathlib.Path,
+  step: int,
+  metadata: Mapping[str, Any],
+  config: config_lib.Train,
+) -> None:
+  """Checks that a checkpoint is one of the run in a folder.
+
+  Checkpoints of earlier versions say neither the id of their run nor, if
+  `fcn-jax convert` made them, its options; then there is nothing to compare.
+
+  Args:
+    workdir: the folder.
+    step: number of the step.
+    metadata: of the checkpoint.
+    config: the options of the run.
+
+  Raises:
+    ValueError: if it is of another run, or one with other options.
+  """
+  path = workdir / CHECKPOINTS / f"{step:08d}"
+  if "run" in metadata and metadata["run"] != read_id(workdir):
+    raise ValueError(
+      f"{path} is not of the run in {workdir}, as the id in its manifest and "
+      f"that in {CONFIG_FILE} differ: bring the one or the other back from a "
+      "copy, or move the step away."
+    )
+  if "options" not in metadata:
+    return
+  options = metadata["options"]
+  if isinstance(options, dict):
+    options = {n: x for n, x in options.items() if n != "experiment"}
+  there = config_lib.flat(_typed(options, type(config), path))
+  now = config_lib.flat(config)
+  changed = [
+    f"{name} ({there[name]} in the checkpoint, {now[name]} in {CONFIG_FILE})"
+    for name in now
+    if name not in _MAY_CHANGE_OF_RUN and there[name] != now[name]
+  ]
+  if changed:
+    raise ValueError(
+      f"{path} is of a run with other options than {workdir / CONFIG_FILE} "
+      f"says: {', '.join(changed)}. Bring the one or the other back from a "
+      "copy."
+    )
 
 
 def read_config(
@@ -260,22 +349,13 @@ def read_config(
     ValueError: if there is none, it is of another kind or version, or its
       file is damaged.
   """
-  file = workdir / CONFIG_FILE
-  if not file.is_file():
-    raise ValueError(
-      f"{workdir} holds no run ({CONFIG_FILE} is not there): give the work "
-      "folder of one."
-    )
-  try:
-    options = strict_json.read(file)
-  except ValueError as error:
-    raise ValueError(f"{file} is damaged ({error}): repair it.") from error
-  if not isinstance(options, dict) or options.get("experiment") != experiment:
+  file, options = workdir / CONFIG_FILE, _read(workdir)
+  if options.pop("experiment", None) != experiment:
     raise ValueError(
       f"{file} is not from a run of {experiment}: give the work folder of one, "
       "or another --workdir."
     )
-  del options["experiment"]
+  options.pop(_ID, None)
   if "run" not in options:
     raise ValueError(
       f"{file} is from a version of fcn_jax before 0.2, which had other "
@@ -283,6 +363,17 @@ def read_config(
       "--workdir."
     )
   return _typed(options, kind, file)
+
+
+def _read(workdir: pathlib.Path) -> dict[str, Any]:
+  """What config.json says, if it says what was written."""
+  file = workdir / CONFIG_FILE
+  if not file.is_file():
+    raise ValueError(
+      f"{workdir} holds no run ({CONFIG_FILE} is not there): give the work "
+      "folder of one."
+    )
+  return records.read_json(file)
 
 
 def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:

@@ -1,12 +1,20 @@
-"""Records of a run, written so that a crash loses none of them."""
+"""Records of a run, written so that a crash loses none of them.
 
+Each line of a JSON Lines file, and each JSON file, has a checksum as its last
+entry, so that a changed number is not taken for another result. Older files
+without checksums are read as they are.
+"""
+
+import hashlib
 import importlib
 import json
 import math
 import os
 import pathlib
+import re
 import socket
 import time
+import zlib
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -16,6 +24,10 @@ import numpy as np
 from fcn_jax import strict_json
 from fcn_jax import writing
 
+# At the end of a line, of all that is before it.
+_CRC32 = re.compile(rb'(\{.+), "crc32": "([0-9a-f]{8})"\}', re.DOTALL)
+_SHA256 = "sha256"
+
 
 def append_json_line(path: pathlib.Path, record: dict[str, Any]) -> None:
   """Adds one record to a JSON Lines file, on disk when this returns.
@@ -24,15 +36,24 @@ def append_json_line(path: pathlib.Path, record: dict[str, Any]) -> None:
 
   Args:
     path: the file; made if it is not there.
-    record: numbers, strings and lists; NaN and infinities are written as null.
+    record: numbers, strings and lists by name; NaN and infinities are written
+      as null.
+
+  Raises:
+    ValueError: if the end of the file is damaged.
+    WriteError: if it cannot be written.
   """
-  line = json.dumps(_without_nan(record), allow_nan=False) + "\n"
+  text = json.dumps(_without_nan(record), allow_nan=False).encode()[:-1]
+  line = text + b', "crc32": "%08x"}\n' % zlib.crc32(text)
   with writing.appending(path) as file:
     file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
     if file.read() not in (b"", b"\n"):
       file.seek(0)
-      file.truncate(file.read().rfind(b"\n") + 1)
-    file.write(line.encode())
+      content = file.read()
+      end = content.rfind(b"\n") + 1
+      _check_cut(path, content[end:])
+      file.truncate(end)
+    file.write(line)
 
 
 def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -45,16 +66,29 @@ def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
   """
   if not path.exists():
     return []
-  records = []
-  for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+  *lines, cut = path.read_bytes().split(b"\n")
+  _check_cut(path, cut)
+  records, have_checksums = [], False
+  for number, line in enumerate(lines, start=1):
+    has_checksum = _has_right_checksum(line)
+    # A version without checksums may have begun the file.
+    if has_checksum is False or (have_checksums and not has_checksum):
+      raise ValueError(
+        f"{path}, line {number} is not as it was written, as its checksum "
+        "shows: bring the file back from a copy, or remove the line."
+      )
+    have_checksums |= has_checksum is not None
     try:
       record = strict_json.loads(line)
-      if not isinstance(record, dict):
-        raise ValueError("it has no names")
     except ValueError as error:
       raise ValueError(
         f"{path}, line {number} is not JSON ({error}): repair or remove it."
       ) from error
+    if not isinstance(record, dict):
+      raise ValueError(
+        f"{path}, line {number} is no record: repair or remove it."
+      )
+    record.pop("crc32", None)
     records.append(record)
   return records
 
@@ -76,6 +110,21 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
   return records
 
 
+def _has_right_checksum(line: bytes) -> bool | None:
+  """Whether a line is as it was written; None if it has no checksum."""
+  parts = _CRC32.fullmatch(line)
+  return parts and b"%08x" % zlib.crc32(parts[1]) == parts[2]
+
+
+def _check_cut(path: pathlib.Path, cut: bytes) -> None:
+  """Raises a `ValueError` if something else than a crash ended a line."""
+  if _has_right_checksum(cut[:-1]):
+    raise ValueError(
+      f"{path} is damaged: its last line ends with {cut[-1:]!r} instead of a "
+      "line break. Repair that."
+    )
+
+
 def effective(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
   """The records of a run as if it had never been interrupted.
 
@@ -91,10 +140,44 @@ def effective(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
   return kept
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON file whole or not at all; NaN and infinities become null."""
-  text = json.dumps(_without_nan(value), indent=2, allow_nan=False)
+def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+  """Writes a JSON file whole or not at all, with a checksum.
+
+  Args:
+    path: the file, which is replaced.
+    values: by name; NaN and infinities become null.
+  """
+  # What is read back: keys are strings, for example.
+  values = json.loads(json.dumps(_without_nan(values), allow_nan=False))
+  text = json.dumps({**values, _SHA256: _checksum(values)}, indent=2)
   writing.write_text(path, text + "\n")
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Reads what `write_json` has written.
+
+  Raises:
+    ValueError: if it is damaged.
+  """
+  try:
+    values = strict_json.read(path)
+  except ValueError as error:
+    raise ValueError(f"{path} is damaged ({error}): repair it.") from error
+  if not isinstance(values, dict):
+    raise ValueError(f"{path} is damaged (it is no mapping): repair it.")
+  if _SHA256 in values and values.pop(_SHA256) != _checksum(values):
+    raise ValueError(
+      f"{path} is damaged, as its checksum is that of other values: bring it "
+      f"back from a copy. If you have changed it on purpose, remove the entry "
+      f"{_SHA256}."
+    )
+  return values
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+  """Of values, however they are laid out in a file."""
+  text = json.dumps(values, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def markdown_table(values: Mapping[str, Any]) -> str:

@@ -3,11 +3,15 @@
     manifest.json      what each array and each file was, and the caller's facts
     manifest.sha256    the checksum of manifest.json, as `sha256sum` writes it
     params/ ...        arrays: an Orbax checkpoint for each name of the state
-    score.json         the mean IU with its checksum, once it is known
+    score.json         the mean IU, once it is known, with the checksum of
+                       manifest.json and one of its own
 
 The checksums of arrays are computed before the arrays are written, those of
 files afterwards. So restored arrays are, to the bit, those that were saved, and
-files can be checked without being restored.
+files can be checked without being restored. The manifest holds the number of
+the step, so a folder that was renamed is none; the score is that of one
+manifest. Steps of earlier versions, whose manifests have no format, have scores
+without the manifest's checksum.
 
 Several processes write a step together, each its parts of the arrays. Any
 number of processes can read it.
@@ -29,6 +33,7 @@ import orbax.checkpoint as ocp
 from fcn_jax import strict_json
 from fcn_jax import types
 from fcn_jax import writing
+from fcn_jax.runs import manifests
 from fcn_jax.runs import processes
 
 # Of `processes.gather`, while a step is written.
@@ -37,6 +42,11 @@ CHANNEL = "checkpoints"
 _MANIFEST = "manifest.json"
 _CHECKSUM = "manifest.sha256"
 _SCORE = "score.json"
+# Since version 2 a score belongs to a manifest.
+_FORMAT = 2
+# Manifests of the largest networks have less than 1 MB.
+_MAX_MANIFEST = 64 << 20
+_MAX_SCORE = 4096
 
 # Arrays of one name of the state, by their full names. With several processes
 # they are `jax.Array`s in the memory of the hosts, of which each has its parts.
@@ -145,7 +155,9 @@ def write(
     if path.is_file()
   }
   manifest = json.dumps(
-    {**facts, "arrays": records, "files": files}, allow_nan=False, indent=1
+    {**facts, "format": _FORMAT, "arrays": records, "files": files},
+    allow_nan=False,
+    indent=1,
   ).encode()
   (folder / _MANIFEST).write_bytes(manifest)
   (folder / _CHECKSUM).write_bytes(_checksum_line(manifest))
@@ -156,50 +168,89 @@ def write(
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
   """Reads what a step holds.
 
+  Args:
+    folder: of the step; its name is the step's number.
+
   Returns:
     The facts that were given to `write`, and `arrays` and `files`.
 
   Raises:
-    DamagedError: if the manifest cannot be read, or is not as it was written.
+    DamagedError: if the manifest cannot be read, is not as it was written, or
+      is that of another step.
   """
-  try:
-    manifest = (folder / _MANIFEST).read_bytes()
-    checksum = (folder / _CHECKSUM).read_bytes()
-  except OSError as error:
-    raise DamagedError(f"{folder} is damaged: {error}.") from error
-  if checksum != _checksum_line(manifest):
+  manifest, _ = _read_manifest(folder)
+  return manifest
+
+
+def _read_manifest(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
+  """The manifest, and its checksum."""
+  content = _content(folder / _MANIFEST, _MAX_MANIFEST)
+  if _content(folder / _CHECKSUM, _MAX_SCORE) != _checksum_line(content):
     raise DamagedError(
       f"{folder} is damaged: {_MANIFEST} and {_CHECKSUM} do not agree."
     )
   try:
-    return strict_json.loads(manifest)
+    manifest = strict_json.loads(content)
+    manifests.check(manifest)
   except ValueError as error:
     raise DamagedError(f"{folder} is damaged: {_MANIFEST}: {error}.") from error
+  name = f"{manifest['step']:08d}"
+  if folder.name != name:
+    raise DamagedError(
+      f"{folder} is damaged: {_MANIFEST} is that of step {manifest['step']}, "
+      f"so the folder was renamed or copied; its name was {name}."
+    )
+  return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _content(path: pathlib.Path, max_size: int) -> bytes:
+  """The bytes of a file that is not large."""
+  try:
+    with path.open("rb") as file:
+      content = file.read(max_size + 1)
+  except OSError as error:
+    raise DamagedError(f"{path.parent} is damaged: {error}.") from error
+  if len(content) > max_size:
+    raise DamagedError(
+      f"{path.parent} is damaged: {path.name} has more than {max_size} bytes."
+    )
+  return content
 
 
 def write_score(folder: pathlib.Path, mean_iu: float) -> None:
-  """Adds the mean IU to a step, whole or not at all."""
-  writing.write_text(folder / _SCORE, _score_text(mean_iu))
+  """Adds the mean IU to a step, whole or not at all.
+
+  Raises:
+    DamagedError: if the step's manifest is damaged.
+    OSError: if it cannot be written.
+  """
+  text = _score_text(mean_iu, _of_score(*_read_manifest(folder)))
+  writing.write_text(folder / _SCORE, text)
 
 
 def read_score(folder: pathlib.Path) -> float | None:
   """Reads the mean IU of a step; None if it was not scored.
 
   Raises:
-    DamagedError: if it is not as it was written.
+    DamagedError: if it is not as it was written, is that of another step, or
+      the step's manifest is damaged.
   """
+  if not folder.exists():
+    raise DamagedError(f"{folder} has been removed.")
+  of_step = _of_score(*_read_manifest(folder))
+  if not (folder / _SCORE).exists():
+    return None
+  content = _content(folder / _SCORE, _MAX_SCORE)
   try:
-    text = (folder / _SCORE).read_text()
-    score = strict_json.loads(text)["mean_iu"]
-  except FileNotFoundError as error:
-    if folder.exists():
-      return None
-    raise DamagedError(f"{folder} has been removed.") from error
-  except (OSError, ValueError, TypeError, KeyError) as error:
+    score = strict_json.loads(content)
+    manifests.check_score(score)
+  except ValueError as error:
     raise DamagedError(f"{folder} is damaged: {_SCORE}: {error}.") from error
-  if text != _score_text(score):
-    raise DamagedError(f"{folder} is damaged: {_SCORE} is not as written.")
-  return score
+  if content != _score_text(score["mean_iu"], of_step).encode():
+    raise DamagedError(
+      f"{folder} is damaged: {_SCORE} is not as written for this step."
+    )
+  return score["mean_iu"]
 
 
 def verify(
@@ -405,9 +456,25 @@ def _file_record(path: pathlib.Path) -> dict[str, Any]:
     return {"size": file.tell(), "sha256": checksum}
 
 
-def _score_text(mean_iu: float) -> str:
-  checksum = hashlib.sha256(json.dumps(mean_iu).encode()).hexdigest()
-  return json.dumps({"mean_iu": mean_iu, "sha256": checksum}) + "\n"
+def _of_score(manifest: Mapping[str, Any], checksum: str) -> str | None:
+  """The checksum of a manifest, if scores of such a step have it."""
+  return checksum if "format" in manifest else None
+
+
+def _score_text(mean_iu: float, manifest: str | None) -> str:
+  """The content of a score's file.
+
+  Args:
+    mean_iu: the score.
+    manifest: the checksum of the step's manifest; None as in earlier versions.
+  """
+  score = {"mean_iu": mean_iu}
+  hashed = json.dumps(mean_iu)
+  if manifest is not None:
+    score["manifest"] = manifest
+    hashed = json.dumps(score)
+  checksum = hashlib.sha256(hashed.encode()).hexdigest()
+  return json.dumps({**score, "sha256": checksum}) + "\n"
 
 
 def _checksum_line(manifest: bytes) -> bytes:

@@ -126,7 +126,8 @@ def load(
   if which == "best" and set(checkpoints.scores(steps).values()) <= {None}:
     which = "latest"
   step, metadata, _ = checkpoints.read_metadata(steps, which)
-  names = tuple(metadata["classes"]["names"])
+  folder.check_checkpoint(workdir, step, metadata, config)
+  names, palette = _classes(steps, step, metadata)
   model = build.model(config, len(names))
   template = state_template(model, build.optimizer(config.optimizer))
   if config.optimizer.ema_decay is None:
@@ -143,7 +144,7 @@ def load(
     model=model,
     variables={"params": params, **restored.state["model_state"]},
     class_names=names,
-    palette=np.array(metadata["classes"]["palette"], np.uint8),
+    palette=palette,
     config=config,
     step=step,
     mean_iu=restored.mean_iu,
@@ -151,6 +152,41 @@ def load(
     masks=metadata["classes"].get("masks"),
     untrained=tuple(metadata.get("weights", {}).get("untrained", ())),
     fingerprint=metadata.get("data", {}).get("train"),
+  )
+
+
+def _classes(
+  steps: pathlib.Path, step: int, metadata: Mapping[str, Any]
+) -> tuple[tuple[str, ...], np.ndarray]:
+  """The names and colours of a checkpoint's classes.
+
+  Raises:
+    ValueError: if it does not say them.
+  """
+  try:
+    classes = metadata["classes"]
+    names, palette = tuple(classes["names"]), np.array(classes["palette"])
+    groups = [metadata.get(name, {}) for name in ("weights", "data")]
+  except (KeyError, TypeError, ValueError) as error:
+    raise _without_classes(steps, step) from error
+  is_whole = (
+    names
+    and all(isinstance(name, str) for name in names)
+    and palette.shape == (len(names), 3)
+    and np.issubdtype(palette.dtype, np.integer)
+    and np.all((palette >= 0) & (palette <= 255))
+    and isinstance(classes.get("masks"), dict | None)
+    and all(isinstance(group, dict) for group in groups)
+  )
+  if not is_whole:
+    raise _without_classes(steps, step)
+  return names, palette.astype(np.uint8)
+
+
+def _without_classes(steps: pathlib.Path, step: int) -> ValueError:
+  return ValueError(
+    f"Step {step} in {steps} does not say the names and colours of its classes "
+    "as runs do: choose another one, or use the version that saved it."
   )
 
 

@@ -112,6 +112,8 @@ def prepare(
     resources.enter_context(folder.held(config.run.workdir))
     goes_on = folder.check(config)
     _check_same_run(config, goes_on)
+    run_id = folder.read_id(config.run.workdir) if goes_on else None
+    run_id = run_id or folder.new_id()
     parts, optimizer, state_sharding = make_parts(config, at_steps=at_steps)
     template = trained_model.state_template(parts.model, optimizer)
     restored = _restored(config, template, parts.metadata, goes_on=goes_on)
@@ -122,9 +124,10 @@ def prepare(
     else:
       state = train_lib.TrainState(**restored.state)
       mean_iu = restored.mean_iu
-      progress = loop.Progress.from_json(restored.metadata["progress"])
+      progress = _progress(config, restored)
       origin = f"continues from step {restored.step}."
-    folder.claim(config)
+    folder.claim(config, run_id=run_id)
+    parts.metadata["run"] = run_id
     if processes.is_first():
       for line in (*parts.validation.remarks, origin):
         print(f"{config.run.workdir}: {line}", file=sys.stderr)
@@ -132,6 +135,19 @@ def prepare(
     return Prepared(
       config, parts, state, mean_iu, progress, goes_on, resources.pop_all()
     )
+
+
+def _progress(
+  config: config_lib.Train, restored: checkpoints_lib.Restored
+) -> loop.Progress:
+  """The counts of a checkpoint."""
+  try:
+    return loop.Progress.from_json(restored.metadata["progress"])
+  except (KeyError, TypeError) as error:
+    raise ValueError(
+      f"step {restored.step} in {config.run.workdir / folder.CHECKPOINTS} does "
+      f"not say how far training was ({error}): use the version that saved it."
+    ) from error
 
 
 def run(prepared: Prepared) -> str:
@@ -335,6 +351,7 @@ def _restored(
   with checkpoints_lib.Checkpoints(steps) as checkpoints:
     restored = checkpoints.restore_latest(template) if goes_on else None
   if restored:
+    folder.check_checkpoint(workdir, restored.step, restored.metadata, config)
     _check_same_classes(workdir, metadata["classes"], restored.metadata)
     there = restored.metadata.get("data")
     if there != metadata["data"]:

@@ -1,7 +1,6 @@
 """The page of fcn-jax report."""
 
 import html.parser
-import json
 import re
 import shutil
 import subprocess
@@ -141,7 +140,7 @@ def test_a_run_without_a_step_has_a_page(tmp_path):
 def test_the_evaluation_of_an_earlier_run_is_not_shown(tmp_path):
   workdir = make_run(tmp_path / "run")
   file = workdir / folder.STARTS_FILE
-  start = json.loads(file.read_text())
+  [start] = records.read_json_lines(file)
   file.unlink()
   evaluate(workdir)
   records.append_json_line(file, start | {"time": "2999-01-01T00:00:00+00:00"})

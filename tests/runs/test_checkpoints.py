@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pathlib
 import re
@@ -17,6 +18,7 @@ import pytest
 
 from fcn_jax.runs import checkpoints
 from fcn_jax.runs import step_folders
+from tests.helpers import manifests
 
 
 def example_state(seed=0):
@@ -488,6 +490,163 @@ def test_a_step_that_cannot_be_judged_is_not_removed(tmp_path):
     saved.save(3, small_state(3), metadata={})
     saved.score(3, 0.2)
   assert saved.steps() == (1, 3)
+
+
+# Folders and scores of other steps.
+
+
+@pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
+@pytest.mark.parametrize("number", [1, 9])
+def test_a_step_under_another_number_is_none(two_steps, move, number):
+  other = two_steps / f"{number:08d}"
+  shutil.rmtree(other, ignore_errors=True)
+  move(two_steps / "00000002", other)
+  message = rf"0{number} is damaged: manifest.json is that of step 2.*renamed"
+  with pytest.raises(ValueError, match=message):
+    checkpoints.read(two_steps, number, SMALL)
+  with pytest.raises(ValueError, match=message):
+    checkpoints.scores(two_steps)
+  with (
+    checkpoints.Checkpoints(two_steps) as saved,
+    pytest.raises(ValueError, match="renamed or copied"),
+  ):
+    saved.score(number, 0.9)
+
+
+def test_a_copy_of_a_step_is_set_aside_and_the_step_restored(two_steps):
+  shutil.copytree(two_steps / "00000002", two_steps / "00000009")
+  with (
+    checkpoints.Checkpoints(two_steps) as saved,
+    pytest.warns(UserWarning, match="set aside as damaged-00000009"),
+  ):
+    assert saved.restore_latest(SMALL).step == 2
+
+
+def test_the_score_of_another_step_or_run_is_none(two_steps, tmp_path):
+  save_small(tmp_path / "other", [0.1, 0.75])
+  score = two_steps / "00000002" / "score.json"
+  for step in (two_steps / "00000001", tmp_path / "other" / "00000002"):
+    shutil.copy(step / "score.json", score)
+    if step.parent == two_steps:
+      with pytest.raises(ValueError, match="is not as written for this step"):
+        checkpoints.read(two_steps, "latest", SMALL)
+  with pytest.raises(ValueError, match="not as written"):
+    checkpoints.read(two_steps, "best", SMALL)
+
+
+def test_steps_of_the_version_before_are_read(two_steps):
+  step = two_steps / "00000002"
+  manifests.rewrite(step, lambda manifest: manifest.pop("format") and None)
+  # A score that says its manifest is of a later version than this manifest.
+  with pytest.raises(ValueError, match="score.json is not as written"):
+    checkpoints.read(two_steps, "latest", SMALL)
+  digest = hashlib.sha256(b"0.5").hexdigest()
+  old = f'{{"mean_iu": 0.5, "sha256": "{digest}"}}\n'
+  (step / "score.json").write_text(old)
+  restored = checkpoints.read(two_steps, "best", SMALL)
+  assert (restored.step, restored.mean_iu) == (2, 0.5)
+  # The old form is none for a new step.
+  (two_steps / "00000001" / "score.json").write_text(old)
+  with pytest.raises(ValueError, match="00000001 is damaged: score.json"):
+    checkpoints.scores(two_steps)
+
+
+PATH = ("arrays", "params", "params['w']")
+
+
+def put(value, *path):
+  """Replaces what a manifest has at a path."""
+
+  def change(manifest):
+    for key in path[:-1]:
+      manifest = manifest[key]
+    manifest[path[-1]] = value
+
+  return change
+
+
+def remove(*path):
+  def change(manifest):
+    for key in path[:-1]:
+      manifest = manifest[key]
+    del manifest[path[-1]]
+
+  return change
+
+
+ODD_FORMS = {
+  "a list": lambda _: b"[]",
+  "null": lambda _: b"null",
+  "a number": lambda _: b"3",
+  "deep": lambda _: b"[" * 100_000,
+  "huge": lambda _: b'{"step": 1' + b"0" * 5000 + b"}",
+  "not UTF-8": lambda _: b'{"step": "\xff"}',
+  **{f"no {name}": remove(name) for name in ("step", "metadata", "arrays")},
+  "no files": remove("files"),
+  "step as text": put("2", "step"),
+  "step as a fraction": put(2.0, "step"),
+  "a huge step": put(10**400, "step"),
+  "a true step": put(True, "step"),
+  "a list as format": put([2], "format"),
+  "a later format": put(3, "format"),
+  "a list of metadata": put([], "metadata"),
+  "a list of arrays": put([], "arrays"),
+  "a list of named arrays": put([], "arrays", "params"),
+  "a list as a record": put([], *PATH),
+  "no shape": remove(*PATH, "shape"),
+  "no checksum": remove(*PATH, "sha256"),
+  "a short checksum": put("00", *PATH, "sha256"),
+  "a shape as text": put("43", *PATH, "shape"),
+  "sides as text": put(["4", "3"], *PATH, "shape"),
+  "a negative side": put([4, -3], *PATH, "shape"),
+  "many sides": put([1] * 10_000, *PATH, "shape"),
+  "a huge side": put([0, 10**30], *PATH, "shape"),
+  "objects": put("object", *PATH, "dtype"),
+  "no dtype of any kind": put("tensor", *PATH, "dtype"),
+  "a list of dtypes": put(["float32"], *PATH, "dtype"),
+  "parts as a number": put(3, *PATH, "parts"),
+  "a part as a list": put([[]], *PATH, "parts"),
+  "a part without axes": put(
+    [{"part": [], "sha256": 64 * "0"}], *PATH, "parts"
+  ),
+  "a list of files": put([], "files"),
+  "a file outside": put({"size": 1, "sha256": 64 * "0"}, "files", "../x"),
+  "a file as a list": put([], "files", "params/_METADATA"),
+  "a size as text": put("12", "files", "params/_METADATA", "size"),
+}
+
+
+@pytest.mark.parametrize("change", ODD_FORMS.values(), ids=ODD_FORMS)
+def test_an_odd_form_of_a_manifest_is_damage(two_steps, change):
+  manifests.rewrite(two_steps / "00000002", change)
+  message = "00000002 is damaged: manifest.json: .{5,300}$"
+  with pytest.raises(ValueError, match=message):
+    checkpoints.read(two_steps, "latest", SMALL)
+  with (
+    checkpoints.Checkpoints(two_steps) as saved,
+    pytest.warns(UserWarning, match="00000002 is damaged: manifest.json: "),
+  ):
+    assert saved.restore_latest(SMALL).step == 1
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "[]",
+    '{"mean_iu": 0.5}',
+    '{"mean_iu": "0.5", "sha256": ""}',
+    '{"mean_iu": 1, "sha256": ""}',
+    '{"mean_iu": NaN, "sha256": ""}',
+    '{"mean_iu": 1e999, "sha256": ""}',
+    '{"mean_iu": true, "sha256": ""}',
+    "[" * 4000,
+    " " * 10_000,
+  ],
+)
+def test_an_odd_form_of_a_score_is_damage(two_steps, text):
+  (two_steps / "00000002" / "score.json").write_text(text)
+  with pytest.raises(ValueError, match=r"00000002 is damaged: score.json"):
+    checkpoints.read(two_steps, "best", SMALL)
 
 
 # Disks that are full.

@@ -45,7 +45,7 @@ def test_options_are_read_back_with_their_types(claimed):
 
 
 def test_options_stand_in_groups_but_for_those_of_a_start(claimed):
-  as_json = json.loads((claimed.run.workdir / "config.json").read_text())
+  as_json = records.read_json(claimed.run.workdir / "config.json")
   assert as_json["experiment"] == "train"
   groups = config_lib.groups_of(claimed).keys() - {"processes"}
   assert as_json.keys() - {"experiment", "epochs", "patience"} == groups
@@ -55,7 +55,7 @@ def test_options_stand_in_groups_but_for_those_of_a_start(claimed):
 
 def test_an_option_that_an_earlier_run_did_not_know_has_its_default(claimed):
   file = claimed.run.workdir / "config.json"
-  as_json = json.loads(file.read_text())
+  as_json = records.read_json(file)
   del as_json["optimizer"]["clip_norm"], as_json["augmentation"]["num_sizes"]
   # A group.
   del as_json["patches"]
@@ -67,7 +67,10 @@ def test_an_option_that_an_earlier_run_did_not_know_has_its_default(claimed):
   ("text", "message"),
   [
     ("{", "config.json is damaged .*: repair it"),
-    ("[]", "is not from a run of train: give the work folder of one"),
+    ("[]", "config.json is damaged .*it is no mapping"),
+    ("{}", "is not from a run of train: give the work folder of one"),
+    ("[" * 100_000, "config.json is damaged .*recursion"),
+    ('{"steps": 1' + 5000 * "0" + "}", "config.json is damaged"),
     ('{"experiment": "patchwise"}', "is not from a run of train"),
     ('{"steps": 1}', "is not from a run of train"),
   ],
@@ -80,7 +83,7 @@ def test_a_file_that_is_not_that_of_a_run_is_refused(tmp_path, text, message):
 
 def test_options_of_a_later_version_are_named(claimed):
   file = claimed.run.workdir / "config.json"
-  as_json = json.loads(file.read_text())
+  as_json = records.read_json(file)
   as_json["loss"] |= {"zeal": 1, "art": 2}
   file.write_text(json.dumps(as_json))
   with pytest.raises(ValueError, match="does not know: art, zeal. Use"):
@@ -97,7 +100,7 @@ def test_options_of_a_later_version_are_named(claimed):
 )
 def test_a_group_that_is_not_whole_is_damage(claimed, damage):
   file = claimed.run.workdir / "config.json"
-  as_json = json.loads(file.read_text())
+  as_json = records.read_json(file)
   damage(as_json)
   file.write_text(json.dumps(as_json))
   with pytest.raises(ValueError, match="config.json is damaged"):
@@ -262,7 +265,7 @@ def test_every_start_is_written_down(claimed):
   folder.append_start(longer, number=1, from_step=60, devices={"hosts": ["a"]})
   assert folder.num_starts(workdir) == 2
   first, second = records.read_json_lines(workdir / "starts.jsonl")
-  assert first["options"] == json.loads((workdir / "config.json").read_text())
+  assert first["options"] == records.read_json(workdir / "config.json")
   assert second["options"]["optimizer"]["steps"] == 90
   assert (first["from_step"], second["from_step"]) == (0, 60)
   assert second["hosts"] == ["a"]

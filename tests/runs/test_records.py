@@ -34,7 +34,10 @@ def test_what_json_has_no_number_for_is_null(tmp_path, value):
   records.append_json_line(path, record)
   assert records.read_json_lines(path) == [expected]
   records.write_json(tmp_path / "summary.json", record)
-  assert json.loads((tmp_path / "summary.json").read_text()) == expected
+  assert records.read_json(tmp_path / "summary.json") == expected
+  # Other programs read it, too.
+  there = json.loads((tmp_path / "summary.json").read_text())
+  assert {name: there[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("cut", ['{"step": 2, "lo', '{"step": 2}', '{"a": "é'])
@@ -55,6 +58,74 @@ def test_a_file_of_nothing_but_a_cut_off_line_starts_anew(tmp_path):
   assert records.read_json_lines(path) == [{"step": 1}]
 
 
+@pytest.mark.parametrize("bit", range(8))
+def test_a_bit_of_a_record_that_has_changed_is_found(tmp_path, bit):
+  path = tmp_path / "metrics.jsonl"
+  written = [{"step": step, "loss": 0.5 + step} for step in range(3)]
+  for record in written:
+    records.append_json_line(path, record)
+  good = path.read_bytes()
+  first = len(good) // 3
+  for position in range(len(good)):
+    changed = bytearray(good)
+    changed[position] ^= 1 << bit
+    path.write_bytes(changed)
+    try:
+      found = records.read_json_lines(path)
+    except ValueError as error:
+      assert "metrics.jsonl" in str(error)
+      continue
+    # The name of the first checksum, as if a version without had written it.
+    assert position < first
+    found[0] = {name: found[0][name] for name in ("step", "loss")}
+    assert found == written
+
+
+def test_lines_of_a_version_without_checksums_come_first_only(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"step": 1}\n')
+  records.append_json_line(path, {"step": 2})
+  assert records.read_json_lines(path) == [{"step": 1}, {"step": 2}]
+  with path.open("a") as file:
+    file.write('{"step": 3}\n')
+  with pytest.raises(
+    ValueError, match="jsonl, line 3 is not as it was written"
+  ):
+    records.read_json_lines(path)
+
+
+def test_a_record_is_not_lost_for_a_changed_line_break(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  records.append_json_line(path, {"step": 1})
+  path.write_bytes(path.read_bytes()[:-1] + b"J")
+  with pytest.raises(
+    ValueError, match="ends with b'J' instead of a line break"
+  ):
+    records.append_json_line(path, {"step": 2})
+
+
+@pytest.mark.parametrize(
+  "text", ["3", "[" * 100_000, '{"a": 1}x', '{"a": "\xff']
+)
+def test_a_json_file_in_an_odd_form_is_damaged(tmp_path, text):
+  path = tmp_path / "summary.json"
+  path.write_bytes(text.encode("latin-1"))
+  with pytest.raises(ValueError, match="summary.json is damaged"):
+    records.read_json(path)
+
+
+def test_a_json_file_that_was_changed_says_how_to_keep_the_change(tmp_path):
+  path = tmp_path / "config.json"
+  records.write_json(path, {"rate": 0.1, "name": "ä"})
+  path.write_text(path.read_text().replace("0.1", "0.2"))
+  with pytest.raises(ValueError, match="on purpose, remove the entry sha256"):
+    records.read_json(path)
+  there = json.loads(path.read_text())
+  path.write_text(json.dumps({"rate": 0.2, "name": "ä"}))
+  assert records.read_json(path) == {"rate": 0.2, "name": "ä"}
+  assert len(there["sha256"]) == 64
+
+
 def test_another_damaged_line_is_an_error_that_names_it(tmp_path):
   path = tmp_path / "metrics.jsonl"
   path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
@@ -65,9 +136,10 @@ def test_another_damaged_line_is_an_error_that_names_it(tmp_path):
 def test_a_json_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   path = tmp_path / "summary.json"
   records.write_json(path, {"a": 1})
+  before = path.read_text()
   with pytest.raises(TypeError):
     records.write_json(path, {"a": object()})
-  assert json.loads(path.read_text()) == {"a": 1}
+  assert path.read_text() == before
 
   def crash(*_):
     raise KeyboardInterrupt
@@ -76,9 +148,9 @@ def test_a_json_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     patch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
       records.write_json(path, {"a": 2})
-  assert json.loads(path.read_text()) == {"a": 1}
+  assert path.read_text() == before
   records.write_json(path, {"a": 3})
-  assert json.loads(path.read_text()) == {"a": 3}
+  assert records.read_json(path) == {"a": 3}
   assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from fcn_jax import strict_json
+from fcn_jax.data.files import listing
 
 PREFIX = "tfds:"
 
@@ -18,6 +19,17 @@ _NAME = re.compile(
   rf"(?P<name>\w+)(/(?P<config>{_FOLDER}))?(:(?P<version>{_VERSION}))?",
   re.ASCII,
 )
+
+_FEATURES = "features.json"
+# TFDS imports the modules of the classes that this file names. All that TFDS
+# and the builders of this package write are of this package.
+_FEATURE_CLASS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+", re.ASCII)
+# The keys that name classes; in the older form, only beside "content".
+_CLASS_KEYS = ("pythonClassName", "python_class_name")
+_OLDER_CLASS_KEY = "type"
+# Of JSON within JSON.
+_JSON_KEY = "json"
+_MAX_FEATURES_SIZE = 16 << 20
 
 
 def find(
@@ -92,7 +104,7 @@ def _list(root: pathlib.Path) -> list[pathlib.Path]:
   """Folders of versions, NAME/VERSION and NAME/CONFIG/VERSION."""
   found = [
     path.parent
-    for pattern in ("*/*/features.json", "*/*/*/features.json")
+    for pattern in (f"*/*/{_FEATURES}", f"*/*/*/{_FEATURES}")
     for path in root.glob(pattern)
     if re.fullmatch(_VERSION, path.parent.name, re.ASCII)
     and not is_ours(path.parent)
@@ -117,8 +129,10 @@ def open_builder(name: str, folder: pathlib.Path) -> Any:
   """Opens what TFDS has prepared in a folder.
 
   Raises:
-    ValueError: it cannot be opened, or its files are not ArrayRecord.
+    ValueError: it cannot be opened, its files are not ArrayRecord, or opening
+      it would import other modules than those of TFDS.
   """
+  _check_feature_classes(name, folder / _FEATURES)
   try:
     builder = tfds.builder_from_directory(folder)
   except Exception as error:
@@ -138,3 +152,45 @@ def open_builder(name: str, folder: pathlib.Path) -> Any:
       'file_format="array_record").download_and_prepare()'
     )
   return tfds.builder_from_directory(folder, file_format=wanted)
+
+
+def _check_feature_classes(name: str, file: pathlib.Path) -> None:
+  """Raises a `ValueError` if features have classes that are not of TFDS."""
+  try:
+    with file.open("rb") as opened:
+      content = opened.read(_MAX_FEATURES_SIZE + 1)
+    if len(content) > _MAX_FEATURES_SIZE:
+      raise ValueError(f"it has more than {_MAX_FEATURES_SIZE} bytes")
+    names = _feature_classes(strict_json.loads(content))
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f"{name} in {file.parent} cannot be opened ({_FEATURES}: {error});"
+      " prepare it again"
+    ) from error
+  for one in names:
+    if not isinstance(one, str) or not _FEATURE_CLASS.fullmatch(one):
+      raise ValueError(
+        f"{name} in {file.parent} cannot be opened: {_FEATURES} names the class"
+        f" {listing.shown(str(one)[:80])}, which is not one of"
+        " tensorflow_datasets, and opening it would run its program. If you"
+        " trust it, prepare the data set again with features of TFDS"
+      )
+
+
+def _feature_classes(features: Any) -> list[Any]:
+  """All that TFDS may take for the names of classes in features.json."""
+  names, rest = [], [features]
+  while rest:
+    value = rest.pop()
+    if isinstance(value, list):
+      rest += value
+    if not isinstance(value, dict):
+      continue
+    rest += value.values()
+    names += [value[key] for key in _CLASS_KEYS if key in value]
+    if _OLDER_CLASS_KEY in value and "content" in value:
+      names.append(value[_OLDER_CLASS_KEY])
+    if isinstance(value.get(_JSON_KEY), str):
+      rest.append(strict_json.loads(value[_JSON_KEY]))
+  # Features may have such names themselves; their values are mappings.
+  return [name for name in names if not isinstance(name, dict)]

@@ -319,6 +319,74 @@ def test_other_file_formats_are_refused_with_the_way_to_prepare_again(
     _load("plain", tmp_path)
 
 
+def older(name):
+  return {"type": name, "content": {"shape": [2]}, "proto_cls": ""}
+
+
+def as_json_feature(feature):
+  return {
+    "pythonClassName": "tensorflow_datasets.core.features.feature.Feature",
+    "jsonFeature": {"json": json.dumps({"inner": feature})},
+  }
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "gadget_of_test.Feature",
+    "os.system",
+    "gadget_of_test",
+    "tensorflow_datasets_gadget.Feature",
+    ".tensorflow_datasets.Feature",
+    "tensorflow_datasets..gadget.Feature",
+    "tensorflow_datasets.core/../../gadget.Feature",
+    "tensorflow_datasets.a\ngadget_of_test.Feature",
+    ["gadget_of_test.Feature"],
+    "",
+  ],
+)
+@pytest.mark.parametrize(
+  "form",
+  [
+    lambda name: {"pythonClassName": name, "text": {}},
+    lambda name: {"python_class_name": name, "text": {}},
+    older,
+    lambda name: as_json_feature(older(name)),
+  ],
+  ids=["camel case", "snake case", "older", "JSON in JSON"],
+)
+def test_a_feature_of_another_package_is_refused_and_not_imported(
+  root, tmp_path, monkeypatch, name, form
+):
+  copy = shutil.copytree(root / "plain", tmp_path / "copy" / "plain")
+  for module in ("gadget_of_test", "tensorflow_datasets_gadget"):
+    (tmp_path / f"{module}.py").write_text(
+      f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()"
+    )
+  monkeypatch.syspath_prepend(tmp_path)
+  file = copy / "1.0.0" / "features.json"
+  features = json.loads(file.read_text())
+  features["featuresDict"]["features"]["more"] = form(name)
+  file.write_text(json.dumps(features))
+  with pytest.raises(
+    ValueError, match="features.json names the class"
+  ) as error:
+    _load("plain", copy.parent)
+  assert "\n" not in str(error.value)
+  assert not (tmp_path / "ran").exists()
+  assert not {"gadget_of_test", "tensorflow_datasets_gadget"} & {*sys.modules}
+
+
+@pytest.mark.parametrize(
+  "content", ["", "[" * 100_000, "{", '{"a": "\xff"}', " " * (17 << 20)]
+)
+def test_odd_features_cannot_be_opened(root, tmp_path, content):
+  copy = shutil.copytree(root / "plain", tmp_path / "plain")
+  (copy / "1.0.0" / "features.json").write_bytes(content.encode("latin-1"))
+  with pytest.raises(ValueError, match="cannot be opened .features.json: "):
+    _load("plain", tmp_path)
+
+
 def test_damaged_metadata_are_an_error_and_do_not_hide_other_data_sets(
   root, tmp_path
 ):
