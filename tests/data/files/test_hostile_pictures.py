@@ -217,7 +217,7 @@ def test_a_photo_in_place_of_a_coloured_mask_is_told_by_its_first_colours(
 
 @pytest.mark.parametrize("level", [1, 6])
 def test_a_flipped_bit_of_a_png_mask_never_gives_other_class_ids(level):
-  """Pillow reads other ids from one in a hundred of these files."""
+  """Pillow compares no checksums of pixels."""
   ids = noise(shape=(60, 60)) % 5
   content = saved(Image.fromarray(ids), "PNG", compress_level=level)
   refused = 0
