@@ -6,11 +6,13 @@ See `folder` for the form of the file.
 import dataclasses
 import json
 import pathlib
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.data.datasets import mask_counts
 from fcn_jax.data.datasets import palettes
@@ -21,6 +23,10 @@ Color = tuple[int, int, int]
 # Class ids are below void.
 MAX_CLASSES = types.IGNORE_LABEL
 _MAX_VALUE = 65535
+# Names stand in tables and below pictures.
+_MAX_NAME = 200
+# Control characters, lone surrogates, and separators of lines.
+_NO_NAMES = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +221,20 @@ def of_entries(
     raise ValueError(f"{path}: {error}") from error
 
 
+def _check_name(name: str, label: int) -> None:
+  """Raises a `ValueError` for a name that cannot be shown everywhere."""
+  if len(name) > _MAX_NAME:
+    raise ValueError(
+      f"the name of class {label}, {reprs.shown(name)}, has {len(name)}"
+      f" characters; it may have {_MAX_NAME}"
+    )
+  if any(unicodedata.category(letter) in _NO_NAMES for letter in name):
+    raise ValueError(
+      f"the name of class {label}, {reprs.shown(name)}, has control characters"
+      " or half characters; leave them out"
+    )
+
+
 def _table_of(content: Any, *, origin: str) -> ClassTable:
   if not isinstance(content, dict) or not isinstance(
     content.get("classes"), list
@@ -234,6 +254,7 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
   for label, entry in enumerate(entries):
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
       raise ValueError(f'class {label} is {entry!r}; it must have a "name"')
+    _check_name(entry["name"], label)
     unknown = entry.keys() - {"name", "value", "color", "share"}
     if unknown:
       raise ValueError(
