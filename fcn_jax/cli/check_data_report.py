@@ -279,7 +279,9 @@ def _draw_examples(figure, findings: Findings) -> None:
   if len(findings.class_names) <= _MAX_LEGEND:
     handles = [
       matplotlib.patches.Patch(
-        facecolor=np.array(color) / 255, edgecolor="grey", label=name
+        facecolor=np.array(color) / 255,
+        edgecolor="grey",
+        label=reprs.in_figure(name),
       )
       for name, color in zip(
         findings.class_names, findings.palette, strict=True
