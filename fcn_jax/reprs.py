@@ -15,6 +15,39 @@ Color = tuple[int, int, int]
 # Longer values are described by their type.
 _MAX_LENGTH = 60
 _MAX_ITEMS = 4
+# A name that is longer would hide what stands beside it.
+_MAX_NAME = 100
+_MAX_NAME_IN_FIGURE = 60
+
+
+def shown(text: Any, *, max_length: int | None = _MAX_NAME) -> str:
+  """A name as people see it, on one line, whatever it holds.
+
+  Control characters, which could steer a terminal, lone surrogates, which
+  cannot be written, and all else that does not print become escapes. Of a long
+  name, the beginning and the end are shown.
+
+  Args:
+    text: name of a class, a file or a field.
+    max_length: in characters; None shows all.
+  """
+  text = str(text)
+  if max_length is not None and len(text) > max_length:
+    half = max_length // 2
+    text = f"{text[:half]}...{text[-half:]}"
+  return "".join(
+    letter if letter.isprintable() else repr(letter)[1:-1] for letter in text
+  )
+
+
+def in_figure(text: Any, *, max_length: int = _MAX_NAME_IN_FIGURE) -> str:
+  """A name for Matplotlib, to which dollars begin and end formulas."""
+  return shown(text, max_length=max_length).replace("$", r"\$")
+
+
+def in_table(text: Any) -> str:
+  """A name for a cell of a table in Markdown, which a bar would end."""
+  return shown(text).replace("|", r"\|")
 
 
 def value(value: Any) -> str:

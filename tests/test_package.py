@@ -1,12 +1,14 @@
 """The package as a whole: its rooms, its public names, its conventions."""
 
 import ast
+import configparser
 import functools
 import graphlib
 import importlib.metadata
 import inspect
 import pathlib
 import pkgutil
+import re
 import subprocess
 import sys
 import types
@@ -51,6 +53,55 @@ MEMBERS = [
 
 def test_the_version_is_that_of_the_installed_package():
   assert fcn_jax.__version__ == importlib.metadata.version("fcn_jax")
+
+
+def distribution_name(requirement):
+  """Its normalized name."""
+  name = re.match(r"[\w.-]+", requirement)[0]
+  return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def distributions_imported():
+  """Distributions of others that the package's modules import."""
+  known = importlib.metadata.packages_distributions()
+  names = set()
+  for path in (ROOT / "fcn_jax").rglob("*.py"):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+      if isinstance(node, ast.Import):
+        names |= {alias.name for alias in node.names}
+      elif isinstance(node, ast.ImportFrom):
+        names.add(node.module)
+      elif isinstance(node, ast.Call) and node.args:
+        name = getattr(node.args[0], "value", None)
+        if getattr(node.func, "attr", "") == "import_module" and name:
+          names.add(name)
+  others = {name.split(".")[0] for name in names}
+  others -= {*sys.stdlib_module_names, "fcn_jax"}
+  return {distribution_name(known.get(one, [one])[0]) for one in others}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+  # setup.cfg says why: others import these without declaring them.
+  by_others = {"array-record", "flatbuffers", "importlib-resources"}
+  config = configparser.ConfigParser()
+  config.read(ROOT / "setup.cfg")
+
+  def declared(section, option):
+    lines = config[section][option].splitlines()
+    return {
+      distribution_name(line)
+      for line in lines
+      if line and not line.startswith("#")
+    }
+
+  needed = declared("options", "install_requires")
+  extras = {
+    name
+    for extra in ("keras", "segments", "duplicates")
+    for name in declared("options.extras_require", extra)
+  }
+  assert by_others <= needed
+  assert distributions_imported() == (needed - by_others) | extras
 
 
 @pytest.mark.slow

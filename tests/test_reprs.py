@@ -146,3 +146,25 @@ def test_notebooks_show_tables():
 )
 def test_bytes_have_units(num_bytes, text):
   assert reprs.size(num_bytes) == text
+
+
+@pytest.mark.parametrize(
+  ("name", "expected"),
+  [
+    ("sky", "sky"),
+    ("a\nb\tc", r"a\nb\tc"),
+    ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+    ("\udcff.png", r"\udcff.png"),
+    ("\u202eabc", r"\u202eabc"),
+    ("空 Straße 🚗", "空 Straße 🚗"),
+    ("a" * 99_990 + "b" * 10, "a" * 50 + "..." + "a" * 40 + "b" * 10),
+  ],
+)
+def test_a_name_is_shown_on_one_short_line_that_can_be_written(name, expected):
+  assert reprs.shown(name) == expected
+  reprs.shown(name).encode()
+
+
+def test_names_end_neither_formulas_nor_cells():
+  assert reprs.in_figure("$x$") == r"\$x\$"
+  assert reprs.in_table("a|b\n") == r"a\|b\n"

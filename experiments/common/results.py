@@ -1,6 +1,5 @@
 """What the runs of a study found, as numbers, table cells and curves."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from experiments.common import study as study_lib
 from fcn_jax import visualize
 from fcn_jax.runs import environment
 from fcn_jax.runs import folder
+from fcn_jax.runs import records
 
 
 class Result(NamedTuple):
@@ -65,7 +65,7 @@ def read_figures(path: pathlib.Path) -> Any:
       return [restored(item) for item in value]
     return float("nan") if value is None else value
 
-  return restored(json.loads(path.read_text(encoding="utf-8")))
+  return restored(records.read_json(path))
 
 
 def summarize(seeds: Sequence[Result]) -> dict[str, Any]:

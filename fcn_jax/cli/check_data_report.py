@@ -13,6 +13,7 @@ import matplotlib.ticker
 import numpy as np
 
 import fcn_jax as fcn
+from fcn_jax import reprs
 from fcn_jax import writing
 
 REPORT_FILE = "data_report.json"
@@ -112,8 +113,8 @@ def _not_learned(
     has = [s for s, found in splits.items() if found["class_examples"][label]]
     if has and "train" not in has:
       notes.append(
-        f"class {name} is in {' and '.join(has)}, but not in train, so it"
-        " cannot be learned"
+        f"class {reprs.shown(name)} is in {' and '.join(has)}, but not in"
+        " train, so it cannot be learned"
       )
   return notes
 
@@ -210,7 +211,7 @@ def describe(summary: dict[str, Any]) -> str:
     examples = (splits[n]["class_examples"][label] for n in names)
     weight = weights[label] if names else None
     lines.append(
-      f"| {label} {name} | "
+      f"| {label} {reprs.in_table(name)} | "
       + " | ".join(f"{share:.3%}" for share in shares)
       + " | "
       + " | ".join(map(str, examples))
@@ -278,7 +279,9 @@ def _draw_examples(figure, findings: Findings) -> None:
   if len(findings.class_names) <= _MAX_LEGEND:
     handles = [
       matplotlib.patches.Patch(
-        facecolor=np.array(color) / 255, edgecolor="grey", label=name
+        facecolor=np.array(color) / 255,
+        edgecolor="grey",
+        label=reprs.in_figure(name),
       )
       for name, color in zip(
         findings.class_names, findings.palette, strict=True
@@ -311,7 +314,12 @@ def _draw_classes(axis, findings: Findings, summary: dict[str, Any]) -> None:
   axis.set_ylim(bottom=shares[shares > 0].min() * 100 / 3)
   axis.set_ylabel("share of the labelled pixels (%)")
   axis.set_xlabel("class")
-  axis.set_xticks(places, findings.class_names, rotation=90, fontsize=7)
+  axis.set_xticks(
+    places,
+    [reprs.in_figure(name, max_length=30) for name in findings.class_names],
+    rotation=90,
+    fontsize=7,
+  )
   axis.legend(title="split", handles=[
     matplotlib.patches.Patch(
       facecolor="white", edgecolor="black", label=name,

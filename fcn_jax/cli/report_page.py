@@ -13,6 +13,7 @@ from typing import Any
 
 import PIL.Image
 
+from fcn_jax import reprs
 from fcn_jax import visualize
 from fcn_jax.cli import evaluate_report
 from fcn_jax.runs import config as config_lib
@@ -76,8 +77,8 @@ def make(config: config_lib.Train, workdir: pathlib.Path) -> str:
     begun = _starts(starts)
     sections += [_pictures(workdir), *_evaluations(workdir, starts)]
   sections += [_options(config), begun]
-  name = html.escape(workdir.resolve().name)
-  subject = html.escape(
+  name = _escaped(workdir.resolve().name)
+  subject = _escaped(
     f"{network.architecture} of stride {network.stride} on {network.backbone}, "
     f"trained on {data.dataset}"
   )
@@ -167,7 +168,7 @@ def _evaluations(
     command = f"fcn-jax evaluate --workdir {shlex.quote(str(workdir))}"
     sections.append(
       "<h2>Evaluation</h2><p>The run has not been evaluated. "
-      f"<code>{html.escape(command)}</code> scores it at the native size of "
+      f"<code>{_escaped(command)}</code> scores it at the native size of "
       "the pictures; a new report then has the confusion matrix, the worst "
       "pictures and the best.</p>"
     )
@@ -208,8 +209,8 @@ def _of_summary(file: pathlib.Path, summary: Mapping[str, Any]) -> str:
   )
   return "".join(
     [
-      f"<h2>Evaluation: {html.escape(file.parent.name)}</h2>",
-      f"<p>{html.escape(facts)}.</p>",
+      f"<h2>Evaluation: {_escaped(file.parent.name)}</h2>",
+      f"<p>{_escaped(facts)}.</p>",
       _table(
         ["split", *(_SCORES[name] for name in there)],
         [[summary["split"], *(_percent(summary[name]) for name in there)]],
@@ -277,15 +278,17 @@ def _table(
 ) -> str:
   cells = "".join(f"<th>{html.escape(title)}</th>" for title in head)
   body = "\n".join(
-    "<tr>"
-    + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row)
-    + "</tr>"
+    "<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in row) + "</tr>"
     for row in rows
   )
   return (
     f'<table class="{css}"><thead><tr>{cells}</tr></thead>\n'
     f"<tbody>{body}</tbody></table>\n"
   )
+
+
+def _escaped(text: Any) -> str:
+  return html.escape(reprs.shown(text, max_length=None))
 
 
 def _cards(values: Iterable[tuple[str, str]]) -> str:

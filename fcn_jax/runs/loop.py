@@ -19,6 +19,7 @@ import optax
 
 from fcn_jax import data
 from fcn_jax import models
+from fcn_jax import reprs
 from fcn_jax import train as train_lib
 from fcn_jax import types
 from fcn_jax import visualize
@@ -324,7 +325,7 @@ class Loop:
     is_half = self._config.network.dtype == "float16"
     if not (is_half and np.isfinite(metrics.loss)):
       self._is_spoiled = True
-    names = ", ".join(self._parts.batches.names(number - 1))
+    names = self._names(number)
     finding = (
       f"step {number}: the loss is {metrics.loss} and the norm of the gradient "
       f"{metrics.gradient_norm}, on the images {names}"
@@ -334,6 +335,10 @@ class Loop:
       return
     self._checkpoints.wait()
     raise NonFiniteError(f"{finding}. {self._remedies(number)}")
+
+  def _names(self, number: int) -> str:
+    """The images of a step."""
+    return ", ".join(map(reprs.shown, self._parts.batches.names(number - 1)))
 
   def _remedies(self, number: int) -> str:
     """What to do after steps that are not finite, up to this one."""
@@ -364,7 +369,9 @@ class Loop:
     is_known = len(self._losses) >= _LEAST_LOSSES and median > 0
     if is_known and loss > _JUMP * median:
       if not self._has_jumped:
-        names = ", ".join(self._parts.batches.names(number - 1))
+        names = ", ".join(
+          map(reprs.shown, self._parts.batches.names(number - 1))
+        )
         self._display.write(
           f"warning: step {number}: the loss is {loss:.3g}, over {_JUMP} times "
           f"the median of the steps before, {median:.3g}, on the images "

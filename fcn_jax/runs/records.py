@@ -21,6 +21,7 @@ from typing import Any, Self
 import chex
 import numpy as np
 
+from fcn_jax import reprs
 from fcn_jax import strict_json
 from fcn_jax import writing
 
@@ -204,8 +205,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _cell(value: Any) -> str:
-  # A bar would end the cell, and a line break would end the row.
-  return str(value).replace("|", "\\|").replace("\n", " ")
+  # Of options, which may be long.
+  text = str(value).replace("\n", " ").replace("|", "\\|")
+  return reprs.shown(text, max_length=None)
 
 
 class TensorBoard:

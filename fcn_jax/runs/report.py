@@ -7,6 +7,7 @@ import numpy as np
 
 from fcn_jax import data
 from fcn_jax import inference
+from fcn_jax import reprs
 from fcn_jax import visualize
 from fcn_jax import writing
 from fcn_jax.data.pipeline import combining
@@ -137,7 +138,7 @@ def _table(
     "| IU of | best | last |",
     "| --- | ---: | ---: |",
     *(
-      f"| {name} | {_percent(best['class_iu'][name])} "
+      f"| {reprs.in_table(name)} | {_percent(best['class_iu'][name])} "
       f"| {_percent(last['class_iu'][name])} |"
       for name in dataset.class_names
     ),

@@ -8,6 +8,7 @@ import matplotlib.figure
 import numpy as np
 import PIL.Image
 
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.visualize import figures
 
@@ -81,6 +82,8 @@ def _draw(confusion: np.ndarray, class_names: Sequence[str]) -> figures.Figure:
   bar = figure.colorbar(picture, shrink=0.8, pad=0.02)
   bar.set_label("pixels of the true class (%)")
   ticks = np.arange(num_classes)
+  # Longer ones would leave no room for the matrix.
+  class_names = [reprs.in_figure(name, max_length=30) for name in class_names]
   axes.set_xticks(ticks, class_names, rotation=90, fontsize=letters)
   axes.set_yticks(
     ticks,

@@ -8,7 +8,11 @@ import matplotlib.axes
 import matplotlib.ticker
 import numpy as np
 
+from fcn_jax import reprs
 from fcn_jax.visualize import figures
+
+# In characters; the figures are wide.
+_MAX_TITLE = 120
 
 
 class Curves(NamedTuple):
@@ -55,7 +59,7 @@ def loss_curves(
       (curves.iterations, curves.images, curves.seconds.mean(axis=0)),
       strict=True,
     ):
-      (line,) = axis.plot(x, mean, label=name, linewidth=1.5)
+      (line,) = axis.plot(x, mean, label=reprs.in_figure(name), linewidth=1.5)
       axis.fill_between(
         x,
         curves.losses.min(axis=0),
@@ -75,6 +79,7 @@ def loss_curves(
   axes[0].legend(title="variant")
   num_seeds = max(len(curves.losses) for curves in variants.values())
   seeds = f"bands: range over {num_seeds} seeds" if num_seeds > 1 else "1 seed"
+  title = reprs.in_figure(title, max_length=_MAX_TITLE)
   figure.suptitle(f"{title} ({seeds})")
   figures.save(figure, path)
   return figure
@@ -120,7 +125,7 @@ def training_curves(
     axes.margins(x=0.02)
   for axes in (rate, gradient):
     axes.set_xlabel("step")
-  figure.suptitle(title)
+  figure.suptitle(reprs.in_figure(title, max_length=_MAX_TITLE))
   figures.save(figure, path)
   return figure
 

@@ -11,6 +11,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.visualize import painting
 
@@ -62,6 +63,7 @@ def _legend(
   for label in np.argsort(-counts, kind="stable"):
     if counts[label]:
       name = "void" if label == types.IGNORE_LABEL else class_names[label]
+      name = reprs.shown(name)
       share = f"{name}: {100 * counts[label] / counts.sum():.1f} %"
       entries.append((share, None if label in bare else tuple(palette[label])))
   longest = max(math.ceil(font.getlength(text)) for text, _ in entries)

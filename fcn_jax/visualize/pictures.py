@@ -8,6 +8,7 @@ import matplotlib.patches
 import numpy as np
 import PIL.Image
 
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.visualize import figures
 from fcn_jax.visualize import overlays
@@ -64,16 +65,18 @@ def predictions(
   for column, (title, pictures) in enumerate(columns.items()):
     # The title of a row is below those of the columns.
     below = "\n" if len(row_titles) else ""
-    axes[0, column].set_title(title + below, fontsize=9)
+    axes[0, column].set_title(reprs.in_figure(title) + below, fontsize=9)
     for row, picture in enumerate(pictures):
       if picture.ndim == 2:
         picture = painting.colorize(picture, palette)
       axes[row, column].imshow(picture, interpolation="nearest")
       axes[row, column].set_axis_off()
   for axis, title in zip(axes[:, 0], row_titles, strict=False):
-    axis.set_title(title, fontsize=8, loc="left")
+    axis.set_title(reprs.in_figure(title), fontsize=8, loc="left")
   handles = [
-    matplotlib.patches.Patch(facecolor=np.array(color) / 255, label=name)
+    matplotlib.patches.Patch(
+      facecolor=np.array(color) / 255, label=reprs.in_figure(name)
+    )
     for name, color in entries
   ]
   figure.legend(

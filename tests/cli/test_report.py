@@ -231,3 +231,14 @@ def test_a_damaged_file_of_a_run_is_named_in_a_paragraph(
   printed = capsys.readouterr().err
   assert str(file) in printed and printed.count("\n") == 1
   assert not (workdir / report.REPORT_FILE).exists()
+
+
+def test_odd_names_are_escaped_in_the_page(tmp_path):
+  workdir = make_run(tmp_path / "a\x1b[31m<i>")
+  odd = "\x1b[31m<script>alert(1)</script>\n\ud800" + 100_000 * "n"
+  scores = dict.fromkeys(list(evaluate_report.OF_ALL)[:4], 0.5)
+  append(workdir, "evaluation", 150, **scores, class_iu={odd: 0.5})
+  page = page_of(workdir)
+  assert not {"\x1b", "\0"} & {*page}
+  assert "<script" not in page and "<i>" not in page
+  assert r"\x1b[31m&lt;script&gt;" in page

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import matplotlib.figure
+import matplotlib.text
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
@@ -324,3 +325,32 @@ def test_drawings_are_returned_and_show_themselves_without_a_file(
     with PIL.Image.open(io.BytesIO(drawing._repr_png_())) as picture:
       assert len(np.unique(np.asarray(picture))) > 3
   assert not list(tmp_path.iterdir())
+
+
+ODD_NAMES = ("$x", "$\\frac$", "\x1b[31m\n\ud800<b>" + 100_000 * "n")
+
+
+def texts_of(figure):
+  figure.canvas.draw()
+  texts = [text for text in figure.findobj(matplotlib.text.Text)]
+  return [text.get_text() for text in texts]
+
+
+def test_odd_names_are_no_formulas_in_figures(tmp_path):
+  picture = np.zeros((8, 8, 3), np.uint8)
+  figure = visualize.predictions(
+    {"image": [picture], "labels": [LABELS]},
+    ODD_NAMES,
+    PALETTE,
+    row_titles=[ODD_NAMES[2]],
+    path=tmp_path / "predictions.png",
+  )
+  texts = texts_of(figure)
+  assert {r"\$x", r"\$\frac\$"} <= {*texts}
+  shown = r"\x1b[31m\n\ud800<b>"
+  assert [text for text in texts if text.startswith(shown)]
+  assert max(map(len, texts)) < 150
+  visualize.confusion_matrix(
+    np.eye(3), ODD_NAMES, path=tmp_path / "confusion.png"
+  )
+  visualize.labelled_overlay(picture[:2, :3], LABELS, ODD_NAMES, PALETTE)

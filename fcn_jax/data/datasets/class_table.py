@@ -5,11 +5,13 @@ See `folder` for the form of the file.
 
 import dataclasses
 import pathlib
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fcn_jax import reprs
 from fcn_jax import strict_json
 from fcn_jax import types
 from fcn_jax.data.datasets import mask_counts
@@ -22,6 +24,10 @@ Color = tuple[int, int, int]
 # Class ids are below void.
 MAX_CLASSES = types.IGNORE_LABEL
 _MAX_VALUE = 65535
+# Names stand in tables and below pictures.
+_MAX_NAME = 200
+# Control characters, lone surrogates, and separators of lines.
+_NO_NAMES = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,6 +237,20 @@ def of_entries(
     raise ValueError(f"{path}: {error}") from error
 
 
+def _check_name(name: str, label: int) -> None:
+  """Raises a `ValueError` for a name that cannot be shown everywhere."""
+  if len(name) > _MAX_NAME:
+    raise ValueError(
+      f"the name of class {label}, {reprs.shown(name)}, has {len(name)}"
+      f" characters; it may have {_MAX_NAME}"
+    )
+  if any(unicodedata.category(letter) in _NO_NAMES for letter in name):
+    raise ValueError(
+      f"the name of class {label}, {reprs.shown(name)}, has control characters"
+      " or half characters; leave them out"
+    )
+
+
 def _table_of(content: Any, *, origin: str) -> ClassTable:
   if not isinstance(content, dict) or not isinstance(
     content.get("classes"), list
@@ -252,6 +272,7 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
       raise ValueError(
         f'class {label} is {strict_json.shown(entry)}; it must have a "name"'
       )
+    _check_name(entry["name"], label)
     unknown = entry.keys() - {"name", "value", "color", "share"}
     if unknown:
       raise ValueError(

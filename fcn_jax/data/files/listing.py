@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fcn_jax import reprs
 from fcn_jax.data.files import decoding
 
 # Nobody reads a message of hundreds of lines.
@@ -110,10 +111,7 @@ def describe(name: str, faults: Sequence[Fault]) -> str:
 
 def shown(path: pathlib.Path | str) -> str:
   """A path for messages: on one line, whatever its name holds."""
-  return "".join(
-    letter if letter.isprintable() else repr(letter)[1:-1]
-    for letter in str(path)
-  )
+  return reprs.shown(path, max_length=None)
 
 
 def check_folders(

@@ -51,6 +51,37 @@ def test_names_only_are_classes_0_1_2_and_255_is_void(tmp_path):
   assert table.values == {0: 0, 1: 1, 255: types.IGNORE_LABEL}
 
 
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("a\nb", r"class 1, a\\nb, has control characters"),
+    ("\x1b[31mred", r"class 1, \\x1b\[31mred, has control"),
+    ("\ud800", r"class 1, \\ud800, has control characters or half"),
+    ("a\u2028b", r"class 1, a\\u2028b, has control"),
+    (
+      "x" * 100_000,
+      r"class 1, x{50}\.\.\.x{50}, has 100000 characters; it may",
+    ),
+  ],
+)
+@pytest.mark.parametrize("in_mapping", [False, True])
+def test_a_name_that_cannot_be_shown_is_refused(
+  tmp_path, name, message, in_mapping
+):
+  path = tmp_path / "classes.json"
+  entry = {"name": name} if in_mapping else name
+  path.write_text(json.dumps({"classes": ["sky", entry]}))
+  with pytest.raises(ValueError, match=rf"classes.json: the name of {message}"):
+    class_table.read(path)
+
+
+def test_names_of_all_scripts_and_of_other_languages_are_taken(tmp_path):
+  names = ["$x$", "<b>Straße</b>", "空", "a|b", "🚗", "a\u00a0b", "x" * 200]
+  path = tmp_path / "classes.json"
+  path.write_text(json.dumps({"classes": names}))
+  assert class_table.read(path).names == tuple(names)
+
+
 def test_255_can_be_a_class(tmp_path):
   table = _read(
     tmp_path, {"classes": ["no", {"name": "yes", "value": 255}], "ignore": [9]}
