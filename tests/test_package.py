@@ -97,7 +97,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
   needed = declared("options", "install_requires")
   extras = {
     name
-    for extra in ("keras", "segments", "duplicates")
+    for extra in ("keras", "onnx", "segments", "duplicates")
     for name in declared("options.extras_require", extra)
   }
   assert by_others <= needed

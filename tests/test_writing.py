@@ -229,7 +229,9 @@ def test_every_writer_of_the_package_is_this_one():
     "cli/evaluate_report.py": 1,
     "cli/report.py": 1,
     # A program of its own, which also runs where there is no `fcntl`.
-    "inference/exported.py": 1,
+    "inference/exported_command.py": 1,
+    # Into the temporary file of `writing.whole`.
+    "inference/onnx_files.py": 1,
     # The name that an earlier version left.
     "runs/folder.py": 1,
   }

@@ -262,7 +262,7 @@ def load(path: str | pathlib.Path) -> ExportedNetwork:
     except Exception as error:  # zipfile and NumPy raise many kinds.
       raise ValueError(
         f"{path} is not a network that this program can read, or it is damaged "
-        f"({error!r}): export it again."
+        f"({repr(error)[:200]}): export it again."
       ) from error
   try:
     calls = {
@@ -274,7 +274,7 @@ def load(path: str | pathlib.Path) -> ExportedNetwork:
   except Exception as error:  # JAX does not say which it raises.
     raise ValueError(
       f"{path} was exported by JAX {about['metadata'].get('jax')}, and JAX "
-      f"{jax.__version__} cannot read it ({error!r}): export it again."
+      f"{jax.__version__} cannot read it ({repr(error)[:200]}): export it again."
     ) from error
   return ExportedNetwork(
     **about, _variables=jax.device_put(variables), _programs=calls

@@ -15,6 +15,7 @@ from fcn_jax.runs import checkpoints
 from fcn_jax.runs import folder
 from fcn_jax.runs import records
 from fcn_jax.runs import training
+from tests.helpers import manifests
 from tests.helpers import tiny_runs
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -39,8 +40,8 @@ def test_a_run_writes_all_it_promises(finished_run):
   assert summary["versions"]["jax"] == jax.__version__
   assert "| star |" in (finished_run / "table.md").read_text()
   [start] = records.read_json_lines(finished_run / "starts.jsonl")
-  as_json = json.loads((finished_run / "config.json").read_text())
-  assert start["options"] == as_json
+  as_json = records.read_json(finished_run / "config.json")
+  assert start["options"] | {"id": as_json["id"]} == as_json
   assert start["device"] == "4 x cpu"
 
 
@@ -273,14 +274,13 @@ def test_a_run_that_does_not_say_what_masks_mean_goes_on(
   run_copy, prepared_dir
 ):
   # As those of version 0.2.
-  for manifest in run_copy.glob("checkpoints/*/manifest.json"):
-    content = json.loads(manifest.read_text())
-    del content["metadata"]["classes"]["masks"]
-    manifest.write_text(json.dumps(content))
-    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    manifest.with_name("manifest.sha256").write_text(
-      f"{digest}  manifest.json\n"
-    )
+  def without_masks(manifest):
+    del manifest["metadata"]["classes"]["masks"]
+
+  for step in run_copy.glob("checkpoints/0*"):
+    # The score is that of the manifest as it was.
+    (step / "score.json").unlink(missing_ok=True)
+    manifests.rewrite(step, without_masks)
   prepared = training.prepare(tiny_runs.config(run_copy, prepared_dir))
   assert int(prepared.state.step) == STEPS
 
