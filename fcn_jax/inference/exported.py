@@ -274,7 +274,8 @@ def load(path: str | pathlib.Path) -> ExportedNetwork:
   except Exception as error:  # JAX does not say which it raises.
     raise ValueError(
       f"{path} was exported by JAX {about['metadata'].get('jax')}, and JAX "
-      f"{jax.__version__} cannot read it ({repr(error)[:200]}): export it again."
+      f"{jax.__version__} cannot read it ({repr(error)[:200]}): export it "
+      "again."
     ) from error
   return ExportedNetwork(
     **about, _variables=jax.device_put(variables), _programs=calls
