@@ -36,6 +36,7 @@ import numpy as np
 
 from fcn_jax import geometry
 from fcn_jax import models
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax import writing
 from fcn_jax.data.files import decoding
@@ -58,8 +59,8 @@ _MAIN = "import exported\n\nexported.main()\n"
 # The modules that `exported` imports, directly or not. Of `types` they use one
 # number only.
 _PARTS = (
-  decoding, other_kinds, pillow_formats, rasters, tiff, buckets, picture_files,
-  painting, overlays, exported_command,
+  reprs, decoding, other_kinds, pillow_formats, rasters, tiff, buckets,
+  picture_files, painting, overlays, exported_command,
 )  # fmt: skip
 _TYPES = f"IGNORE_LABEL = {types.IGNORE_LABEL}\n"
 _IMPORT = re.compile(r"^( *)from fcn_jax[.\w]* import (\w+)$", re.MULTILINE)
