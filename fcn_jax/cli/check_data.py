@@ -1,6 +1,6 @@
 """Reads every example of a data set and reports what it holds, and what is bad.
 
-    fcn-jax check-data folder --data-dir PICTURES
+    fcn-jax check-data PICTURES           (or: folder --data-dir PICTURES)
     fcn-jax check-data camvid --data-dir CAMVID
 
 PICTURES holds images/ and masks/ with files of the same names;
@@ -46,7 +46,8 @@ class Options:
   """What to check."""
 
   dataset: Annotated[str, tyro.conf.Positional]
-  """Data set: folder, a name such as camvid or shapes, or tfds:NAME."""
+  """Data set: a folder of pictures, a name such as camvid or shapes, or
+  tfds:NAME."""
   data_dir: pathlib.Path | None = None
   """Folder of the files or archives. Default: an environment variable such as
   CAMVID_DIR. Without either, the prepared data set is read."""
@@ -64,6 +65,23 @@ class Options:
   """Number of threads that read files."""
   overwrite: bool = False
   """Replace an existing report."""
+
+
+def with_folder(options: Options) -> Options:
+  """The options, where a folder of pictures may take the place of a data set.
+
+  As in `fcn-jax train`; a folder that is called as a data set needs ./ before
+  its name.
+  """
+  path = pathlib.Path(options.dataset)
+  if options.dataset in fcn.data.NAMES or not path.is_dir():
+    return options
+  if options.data_dir is not None:
+    raise ValueError(
+      f"{path} is a folder of pictures, and --data-dir names another: give one "
+      "of them."
+    )
+  return dataclasses.replace(options, dataset="folder", data_dir=path)
 
 
 def workdir_of(options: Options) -> pathlib.Path:
@@ -192,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Options, prog="fcn-jax check-data", description=__doc__, args=arguments
   )
   with errors.explained():
+    options = with_folder(options)
     config_lib.at_least_one(options, "num_pictures", "num_threads")
     workdir = workdir_of(options)
     check_workdir(workdir, options.overwrite)

@@ -223,3 +223,13 @@ def test_wrong_input_gives_one_paragraph_and_writes_nothing(
   error = capsys.readouterr().err
   assert message in error and error.count("\n") == 1
   assert not workdir.exists() and not (tmp_path / "d").exists()
+
+
+def test_a_folder_takes_the_place_of_a_data_set(cells, tmp_path, capsys):
+  _run(cells, "--workdir", tmp_path / "report")
+  assert _read(tmp_path / "report")["good_examples"] == 12
+  assert capsys.readouterr().out.startswith(f"# folder {cells}\n")
+  with pytest.raises(SystemExit):
+    _run(cells, "--data-dir", tmp_path, "--workdir", tmp_path / "other")
+  assert "give one of them" in capsys.readouterr().err
+  assert not (tmp_path / "other").exists()
