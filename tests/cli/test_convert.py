@@ -232,7 +232,11 @@ def test_a_truncated_file_is_said_to_be_truncated(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "fault", [OSError(28, "no space"), KeyboardInterrupt()]
+  "fault",
+  [
+    OSError(28, "no space"),
+    pytest.param(KeyboardInterrupt(), marks=pytest.mark.long),
+  ],
 )
 def test_a_folder_that_could_not_be_filled_is_not_left(
   tmp_path, monkeypatch, fault

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import shutil
 import sys
 
@@ -18,6 +17,7 @@ from fcn_jax.cli import evaluate
 from fcn_jax.cli import evaluate_report
 from fcn_jax.cli import evaluate_scoring
 from fcn_jax.cli import evaluate_summary
+from fcn_jax.runs import records
 from tests.helpers import random_runs
 
 pytestmark = pytest.mark.slow
@@ -88,7 +88,7 @@ def predictions(probabilities):
 
 
 def summary_of(folder):
-  return json.loads((folder / "summary.json").read_text())
+  return records.read_json(folder / "summary.json")
 
 
 def test_the_results_are_all_there(folder, all_scores):

@@ -151,6 +151,7 @@ def test_blended_tiles_are_those_of_the_library(run, network, tmp_path):
   assert np.mean(expected != predicted(network, image)) > 1e-3
 
 
+@pytest.mark.long
 def test_probabilities_are_read_without_pickle(run, network, tmp_path):
   image = picture(90, 120)
   path = save(tmp_path / "a.png", image)

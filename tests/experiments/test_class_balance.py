@@ -95,7 +95,7 @@ def read_rows(workdir):
 # The plan.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_variants_keep_the_pixels_that_their_names_say(prepared_dir):
   config = studies.parse(study, options("run", prepared_dir))
   dataset = batches.load_split(config.data, "train")

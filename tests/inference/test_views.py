@@ -66,7 +66,7 @@ def by_a_loop(model, variables, image, scales, flip):
 @pytest.mark.parametrize(
   "scales, flip, options",
   [
-    ((0.7, 1.0, 1.4), True, {}),
+    pytest.param((0.7, 1.0, 1.4), True, {}, marks=pytest.mark.long),
     ((0.5,), False, {"padding": "caffe", "stride": 16}),
   ],
 )

@@ -82,6 +82,13 @@ def test_every_sampler_can_be_chosen_and_leaves_out_void(dataset, labels, name):
     batch_size=4,
     crop_size=(64, 64),
   )
+  if name == "center_pixel":
+    with pytest.raises(ValueError, match="another without patches"):
+      options.check()
+    # A patch is as large as the crops here.
+    options = options.replace(
+      patches="random", patch_size=(64, 64), patches_per_image=1
+    )
   options.check()
   terms, pixels = terms_and_pixels(build.loss(options, dataset), labels)
   assert pixels.shape == labels.shape
@@ -204,13 +211,14 @@ def test_an_unbiased_loss_is_expected_to_be_that_of_all_pixels(
     pytest.param(
       {"region_loss": "jaccard"}, losses.jaccard(), marks=pytest.mark.long
     ),
-    (
+    pytest.param(
       {
         "region_loss": "tversky",
         "false_positives": 0.4,
         "false_negatives": 0.9,
       },
       losses.tversky(alpha=0.4, beta=0.9),
+      marks=pytest.mark.long,
     ),
     pytest.param(
       {"region_loss": "lovasz_softmax"}, None, marks=pytest.mark.long

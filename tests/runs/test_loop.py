@@ -205,7 +205,7 @@ def test_a_loss_that_jumps_is_warned_of_once():
 # Callbacks.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_calls_back_with_the_saved_state_and_again_if_it_goes_on_there(
   run_copy, finished_run, prepared_dir
 ):

@@ -55,6 +55,7 @@ def test_a_run_is_reopened_by_its_folder(random_run, kind):
   assert len(np.unique(classes)) > 1
 
 
+@pytest.mark.long
 def test_the_best_checkpoint_has_the_score_of_its_averaged_parameters(
   finished_run, prepared_dir
 ):
