@@ -56,7 +56,8 @@ long: $(VENV)/.installed ## run the longest tests, such as whole studies: ten mi
 		-m 'long and not tpu_compile' $(ARGS)
 
 parity: $(VENV)/.parity ## install PyTorch, OpenCV and others, compare with them
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m parity $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+		-m 'parity and not long' $(ARGS)
 
 newest: $(VENV)-newest/.installed ## a few tests, newest Python and JAX here
 	$(VENV)-newest/bin/python -m pytest -n $(WORKERS) --dist loadfile \
@@ -95,7 +96,7 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 	@echo "Making the environment $(VENV) with $$($(PYTHON) --version):" \
 		"a minute or two, once."
 	@$(PYTHON) -m venv $(VENV)
-	@$(INSTALL) --requirement requirements.txt
+	@$(INSTALL) --require-hashes --requirement requirements.txt
 	@$(INSTALL) --no-deps $(EDITABLE) .
 	@touch $@
 	@echo "The environment $(VENV) is ready."
@@ -126,7 +127,10 @@ $(VENV)-compilers/.gpu: $(VENV)/.installed
 $(VENV)/.parity: $(VENV)/.installed
 	@echo "Installing PyTorch, OpenCV, ONNX Runtime and MONAI into $(VENV):" \
 		"a minute or more, once."
-	@$(INSTALL) --constraint requirements.txt $(EDITABLE) '.[parity]'
+	@# With hashes in them, constraints would ask for those of all packages.
+	@sed -n 's/^\([A-Za-z0-9_.-]*==[^ ]*\) .*/\1/p' requirements.txt \
+		> $(VENV)/constraints.txt
+	@$(INSTALL) --constraint $(VENV)/constraints.txt $(EDITABLE) '.[parity]'
 	@$(BIN)/python -c 'import cv2, torch; \
 		print("PyTorch", torch.__version__, "OpenCV", cv2.__version__)'
 	@touch $@
@@ -136,9 +140,13 @@ requirements: ## choose the pinned versions anew (with Python 3.11)
 	$(PYTHON) -m venv --clear $(VENV)-pins
 	$(VENV)-pins/bin/python -m pip install -q 'setuptools>=77.0.3' \
 		--editable '.[test,docs]'
-	head -n 3 requirements.txt > $(VENV)-pins/requirements.txt
 	$(VENV)-pins/bin/python -m pip freeze --all --exclude pip \
-		--exclude-editable >> $(VENV)-pins/requirements.txt
+		--exclude-editable > $(VENV)-pins/pins.txt
+	$(VENV)-pins/bin/python -m pip install -q uv
+	head -n 4 requirements.txt > $(VENV)-pins/requirements.txt
+	$(VENV)-pins/bin/uv pip compile --quiet --universal --no-deps \
+		--python-version 3.11.5 --generate-hashes --no-header --no-annotate \
+		$(VENV)-pins/pins.txt >> $(VENV)-pins/requirements.txt
 	mv $(VENV)-pins/requirements.txt requirements.txt
 	rm -rf $(VENV)-pins
 

@@ -42,6 +42,16 @@ NETWORKS = {
   ),
 }
 
+# For `make long`, where ONNX Runtime is installed.
+LONG = (
+  "vgg_small, stride 1",
+  "caffenet",
+  "googlenet",
+  "googlenet_bn",
+  "fcn_basic",
+  "bfloat16",
+)
+
 
 def exported(tmp_path, model, variables):
   """An ONNX Runtime session of a network."""
@@ -88,7 +98,13 @@ def check_scores(session, model, variables):
     )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=pytest.mark.long if name in LONG else ())
+    for name in NETWORKS
+  ],
+)
 def test_scores_are_those_of_the_network(name, tmp_path, monkeypatch):
   narrow.backbones(monkeypatch)
   options = NETWORKS[name]
@@ -100,7 +116,9 @@ def test_scores_are_those_of_the_network(name, tmp_path, monkeypatch):
   check_scores(session, model, variables)
 
 
-@pytest.mark.parametrize("auxiliary", [False, True])
+@pytest.mark.parametrize(
+  "auxiliary", [pytest.param(False, marks=pytest.mark.long), True]
+)
 def test_fcn_resnet_has_its_scores(auxiliary, tmp_path, monkeypatch):
   narrow.backbones(monkeypatch)
   model = models.FCNResNet(3, auxiliary=auxiliary)
