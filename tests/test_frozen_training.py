@@ -133,6 +133,7 @@ def test_the_optimizer_has_nothing_for_frozen_arrays(name, accumulate):
   chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
 
 
+@pytest.mark.slow
 def test_no_gradient_of_frozen_layers_is_computed():
   chain = optax.sgd(0.1)
 

@@ -44,6 +44,7 @@ def test_merge_is_the_inverse_of_split():
   np.testing.assert_array_equal(rows.merge(parts, 4), values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "loss", [losses.cross_entropy, losses.dice()], ids=["pixels", "regions"]
 )

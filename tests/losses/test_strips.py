@@ -31,6 +31,7 @@ def test_map_strips_is_the_function_of_all_logits(platform, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(0, 6, 2))
 def test_strips_of_many_rows_are_the_loss_of_all_logits(number):
   stride, offset, edge = score_maps.GRIDS[number]

@@ -115,6 +115,7 @@ def test_a_summary_says_what_is_frozen():
   assert "frozen" not in repr(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("frozen", "all_statistics", "changed"),
   [

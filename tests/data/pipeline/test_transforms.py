@@ -113,7 +113,8 @@ def test_a_crop_is_a_window_of_the_whole_picture_resized(
   ]
   best = min(differences, key=lambda difference: difference.max())
   assert best.max() <= 2
-  assert (best > 1).mean() < 0.01
+  # One value of a crop of a few pixels is more than a hundredth.
+  assert (best > 1).sum() <= max(1, 0.01 * best.size)
 
 
 def test_a_crop_is_at_the_place_drawn_and_off_by_a_grey_level_at_most():

@@ -608,6 +608,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, kind):
     assert not read_or_refuse(path, content[:size]), size
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_file_with_any_byte_changed_is_read_or_refused(tmp_path, kind):
   content, path = small_file(tmp_path, kind), tmp_path / "changed"
