@@ -38,6 +38,7 @@ BENCHMARKS = {
   for name, module in {
     "against_commit": "against_commit",
     "augmentation": "augmentation",
+    "frozen_step": "frozen_step",
     "input_pipeline": "input_pipeline.benchmark",
     "kill_and_resume": "kill_and_resume",
     "loss_head": "loss_head",
