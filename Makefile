@@ -51,7 +51,7 @@ slow: $(VENV)/.installed ## run the tests that take longer
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		-m 'slow and not long' $(ARGS)
 
-long: $(VENV)/.installed ## run the longest tests, such as whole studies: ten minutes
+long: $(VENV)/.installed ## run the longest tests, such as whole studies
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		-m 'long and not tpu_compile' $(ARGS)
 

@@ -59,12 +59,6 @@ def read(path: pathlib.Path) -> Any:
   return loads(content)
 
 
-def shown(value: Any) -> str:
-  """A value that was read, for a message: at most 80 characters of it."""
-  text = repr(value)
-  return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _integer(text: str) -> int:
   if len(text) > _MOST_DIGITS:
     raise ValueError(f"it has a number of {len(text)} digits")

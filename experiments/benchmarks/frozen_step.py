@@ -45,11 +45,11 @@ def steps(options: Options, stride: int):
       generator.integers(0, 21, shape, dtype=np.int32),
     )
   )
-  return [one(batch, stride, frozen) for frozen in (None, options.frozen)]
+  return [make_step(batch, stride, frozen) for frozen in (None, options.frozen)]
 
 
-def one(batch, stride, frozen):
-  """A function that runs a step of the network."""
+def make_step(batch, stride, frozen):
+  """A function that runs a step of the network, which is compiled."""
   model = fcn.models.FCN(21, backbone="vgg16", stride=stride, frozen=frozen)
   optimizer = optax.sgd(1e-5, momentum=0.9)
   state = fcn.train.create_state(jax.random.key(0), model, optimizer)
@@ -60,7 +60,7 @@ def one(batch, stride, frozen):
     state, metrics = train_step(state, batch, jax.random.key(1))
     metrics.loss.block_until_ready()
 
-  step()  # Compiles.
+  step()
   return step
 
 

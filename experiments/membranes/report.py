@@ -1,6 +1,5 @@
 """The table and the figure of the comparison on membranes."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,8 @@ from fcn_jax.runs import records
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "table.md"
 FIGURE_FILE = "membranes.png"
+# In the folder of each run.
+EVALUATION = "evaluation"
 FILES = (SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
 # The variant whose best score the others are timed to.
 PATCHES = "patches"
@@ -95,9 +96,8 @@ def _read(config) -> Run:
   def at_steps(values):
     return np.interp(steps, [0, *logged], [0, *values])
 
-  summary = json.loads(
-    (workdir / "evaluation" / SUMMARY_FILE).read_text(encoding="utf-8")
-  )
+  summary = records.read_json(workdir / EVALUATION / SUMMARY_FILE)
+  # In the order of the values in the masks, 0 and 255.
   membranes, inside = summary["class_dice"]
   return Run(
     errors=1 - np.array([one["pixel_accuracy"] for one in evaluations]),

@@ -18,8 +18,7 @@ pixels that are computed in vain. `choose` keeps these few:
   that saves pixels.
 - No array has more pixels than the largest picture needs, so that what fits
   into memory one by one also fits in buckets. If sizes cannot be joined under
-  this condition, such as panoramas with squares, there are
-  more programs.
+  this condition, such as panoramas with squares, there are more programs.
 
 Exported networks contain this module, too.
 """

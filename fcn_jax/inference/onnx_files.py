@@ -20,6 +20,7 @@ The file has a node for each layer, named as the layer, which tools for ONNX
 know and fuse; see `onnx_graph`.
 """
 
+import functools
 import json
 import math
 import pathlib
@@ -38,13 +39,12 @@ from fcn_jax.inference import exporting
 from fcn_jax.inference import onnx_graph
 from fcn_jax.models import layers
 
-try:
-  import onnx
-except ModuleNotFoundError:
-  onnx = None
+# None if it is not installed.
+onnx = onnx_graph.onnx
 
-# Protocol buffers, and so files of one part, end here.
-_LARGEST = 2**31 - 1
+# Protocol buffers, and so files of one part, end at 2^31 bytes; the rest of a
+# file has far less than what is left.
+_LARGEST = 2**31 - 2**24
 # Cells beyond the last one that interpolation may need, see
 # `interpolation.covering_cells`.
 _AFTER = 2
@@ -120,17 +120,21 @@ def graph_of(
   """The network as an ONNX model, without the properties of the file."""
   graph = onnx_graph.Graph(variables)
   images = onnx_graph.Node("images", 3)
-  backbone = model.make_backbone(onnx_graph.layers_of(graph))
+  backbone = model.make_backbone(_layers_of(graph))
   features = backbone.apply({}, images, train=False)
-  image_size = graph.sides("Shape", images, start=1, end=3)
+  image_size = graph.add("Shape", images, start=1, end=3)
   if isinstance(model, models.FCN):
     scores = _fused(graph, model, features, image_size)
   else:
     scores = _resized(graph, model, features, image_size)
-  graph.add("Identity", scores, output="scores")
+  graph.add("Identity", scores, name="scores")
   classes = graph.add("ArgMax", scores, axis=1, keepdims=0)
-  graph.cast(classes, np.uint8, output="classes")
+  graph.cast(classes, np.uint8, name="classes")
   return graph.model(scores.channels)
+
+
+def _layers_of(graph):
+  return functools.partial(onnx_graph.Layers, graph=graph)
 
 
 def _score(graph, model, name, features):
@@ -139,7 +143,7 @@ def _score(graph, model, name, features):
 
 
 def _fused(graph, model, features, image_size):
-  """Scores of the pixels of an `FCN`; see `models.fcn.FCN._score`."""
+  """Scores of the pixels of an `FCN`; see `models.fcn`."""
   main = models.heads.main_head(model)
   suffix = f"_{main}" if main else ""
   chain = model.chain()
@@ -170,12 +174,12 @@ def _fused(graph, model, features, image_size):
 def _added(graph, coarse, coarse_grid, skip, skip_grid, edge):
   """The sum of coarse scores and a skip; see `upsampling.add_skip`."""
   factor, offset, start = upsampling.skip_grid(coarse_grid, skip_grid)
-  reach = graph.sides("Shape", coarse, start=2, end=4)
-  reach = graph.sides("Mul", reach, graph.constant([factor] * 2))
-  reach = graph.sides("Add", reach, graph.constant([math.ceil(offset)] * 2))
-  there = graph.sides("Shape", skip, start=2, end=4)
-  stop = graph.sides("Min", reach, there)
-  size = graph.sides("Sub", stop, graph.constant([start] * 2))
+  reach = graph.add("Shape", coarse, start=2, end=4)
+  reach = graph.add("Mul", reach, graph.constant([factor] * 2))
+  reach = graph.add("Add", reach, graph.constant([math.ceil(offset)] * 2))
+  there = graph.add("Shape", skip, start=2, end=4)
+  stop = graph.add("Min", reach, there)
+  size = graph.add("Sub", stop, graph.constant([start] * 2))
   upsampled = _interpolated(graph, coarse, factor, offset - start, size, edge)
   cropped = graph.cut(skip, start, stop)
   grid = skip_grid._replace(offset=skip_grid.offset + start * skip_grid.stride)
@@ -210,21 +214,21 @@ def _interpolated(graph, values, factor, offset, size, edge):
       mode="linear",
       coordinate_transformation_mode=mode,
     )
-  stop = graph.sides("Add", size, graph.constant([int(start)] * 2))
+  stop = graph.add("Add", size, graph.constant([int(start)] * 2))
   return graph.cut(values, int(start), stop)
 
 
 def _resized(graph, model, features, image_size):
   """Scores of the pixels of an `FCNResNet`, resized as PyTorch does."""
   width = features["layer4"].channels // model.head_divisor
-  make = model.make_backbone(onnx_graph.layers_of(graph)).settings.make(False)
+  make = model.make_backbone(_layers_of(graph)).settings.make(False)
   maps = make.conv(
     layers.Maps(features["layer4"], None),
     geometry.Layer("classifier_conv", 3, padding=1),
     width,
   )
   scores = _score(graph, model, "score_classifier", maps.values)
-  number = graph.sides("Shape", scores, start=0, end=2)
+  number = graph.add("Shape", scores, start=0, end=2)
   shape = graph.add("Concat", number, image_size, axis=0)
   return graph.add(
     "Resize",

@@ -5,7 +5,6 @@ computes.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +23,12 @@ OPSET = 21
 
 
 class Node(NamedTuple):
-  """What a node of the graph computes: maps [N, C, h, w].
+  """What a node of the graph computes.
 
   Attributes:
     name: of the value.
-    channels: C.
+    channels: C of maps [N, C, h, w]; without meaning for heights and widths,
+      which are [2] int64.
   """
 
   name: str
@@ -65,7 +65,6 @@ class Graph:
     first: Node,
     *others: Node | str,
     name: str | None = None,
-    output: str | None = None,
     channels: int | None = None,
     **attributes,
   ) -> Node:
@@ -75,29 +74,23 @@ class Graph:
       op: an operation of ONNX.
       first: its first input.
       *others: its other inputs; strings are names of values.
-      name: of the node; its value has the same name.
-      output: name of the value, if it is not that of the node.
+      name: of the node and of its value.
       channels: of the value, if they are not those of the first input.
       **attributes: of the operation.
     """
-    name = name or output or f"{op}_{len(self._nodes)}"
+    name = name or f"{op}_{len(self._nodes)}"
     inputs = [one.name if isinstance(one, Node) else one for one in others]
-    output = output or name
     self._nodes.append(
       onnx.helper.make_node(
-        op, [first.name, *inputs], [output], name=name, **attributes
+        op, [first.name, *inputs], [name], name=name, **attributes
       )
     )
-    return Node(output, channels or first.channels)
+    return Node(name, channels or first.channels)
 
-  def cast(self, node: Node, dtype, output: str | None = None) -> Node:
+  def cast(self, node: Node, dtype, name: str | None = None) -> Node:
     """The values of a node in another dtype."""
     to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    return self.add("Cast", node, to=to, output=output)
-
-  def sides(self, op: str, first: Node, *others: Node | str, **options) -> Node:
-    """Adds a node of heights and widths, [2] int64."""
-    return self.add(op, first, *others, **options)
+    return self.add("Cast", node, to=to, name=name)
 
   def cut(self, node: Node, start: int, stop: Node) -> Node:
     """Rows and columns from `start` to `stop` - 1."""
@@ -133,15 +126,6 @@ class Graph:
       # The newest that readers of this opset know.
       ir_version=10,
     )
-
-
-def layers_of(graph: Graph) -> Callable[..., "Layers"]:
-  """What `models.layers.Settings` makes layers with."""
-
-  def make(*args, **options):
-    return Layers(*args, **options, graph=graph)
-
-  return make
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Fully convolutional networks: a backbone, scores, and skips that refine."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import get_args
 
@@ -181,12 +181,12 @@ class FCN(nn.Module):
 
   @nn.nowrap
   def make_backbone(
-    self, layers_type: type[layers.Layers] | None = None
+    self, make_layers: Callable[..., layers.Layers] | None = None
   ) -> nn.Module:
     """The backbone, a module that makes features from images.
 
     Args:
-      layers_type: what makes its layers, see `layers.Settings`.
+      make_layers: what makes its layers, see `layers.Settings`.
     """
     settings = layers.Settings(
       padding=self.padding,
@@ -199,7 +199,7 @@ class FCN(nn.Module):
       remat=self.remat,
       stride=self.stride,
       freezing=self.freezing,
-      layers=layers_type,
+      layers=make_layers,
     )
     return self._file.Backbone(self._architecture, settings)
 

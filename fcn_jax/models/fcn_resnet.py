@@ -6,6 +6,7 @@ not from the FCN papers; `fcn.FCN` has the papers' networks (strides 32, 16 and
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import get_args
 
 import flax.linen as nn
@@ -134,7 +135,7 @@ class FCNResNet(nn.Module):
 
   @nn.nowrap
   def make_backbone(
-    self, layers_type: type[layers.Layers] | None = None
+    self, make_layers: Callable[..., layers.Layers] | None = None
   ) -> nn.Module:
     """The backbone, see `fcn.FCN.make_backbone`."""
     settings = layers.Settings(
@@ -147,7 +148,7 @@ class FCNResNet(nn.Module):
       param_dtype=self.param_dtype,
       remat=self.remat,
       freezing=self.freezing,
-      layers=layers_type,
+      layers=make_layers,
     )
     return resnet.Backbone(self._architecture, settings)
 

@@ -77,7 +77,7 @@ class Settings:
   stride: int = 8
   remat: Remat = "none"
   freezing: freezing_lib.Freezing = freezing_lib.Freezing()
-  layers: "type[Layers] | None" = None
+  layers: "Callable[..., Layers] | None" = None
 
   def make(self, train: bool, **options) -> "Layers":
     """What makes the layers in the scope of the calling module.

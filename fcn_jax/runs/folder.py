@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fcn_jax import holding
-from fcn_jax import strict_json
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import environment
@@ -381,7 +381,7 @@ def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:
   if dataclasses.is_dataclass(kind):
     if not isinstance(value, dict):
       raise ValueError(
-        f"{file} is damaged ({strict_json.shown(value)} is not a group of"
+        f"{file} is damaged ({reprs.shown(repr(value))} is not a group of"
         " options): repair it."
       )
     hints = typing.get_type_hints(kind)
@@ -403,7 +403,7 @@ def _typed(value: Any, kind: Any, file: pathlib.Path) -> Any:
     return pathlib.Path(value)
   if not any(_fits(value, one) for one in kinds):
     raise ValueError(
-      f"{file} is damaged ({strict_json.shown(value)} is no value of an option"
+      f"{file} is damaged ({reprs.shown(repr(value))} is no value of an option"
       f" of the type {kind}): repair it."
     )
   return tuple(value) if isinstance(value, list) else value

@@ -369,9 +369,7 @@ class Loop:
     is_known = len(self._losses) >= _LEAST_LOSSES and median > 0
     if is_known and loss > _JUMP * median:
       if not self._has_jumped:
-        names = ", ".join(
-          map(reprs.shown, self._parts.batches.names(number - 1))
-        )
+        names = self._names(number)
         self._display.write(
           f"warning: step {number}: the loss is {loss:.3g}, over {_JUMP} times "
           f"the median of the steps before, {median:.3g}, on the images "

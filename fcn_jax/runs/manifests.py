@@ -11,11 +11,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from fcn_jax import reprs
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FORMATS = (2,)
 # Of NumPy.
 _MAX_DIMENSIONS = 64
-_MAX_SHOWN = 80
 
 
 def check(manifest: Any) -> None:
@@ -33,12 +34,12 @@ def check(manifest: Any) -> None:
   _check_mapping("metadata", manifest["metadata"])
   _check_mapping("arrays", manifest["arrays"])
   for name, named in manifest["arrays"].items():
-    _check_mapping(f"arrays, {_shown(name)}", named)
+    _check_mapping(f"arrays, {reprs.shown(repr(name))}", named)
     for key, record in named.items():
-      _check_array(f"the array {_shown(key)}", record)
+      _check_array(f"the array {reprs.shown(repr(key))}", record)
   _check_mapping("files", manifest["files"])
   for name, record in manifest["files"].items():
-    title = f"the file {_shown(name)}"
+    title = f"the file {reprs.shown(repr(name))}"
     _require(title, name, _is_within, "one in the step's folder")
     _check_mapping(title, record, "size", "sha256")
     _require(f"size of {title}", record["size"], _is_count, "bytes")
@@ -91,18 +92,9 @@ def _require(
   title: str, value: Any, is_met: Callable[[Any], bool], condition: str
 ) -> None:
   if not is_met(value):
-    raise ValueError(f"{title} is {_shown(value)} and not {condition}")
-
-
-def _shown(value: Any) -> str:
-  """A value in a few characters."""
-  # The repr of a large integer raises a ValueError.
-  if isinstance(value, int) and abs(value) >= 1 << 64:
-    return "a huge number"
-  if isinstance(value, (dict, list)):
-    return f"a {'mapping' if isinstance(value, dict) else 'list'}"
-  text = ascii(value)
-  return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+    raise ValueError(
+      f"{title} is {reprs.shown(repr(value))} and not {condition}"
+    )
 
 
 def _is_list(value: Any) -> bool:

@@ -69,6 +69,7 @@ def options(slices, workdir, *more):
     "--patch-size=17",
     "--patches-per-image=4",
     "--patch-steps=4",
+    "--whole-steps=8",
     *("--steps=8", "--validate-every=4", "--warmup-steps=1", "--log-every=1"),
     "--num-devices=1",
     *more,
@@ -99,9 +100,9 @@ def end_run(config, errors, roc_auc):
         config.run.workdir / folder.METRICS_FILE,
         {"kind": kind, "step": step, **values},
       )
-  (config.run.workdir / study.EVALUATION).mkdir()
+  (config.run.workdir / report.EVALUATION).mkdir()
   records.write_json(
-    config.run.workdir / study.EVALUATION / report.SUMMARY_FILE,
+    config.run.workdir / report.EVALUATION / report.SUMMARY_FILE,
     {
       "pixel_accuracy": 1 - errors[-1],
       "class_dice": {"background": 0.7, "foreground": 0.9},

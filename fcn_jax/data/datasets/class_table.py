@@ -270,13 +270,13 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
   for label, entry in enumerate(entries):
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
       raise ValueError(
-        f'class {label} is {strict_json.shown(entry)}; it must have a "name"'
+        f'class {label} is {reprs.shown(repr(entry))}; it must have a "name"'
       )
     _check_name(entry["name"], label)
     unknown = entry.keys() - {"name", "value", "color", "share"}
     if unknown:
       raise ValueError(
-        f"class {strict_json.shown(entry['name'])} has unknown entries"
+        f"class {reprs.shown(repr(entry['name']))} has unknown entries"
         f" {_names(unknown)}; there"
         ' are "value" and "color"'
       )
@@ -286,11 +286,11 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
       _put(colors, _check_color(entry["color"]), label, "color")
     palette.append(tuple(entry.get("color", defaults[label])))
   if len(set(names)) < len(names):
-    raise ValueError(f"names are not all different: {strict_json.shown(names)}")
+    raise ValueError(f"names are not all different: {reprs.shown(repr(names))}")
   ignored = content.get("ignore", [])
   if not isinstance(ignored, list):
     raise ValueError(
-      f'"ignore" is {strict_json.shown(ignored)}; it must be a list'
+      f'"ignore" is {reprs.shown(repr(ignored))}; it must be a list'
     )
   for item in ignored:
     if isinstance(item, list):
@@ -305,7 +305,7 @@ def _table_of(content: Any, *, origin: str) -> ClassTable:
 
 
 def _names(unknown: Collection[str]) -> str:
-  return ", ".join(strict_json.shown(name) for name in sorted(unknown)[:8])
+  return ", ".join(reprs.shown(repr(name)) for name in sorted(unknown)[:8])
 
 
 def _put(table: dict, key: Any, label: int, kind: str) -> None:
@@ -317,7 +317,7 @@ def _put(table: dict, key: Any, label: int, kind: str) -> None:
 def _check_value(value: Any) -> int:
   if type(value) is not int or not 0 <= value <= _MAX_VALUE:
     raise ValueError(
-      f"the value {strict_json.shown(value)} must be a number in"
+      f"the value {reprs.shown(repr(value))} must be a number in"
       f" 0..{_MAX_VALUE}"
     )
   return value
@@ -327,7 +327,7 @@ def _check_color(color: Any) -> Color:
   valid = isinstance(color, list) and len(color) == 3
   if not valid or not all(type(c) is int and 0 <= c <= 255 for c in color):
     raise ValueError(
-      f"the color {strict_json.shown(color)} must be [red, green, blue] in"
+      f"the color {reprs.shown(repr(color))} must be [red, green, blue] in"
       " 0..255"
     )
   return tuple(color)
