@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import loop
 from fcn_jax.runs import signals
+from fcn_jax.runs import step_folders
 
 
 @contextlib.contextmanager
@@ -43,6 +44,11 @@ def ends_of_runs(config: config_lib.Groups) -> Iterator[None]:
     sys.exit(128 + reason.signal_number)
   except loop.NonFiniteError as error:
     sys.exit(f"error: {workdir}: {error}")
+  except step_folders.DamagedError as error:
+    sys.exit(
+      f"error: {error} The same command sets that step aside and continues from "
+      f"the one before.{warning}"
+    )
   except OSError as error:
     sys.exit(
       f"error: {workdir}: {error} Once that is repaired, the same command "
