@@ -46,8 +46,8 @@ def ends_of_runs(config: config_lib.Groups) -> Iterator[None]:
     sys.exit(f"error: {workdir}: {error}")
   except step_folders.DamagedError as error:
     sys.exit(
-      f"error: {error} The same command sets that step aside and continues from "
-      f"the one before.{warning}"
+      f"error: {error} The same command sets that step aside and continues "
+      f"from the one before.{warning}"
     )
   except OSError as error:
     sys.exit(

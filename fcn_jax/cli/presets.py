@@ -114,6 +114,34 @@ PRESETS = {
       **_COLORS,
     ),
   ),
+  # Two CPU cores, one to two hours.
+  "camvid_pretrained": (
+    "CamVid at full size, VGG16 pretrained, its lower half frozen: hours on "
+    "two CPU cores.",
+    _train(
+      "camvid_pretrained",
+      dataset="camvid",
+      backbone="vgg16",
+      init=pathlib.Path("runs/vgg16_conv"),
+      inputs="caffe",
+      freeze=("pool3",),
+      normalization="none",
+      head_width=512,
+      dropout_rate=0.5,
+      crop_size=(192, 256),
+      scale_range=(0.6, 1.3),
+      sampler="class_balanced",
+      rate=0.5,
+      learning_rate=1e-4,
+      warmup_steps=50,
+      ema_decay=0.99,
+      steps=2000,
+      validate_every=200,
+      save_every=100,
+      validation_batch=1,
+      **_COLORS,
+    ),
+  ),
   # One GPU with 40 GB, hours; not run by us. Expected: mean IU 50 to 55 on the
   # test split (published, without pretraining: 52.1 for a reproduction of
   # ENet).

@@ -1,0 +1,1 @@
+"""Full disks, signals and read-only disks, for each command that writes."""
