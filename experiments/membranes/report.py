@@ -18,7 +18,7 @@ FIGURE_FILE = "membranes.png"
 # In the folder of each run.
 EVALUATION = "evaluation"
 FILES = (SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
-# The variant whose best score the others are timed to.
+# Begins the names of the variants whose best score the others are timed to.
 PATCHES = "patches"
 
 # Names of the scores of a run, as in the summary, and as in the table.
@@ -69,9 +69,14 @@ def write(config: Any, variants: Sequence[study_lib.Variant]) -> str:
       _read(study_lib.run_config(config, variant, seed))
       for seed in range(config.num_seeds)
     )
-  target = None
-  if PATCHES in runs:
-    target = float(np.mean([run.errors.min() for run in runs[PATCHES]]))
+  target = min(
+    (
+      float(np.mean([run.errors.min() for run in found]))
+      for way, found in runs.items()
+      if way.startswith(PATCHES)
+    ),
+    default=None,
+  )
   summary = {
     "folds": config.folds,
     "seeds": config.num_seeds,
@@ -169,7 +174,7 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
     f"{height}x{width}; folds held out: {folds} of 0 to 4, "
     f"{config.num_seeds} seed(s): means, with the range if there are several. "
     + (
-      "The error of patches is the smallest of its validations, "
+      "The error of patches is the smallest of their validations, "
       f"{100 * target:.2f} % of the pixels. "
       if target is not None
       else ""
@@ -199,7 +204,7 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
           getattr(run, what),
           100 * run.errors,
           color=palette(number % 20),
-          linewidth=2 if way == PATCHES else 1.2,
+          linewidth=2 if way.startswith(PATCHES) else 1.2,
           label=None if index else way,
         )
     if target is not None:

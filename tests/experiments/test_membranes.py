@@ -70,6 +70,7 @@ def options(slices, workdir, *more):
     "--patches-per-image=4",
     "--patch-steps=4",
     "--whole-steps=8",
+    "--short-steps=4",
     *("--steps=8", "--validate-every=4", "--warmup-steps=1", "--log-every=1"),
     "--num-devices=1",
     *more,
@@ -78,7 +79,7 @@ def options(slices, workdir, *more):
 
 def test_unknown_variants_and_folds_are_named(slices, tmp_path, capsys):
   for more, message in (
-    (("--variants=crop",), "no variant 'crop': choose from patches, crops"),
+    (("--variants=crop",), "no variant 'crop': choose from patches, balanced, patches, random, crops"),
     (("--folds=5",), "folds is (5,); it must be different numbers in 0..4"),
   ):
     with pytest.raises(SystemExit):
@@ -115,14 +116,14 @@ def end_run(config, errors, roc_auc):
 def test_the_table_says_when_the_error_of_patches_is_reached(slices, tmp_path):
   config = studies.parse(
     study,
-    options(slices, tmp_path / "run", "--variants", "patches", "crops"),
+    options(slices, tmp_path / "run", "--variants", "patches, random", "crops"),
   )
   patches, crops = study.plan(config)
   end_run(study_lib.run_config(config, patches, 0), [0.3, 0.2], 0.9)
   end_run(study_lib.run_config(config, crops, 0), [0.19, 0.1, 0.12], 0.95)
   rows = studies.table_rows(report.write(config, [patches, crops]))
   # Steps, images, labelled pixels, seconds, until 20 %; then scores.
-  assert rows["patches"] == [
+  assert rows["patches, random"] == [
     *("4", "8", "200", "20", "20.0", "20.0", "70.0", "90.0", "80.0", "85.0")
   ]
   assert rows["crops"] == [
@@ -138,11 +139,11 @@ def test_variants_are_trained_and_scored(slices, tmp_path):
   arguments = options(
     slices,
     tmp_path / "run",
-    *("--variants", "patches", "whole images", "uncertain"),
+    *("--variants", "patches, balanced", "whole images", "uncertain"),
   )
   done = studies.run(study, arguments)
   rows = studies.table_rows(done.stdout)
-  assert rows["patches"][:3] == ["4", "8", "32"]
+  assert rows["patches, balanced"][:3] == ["4", "8", "32"]
   steps, images, pixels = rows["whole images"][:3]
   assert (steps, images) == ("8", "8")
   # 8 slices of 64x64; a warp leaves some void.
