@@ -19,7 +19,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 _TEMPORARY = re.compile(r"\.partial-[0-9a-f]{16}-.*", re.DOTALL)
@@ -192,6 +192,40 @@ def scratch(parent: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
       folder.mkdir(mode=0o700)
     resources.callback(shutil.rmtree, folder, ignore_errors=True)
     yield folder
+
+
+@contextlib.contextmanager
+def together(
+  folder: pathlib.Path, names: Sequence[str]
+) -> Iterator[pathlib.Path]:
+  """Yields where to write files of a folder, and publishes them afterwards.
+
+  Args:
+    folder: where to; it exists.
+    names: of all files that there may be. Once the new ones are written, they
+      replace those of before, and those that have no successor are removed. The
+      first is removed first and published last: a folder that has it has all.
+
+  Yields:
+    A new folder. If the block raises something, all is as before.
+
+  Raises:
+    WriteError: a file cannot be written.
+  """
+  with scratch(folder, "together") as new:
+    try:
+      yield new
+    except WriteError as error:
+      # People know the file by its name in the end.
+      explanation = WriteError(str(error).replace(str(new), str(folder)))
+      explanation.errno = error.errno
+      raise explanation from error
+    remove(folder / names[0])
+    for name in reversed(names):
+      if (new / name).exists():
+        publish(new / name, folder / name, replace=True)
+      else:
+        remove(folder / name)
 
 
 def remove_left_overs(folder: pathlib.Path) -> None:

@@ -258,3 +258,54 @@ def test_every_writer_of_the_package_is_this_one():
     )
   }
   assert found == allowed
+
+
+NAMES = ("summary", "table", "figure")
+
+
+def write_together(folder, names, content):
+  with writing.together(folder, NAMES) as new:
+    for name in names:
+      writing.write_text(new / name, content)
+
+
+def test_files_are_published_together(tmp_path):
+  (tmp_path / "of the user").write_text("kept")
+  write_together(tmp_path, NAMES, "old")
+  write_together(tmp_path, ("summary", "table"), "new")
+  contents = {path.name: path.read_text() for path in tmp_path.iterdir()}
+  assert contents == {
+    "of the user": "kept",
+    "summary": "new",
+    "table": "new",
+  }
+
+
+def test_files_stay_as_they_were_if_one_cannot_be_written(small_disk):
+  write_together(small_disk, NAMES, "old")
+  with pytest.raises(writing.WriteError, match=f"{small_disk}/table cannot"):
+    write_together(small_disk, ("summary", "table"), 2_000_000 * "x")
+  contents = {path.name: path.read_text() for path in small_disk.iterdir()}
+  assert contents == dict.fromkeys(NAMES, "old")
+
+
+@pytest.mark.parametrize("number", range(len(NAMES)))
+def test_who_is_killed_while_publishing_leaves_no_first_file(tmp_path, number):
+  write_together(tmp_path, NAMES, "old")
+  if not (child := os.fork()):
+    publish, count = writing.publish, 0
+
+    def kill(file, path, *, replace):
+      nonlocal count
+      if path.parent == tmp_path:
+        if count == number:
+          os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+      publish(file, path, replace=replace)
+
+    writing.publish = kill
+    write_together(tmp_path, NAMES, "new")
+  os.waitpid(child, 0)
+  assert not (tmp_path / NAMES[0]).exists()
+  writing.remove_left_overs(tmp_path)
+  assert {path.name for path in tmp_path.iterdir()} == {*NAMES[1:]}

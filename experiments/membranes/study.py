@@ -199,7 +199,7 @@ def plan(config: Membranes) -> list[study_lib.Variant]:
   for name in names:
     if name not in all_ways:
       raise ValueError(
-        f"there is no variant {name!r}: choose from {', '.join(all_ways)}."
+        f"there is no variant {name!r}: choose from {'; '.join(all_ways)}."
       )
   return [
     study_lib.Variant(

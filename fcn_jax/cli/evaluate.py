@@ -29,6 +29,7 @@ import jax
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax import holding
 from fcn_jax import platforms
 from fcn_jax import writing
 from fcn_jax.cli import devices as devices_lib
@@ -158,7 +159,11 @@ def check_folder(folder: pathlib.Path, overwrite: bool) -> None:
   if folder.exists() and not folder.is_dir():
     raise ValueError(f"{folder} is a file; give a folder as --out.")
   there = [name for name in report.FILES if (folder / name).exists()]
-  if there and not overwrite:
+  # One that was killed while it published its files; the summary is the last.
+  is_unfinished = (
+    report.SUMMARY_FILE not in there and (folder / holding.LOCK).exists()
+  )
+  if there and not overwrite and not is_unfinished:
     raise ValueError(
       f"{folder} already holds {', '.join(there)}: replace them with "
       "--overwrite, or give another --out."

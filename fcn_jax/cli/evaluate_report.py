@@ -82,9 +82,6 @@ def write(
   Returns:
     The tables, in Markdown, for people to read.
   """
-  # What this evaluation does not write must not stay from the last one.
-  for name in FILES:
-    (folder / name).unlink(missing_ok=True)
   confusion = findings.confusions.sum(axis=0)
   summary = {
     **facts,
@@ -99,29 +96,30 @@ def write(
     "cores": environment.num_cores(),
     "jax": jax.__version__,
   }
-  fcn.runs.records.write_json(folder / SUMMARY_FILE, summary)
-  table = _table(summary, confusion, dataset.class_names)
-  writing.write_text(folder / TABLE_FILE, table)
-  of_images = [fcn.metrics.scores(one) for one in findings.confusions]
-  _write_per_image(folder / PER_IMAGE_FILE, findings, of_images)
-  fcn.visualize.confusion_matrix(
-    confusion, dataset.class_names, path=folder / CONFUSION_FILE
-  )
-  _draw_bands(folder / BANDS_FILE, summary)
-  if findings.calibration is not None:
-    fcn.visualize.reliability(
-      findings.calibration, path=folder / RELIABILITY_FILE
+  with writing.together(folder, FILES) as new:
+    fcn.runs.records.write_json(new / SUMMARY_FILE, summary)
+    table = _table(summary, confusion, dataset.class_names)
+    writing.write_text(new / TABLE_FILE, table)
+    of_images = [fcn.metrics.scores(one) for one in findings.confusions]
+    _write_per_image(new / PER_IMAGE_FILE, findings, of_images)
+    fcn.visualize.confusion_matrix(
+      confusion, dataset.class_names, path=new / CONFUSION_FILE
     )
-  # Images without labels have no accuracy: neither worst nor best.
-  accuracies = np.array([scores.pixel_accuracy for scores in of_images])
-  order = np.argsort(accuracies, kind="stable")
-  order = order[: np.sum(np.isfinite(accuracies))]
-  for name, indices in (
-    (WORST_FILE, order[:num_pictures]),
-    (BEST_FILE, order[::-1][:num_pictures]),
-  ):
-    if len(indices):
-      _draw_pictures(folder / name, indices, accuracies, dataset, predict)
+    _draw_bands(new / BANDS_FILE, summary)
+    if findings.calibration is not None:
+      fcn.visualize.reliability(
+        findings.calibration, path=new / RELIABILITY_FILE
+      )
+    # Images without labels have no accuracy: neither worst nor best.
+    accuracies = np.array([scores.pixel_accuracy for scores in of_images])
+    order = np.argsort(accuracies, kind="stable")
+    order = order[: np.sum(np.isfinite(accuracies))]
+    for name, indices in (
+      (WORST_FILE, order[:num_pictures]),
+      (BEST_FILE, order[::-1][:num_pictures]),
+    ):
+      if len(indices):
+        _draw_pictures(new / name, indices, accuracies, dataset, predict)
   return table
 
 

@@ -79,7 +79,10 @@ def options(slices, workdir, *more):
 
 def test_unknown_variants_and_folds_are_named(slices, tmp_path, capsys):
   for more, message in (
-    (("--variants=crop",), "no variant 'crop': choose from patches, balanced, patches, random, crops"),
+    (
+      ("--variants=crop",),
+      "no variant 'crop': choose from patches, balanced; patches, random; ",
+    ),
     (("--folds=5",), "folds is (5,); it must be different numbers in 0..4"),
   ):
     with pytest.raises(SystemExit):
