@@ -15,7 +15,8 @@ run. For each picture, the command writes to DIR:
 NAME is the name of the file without its suffix; for a folder, it includes the
 subfolders. Classes and probabilities have the size of the picture as it is
 displayed, rotated according to its EXIF data. The command overwrites files only
-with --overwrite, and it checks all pictures before it writes anything. A
+with --overwrite, and it checks all pictures before it writes anything. If it
+ends early, the same command continues with the pictures that are missing. A
 picture that cannot be read is an error; with --skip-bad the command lists such
 pictures and predicts the others.
 
@@ -133,12 +134,16 @@ class Job(NamedTuple):
     outputs: files to write.
     size: height and width.
     num_tiles: number of tiles that it is cut into.
+    replaces: whether its files may replace others.
+    is_done: whether a command that ended early has written them.
   """
 
   picture: picture_files.Picture
   outputs: predict_files.Outputs
   size: tuple[int, int]
   num_tiles: int
+  replaces: bool
+  is_done: bool
 
 
 def read(options: Options, picture: picture_files.Picture) -> np.ndarray:
@@ -178,8 +183,15 @@ def look_at(
   options: Options,
   network: fcn.runs.TrainedModel,
   pictures: Sequence[picture_files.Picture],
+  begun: set[str],
 ) -> tuple[list[Job], list[str]]:
   """Reads all pictures, and plans what to do with them.
+
+  Args:
+    options: of the command.
+    network: that predicts.
+    pictures: all of this process.
+    begun: names of pictures whose files are from a command that ended early.
 
   Returns:
     The jobs, and what is wrong with the pictures that are left out.
@@ -195,9 +207,11 @@ def look_at(
   ]
   picture_files.check(
     f"{path} exists already (give another --out, or --overwrite)"
-    for paths in results
+    for picture, paths in zip(pictures, results, strict=True)
     for path in paths
-    if path is not None and path.exists() and not options.overwrite
+    if not (options.overwrite or picture.name in begun)
+    and path is not None
+    and path.exists()
   )
   jobs, faults = [], []
   for picture, paths in zip(
@@ -219,16 +233,45 @@ def look_at(
     )
     size = image.shape[:2]
     num_tiles = len(plan.windows((slice(0, size[0]), slice(0, size[1]))))
-    jobs.append(Job(picture, paths, size, num_tiles))
+    is_begun = picture.name in begun
+    jobs.append(
+      Job(
+        picture,
+        paths,
+        size,
+        num_tiles,
+        replaces=options.overwrite or is_begun,
+        is_done=is_begun and predict_files.are_done(paths, picture.path),
+      )
+    )
   if not (options.skip_bad and jobs):
     picture_files.check(faults)
   return jobs, faults
 
 
+def facts_of(
+  options: Options, network: fcn.runs.TrainedModel
+) -> dict[str, Any]:
+  """What the results of a picture depend on."""
+  return {
+    "workdir": str(options.workdir.resolve()),
+    "run": folder_lib.read_id(options.workdir),
+    "step": network.step,
+    "probabilities": options.probabilities,
+    "scales": options.scales,
+    "flip": options.flip,
+    "tile_size": options.tile_size,
+    "margin": options.margin,
+    "blending": options.blending,
+    "white": options.white,
+  }
+
+
 def check_disk(options: Options, jobs: Sequence[Job], num_classes: int) -> None:
   """Raises a `ValueError` if the results will not fit on the disk."""
   pixel_bytes = 1 + 2 * num_classes * options.probabilities
-  pixels = [height * width for height, width in (job.size for job in jobs)]
+  sizes = [job.size for job in jobs if not job.is_done]
+  pixels = [height * width for height, width in sizes]
   # The results of one picture take space twice: as arrays and as files.
   needed = (sum(pixels) + max(pixels, default=0)) * pixel_bytes
   free = environment.free_bytes(options.out)
@@ -304,7 +347,7 @@ def predict(
       )
     for file, path in zip(files, job.outputs, strict=True):
       if file is not None:
-        predict_files.publish(file, path, overwrite=options.overwrite)
+        predict_files.publish(file, path, overwrite=job.replaces)
     # A row at a time: NumPy counts in copies of 8 bytes a pixel.
     return sum(np.bincount(row, minlength=256) for row in classes)
 
@@ -369,13 +412,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
       network = fcn.runs.load(options.workdir, which)
       network.check_is_trained()
       network.check_sees_pictures()
+      facts = facts_of(options, network)
+      begun = predict_files.names_begun(options.out, facts)
       own = processes_lib.own_share(pictures)
-      jobs, left_out = look_at(options, network, own)
+      jobs, left_out = look_at(options, network, own, begun)
       buckets = choose_buckets(options, network, jobs)
       check_disk(options, jobs, fcn.models.heads.num_classes(network.model))
       # Nothing is written before all have looked.
       processes_lib.gather()
       options.out.mkdir(parents=True, exist_ok=True)
+      if processes_lib.is_first():
+        names = begun | {picture.name for picture in pictures}
+        resources.enter_context(
+          predict_files.journal(options.out, facts, names)
+        )
+      processes_lib.gather()
+    if begun and processes_lib.is_first():
+      print(f"{options.out}: continuing a command that ended early.")
     network = dataclasses.replace(
       network, variables=jax.device_put(network.variables)
     )
@@ -390,7 +443,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
       ) as bar,
     ):
       for job in bar:
-        counts += predict(options, network, buckets, job)
+        counts += (
+          predict_files.count(job.outputs.classes)
+          if job.is_done
+          else predict(options, network, buckets, job)
+        )
     num_files = sum(path is not None for job in jobs for path in job.outputs)
     counts, num_files, num_pictures = (
       sum(map(np.asarray, processes_lib.gather(one)))

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.util import tensor_util
 from tensorflow_datasets.proto import tf_example_pb2
 
+from fcn_jax import writing
 from fcn_jax.runs import build
 from fcn_jax.runs import checkpoints
 from fcn_jax.runs import folder
@@ -148,6 +149,15 @@ def contents(disk: pathlib.Path) -> dict[str, Any]:
     else:
       found[name] = _content(file)
   return dict(_flat(found))
+
+
+def finished(disk: pathlib.Path) -> dict[str, Any]:
+  """The same without what the next command removes."""
+  return {
+    name: value
+    for name, value in contents(disk).items()
+    if not writing.is_temporary(name.rpartition("/")[2].partition(":")[0])
+  }
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

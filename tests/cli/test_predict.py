@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 
 import numpy as np
 import pytest
@@ -405,3 +406,71 @@ def test_a_number_of_programs_is_checked_first(run, tmp_path, capsys):
     run("a.png", "--max-programs", 0)
   assert "max_programs is 0; give 1 or more" in capsys.readouterr().err
   assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def begun(run, tmp_path, monkeypatch):
+  """Three pictures, of which one was predicted before the command failed."""
+  paths = [save(tmp_path / f"{x}.png", picture(30, 40)) for x in "abc"]
+  write = predict_files.write_classes
+
+  def fail(path, classes, palette):
+    if (tmp_path / "out" / "classes" / "a.png").exists():
+      raise OSError("no space left")
+    write(path, classes, palette)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(predict_files, "write_classes", fail)
+    with pytest.raises(SystemExit):
+      run(*paths)
+  return paths
+
+
+def test_the_same_command_continues(run, begun, tmp_path, capsys):
+  out = tmp_path / "out"
+  first = out / "classes" / "a.png"
+  assert [path.name for path in first.parent.iterdir()] == ["a.png"]
+  written = first.stat().st_mtime_ns
+  run(*begun)
+  said = capsys.readouterr().out
+  assert "continuing a command that ended early" in said
+  assert "3 pictures, 6 files" in said
+  assert first.stat().st_mtime_ns == written
+  assert not (out / predict_files.JOURNAL_FILE).exists()
+  # The table of classes counts the pictures of before, too.
+  shares = [float(x) for x in re.findall(r"([\d.]+) %", said)]
+  assert sum(shares) == pytest.approx(100, abs=0.1)
+  with pytest.raises(SystemExit):
+    run(*begun)
+  assert "exists already" in capsys.readouterr().err
+
+
+def test_a_picture_that_has_changed_is_predicted_again(run, begun, tmp_path):
+  first = tmp_path / "out" / "classes" / "a.png"
+  save(begun[0], picture(50, 60))
+  run(*begun)
+  with Image.open(first) as found:
+    assert found.size == (60, 50)
+
+
+def test_other_options_do_not_continue(run, begun, tmp_path, capsys):
+  with pytest.raises(SystemExit):
+    run(*begun, "--flip")
+  assert "classes/a.png exists already" in capsys.readouterr().err
+
+
+def test_files_of_others_are_kept_when_continuing(run, begun, tmp_path, capsys):
+  other = save(tmp_path / "d.png", picture(30, 40))
+  theirs = tmp_path / "out" / "classes" / "d.png"
+  theirs.write_text("of the user")
+  with pytest.raises(SystemExit):
+    run(*begun, other)
+  assert "classes/d.png exists already" in capsys.readouterr().err
+  assert theirs.read_text() == "of the user"
+
+
+def test_a_damaged_journal_is_named(run, begun, tmp_path, capsys):
+  (tmp_path / "out" / predict_files.JOURNAL_FILE).write_text("{}")
+  with pytest.raises(SystemExit):
+    run(*begun)
+  assert f"{predict_files.JOURNAL_FILE} is damaged" in capsys.readouterr().err
