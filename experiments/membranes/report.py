@@ -181,7 +181,7 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
     )
     + "The scores are those after the last step, averaged over mirrored "
     "slices; Rand and information are foreground-restricted, at the best of "
-    "nine thresholds, borders thinned by a watershed. Device: "
+    "the thresholds tried, borders thinned by a watershed. Device: "
     f"{summary['device']} ({summary['cores']} cores), jax {summary['jax']}."
   )
 

@@ -53,6 +53,9 @@ NAME = "membranes"
 FOLDS = "folds"
 # The classes of masks with 0 and 255.
 INSIDE = "foreground"
+# Of the probability to be inside: a net that has seen more of the inside is
+# more often sure of it, so its best threshold lies close to 1.
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,6 +230,7 @@ def score(config: config_lib.Train) -> None:
       *("--checkpoint", "latest"),
       *("--scores", "all"),
       *("--segments", INSIDE),
+      *("--segment-thresholds", *map(str, THRESHOLDS)),
       "--flip",
       *("--out", str(out)),
     ]
