@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator
 
 from fcn_jax import writing
 
-LOCK = ".lock"
-
 # Of file systems without locks, where it is up to the user.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 # Others may remove a folder while it is made.
@@ -53,7 +51,7 @@ def held(
   made = [
     path for path in (folder, *folder.parents) if not os.path.lexists(path)
   ]
-  lock = folder / LOCK
+  lock = folder / writing.LOCK
   with writing.explained(folder):
     descriptor = _locked_in(folder, waiting)
   try:
@@ -83,9 +81,9 @@ def _locked_in(folder: pathlib.Path, waiting: Callable[[], None] | None) -> int:
     # Who held it before may just have removed it.
     with contextlib.suppress(FileNotFoundError, FileExistsError):
       folder.mkdir(parents=True, exist_ok=True)
-      return _locked(folder / LOCK, waiting)
+      return _locked(folder / writing.LOCK, waiting)
   folder.mkdir(parents=True, exist_ok=True)
-  return _locked(folder / LOCK, waiting)
+  return _locked(folder / writing.LOCK, waiting)
 
 
 def _locked(path: pathlib.Path, waiting: Callable[[], None] | None) -> int:
@@ -138,4 +136,4 @@ def _unlocked(descriptor: int) -> None:
 
 def is_ours(name: str) -> bool:
   """Whether a file of this name is a lock, or a temporary one."""
-  return name == LOCK or writing.is_temporary(name)
+  return name == writing.LOCK or writing.is_temporary(name)

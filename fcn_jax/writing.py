@@ -28,6 +28,8 @@ _FOLDER = ".d"
 # Files have names of at most 255 bytes.
 _MAX_NAME = 40
 _BLOCK = 1 << 20
+# The file of a folder by which a program holds it, see the module `holding`.
+LOCK = ".lock"
 
 # No space left on the device, quota exceeded, file too large.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -213,19 +215,50 @@ def together(
     WriteError: a file cannot be written.
   """
   with scratch(folder, "together") as new:
-    try:
+    with _as_published(new, folder):
       yield new
-    except WriteError as error:
-      # People know the file by its name in the end.
-      explanation = WriteError(str(error).replace(str(new), str(folder)))
-      explanation.errno = error.errno
-      raise explanation from error
     remove(folder / names[0])
     for name in reversed(names):
       if (new / name).exists():
         publish(new / name, folder / name, replace=True)
       else:
         remove(folder / name)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields where to fill a folder, and publishes it afterwards, all at once.
+
+  Args:
+    folder: of its parent, which exists. It is absent, or empty but for the lock
+      of this program, which goes.
+
+  Yields:
+    A new folder. If the block raises something, it is removed.
+
+  Raises:
+    WriteError: something cannot be written, or `folder` is not empty.
+  """
+  with scratch(folder.parent, folder.name) as parent:
+    new = parent / folder.name
+    new.mkdir()
+    with _as_published(new, folder):
+      yield new
+    with explained(folder):
+      (folder / LOCK).unlink(missing_ok=True)
+      os.rename(new, folder)
+      sync(folder.parent)
+
+
+@contextlib.contextmanager
+def _as_published(new: pathlib.Path, path: pathlib.Path) -> Iterator[None]:
+  """Errors name what is published, and not where it is written before."""
+  try:
+    yield
+  except WriteError as error:
+    explanation = WriteError(str(error).replace(str(new), str(path)))
+    explanation.errno = error.errno
+    raise explanation from error
 
 
 def remove_left_overs(folder: pathlib.Path) -> None:

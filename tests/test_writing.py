@@ -292,20 +292,46 @@ def test_files_stay_as_they_were_if_one_cannot_be_written(small_disk):
 @pytest.mark.parametrize("number", range(len(NAMES)))
 def test_who_is_killed_while_publishing_leaves_no_first_file(tmp_path, number):
   write_together(tmp_path, NAMES, "old")
-  if not (child := os.fork()):
-    publish, count = writing.publish, 0
+  code = f"""
+publish, published = writing.publish, []
 
-    def kill(file, path, *, replace):
-      nonlocal count
-      if path.parent == tmp_path:
-        if count == number:
-          os.kill(os.getpid(), signal.SIGKILL)
-        count += 1
-      publish(file, path, replace=replace)
+def kill(file, path, *, replace):
+  if path.parent == folder:
+    if len(published) == {number}:
+      os.kill(os.getpid(), signal.SIGKILL)
+    published.append(path)
+  publish(file, path, replace=replace)
 
-    writing.publish = kill
-    write_together(tmp_path, NAMES, "new")
-  os.waitpid(child, 0)
+writing.publish = kill
+with writing.together(folder, {NAMES}) as new:
+  for name in {NAMES}:
+    writing.write_text(new / name, "new")
+if True:
+"""
+  killed_while_writing(tmp_path, code)
   assert not (tmp_path / NAMES[0]).exists()
   writing.remove_left_overs(tmp_path)
-  assert {path.name for path in tmp_path.iterdir()} == {*NAMES[1:]}
+  assert names_in(tmp_path) == sorted(NAMES[1:])
+  news = [path.read_text() for path in tmp_path.iterdir()].count("new")
+  assert news == number
+
+
+def test_a_folder_is_published_all_at_once(tmp_path):
+  folder = tmp_path / "run"
+  with pytest.raises(ZeroDivisionError), writing.whole_folder(folder) as new:
+    (new / "config").write_text("a")
+    _ = 1 / 0
+  assert names_in(tmp_path) == []
+  folder.mkdir()
+  (folder / writing.LOCK).touch()
+  with writing.whole_folder(folder) as new:
+    (new / "config").write_text("a")
+    assert names_in(folder) == [writing.LOCK]
+  assert names_in(tmp_path) == ["run"]
+  assert names_in(folder) == ["config"]
+  with (
+    pytest.raises(writing.WriteError, match=f"{folder} cannot be written"),
+    writing.whole_folder(folder) as new,
+  ):
+    (new / "config").write_text("b")
+  assert (folder / "config").read_text() == "a"

@@ -18,6 +18,7 @@ data set has no files of its own (shapes, or one that is already prepared), the
 command reads the prepared examples.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import pathlib
@@ -30,7 +31,6 @@ import numpy as np
 import tyro
 
 import fcn_jax as fcn
-from fcn_jax import writing
 from fcn_jax.cli import check_data_report as report
 from fcn_jax.cli import errors
 from fcn_jax.data.datasets import class_inference
@@ -39,6 +39,7 @@ from fcn_jax.data.files import threads
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import environment
+from fcn_jax.runs import folder as folder_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,18 +100,6 @@ def workdir_of(options: Options) -> pathlib.Path:
     # compare.
     if options.overwrite or not workdir.exists():
       return workdir
-
-
-def check_workdir(workdir: pathlib.Path, overwrite: bool) -> None:
-  """Raises a `ValueError` if a report exists and may not be replaced."""
-  if workdir.exists() and not workdir.is_dir():
-    raise ValueError(f"{workdir} is a file; give a folder as --workdir.")
-  there = [name for name in report.FILES if (workdir / name).exists()]
-  if there and not overwrite:
-    raise ValueError(
-      f"{workdir} already holds {' and '.join(there)}: replace them with "
-      "--overwrite, or give another --workdir."
-    )
 
 
 def check_files(options: Options, data_dir: pathlib.Path) -> report.Findings:
@@ -194,6 +183,23 @@ def check_prepared(options: Options) -> report.Findings:
   )
 
 
+def find(
+  options: Options, data_dir: pathlib.Path | None, workdir: pathlib.Path
+) -> report.Findings:
+  """Reads the files of a data set, or what was prepared from them."""
+  if data_dir is None:
+    return check_prepared(options)
+  try:
+    return check_files(options, data_dir)
+  except class_inference.UnknownClassesError as error:
+    path = report.write_template(workdir, error.table)
+    raise ValueError(
+      f"{error.problem}. A table of what occurs is in {path}: name the "
+      'classes there, move what is void to "ignore", and put the file '
+      f"into {data_dir} as classes.json."
+    ) from error
+
+
 def spread(items: Sequence, count: int) -> list:
   """Some of the items, evenly spread."""
   count = min(count, len(items))
@@ -209,29 +215,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = tyro.cli(
     Options, prog="fcn-jax check-data", description=__doc__, args=arguments
   )
-  with errors.explained():
-    options = with_folder(options)
-    config_lib.at_least_one(options, "num_pictures", "num_threads")
-    workdir = workdir_of(options)
-    check_workdir(workdir, options.overwrite)
-    data_dir = batches.data_dir_of(options.dataset, options.data_dir)
-    if data_dir is not None:
-      try:
-        findings = check_files(options, data_dir)
-      except class_inference.UnknownClassesError as error:
-        path = report.write_template(workdir, error.table)
-        raise ValueError(
-          f"{error.problem}. A table of what occurs is in {path}: name the "
-          'classes there, move what is void to "ignore", and put the file '
-          f"into {data_dir} as classes.json."
-        ) from error
-    else:
-      findings = check_prepared(options)
-    workdir.mkdir(parents=True, exist_ok=True)
-    writing.remove_left_overs(workdir)
-  title = " ".join(map(str, filter(None, (options.dataset, data_dir))))
-  with errors.explained(OSError):
-    text = report.write(workdir, title, findings)
+  with contextlib.ExitStack() as resources:
+    with errors.explained():
+      options = with_folder(options)
+      config_lib.at_least_one(options, "num_pictures", "num_threads")
+      workdir = workdir_of(options)
+      folder_lib.check_results(
+        workdir,
+        report.FILES,
+        overwrite=options.overwrite,
+        option="--workdir",
+      )
+      resources.enter_context(folder_lib.held(workdir))
+      data_dir = batches.data_dir_of(options.dataset, options.data_dir)
+      findings = find(options, data_dir, workdir)
+    title = " ".join(map(str, filter(None, (options.dataset, data_dir))))
+    with errors.explained(OSError):
+      text = report.write(workdir, title, findings)
   print(text)
   if findings.faults:
     sys.exit(1)

@@ -58,10 +58,11 @@ def write(workdir: pathlib.Path, title: str, findings: Findings) -> str:
     The report for people to read.
   """
   summary = summarize(title, findings)
-  fcn.runs.records.write_json(workdir / REPORT_FILE, summary)
   text = describe(summary)
-  if findings.totals:
-    draw(workdir / FIGURE_FILE, title, findings, summary)
+  with writing.together(workdir, FILES) as new:
+    fcn.runs.records.write_json(new / REPORT_FILE, summary)
+    if findings.totals:
+      draw(new / FIGURE_FILE, title, findings, summary)
   return f"{text}\n\n{' and '.join(FILES)} are in {workdir}"
 
 

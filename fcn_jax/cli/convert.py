@@ -17,11 +17,9 @@ with torchvision's names if torchvision has such a network, otherwise with the
 papers' names of layers.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -367,19 +365,18 @@ def _save(config, variables, metadata, text) -> None:
   workdir = config.run.workdir
   # Reading the file took a while.
   _check_workdir(workdir)
-  with contextlib.ExitStack() as undo:
-    folder_lib.claim(config)
-    steps = workdir / folder_lib.CHECKPOINTS
+  writing.remove_left_overs(workdir.parent)
+  with writing.whole_folder(workdir) as new:
+    options = folder_lib.as_json(config)
+    fcn.runs.records.write_json(new / folder_lib.CONFIG_FILE, options)
+    steps = new / folder_lib.CHECKPOINTS
     with fcn.runs.checkpoints.Checkpoints(steps) as checkpoints:
-      # Nobody else writes here, so everything in the folder is ours.
-      undo.callback(shutil.rmtree, workdir, ignore_errors=True)
       checkpoints.save(
         0,
         {"step": np.int32(0), "params": params, "model_state": variables},
-        metadata={**metadata, "options": folder_lib.as_json(config)},
+        metadata={**metadata, "options": options},
       )
-    writing.write_text(workdir / REPORT_FILE, text + "\n")
-    undo.pop_all()
+    writing.write_text(new / REPORT_FILE, text + "\n")
 
 
 def export_weights(options: Export) -> str:

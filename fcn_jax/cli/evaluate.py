@@ -29,7 +29,6 @@ import jax
 import tyro
 
 import fcn_jax as fcn
-from fcn_jax import holding
 from fcn_jax import platforms
 from fcn_jax import writing
 from fcn_jax.cli import devices as devices_lib
@@ -154,22 +153,6 @@ def check_segments(options: Options) -> None:
     )
 
 
-def check_folder(folder: pathlib.Path, overwrite: bool) -> None:
-  """Raises a `ValueError` if results exist and may not be replaced."""
-  if folder.exists() and not folder.is_dir():
-    raise ValueError(f"{folder} is a file; give a folder as --out.")
-  there = [name for name in report.FILES if (folder / name).exists()]
-  # One that was killed while it published its files; the summary is the last.
-  is_unfinished = (
-    report.SUMMARY_FILE not in there and (folder / holding.LOCK).exists()
-  )
-  if there and not overwrite and not is_unfinished:
-    raise ValueError(
-      f"{folder} already holds {', '.join(there)}: replace them with "
-      "--overwrite, or give another --out."
-    )
-
-
 def load_split(
   options: Options, network: fcn.runs.TrainedModel
 ) -> fcn.data.Dataset:
@@ -233,10 +216,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
       network = fcn.runs.load(options.workdir, which)
       network.check_is_trained()
       folder = folder_of(options, network.step)
-      check_folder(folder, options.overwrite)
+      check_results = functools.partial(
+        folder_lib.check_results,
+        folder,
+        report.FILES,
+        overwrite=options.overwrite,
+        option="--out",
+      )
+      check_results()
       resources.enter_context(folder_lib.held(folder))
       # Another program may have written there just now.
-      check_folder(folder, options.overwrite)
+      check_results()
       devices = devices_lib.of(options.num_devices)
       dataset = load_split(options, network)
     with platforms.known(), errors.explained(writing.WriteError):

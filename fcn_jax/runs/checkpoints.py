@@ -87,7 +87,7 @@ class Checkpoints:
     if self._is_writer:
       self.folder.mkdir(parents=True, exist_ok=True)
       self._resources.enter_context(
-        holding.held_file(self.folder / holding.LOCK)
+        holding.held_file(self.folder / writing.LOCK)
       )
       for prefix in (_PARTIAL, _REMOVED):
         for path in self.folder.glob(prefix + "*"):

@@ -122,6 +122,32 @@ def held(folder: pathlib.Path) -> Iterator[None]:
     yield
 
 
+def check_results(
+  folder: pathlib.Path, names: Sequence[str], *, overwrite: bool, option: str
+) -> None:
+  """Checks that results can be written, by `writing.together`, to a folder.
+
+  Args:
+    folder: where to.
+    names: of the files.
+    overwrite: whether they may replace others.
+    option: that gives the folder.
+
+  Raises:
+    ValueError: if results exist and may not be replaced, or `folder` is a file.
+  """
+  if folder.exists() and not folder.is_dir():
+    raise ValueError(f"{folder} is a file; give a folder as {option}.")
+  there = [name for name in names if (folder / name).exists()]
+  # Whoever is killed while it publishes leaves its lock, and not the first.
+  is_unfinished = names[0] not in there and (folder / writing.LOCK).exists()
+  if there and not overwrite and not is_unfinished:
+    raise ValueError(
+      f"{folder} already holds {', '.join(there)}: replace them with "
+      f"--overwrite, or give another {option}."
+    )
+
+
 def check(
   config: config_lib.Groups,
   *,

@@ -12,10 +12,12 @@ import functools
 import mmap
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from fcn_jax import writing
@@ -27,6 +29,8 @@ from fcn_jax.pretrained.formats import safetensors_files
 
 # What torch's DataParallel puts before each name.
 _PARALLEL = "module."
+# In what the library says of an error of the system.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # How deep in a checkpoint a state dict may be.
 _DEPTH = 4
 # Largest number of names in a message.
@@ -164,17 +168,30 @@ def write(
     raise ValueError(f"{path}: name it {path.stem}.safetensors, which it is")
   _check_free(path)
   writing.remove_left_overs(path.parent)
-  with writing.whole(path) as partial:
+  # The library writes to a temporary file of its own beside that, which it
+  # leaves if it is killed.
+  with (
+    writing.explained(path),
+    writing.scratch(path.parent, path.name) as folder,
+  ):
+    new = folder / path.name
+    writing.create(new)
     # The library would make the file unreadable for other users.
-    permissions = partial.stat().st_mode
-    # The library writes arrays in the order of memory, whatever their strides.
-    safetensors_numpy.save_file(
-      {name: np.asarray(array, order="C") for name, array in arrays.items()},
-      partial,
-      # Hugging Face's readers need it.
-      metadata={"format": "pt", **(metadata or {})},
-    )
-    partial.chmod(permissions)
+    permissions = new.stat().st_mode
+    try:
+      safetensors_numpy.save_file(
+        # It writes arrays in the order of memory, whatever their strides.
+        {name: np.asarray(array, order="C") for name, array in arrays.items()},
+        new,
+        # Hugging Face's readers need it.
+        metadata={"format": "pt", **(metadata or {})},
+      )
+    except safetensors.SafetensorError as error:
+      if not (number := _OS_ERROR.search(str(error))):
+        raise
+      raise OSError(int(number[1]), str(error)) from error
+    new.chmod(permissions)
+    writing.publish(new, path)
 
 
 def _check_free(path: pathlib.Path) -> None:
