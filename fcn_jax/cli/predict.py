@@ -60,6 +60,7 @@ import tyro
 
 import fcn_jax as fcn
 from fcn_jax import platforms
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
@@ -194,7 +195,7 @@ def look_at(
     for picture in pictures
   ]
   picture_files.check(
-    f"{path} exists already (give another --out, or --overwrite)"
+    f"{reprs.path(path)} exists already (give another --out, or --overwrite)"
     for paths in results
     for path in paths
     if path is not None and path.exists() and not options.overwrite
@@ -208,7 +209,7 @@ def look_at(
     try:
       image = read(options, picture)
     except ValueError as error:
-      faults.append(f"{picture.path} {error}")
+      faults.append(f"{reprs.path(picture.path)} {error}")
       continue
     plan = fcn.inference.tiling_plan.Plan.make(
       network.model,
@@ -255,7 +256,7 @@ def predict(
   image = read(options, job.picture)
   progress = functools.partial(
     tqdm.tqdm,
-    desc=job.picture.path.name,
+    desc=reprs.shown(job.picture.path.name),
     unit="tile",
     leave=False,
     disable=True if job.num_tiles == 1 else None,
@@ -328,17 +329,18 @@ def margin_report(
   exact = fcn.inference.exact_margin(network.model)
   return (
     f"margin of {options.margin} pixels: {100 * share:.3f} % of the pixels of "
-    f"{num_tiles} tiles of {job.picture.path.name} differ from the exact "
-    f"prediction (margin {exact})."
+    f"{num_tiles} tiles of {reprs.shown(job.picture.path.name)} differ from "
+    f"the exact prediction (margin {exact})."
   )
 
 
 def table(network: fcn.runs.TrainedModel, counts: np.ndarray) -> str:
   """The share of each class of all pixels."""
-  width = max(map(len, network.class_names))
+  names = [reprs.shown(name) for name in network.class_names]
+  width = max(map(len, names))
   return "\n".join(
     f"{name:{width}}  {100 * count / counts.sum():6.2f} %"
-    for name, count in zip(network.class_names, counts, strict=False)
+    for name, count in zip(names, counts, strict=False)
   )
 
 
@@ -403,10 +405,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
       print(margin_report(options, network, jobs))
   print(table(network, counts))
   print(
-    f"{num_pictures} pictures, {num_files} files in {options.out}; network of "
-    f"step {network.step}."
+    f"{num_pictures} pictures, {num_files} files in {reprs.path(options.out)}; "
+    f"network of step {network.step}."
   )
   if left_out:
-    lines = "\n".join(f"  {fault}" for fault in left_out)
+    lines = "\n".join(f"  {reprs.path(fault)}" for fault in left_out)
     print(f"left out {len(left_out)} bad pictures:\n{lines}", file=sys.stderr)
     sys.exit(LEFT_OUT)

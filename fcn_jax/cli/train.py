@@ -25,6 +25,7 @@ import sys
 from collections.abc import Sequence
 
 from fcn_jax import platforms
+from fcn_jax import reprs
 from fcn_jax import runs
 from fcn_jax.cli import errors
 from fcn_jax.cli import named_weights
@@ -52,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   with platforms.known(), errors.ends_of_runs(config):
     table = training.run(prepared)
   if processes.is_first():
-    print(table)
-    print(next_commands(config))
+    print(reprs.printable(table))
+    print(reprs.printable(next_commands(config)))
 
 
 def next_commands(config: runs.Train) -> str:

@@ -338,7 +338,7 @@ class Loop:
 
   def _names(self, number: int) -> str:
     """The images of a step."""
-    return ", ".join(map(reprs.shown, self._parts.batches.names(number - 1)))
+    return reprs.names(self._parts.batches.names(number - 1))
 
   def _remedies(self, number: int) -> str:
     """What to do after steps that are not finite, up to this one."""
@@ -473,7 +473,10 @@ class Loop:
       number,
       {
         **{f"validation/{name}": value for name, value in scores.items()},
-        **{f"validation_iu/{name}": iu for name, iu in class_iu.items()},
+        **{
+          f"validation_iu/{reprs.shown(name)}": iu
+          for name, iu in class_iu.items()
+        },
       },
     )
     self._board.image(

@@ -12,6 +12,8 @@ from typing import Any, Self
 import jax
 import tqdm.auto
 
+from fcn_jax import reprs
+
 
 class Display:
   """Shows how far a run is; a context manager.
@@ -30,7 +32,7 @@ class Display:
     self._begin = time.perf_counter()
     self._is_silent = jax.process_index() > 0
     self._bar = tqdm.auto.tqdm(
-      desc=name,
+      desc=reprs.shown(name),
       total=last,
       initial=first,
       unit="step",
