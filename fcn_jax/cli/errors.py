@@ -1,8 +1,10 @@
 """Errors that people see: one paragraph, not a traceback."""
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 from fcn_jax import reprs
 from fcn_jax.runs import config as config_lib
@@ -31,6 +33,12 @@ def explained(
     raise SystemExit(1) from error
 
 
+def interrupted(message: str) -> NoReturn:
+  """Ends the program that Ctrl-C has stopped, with the status for that."""
+  print(message, file=sys.stderr)
+  sys.exit(128 + signal.SIGINT)
+
+
 @contextlib.contextmanager
 def ends_of_runs(config: config_lib.Groups) -> Iterator[None]:
   """Ends the program with a message about a run that stopped early."""
@@ -57,6 +65,6 @@ def ends_of_runs(config: config_lib.Groups) -> Iterator[None]:
     )
   except KeyboardInterrupt:
     # Before the first step, or at the second Ctrl-C.
-    sys.exit(
+    interrupted(
       f"interrupted; the same command continues from what is saved.{warning}"
     )

@@ -261,7 +261,7 @@ def evaluated(
   try:
     findings = scoring.score(options, network, dataset, devices)
   except KeyboardInterrupt:
-    sys.exit("interrupted; nothing was written.")
+    errors.interrupted("interrupted; nothing was written.")
   if not processes_lib.is_first():
     return ""
   return report.write(

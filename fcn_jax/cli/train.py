@@ -54,16 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = training.run(prepared)
   if processes.is_first():
     print(reprs.printable(table))
-    print(reprs.printable(next_commands(config)))
+    print(next_commands(config))
 
 
 def next_commands(config: runs.Train) -> str:
   """What a run has written, and what to do after it."""
   workdir = config.run.workdir
-  quoted = shlex.quote(str(workdir))
+  quoted = reprs.path(shlex.quote(str(workdir)))
   written = (folder.TABLE_FILE, folder.CURVES_FILE, folder.PREDICTIONS_FILE)
   lines = [
-    f"The run is in {workdir}; look at {', '.join(written)}. Next:",
+    f"The run is in {reprs.path(workdir)}; look at {', '.join(written)}. Next:",
     f"  fcn-jax evaluate --workdir {quoted}",
     f"  fcn-jax report --workdir {quoted}",
   ]

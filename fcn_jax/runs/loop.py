@@ -473,10 +473,7 @@ class Loop:
       number,
       {
         **{f"validation/{name}": value for name, value in scores.items()},
-        **{
-          f"validation_iu/{reprs.shown(name)}": iu
-          for name, iu in class_iu.items()
-        },
+        **{f"validation_iu/{name}": iu for name, iu in class_iu.items()},
       },
     )
     self._board.image(

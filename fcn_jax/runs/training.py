@@ -131,7 +131,8 @@ def prepare(
     parts.metadata["run"] = run_id
     if processes.is_first():
       for line in (*parts.validation.remarks, origin):
-        print(reprs.printable(f"{config.run.workdir}: {line}"), file=sys.stderr)
+        workdir = reprs.path(config.run.workdir)
+        print(f"{workdir}: {reprs.printable(line)}", file=sys.stderr)
     state = _placed(state, state_sharding)
     return Prepared(
       config, parts, state, mean_iu, progress, goes_on, resources.pop_all()

@@ -104,8 +104,8 @@ def _undecided(
       pair.picture,
       f"is turned by its EXIF data (orientation {orientation}) and keeps its"
       f" size, so nothing says whether {reprs.path(pair.mask)} was drawn"
-      " before or after; save the picture upright without EXIF data, and look whether the mask"
-      " lies on it",
+      " before or after; save the picture upright without EXIF data, and look"
+      " whether the mask lies on it",
     )
     for pair, orientation in open_pairs
   ]

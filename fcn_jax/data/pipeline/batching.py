@@ -100,23 +100,22 @@ def check_example(
       "fcn.data.from_arrays(images, labels).source"
     )
   label, image = example.label, example.image
-  name = f"the image of {reprs.shown(example.name)}"
+  shown = reprs.shown(example.name)
+  name = f"the image of {shown}"
   checks.image(image, name=name)
   checks.pixels(image, name=name)
   if not isinstance(num_classes, Mapping):
-    checks.labels(label, name=f"the labels of {reprs.shown(example.name)}")
-    checks.same_size(
-      label, image, f"the labels of {reprs.shown(example.name)}", name
-    )
-    checks.classes(label, num_classes=num_classes, name=example.name)
+    checks.labels(label, name=f"the labels of {shown}")
+    checks.same_size(label, image, f"the labels of {shown}", name)
+    checks.classes(label, num_classes=num_classes, name=shown)
     return
   if label.shape[2:] != (len(num_classes),):
     raise ValueError(
-      f"{reprs.shown(example.name)} has labels of shape {list(label.shape)};"
-      f" those of {', '.join(num_classes)} side by side are [H, W, {len(num_classes)}]"
+      f"{shown} has labels of shape {list(label.shape)}; those of"
+      f" {', '.join(num_classes)} side by side are [H, W, {len(num_classes)}]"
     )
   for kind, (head, count) in enumerate(num_classes.items()):
-    name = f"{reprs.shown(example.name)} ({head})"
+    name = f"{shown} ({head})"
     checks.classes(label[..., kind], num_classes=count, name=name)
 
 
@@ -142,7 +141,7 @@ def check_size(example: Any, size: np.ndarray) -> None:
   height, width = example.label.shape[:2]
   if (height, width) != tuple(size):
     raise ValueError(
-      f"{reprs.shown(example.name)} has {height}x{width} pixels (height x width),"
-      f" but image_sizes says {size[0]}x{size[1]}: these are the sizes of another"
-      " data set"
+      f"{reprs.shown(example.name)} has {height}x{width} pixels (height x"
+      f" width), but image_sizes says {size[0]}x{size[1]}: these are the sizes"
+      " of another data set"
     )
