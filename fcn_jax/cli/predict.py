@@ -20,7 +20,7 @@ picture that cannot be read is an error; with --skip-bad the command lists such
 pictures and predicts the others.
 
 Exit status: 0 if all pictures were predicted, 3 if --skip-bad left some out, 1
-for an error that the command found before it wrote anything.
+for an error that the command found before it wrote anything, 130 after Ctrl-C.
 
 The network is compiled for each shape of its arrays, which takes seconds.
 Pictures of one size share a program; those of more than --max-programs sizes

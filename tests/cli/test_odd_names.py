@@ -85,7 +85,7 @@ def test_check_data_escapes_names(cells, tmp_path, capsys):
   workdir = tmp_path / "report\x1b"
   classes = [CLASSES[1], {"name": "a|b $x^2$", "value": 255}]
   (cells / "classes.json").write_text(json.dumps({"classes": classes}))
-  arguments = [str(cells), f"--workdir={workdir}", "--num-pictures=14"]
+  arguments = [str(cells), f"--workdir={workdir}", "--num-pictures=7"]
   check_data.main(arguments)
   out, _ = printed(capsys)
   assert r"| 0 $x\|<script>alert(1)</script> |" in out
@@ -156,7 +156,7 @@ def odd_run(cells, tmp_path, monkeypatch):
 
 
 def test_evaluate_and_report_escape_names(odd_run, capsys):
-  arguments = [f"--workdir={odd_run}", "--split=train", "--num-pictures=14"]
+  arguments = [f"--workdir={odd_run}", "--split=train", "--num-pictures=7"]
   evaluate.main([*arguments, "--band-widths", "1"])
   out, _ = printed(capsys)
   assert f"| {ESCAPED}" in out and r"run\x1b[31m|$. Pictures" in out

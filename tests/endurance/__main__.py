@@ -101,7 +101,7 @@ def jobs_in(root: pathlib.Path, options: argparse.Namespace) -> list[Job]:
         f"--workdir={run}",
         f"--out={out}",
       ],
-      "",
+      f"overlays/{options.pictures - 1:05d}.jpg",
     ),
     Job(
       f"evaluate, {options.images:,} images",
@@ -147,13 +147,15 @@ def head() -> str:
   return f"| {' | '.join(titles)} |\n| --- |{' ---: |' * (len(titles) - 1)}"
 
 
-def endure(job: Job, root: pathlib.Path, most_bytes: int):
+def endure(
+  job: Job, root: pathlib.Path, most_bytes: float | None
+) -> tuple[watching.Ended, list[str]]:
   """Runs a job to its end; prints its row, and returns it and its faults."""
   out = root / job.arguments(root)[0]
   found = watching.run(
     of_program(job, out),
     out.with_suffix(".log"),
-    is_over=lambda: bool(job.last) and (out / job.last).exists(),
+    is_over=(out / job.last).exists,
   )
   faults = [f"it left {one}" for one in found.left]
   if found.status:
@@ -162,7 +164,9 @@ def endure(job: Job, root: pathlib.Path, most_bytes: int):
     faults.append(f"it said {match[0]}: {found.errors[-3000:]}")
   steady = watching.steady(found.samples)
   print(row(job.title, found, steady), flush=True)
-  return found, faults + watching.grown(steady, most_bytes=most_bytes)
+  if most_bytes is not None:
+    faults += watching.grown(steady, most_bytes=most_bytes)
+  return found, faults
 
 
 def interrupt(job: Job, root: pathlib.Path, seconds: float) -> list[str]:
@@ -190,7 +194,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument(
     "--most-growth", type=float, default=30, help="in MB (default: 30)"
   )
+  parser.add_argument(
+    "--warming-up",
+    action="store_true",
+    help="do not compare, as such a short run is not steady yet",
+  )
   options = parser.parse_args(arguments)
+  most_bytes = None if options.warming_up else 1e6 * options.most_growth
   faults = []
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
@@ -198,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(head(), flush=True)
     seconds = {}
     for job in jobs:
-      found, wrong = endure(job, root, int(options.most_growth * 1e6))
+      found, wrong = endure(job, root, most_bytes)
       seconds[job.title] = found.seconds
       faults += [f"{job.title}: {one}" for one in wrong]
       if found.status:

@@ -88,8 +88,8 @@ def sample(session: int) -> Sample:
 def steady(samples: Sequence[Sample]) -> Steady:
   """The sixth of the time after the first third, and the last sixth.
 
-  Of memory the median; of descriptors and threads the least, which what is held
-  for a moment does not change.
+  Of memory the median; of descriptors and threads the first quartile, which
+  what is held for a moment does not change.
   """
   sixth = max(1, len(samples) // 6)
   return Steady(
@@ -97,15 +97,19 @@ def steady(samples: Sequence[Sample]) -> Steady:
       Sample(
         max(one.processes for one in part),
         int(statistics.median(one.memory for one in part)),
-        min(one.descriptors for one in part),
-        min(one.threads for one in part),
+        _first_quartile([one.descriptors for one in part]),
+        _first_quartile([one.threads for one in part]),
       )
       for part in (samples[2 * sixth :][:sixth], samples[-sixth:])
     )
   )
 
 
-def grown(found: Steady, *, most_bytes: int) -> list[str]:
+def _first_quartile(values: list[int]) -> int:
+  return sorted(values)[len(values) // 4]
+
+
+def grown(found: Steady, *, most_bytes: float) -> list[str]:
   """What has grown, in words; empty if nothing has."""
   start, end = found
   wrong = []
