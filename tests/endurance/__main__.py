@@ -5,11 +5,13 @@
 trains a tiny network for 5,000 steps with workers, predicts 3,000 pictures and
 scores 1,000, each as a program of its own. While it works, its memory, its
 descriptors and its threads must not grow. Then each is started again and
-interrupted in the middle: it must end with status 130, and leave no process, no
-shared memory and no warning. All else ends this program with status 1.
+interrupted in the middle, and train while its workers start: it must end with
+status 130, and leave no process, no shared memory and no warning. All else ends
+this program with status 1.
 """
 
 import argparse
+import functools
 import pathlib
 import re
 import sys
@@ -19,6 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fcn_jax.runs import folder
+from fcn_jax.runs import records
 from tests.endurance import watching
 from tests.helpers import planted
 
@@ -35,15 +39,18 @@ class Job(NamedTuple):
     title: for the table.
     arguments: makes the arguments, from the folder for the results.
     last: file in that folder that is written when the work is done.
+    halfway: whether half of the work is done, from that folder; None where
+      nothing shows it.
   """
 
   title: str
   arguments: Callable[[pathlib.Path], list[str]]
   last: str
+  halfway: Callable[[pathlib.Path], bool] | None = None
 
 
 def make_pictures(
-  folder: pathlib.Path,
+  root: pathlib.Path,
   count: int,
   rng: np.random.Generator,
   *,
@@ -51,7 +58,7 @@ def make_pictures(
 ) -> None:
   """Writes pictures of noise, and masks with a bright square in each."""
   for kind in ("images", "masks")[: 1 + masks]:
-    (folder / kind).mkdir(parents=True)
+    (root / kind).mkdir(parents=True)
   for number in range(count):
     size = _SIZES[number % len(_SIZES)]
     mask = np.zeros(size, np.uint8)
@@ -59,9 +66,9 @@ def make_pictures(
     mask[row : row + 16, column : column + 16] = 255
     picture = rng.integers(0, 100, (*size, 3), np.uint8)
     picture[mask > 0] += 100
-    planted.save(folder / "images" / f"{number:05d}.png", picture)
+    planted.save(root / "images" / f"{number:05d}.png", picture)
     if masks:
-      planted.save(folder / "masks" / f"{number:05d}.png", mask)
+      planted.save(root / "masks" / f"{number:05d}.png", mask)
 
 
 def jobs_in(root: pathlib.Path, options: argparse.Namespace) -> list[Job]:
@@ -92,6 +99,7 @@ def jobs_in(root: pathlib.Path, options: argparse.Namespace) -> list[Job]:
         "--num-pictures=1",
       ],
       "summary.json",
+      lambda out: _last_step(out) > options.steps // 2,
     ),
     Job(
       f"predict, {options.pictures:,} pictures",
@@ -102,6 +110,7 @@ def jobs_in(root: pathlib.Path, options: argparse.Namespace) -> list[Job]:
         f"--out={out}",
       ],
       f"overlays/{options.pictures - 1:05d}.jpg",
+      lambda out: (out / f"overlays/{options.pictures // 2:05d}.jpg").exists(),
     ),
     Job(
       f"evaluate, {options.images:,} images",
@@ -169,11 +178,35 @@ def endure(
   return found, faults
 
 
-def interrupt(job: Job, root: pathlib.Path, seconds: float) -> list[str]:
-  """Interrupts a job after some seconds; returns what is wrong then."""
-  out = root / f"{job.arguments(root)[0]}-interrupted"
+def _last_step(workdir: pathlib.Path) -> int:
+  """The last step of a run that is recorded."""
+  found = records.read_json_lines(workdir / folder.METRICS_FILE)
+  return found[-1]["step"] if found else 0
+
+
+def moments(
+  job: Job, seconds: float
+) -> dict[str, Callable[[pathlib.Path, float, watching.Sample], bool]]:
+  """When to interrupt a job that takes so many seconds, by name."""
+  when = {"in the middle": lambda out, time, now: time > seconds / 2}
+  if job.halfway is not None:
+    when = {"in the middle": lambda out, time, now: job.halfway(out)}
+  if job.arguments(pathlib.Path())[0] == "train":
+    # They must not end before their parent.
+    when["while workers start"] = lambda out, time, now: now.processes > 2
+  return when
+
+
+def interrupt(
+  job: Job,
+  out: pathlib.Path,
+  when: Callable[[pathlib.Path, float, watching.Sample], bool],
+) -> list[str]:
+  """Interrupts a job at a moment; returns what is wrong then."""
   found = watching.run(
-    of_program(job, out), out.with_suffix(".log"), interrupt_after=seconds
+    of_program(job, out),
+    out.with_suffix(".log"),
+    interrupt_when=functools.partial(when, out),
   )
   faults = [f"interrupted, it left {one}" for one in found.left]
   if found.status != 130:
@@ -202,8 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = parser.parse_args(arguments)
   most_bytes = None if options.warming_up else 1e6 * options.most_growth
   faults = []
-  with tempfile.TemporaryDirectory() as folder:
-    root = pathlib.Path(folder)
+  with tempfile.TemporaryDirectory() as scratch:
+    root = pathlib.Path(scratch)
     jobs = jobs_in(root, options)
     print(head(), flush=True)
     seconds = {}
@@ -214,10 +247,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
       if found.status:
         break
     else:
-      for job in jobs:
-        wrong = interrupt(job, root, seconds[job.title] / 2)
-        faults += [f"{job.title}: {one}" for one in wrong]
-        print(f"interrupted {job.title}: {len(wrong)} faults", flush=True)
+      for number, job in enumerate(jobs):
+        for name, when in moments(job, seconds[job.title]).items():
+          out = root / f"interrupted_{number}_{name.replace(' ', '_')}"
+          wrong = interrupt(job, out, when)
+          faults += [f"{job.title}: {one}" for one in wrong]
+          print(f"{job.title}, interrupted {name}: {len(wrong)} faults")
   for one in faults:
     print(one, file=sys.stderr)
   sys.exit(1 if faults else 0)

@@ -81,7 +81,8 @@ def test_processes_of_a_session_are_counted_and_seen_when_they_stay(
 
 
 @pytest.mark.slow
-def test_shared_memory_that_stays_is_seen(tmp_path):
+def test_shared_memory_that_stays_is_seen(tmp_path, monkeypatch):
+  monkeypatch.setattr(watching, "_GRACE", 0.3)
   code = """
     import os
     open(f"/dev/shm/fcn_jax_test_{os.getpid()}", "w").write("left")
@@ -102,7 +103,7 @@ def test_a_program_is_interrupted_with_all_of_its_processes(tmp_path):
     signal.signal(signal.SIGINT, lambda *_: sys.exit(child.wait()))
     time.sleep(9)
   """
-  found = run(code, tmp_path, interrupt_after=1.0)
+  found = run(code, tmp_path, interrupt_when=lambda seconds, now: seconds > 1)
   assert found.seconds < 8 and not found.left
   # Python's status for an exit with -2.
   assert found.status == -signal.SIGINT % 256

@@ -128,7 +128,7 @@ def run(
   log: pathlib.Path,
   *,
   is_over: Callable[[], bool] = lambda: False,
-  interrupt_after: float | None = None,
+  interrupt_when: Callable[[float, Sample], bool] | None = None,
   every: float = 0.5,
 ) -> Ended:
   """Runs a program in a session of its own to its end.
@@ -138,25 +138,26 @@ def run(
     log: file for what it writes to stderr.
     is_over: whether the work is done that is to be watched. What programs do
       once at their end takes more memory.
-    interrupt_after: seconds after which it is interrupted, with all of its
-      processes, as Ctrl-C in a terminal does.
+    interrupt_when: (seconds, sample) -> whether to interrupt it, with all of
+      its processes, as Ctrl-C in a terminal does.
     every: seconds between samples.
   """
   shared_before = set(os.listdir(_SHARED))
   begin = time.monotonic()
-  samples, over, interrupted = [], False, interrupt_after is None
+  samples, over = [], False
   with log.open("wb") as errors:
     process = subprocess.Popen(
       command, stdout=errors, stderr=errors, start_new_session=True
     )
     try:
       while process.poll() is None:
+        now = sample(process.pid)
         over = over or is_over()
         if not over:
-          samples.append(sample(process.pid))
-        if not interrupted and time.monotonic() - begin > interrupt_after:
+          samples.append(now)
+        if interrupt_when and interrupt_when(time.monotonic() - begin, now):
           os.killpg(process.pid, signal.SIGINT)
-          interrupted = True
+          interrupt_when = None
         time.sleep(every)
       seconds = time.monotonic() - begin
       left = _left(process.pid, shared_before)
@@ -170,8 +171,14 @@ def run(
 
 def _left(session: int, shared_before: set[str]) -> list[str]:
   """Processes and shared memory that are still there, in words."""
+  shared = {*os.listdir(_SHARED)} - shared_before
   end = time.monotonic() + _GRACE
-  while (alive := list(members(session))) and time.monotonic() < end:
+  while time.monotonic() < end:
+    alive = list(members(session))
+    # Other programs make and remove some meanwhile.
+    shared &= {*os.listdir(_SHARED)} - _in_use()
+    if not alive and not shared:
+      return []
     time.sleep(0.1)
   left = []
   for one in alive:
@@ -180,10 +187,7 @@ def _left(session: int, shared_before: set[str]) -> list[str]:
     except OSError:
       continue
     left.append(f"the process {one.name} ({name[:200].strip()})")
-  # Programs of others may have made some meanwhile; they still use it.
-  new = {*os.listdir(_SHARED)} - shared_before
-  left += [f"the shared memory {name}" for name in sorted(new - _in_use())]
-  return left
+  return left + [f"the shared memory {name}" for name in sorted(shared)]
 
 
 def _in_use() -> set[str]:
