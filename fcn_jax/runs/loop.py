@@ -188,8 +188,15 @@ class Loop:
       config.run.workdir.name, first=first, last=config.optimizer.steps
     )
     unread = None
-    # Closing the batches ends their worker processes.
-    with self._display, contextlib.closing(from_host):
+    # Closing them ends the worker processes, and lets go of the batches that
+    # wait on the device: on a CPU they lie in memory that is shared with the
+    # workers, and an error that ends the run would hold them until it is late.
+    with (
+      self._display,
+      contextlib.closing(from_host),
+      contextlib.closing(on_device),
+      contextlib.closing(batches),
+    ):
       self._after(first, state, is_scored=mean_iu is not None)
       last = config.optimizer.steps
       if self._has_lost_patience(first):
