@@ -188,9 +188,8 @@ class Loop:
       config.run.workdir.name, first=first, last=config.optimizer.steps
     )
     unread = None
-    # Closing them ends the worker processes, and lets go of the batches that
-    # wait on the device: on a CPU they lie in memory that is shared with the
-    # workers, and an error that ends the run would hold them until it is late.
+    # Closing them lets go of the batches that wait, which an error that ends the
+    # run would hold, and then ends the worker processes.
     with (
       self._display,
       contextlib.closing(from_host),

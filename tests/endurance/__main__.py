@@ -105,7 +105,7 @@ def jobs_in(root: pathlib.Path, options: argparse.Namespace) -> list[Job]:
       f"predict, {options.pictures:,} pictures",
       lambda out: [
         "predict",
-        str(root / "shots"),
+        str(root / "shots" / "images"),
         f"--workdir={run}",
         f"--out={out}",
       ],

@@ -113,7 +113,7 @@ def test_a_program_is_interrupted_with_all_of_its_processes(tmp_path):
 @pytest.mark.long
 def test_short_programs_end_well_when_interrupted():
   """Hours are for the command. What they hold is not steady yet."""
-  arguments = ["--steps=40", "--pictures=40", "--images=12"]
+  arguments = ["--steps=80", "--pictures=80", "--images=12"]
   with pytest.raises(SystemExit) as ended:
     endurance.main([*arguments, "--warming-up"])
   assert ended.value.code == 0

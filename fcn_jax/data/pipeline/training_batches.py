@@ -1,6 +1,7 @@
 """Batches for training, by Grain: shuffled, augmented, without end."""
 
 import dataclasses
+import gc
 import multiprocessing
 import os
 import signal
@@ -367,6 +368,9 @@ class _FromWorkers(grain.DatasetIterator):
 
   def close(self) -> None:
     self._batches.close()
+    # On a CPU, batches on the device may lie in the memory that workers share.
+    # JAX lets go of it when Python collects garbage, and not at the exit.
+    gc.collect()
 
 
 def _leave_signals_to_parent(index: int, count: int) -> None:
