@@ -188,8 +188,8 @@ class Loop:
       config.run.workdir.name, first=first, last=config.optimizer.steps
     )
     unread = None
-    # Closing them lets go of the batches that wait, which an error that ends the
-    # run would hold, and then ends the worker processes.
+    # Closing them lets go of the batches that wait, which an error that ends
+    # the run would hold, and then ends the worker processes.
     with (
       self._display,
       contextlib.closing(from_host),
