@@ -28,7 +28,7 @@ def shown(text: Any, *, max_length: int | None = _MAX_NAME) -> str:
   name, the beginning and the end are shown.
 
   Args:
-    text: name of a class, a file or a field.
+    text: name of a class, a file or a field; `path` is for whole paths.
     max_length: in characters; None shows all.
   """
   text = str(text)
@@ -38,6 +38,22 @@ def shown(text: Any, *, max_length: int | None = _MAX_NAME) -> str:
   return "".join(
     letter if letter.isprintable() else repr(letter)[1:-1] for letter in text
   )
+
+
+def printable(text: Any) -> str:
+  """A message or a table as people see it: `shown`, but with its lines."""
+  lines = str(text).split("\n")
+  return "\n".join(shown(line, max_length=None) for line in lines)
+
+
+def path(path: Any) -> str:
+  """A path as people see it: on one line, and all of it."""
+  return shown(path, max_length=None)
+
+
+def names(several: Iterable[Any]) -> str:
+  """Names as people see them, in a row."""
+  return ", ".join(map(shown, several))
 
 
 def in_figure(text: Any, *, max_length: int = _MAX_NAME_IN_FIGURE) -> str:

@@ -165,6 +165,14 @@ def test_a_name_is_shown_on_one_short_line_that_can_be_written(name, expected):
   reprs.shown(name).encode()
 
 
+def test_messages_keep_their_lines_and_paths_all_their_letters():
+  message = "a\x1b[31m:\n- b\udcff\tc"
+  assert reprs.printable(message) == "a\\x1b[31m:\n- b\\udcff\\tc"
+  assert reprs.path("/a\nb/" + 300 * "c") == "/a\\nb/" + 300 * "c"
+  assert reprs.names(["a\n", 300 * "b"]).startswith("a\\n, bbb")
+  assert len(reprs.names(["a", 300 * "b"])) < 120
+
+
 def test_names_end_neither_formulas_nor_cells():
   assert reprs.in_figure("$x$") == r"\$x\$"
   assert reprs.in_table("a|b\n") == r"a\|b\n"

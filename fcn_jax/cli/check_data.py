@@ -31,6 +31,7 @@ import numpy as np
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax import reprs
 from fcn_jax.cli import check_data_report as report
 from fcn_jax.cli import errors
 from fcn_jax.data.datasets import class_inference
@@ -232,6 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     title = " ".join(map(str, filter(None, (options.dataset, data_dir))))
     with errors.explained(OSError):
       text = report.write(workdir, title, findings)
-  print(text)
+  print(reprs.printable(text))
   if findings.faults:
     sys.exit(1)

@@ -181,7 +181,7 @@ def _weights(
 def describe(summary: dict[str, Any]) -> str:
   """The report as Markdown tables and lists."""
   splits = summary["splits"]
-  lines = [f"# {summary['data_set']}", ""]
+  lines = [f"# {reprs.path(summary['data_set'])}", ""]
   lines += [f"- {note}" for note in summary["notes"]]
   lines += [
     "",
@@ -228,7 +228,8 @@ def describe(summary: dict[str, Any]) -> str:
     "files" + (":" if summary["bad_files"] else "."),
   ]
   lines += [
-    f"- {fault['file']} {fault['reason']}" for fault in summary["faults"]
+    f"- {reprs.path(fault['file'])} {fault['reason']}"
+    for fault in summary["faults"]
   ]
   return "\n".join(lines)
 
@@ -250,7 +251,7 @@ def draw(
     (max(10, 2 * count), 10), layout="constrained"
   )
   figure.suptitle(
-    f"{title}: {summary['good_examples']} examples, "
+    f"{reprs.in_figure(title)}: {summary['good_examples']} examples, "
     f"{summary['bad_files']} bad files"
   )
   pictures, plots = figure.subfigures(2, 1, height_ratios=(1.1, 1))
@@ -266,7 +267,7 @@ def _draw_examples(figure, findings: Findings) -> None:
   axes = figure.subplots(2, len(findings.examples), squeeze=False)
   for (above, below), example in zip(axes.T, findings.examples, strict=True):
     above.imshow(example.image)
-    above.set_title(example.name, fontsize=7)
+    above.set_title(reprs.in_figure(example.name, max_length=30), fontsize=7)
     below.imshow(
       fcn.visualize.overlay(
         example.image,

@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import tyro
 
+from fcn_jax import reprs
 from fcn_jax.cli import errors
 from fcn_jax.data.datasets import folder
 from fcn_jax.data.datasets import folder_states
 from fcn_jax.data.datasets import prepared_folders
-from fcn_jax.data.files import listing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,13 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
   with errors.explained():
     found = find(root)
   if not found:
-    print(f"{root} holds no prepared data of folders.")
+    print(f"{reprs.path(root)} holds no prepared data of folders.")
     return
   for one in found:
     mark = "out of date" if one.is_outdated else "keep"
     print(
-      f"{mark:12}{one.num_bytes / 1e6:10.1f} MB  {listing.shown(one.path)}"
-      f"  {listing.shown(one.state)}"
+      f"{mark:12}{one.num_bytes / 1e6:10.1f} MB  {reprs.path(one.path)}"
+      f"  {reprs.path(one.state)}"
     )
   outdated = [one for one in found if one.is_outdated]
   if not outdated:

@@ -28,6 +28,7 @@ import tyro
 
 import fcn_jax as fcn
 from fcn_jax import holding
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.cli import errors
 from fcn_jax.cli import published
@@ -408,6 +409,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
       # First, since a folder in use is not to be made.
       _check_workdir(options.workdir)
       with folder_lib.held(options.workdir):
-        print(import_weights(options))
+        print(reprs.printable(import_weights(options)))
     else:
-      print(export_weights(options))
+      print(reprs.printable(export_weights(options)))

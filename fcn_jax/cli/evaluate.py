@@ -30,6 +30,7 @@ import tyro
 
 import fcn_jax as fcn
 from fcn_jax import platforms
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
@@ -171,8 +172,8 @@ def load_split(
   dataset = batches.load_split(data, options.split, classes=network.classes)
   if dataset.class_names != network.class_names:
     raise ValueError(
-      f"the data have the classes {', '.join(dataset.class_names)}, but the "
-      f"network was trained on {', '.join(network.class_names)}: give the "
+      f"the data have the classes {reprs.names(dataset.class_names)}, but the "
+      f"network was trained on {reprs.names(network.class_names)}: give the "
       "folder of its own data as --data-dir, or list the network's classes and "
       "their values in a file classes.json in the folder."
     )
@@ -181,15 +182,16 @@ def load_split(
     dataset.fingerprint,
   ):
     print(
-      f"warning: the data have changed since {options.workdir} was trained, in"
-      " their files or in how they are split. Pictures of"
-      f" {options.split} may be among those that it was trained on.",
+      f"warning: the data have changed since {reprs.path(options.workdir)} was"
+      " trained, in their files or in how they are split. Pictures of"
+      f" {reprs.shown(options.split)} may be among those that it was trained"
+      " on.",
       file=sys.stderr,
     )
   if options.segments not in (None, *dataset.class_names):
     raise ValueError(
       f"segments is {options.segments!r}; it must be one of the classes "
-      f"{', '.join(dataset.class_names)}."
+      f"{reprs.names(dataset.class_names)}."
     )
   return dataset
 
@@ -232,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with platforms.known(), errors.explained(writing.WriteError):
       tables = evaluated(options, network, dataset, devices, folder)
   if processes_lib.is_first():
-    print(tables)
+    print(reprs.printable(tables))
 
 
 def evaluated(
@@ -254,7 +256,7 @@ def evaluated(
   try:
     findings = scoring.score(options, network, dataset, devices)
   except KeyboardInterrupt:
-    sys.exit("interrupted; nothing was written.")
+    errors.interrupted("interrupted; nothing was written.")
   if not processes_lib.is_first():
     return ""
   return report.write(

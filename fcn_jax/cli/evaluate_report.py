@@ -10,6 +10,7 @@ import matplotlib.figure
 import numpy as np
 
 import fcn_jax as fcn
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.cli import evaluate_summary
 from fcn_jax.runs import environment
@@ -151,7 +152,7 @@ def _table(
     "",
     *_head(["class", *of_classes]),
     *(
-      f"| {name} {_row(values)}"
+      f"| {reprs.in_table(name)} {_row(values)}"
       for name, *values in zip(class_names, *of_classes.values(), strict=True)
     ),
     "",
@@ -164,9 +165,9 @@ def _table(
     "",
     *(_segments_table(summary["segments"]) if "segments" in summary else []),
     f"In percent, on the {summary['num_images']} images of the split "
-    f"{summary['split']} at their native size; step {summary['step']} of "
-    f"{summary['run']}. Pictures are resized by {summary['resize']:g} times "
-    f"the scales {scales}{views}{tiles}. "
+    f"{reprs.shown(summary['split'])} at their native size; step "
+    f"{summary['step']} of {reprs.path(summary['run'])}. Pictures are resized "
+    f"by {summary['resize']:g} times the scales {scales}{views}{tiles}. "
     "Bands are pixels that close to another label, void left out.",
     "",
   ]
@@ -175,7 +176,9 @@ def _table(
 
 def _segments_table(segments: dict[str, Any]) -> list[str]:
   return [
-    *_head([f"threshold of {segments['class']}", "V_Rand", "V_Info"]),
+    *_head(
+      [f"threshold of {reprs.in_table(segments['class'])}", "V_Rand", "V_Info"]
+    ),
     *(
       f"| {threshold:g} {_row(scores)}"
       for threshold, *scores in zip(
@@ -209,7 +212,7 @@ def _write_per_image(
   path: pathlib.Path, findings: Any, scores: Sequence[fcn.metrics.Scores]
 ) -> None:
   columns = {
-    "name": findings.names,
+    "name": [reprs.path(name) for name in findings.names],
     "pixel_accuracy": [one.pixel_accuracy for one in scores],
     "mean_iu": [one.mean_iu for one in scores],
   }

@@ -29,6 +29,7 @@ from typing import Literal
 import tyro
 
 import fcn_jax as fcn
+from fcn_jax import reprs
 from fcn_jax.cli import errors
 from fcn_jax.runs import trained_model
 
@@ -76,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
       fcn.inference.export_onnx(
         options.out, network.model, network.variables, **about
       )
-    print(onnx_summary(options.out, len(network.class_names), about["resize"]))
+    text = onnx_summary(options.out, len(network.class_names), about["resize"])
+    print(reprs.printable(text))
     return
   with errors.explained(OSError):
     fcn.inference.export(
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   # Read the file back, so that the message describes what it holds.
   with errors.explained():
     exported = fcn.inference.load_exported(options.out)
-  print(summary(options.out, exported))
+  print(reprs.printable(summary(options.out, exported)))
 
 
 def summary(

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   try:
     importlib.import_module(f"fcn_jax.cli.{module}").main(rest)
   except KeyboardInterrupt:
-    sys.exit("interrupted.")
+    importlib.import_module("fcn_jax.cli.errors").interrupted("interrupted.")
 
 
 def usage() -> str:

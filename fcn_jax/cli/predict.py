@@ -21,7 +21,7 @@ picture that cannot be read is an error; with --skip-bad the command lists such
 pictures and predicts the others.
 
 Exit status: 0 if all pictures were predicted, 3 if --skip-bad left some out, 1
-for an error that the command found before it wrote anything.
+for an error that the command found before it wrote anything, 130 after Ctrl-C.
 
 The network is compiled for each shape of its arrays, which takes seconds.
 Pictures of one size share a program; those of more than --max-programs sizes
@@ -61,6 +61,7 @@ import tyro
 
 import fcn_jax as fcn
 from fcn_jax import platforms
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.cli import devices as devices_lib
 from fcn_jax.cli import errors
@@ -206,7 +207,7 @@ def look_at(
     for picture in pictures
   ]
   picture_files.check(
-    f"{path} exists already (give another --out, or --overwrite)"
+    f"{reprs.path(path)} exists already (give another --out, or --overwrite)"
     for picture, paths in zip(pictures, results, strict=True)
     for path in paths
     if not (options.overwrite or picture.name in begun)
@@ -222,7 +223,7 @@ def look_at(
     try:
       image = read(options, picture)
     except ValueError as error:
-      faults.append(f"{picture.path} {error}")
+      faults.append(f"{reprs.path(picture.path)} {error}")
       continue
     plan = fcn.inference.tiling_plan.Plan.make(
       network.model,
@@ -298,7 +299,7 @@ def predict(
   image = read(options, job.picture)
   progress = functools.partial(
     tqdm.tqdm,
-    desc=job.picture.path.name,
+    desc=reprs.shown(job.picture.path.name),
     unit="tile",
     leave=False,
     disable=True if job.num_tiles == 1 else None,
@@ -371,17 +372,18 @@ def margin_report(
   exact = fcn.inference.exact_margin(network.model)
   return (
     f"margin of {options.margin} pixels: {100 * share:.3f} % of the pixels of "
-    f"{num_tiles} tiles of {job.picture.path.name} differ from the exact "
-    f"prediction (margin {exact})."
+    f"{num_tiles} tiles of {reprs.shown(job.picture.path.name)} differ from "
+    f"the exact prediction (margin {exact})."
   )
 
 
 def table(network: fcn.runs.TrainedModel, counts: np.ndarray) -> str:
   """The share of each class of all pixels."""
-  width = max(map(len, network.class_names))
+  names = [reprs.shown(name) for name in network.class_names]
+  width = max(map(len, names))
   return "\n".join(
     f"{name:{width}}  {100 * count / counts.sum():6.2f} %"
-    for name, count in zip(network.class_names, counts, strict=False)
+    for name, count in zip(names, counts, strict=False)
   )
 
 
@@ -460,10 +462,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
       print(margin_report(options, network, jobs))
   print(table(network, counts))
   print(
-    f"{num_pictures} pictures, {num_files} files in {options.out}; network of "
-    f"step {network.step}."
+    f"{num_pictures} pictures, {num_files} files in {reprs.path(options.out)}; "
+    f"network of step {network.step}."
   )
   if left_out:
-    lines = "\n".join(f"  {fault}" for fault in left_out)
+    lines = "\n".join(f"  {reprs.path(fault)}" for fault in left_out)
     print(f"left out {len(left_out)} bad pictures:\n{lines}", file=sys.stderr)
     sys.exit(LEFT_OUT)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.cli import errors
 from fcn_jax.cli import report_page
@@ -59,4 +60,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     writing.remove_left_overs(out.parent)
     with writing.whole(out, replace=options.overwrite) as partial:
       partial.write_text(page, encoding="utf-8")
-  print(f"{out} ({out.stat().st_size / 1e6:.1f} MB): open it in a browser.")
+  size = reprs.size(out.stat().st_size)
+  print(f"{reprs.path(out)} ({size}): open it in a browser.")

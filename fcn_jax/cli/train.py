@@ -25,6 +25,7 @@ import sys
 from collections.abc import Sequence
 
 from fcn_jax import platforms
+from fcn_jax import reprs
 from fcn_jax import runs
 from fcn_jax.cli import errors
 from fcn_jax.cli import named_weights
@@ -52,17 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
   with platforms.known(), errors.ends_of_runs(config):
     table = training.run(prepared)
   if processes.is_first():
-    print(table)
+    print(reprs.printable(table))
     print(next_commands(config))
 
 
 def next_commands(config: runs.Train) -> str:
   """What a run has written, and what to do after it."""
   workdir = config.run.workdir
-  quoted = shlex.quote(str(workdir))
+  quoted = reprs.path(shlex.quote(str(workdir)))
   written = (folder.TABLE_FILE, folder.CURVES_FILE, folder.PREDICTIONS_FILE)
   lines = [
-    f"The run is in {workdir}; look at {', '.join(written)}. Next:",
+    f"The run is in {reprs.path(workdir)}; look at {', '.join(written)}. Next:",
     f"  fcn-jax evaluate --workdir {quoted}",
     f"  fcn-jax report --workdir {quoted}",
   ]

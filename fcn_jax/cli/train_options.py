@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from fcn_jax import reprs
 from fcn_jax.cli import presets
 from fcn_jax.runs import config as config_lib
 
@@ -99,7 +100,7 @@ def _preset(name: str) -> tuple[str, config_lib.Train]:
   if not path.is_dir():
     is_option = name.startswith("-")
     sys.exit(
-      f"error: {name} is "
+      f"error: {reprs.shown(name)} is "
       + ("an option" if is_option else "neither a preset nor a folder")
       + ": first name a preset or a folder of pictures, as in fcn-jax train "
       f"PICTURES --steps 500.\n\n{list_of_presets()}"

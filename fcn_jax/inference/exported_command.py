@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from PIL import Image
 
+from fcn_jax import reprs
 from fcn_jax.inference import buckets
 from fcn_jax.inference import picture_files
 
@@ -35,7 +36,7 @@ def main(
   try:
     _segment_files(network_file, load, _options(network_file.name, arguments))
   except (OSError, ValueError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {reprs.printable(error)}", file=sys.stderr)
     raise SystemExit(1) from error
 
 
@@ -98,7 +99,7 @@ def _segment_files(network_file, load, options):
   found = picture_files.find(options.pictures, options.out)
   targets = [_targets(one, options) for one in found]
   picture_files.check(
-    f"{path} exists already (give another --out, or --overwrite)"
+    f"{reprs.path(path)} exists already (give another --out, or --overwrite)"
     for paths in targets
     for path in paths
     if path.exists() and not options.overwrite
@@ -109,7 +110,7 @@ def _segment_files(network_file, load, options):
     try:
       sizes.append(read(one.path).shape[:2])
     except ValueError as error:
-      faults.append(f"{one.path} {error}")
+      faults.append(f"{reprs.path(one.path)} {error}")
   picture_files.check(faults)
   if options.cache is not None:
     jax.config.update("jax_compilation_cache_dir", str(options.cache))
@@ -126,7 +127,7 @@ def _segment_files(network_file, load, options):
       images.append((network.overlay(picture, classes), "JPEG"))
     for (image, kind), path in zip(images, paths, strict=True):
       _write(image, kind, path, options.overwrite)
-      print(path)
+      print(reprs.path(path))
 
 
 def _targets(picture, options):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fcn_jax import reprs
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import other_kinds
 from fcn_jax.data.files import rasters
@@ -50,7 +51,7 @@ def find(arguments: Sequence[str], out: pathlib.Path) -> list[Picture]:
   for argument in arguments:
     found = _find(argument, out)
     if not found:
-      faults.append(f"{argument} {_why_nothing(argument)}")
+      faults.append(f"{reprs.path(argument)} {_why_nothing(argument)}")
     for picture in found:
       pictures.setdefault(picture.path.resolve(), picture)
   check(faults)
@@ -59,8 +60,8 @@ def find(arguments: Sequence[str], out: pathlib.Path) -> list[Picture]:
     # Some file systems do not distinguish a from A.
     by_name[picture.name.casefold()].append(picture)
   check(
-    f"{' and '.join(str(picture.path) for picture in same)} would both be "
-    f"{same[0].name} (rename one, or predict them into two folders)"
+    f"{' and '.join(reprs.path(one.path) for one in same)} would both be "
+    f"{reprs.path(same[0].name)} (rename one, or predict them into two folders)"
     for same in by_name.values()
     if len(same) > 1
   )
@@ -88,7 +89,8 @@ def _why_nothing(argument: str) -> str:
     for file in sorted(pathlib.Path(argument).rglob("*")):
       kind = other_kinds.of_name(file.name)
       if kind is not None:
-        return f"is a folder without pictures; in it, {file} {kind.reason}"
+        there = f"{reprs.path(file)} {kind.reason}"
+        return f"is a folder without pictures; in it, {there}"
     return "is a folder without pictures"
   if glob.has_magic(argument):
     return "is a pattern that matches no file"

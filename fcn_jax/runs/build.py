@@ -15,6 +15,7 @@ from fcn_jax import losses
 from fcn_jax import models
 from fcn_jax import optimizers
 from fcn_jax import patches
+from fcn_jax import reprs
 from fcn_jax import sampling
 from fcn_jax import types
 from fcn_jax.data.pipeline import combining
@@ -346,7 +347,7 @@ def _frequencies(dataset: data.Dataset) -> data.Frequencies:
   ]
   if absent and processes.is_first():
     print(
-      f"note: no pixel to train on has the class {', '.join(absent)}: its "
+      f"note: no pixel to train on has the class {reprs.names(absent)}: its "
       "weight is 0.",
       file=sys.stderr,
     )

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fcn_jax import holding
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax import writing
 from fcn_jax.runs import processes
@@ -239,8 +240,8 @@ class Checkpoints:
       if self._is_writer:
         aside = self._set_aside(path)
         warnings.warn(
-          f"{damages[0]} It is set aside as {aside.name}, and the step before "
-          "it is used.",
+          f"{reprs.printable(damages[0])} It is set aside as {aside.name}, and "
+          "the step before it is used.",
           stacklevel=2,
         )
     if steps or any(self.folder.glob(_DAMAGED + "*")):

@@ -188,8 +188,14 @@ class Loop:
       config.run.workdir.name, first=first, last=config.optimizer.steps
     )
     unread = None
-    # Closing the batches ends their worker processes.
-    with self._display, contextlib.closing(from_host):
+    # Closing them lets go of the batches that wait, which an error that ends
+    # the run would hold, and then ends the worker processes.
+    with (
+      self._display,
+      contextlib.closing(from_host),
+      contextlib.closing(on_device),
+      contextlib.closing(batches),
+    ):
       self._after(first, state, is_scored=mean_iu is not None)
       last = config.optimizer.steps
       if self._has_lost_patience(first):
@@ -338,7 +344,7 @@ class Loop:
 
   def _names(self, number: int) -> str:
     """The images of a step."""
-    return ", ".join(map(reprs.shown, self._parts.batches.names(number - 1)))
+    return reprs.names(self._parts.batches.names(number - 1))
 
   def _remedies(self, number: int) -> str:
     """What to do after steps that are not finite, up to this one."""

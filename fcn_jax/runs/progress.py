@@ -12,6 +12,8 @@ from typing import Any, Self
 import jax
 import tqdm.auto
 
+from fcn_jax import reprs
+
 
 class Display:
   """Shows how far a run is; a context manager.
@@ -25,12 +27,12 @@ class Display:
   """
 
   def __init__(self, name: str, *, first: int, last: int):
-    self._name, self._last = name, last
+    self._name, self._last = reprs.shown(name), last
     self._shown: dict[str, str] = {}
     self._begin = time.perf_counter()
     self._is_silent = jax.process_index() > 0
     self._bar = tqdm.auto.tqdm(
-      desc=name,
+      desc=self._name,
       total=last,
       initial=first,
       unit="step",

@@ -260,15 +260,16 @@ class TensorBoard:
 
     Args:
       step: of training.
-      values: by name; "group/name" puts curves together. On the host: reading
-        an array that is being computed would wait for the device.
+      values: by name, of which odd letters are escaped; "group/name" puts
+        curves together. On the host: reading an array that is being computed
+        would wait for the device.
     """
     summary = self._library.summary.Summary
     self._write(
       step=step,
       summary=summary(
         value=[
-          summary.Value(tag=name, simple_value=float(value))
+          summary.Value(tag=reprs.shown(name), simple_value=float(value))
           for name, value in values.items()
         ]
       ),

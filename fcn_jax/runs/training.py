@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from fcn_jax import data
+from fcn_jax import reprs
 from fcn_jax import sharding
 from fcn_jax import train as train_lib
 from fcn_jax.runs import batches as batches_lib
@@ -130,7 +131,8 @@ def prepare(
     parts.metadata["run"] = run_id
     if processes.is_first():
       for line in (*parts.validation.remarks, origin):
-        print(f"{config.run.workdir}: {line}", file=sys.stderr)
+        workdir = reprs.path(config.run.workdir)
+        print(f"{workdir}: {reprs.printable(line)}", file=sys.stderr)
     state = _placed(state, state_sharding)
     return Prepared(
       config, parts, state, mean_iu, progress, goes_on, resources.pop_all()

@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 
+from fcn_jax import reprs
+
 _END = "fcn_jax/end"
 _LIVES = "fcn_jax/lives"
 # The end of a program that has not failed.
@@ -198,4 +200,4 @@ def _is_of_runtime(error: BaseException) -> bool:
 def _say(text: str) -> None:
   # A disk that is full may also be that of the log. The others have the reason.
   with contextlib.suppress(OSError):
-    print(text, file=sys.stderr, flush=True)
+    print(reprs.printable(text), file=sys.stderr, flush=True)

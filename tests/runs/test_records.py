@@ -205,6 +205,14 @@ def test_tensorboard_reads_back_numbers_pictures_and_texts(tmp_path):
   assert text.tensor_proto.string_val[0].decode() == "**é** | b"
 
 
+def test_odd_names_of_curves_are_escaped(tmp_path):
+  odd = "iu/\x1b[31m\n\ud800|$" + 100_000 * "n"
+  with records.TensorBoard(tmp_path) as board:
+    board.scalars(1, {odd: 0.5})
+  (name,) = read_events(tmp_path).Tags()["scalars"]
+  assert name.startswith(r"iu/\x1b[31m\n\ud800|$n") and len(name) < 150
+
+
 def test_what_was_written_is_on_disk_after_a_flush(tmp_path):
   with records.TensorBoard(tmp_path) as board:
     board.scalars(1, {"loss": 1.0})

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.data.files import archives
 from fcn_jax.data.files import checking
@@ -239,7 +240,7 @@ def _read_again(path: pathlib.Path, expected: str) -> bytes:
     content = b""
   if hashlib.sha256(content).hexdigest() != expected:
     raise ValueError(
-      f"{listing.shown(path)} changed while the folder was read; try again when"
+      f"{reprs.path(path)} changed while the folder was read; try again when"
       " nothing writes to the folder"
     )
   return content

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fcn_jax import holding
+from fcn_jax import reprs
 from fcn_jax import writing
 from fcn_jax.data import examples
 from fcn_jax.data.datasets import ade20k
@@ -276,7 +277,7 @@ def _prepared(
 def _say_waiting(dataset: builder.FilesBuilder | shapes.Shapes) -> None:
   print(
     f"{dataset.name}: another program is preparing this data set in"
-    f" {dataset.data_path.parent}; waiting until it has.",
+    f" {reprs.path(dataset.data_path.parent)}; waiting until it has.",
     file=sys.stderr,
   )
 

@@ -109,8 +109,8 @@ class ClassTable:
     other = [name for name in self.names if name not in names]
     if other:
       raise ValueError(
-        f"{self.origin} has the classes {', '.join(other)}, which the network"
-        f" does not know; it was trained on {', '.join(names)}"
+        f"{self.origin} has the classes {reprs.names(other)}, which the network"
+        f" does not know; it was trained on {reprs.names(names)}"
       )
     place = {
       label: names.index(name) for label, name in enumerate(self.names)

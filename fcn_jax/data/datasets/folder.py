@@ -43,7 +43,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -339,6 +339,17 @@ def builder_of(
     state_name = f"{name}-{checking.fingerprint(listed)[:12]}"
   else:
     state_name = prepared.name
+  made = _in_state(state_name, find_now, prepared_dir)
+  made.listed, made.source = listed, source
+  return made
+
+
+def _in_state(
+  state_name: str,
+  find_now: Callable[[pathlib.Path], listing.Listing],
+  prepared_dir: str | os.PathLike[str] | None,
+) -> "Folder":
+  """The builder of a folder in one of its states."""
   state = tfds.core.BuilderConfig(name=state_name)
 
   class FolderInThisState(Folder, skip_registration=True):
@@ -347,10 +358,13 @@ def builder_of(
     BUILDER_CONFIGS = [state]
     find = staticmethod(find_now)
 
-  # Set by name, so that other processes find it in their copy of the class.
-  made = FolderInThisState(data_dir=prepared_dir, config=state.name)
-  made.listed, made.source = listed, source
-  return made
+    def __reduce__(self):
+      # Other processes have no such class. They would make another one, which
+      # TFDS gives another name.
+      return _in_state, (state_name, find_now, prepared_dir)
+
+  # Set by name, as TFDS finds it in the class.
+  return FolderInThisState(data_dir=prepared_dir, config=state.name)
 
 
 def options_of(

@@ -15,6 +15,7 @@ import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
+from fcn_jax import reprs
 from fcn_jax import strict_json
 from fcn_jax.data.datasets import class_table
 from fcn_jax.data.datasets import folder_splits
@@ -39,7 +40,7 @@ def recognize(folder: pathlib.Path) -> str | None:
     paths = itertools.chain.from_iterable(map(folder.glob, patterns))
     for path in itertools.islice(paths, _MAX_FILES):
       if _SIGNS[name] in _beginning(path):
-        return f"{name}, such as {listing.shown(path)}"
+        return f"{name}, such as {reprs.path(path)}"
   return None
 
 
@@ -88,7 +89,7 @@ def splits(folder: pathlib.Path) -> dict[str, str]:
       name = name.removeprefix('"').removesuffix('"')
       if found.setdefault(name, split) != split:
         raise ValueError(
-          f"folder: {listing.shown(name)} is in the lists of {found[name]} and"
+          f"folder: {reprs.path(name)} is in the lists of {found[name]} and"
           f" {split} in {folder / _LISTS}; remove it from one"
         )
   return found

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 
+from fcn_jax import reprs
 from fcn_jax.data.files import listing
 
 _VALIDATION_SHARE = 0.2
@@ -52,7 +53,7 @@ def of_names(pairs: Sequence[listing.Pair], pattern: str | None) -> list[str]:
     raise ValueError(
       f"folder: the pattern of groups (group_by, --group-by) {pattern!r} finds"
       f" no group in {len(missing)} of {len(names)} names, such as"
-      f" {listing.shown(missing[0])}; extend the pattern"
+      f" {reprs.path(missing[0])}; extend the pattern"
     )
   return groups
 
@@ -152,6 +153,6 @@ def in_several_splits(
     return []
   return [
     f"{len(torn)} groups are in several splits, such as"
-    f" {listing.shown(torn[0])} in {' and '.join(sorted(splits[torn[0]]))}: its"
+    f" {reprs.path(torn[0])} in {' and '.join(sorted(splits[torn[0]]))}: its"
     " pictures are scored by a network that has seen pictures like them"
   ]

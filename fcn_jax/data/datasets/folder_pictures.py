@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from fcn_jax import reprs
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
 from fcn_jax.data.files import threads
@@ -56,7 +57,8 @@ def look_at(pairs: Sequence[listing.Pair]) -> Pictures:
       dropped[facts.dropped].append(pair.picture.name)
   for what, names in sorted(dropped.items()):
     notes.append(
-      f"{what} left out of {len(names)} pictures, such as {names[0]}"
+      f"{what} left out of {len(names)} pictures, such as"
+      f" {reprs.path(names[0])}"
     )
   turned = [one for one in known if one[1].header.orientation != 1]
   return Pictures(white, _undecided(turned), notes, hashes)
@@ -101,9 +103,9 @@ def _undecided(
     listing.Fault(
       pair.picture,
       f"is turned by its EXIF data (orientation {orientation}) and keeps its"
-      f" size, so nothing says whether {pair.mask} was drawn before or after;"
-      " save the picture upright without EXIF data, and look whether the mask"
-      " lies on it",
+      f" size, so nothing says whether {reprs.path(pair.mask)} was drawn"
+      " before or after; save the picture upright without EXIF data, and look"
+      " whether the mask lies on it",
     )
     for pair, orientation in open_pairs
   ]

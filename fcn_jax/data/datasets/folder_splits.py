@@ -4,6 +4,7 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from fcn_jax import reprs
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
 from fcn_jax.data.files import other_kinds
@@ -163,7 +164,10 @@ def renamed(folder: pathlib.Path, folders: Folders) -> list[str]:
   for split, pair in folders.items():
     images, masks = (path.relative_to(folder) for path in pair)
     if not plain.issuperset((*images.parts, *masks.parts)):
-      notes.append(f"{split}: pictures in {images}, masks in {masks}")
+      notes.append(
+        f"{split}: pictures in {reprs.path(images)}, masks in"
+        f" {reprs.path(masks)}"
+      )
   return notes
 
 
@@ -186,8 +190,8 @@ def unused(folder: pathlib.Path, folders: Folders) -> list[str]:
     and path not in above
   ]
   return [
-    f"not used: {path.relative_to(folder)}, which holds pictures such as"
-    f" {listing.shown(picture.name)}"
+    f"not used: {reprs.path(path.relative_to(folder))}, which holds pictures"
+    f" such as {reprs.path(picture.name)}"
     for path in places
     if (picture := _first_picture(path))
   ]
@@ -217,7 +221,7 @@ def other_files(folders: Folders) -> str:
     return ""
   note = (
     f"{len(names)} files do not have the suffix of a picture:"
-    f" {', '.join(map(listing.shown, names[:5]))}"
+    f" {', '.join(map(reprs.path, names[:5]))}"
   )
   note += ", ..." if len(names) > 5 else ""
   # One of each kind.
@@ -225,7 +229,7 @@ def other_files(folders: Folders) -> str:
     kind: name for name in names[::-1] if (kind := other_kinds.of_name(name))
   }
   for kind, name in list(examples.items())[:5]:
-    note += f"; {listing.shown(name)} {kind.reason}"
+    note += f"; {reprs.path(name)} {kind.reason}"
   return note
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from fcn_jax import reprs
 from fcn_jax import strict_json
-from fcn_jax.data.files import listing
 
 PREFIX = "tfds:"
 
@@ -171,7 +171,7 @@ def _check_feature_classes(name: str, file: pathlib.Path) -> None:
     if not isinstance(one, str) or not _FEATURE_CLASS.fullmatch(one):
       raise ValueError(
         f"{name} in {file.parent} cannot be opened: {_FEATURES} names the class"
-        f" {listing.shown(str(one)[:80])}, which is not one of"
+        f" {reprs.path(str(one)[:80])}, which is not one of"
         " tensorflow_datasets, and opening it would run its program. If you"
         " trust it, prepare the data set again with features of TFDS"
       )

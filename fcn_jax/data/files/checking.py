@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.data.files import listing
 from fcn_jax.data.files import threads
@@ -195,8 +197,8 @@ def describe_equal(survey: Survey) -> list[str]:
     other = next(one.pair for one in torn[0] if one.pair.split != first.split)
     remarks.append(
       f"{len(torn)} pictures are in several splits, in equal files such as"
-      f" {listing.shown(first.picture)} ({first.split}) and"
-      f" {listing.shown(other.picture)} ({other.split}): the network has seen"
+      f" {reprs.path(first.picture)} ({first.split}) and"
+      f" {reprs.path(other.picture)} ({other.split}): the network has seen"
       " what it is scored on; keep each in one split"
     )
   unlike = [
@@ -209,7 +211,7 @@ def describe_equal(survey: Survey) -> list[str]:
     )
     remarks.append(
       f"{len(unlike)} pictures occur with different masks, such as"
-      f" {listing.shown(first.mask)} and {listing.shown(other.mask)}"
+      f" {reprs.path(first.mask)} and {reprs.path(other.mask)}"
     )
   return remarks
 
@@ -236,7 +238,7 @@ def describe_void(
     return [text]
   if label != types.IGNORE_LABEL:
     return [
-      f"255 in masks is the class {found.class_names[label]},"
+      f"255 in masks is the class {reprs.shown(found.class_names[label])},"
       f" {counts[label] / counts.sum():.1%} of the pixels; {text}"
     ]
   remarks = [f"255 in masks is void, a pixel without a class; {text}"]
@@ -277,8 +279,8 @@ def _compare(
       continue
     reason = (
       f"has {_size(arrays[path])} pixels (width x height), but its picture"
-      f" {pair.picture} {_size(picture)}; resize the mask (nearest neighbour)"
-      " or replace the one that is wrong"
+      f" {reprs.path(pair.picture)} {_size(picture)}; resize the mask"
+      " (nearest neighbour) or replace the one that is wrong"
     )
     if arrays[path].shape[:2] == picture.shape[1::-1]:
       reason += (
@@ -311,7 +313,8 @@ def _hash_pair(
 def _start_digest(found: listing.Listing) -> "hashlib._Hash":
   digest = hashlib.sha256(repr((found.class_names, found.settings)).encode())
   for path, _ in found.faults:
-    digest.update(f"fault {path.name}\n".encode())
+    # The name may be what is wrong: no UTF-8.
+    digest.update(os.fsencode(f"fault {path.name}\n"))
   return digest
 
 

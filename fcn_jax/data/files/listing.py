@@ -96,7 +96,9 @@ class Listing:
 
 def describe(name: str, faults: Sequence[Fault]) -> str:
   """Names the faults of a data set, a line for each of the first forty."""
-  lines = [f"- {shown(path)} {reason}" for path, reason in faults[:_MAX_FAULTS]]
+  lines = [
+    f"- {reprs.path(path)} {reason}" for path, reason in faults[:_MAX_FAULTS]
+  ]
   if len(faults) > _MAX_FAULTS:
     lines.append(f"- and {len(faults) - _MAX_FAULTS} more faults")
   plural = "faults" if len(faults) > 1 else "fault"
@@ -107,11 +109,6 @@ def describe(name: str, faults: Sequence[Fault]) -> str:
       *lines,
     ]
   )
-
-
-def shown(path: pathlib.Path | str) -> str:
-  """A path for messages: on one line, whatever its name holds."""
-  return reprs.shown(path, max_length=None)
 
 
 def check_folders(
@@ -137,7 +134,10 @@ def contents(folder: pathlib.Path) -> str:
   """Up to ten names of what is in a folder, for messages."""
   found = sorted(path.name for path in folder.iterdir())
   more = ", ..." if len(found) > 10 else ""
-  return ", ".join(found[:10]) + more or "nothing, the folder is empty"
+  return (
+    ", ".join(map(reprs.path, found[:10])) + more
+    or "nothing, the folder is empty"
+  )
 
 
 def share_of_name(name: str) -> float:
@@ -174,8 +174,8 @@ def why_not_readable(
     return None
   if not path.resolve().is_relative_to(root.resolve()):
     return (
-      f"is, or lies behind, a symbolic link to {path.resolve()}, outside of"
-      f" {root}; copy the file into the folder"
+      f"is, or lies behind, a symbolic link to {reprs.path(path.resolve())},"
+      f" outside of {reprs.path(root)}; copy the file into the folder"
     )
   if path.is_symlink() and not path.exists():
     return "is a symbolic link to a file that is not there; restore the file"

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from fcn_jax import reprs
 from fcn_jax.data.files import decoding
 from fcn_jax.data.files import listing
 from fcn_jax.data.files import near_names
@@ -90,7 +91,7 @@ def _rename_masks(found: Sequence[dict[str, list[pathlib.Path]]]) -> list[str]:
   )
   for picture, mask in pairing.masks.items():
     masks[picture] = masks.pop(mask)
-  return [listing.shown(note) for note in pairing.notes]
+  return [reprs.path(note) for note in pairing.notes]
 
 
 class _Side(NamedTuple):
@@ -128,7 +129,7 @@ def _faults_of_stem(
   for own, other in ((0, 1), (1, 0)):
     side, missing = sides[own], sides[other]
     if not paths[other]:
-      place = listing.shown(missing.folder / stem) + missing.ending
+      place = reprs.path(missing.folder / stem) + missing.ending
       near = _near(missing, stem, alone[other])
       reason = (
         f"has no {missing.kind} {place}.*{near}; add the {missing.kind} or"
@@ -136,7 +137,7 @@ def _faults_of_stem(
       )
       wrong += [listing.Fault(path, reason) for path in paths[own]]
     if len(paths[own]) > 1:
-      names = ", ".join(map(listing.shown, paths[own]))
+      names = ", ".join(map(reprs.path, paths[own]))
       reason = (
         f"is one of {len(paths[own])} {side.kind}s of a name: {names}; keep one"
         " of them"
@@ -151,13 +152,12 @@ def _near(side: _Side, stem: str, alone: Sequence[str]) -> str:
   for suffix in _UNREAD:
     if path.with_name(path.name + suffix).is_file():
       kind = other_kinds.of_name(suffix)
+      there = reprs.path(path.name + suffix)
       if kind is not None:
-        return f" ({path.name}{suffix} is there, but {kind.reason})"
-      return (
-        f" ({path.name}{suffix} is there, but of a format that is not read)"
-      )
+        return f" ({there} is there, but {kind.reason})"
+      return f" ({there} is there, but of a format that is not read)"
   near = difflib.get_close_matches(stem, alone, 1)
-  return f" (the nearest name is {listing.shown(near[0])})" if near else ""
+  return f" (the nearest name is {reprs.path(near[0])})" if near else ""
 
 
 def _files_by_stem(

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from fcn_jax import reprs
 from fcn_jax.data.files import checking
-from fcn_jax.data.files import listing
 
 # Unrelated pictures are this near once in 10^13 pairs, if bits are random.
 _MAX_DISTANCE = 4
@@ -104,7 +104,7 @@ def _of_two(
     return []
   return [
     f"{alike.sum()} pictures of {second} look like pictures of {first}, perhaps"
-    f" mirrored or turned, such as {listing.shown(example[1])} and"
-    f" {listing.shown(example[0])}: if they are copies or neighbours, keep them"
+    f" mirrored or turned, such as {reprs.path(example[1])} and"
+    f" {reprs.path(example[0])}: if they are copies or neighbours, keep them"
     " in one split (group_by; on the command line, --group-by)"
   ]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fcn_jax import checks
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.data.pipeline import padding
 from fcn_jax.data.pipeline import transforms
@@ -99,21 +100,22 @@ def check_example(
       "fcn.data.from_arrays(images, labels).source"
     )
   label, image = example.label, example.image
-  name = f"the image of {example.name}"
+  shown = reprs.shown(example.name)
+  name = f"the image of {shown}"
   checks.image(image, name=name)
   checks.pixels(image, name=name)
   if not isinstance(num_classes, Mapping):
-    checks.labels(label, name=f"the labels of {example.name}")
-    checks.same_size(label, image, f"the labels of {example.name}", name)
-    checks.classes(label, num_classes=num_classes, name=example.name)
+    checks.labels(label, name=f"the labels of {shown}")
+    checks.same_size(label, image, f"the labels of {shown}", name)
+    checks.classes(label, num_classes=num_classes, name=shown)
     return
   if label.shape[2:] != (len(num_classes),):
     raise ValueError(
-      f"{example.name} has labels of shape {list(label.shape)}; those of"
+      f"{shown} has labels of shape {list(label.shape)}; those of"
       f" {', '.join(num_classes)} side by side are [H, W, {len(num_classes)}]"
     )
   for kind, (head, count) in enumerate(num_classes.items()):
-    name = f"{example.name} ({head})"
+    name = f"{shown} ({head})"
     checks.classes(label[..., kind], num_classes=count, name=name)
 
 
@@ -139,7 +141,7 @@ def check_size(example: Any, size: np.ndarray) -> None:
   height, width = example.label.shape[:2]
   if (height, width) != tuple(size):
     raise ValueError(
-      f"{example.name} has {height}x{width} pixels (height x width), but"
-      f" image_sizes says {size[0]}x{size[1]}: these are the sizes of another"
-      " data set"
+      f"{reprs.shown(example.name)} has {height}x{width} pixels (height x"
+      f" width), but image_sizes says {size[0]}x{size[1]}: these are the sizes"
+      " of another data set"
     )

@@ -8,6 +8,7 @@ import grain
 import numpy as np
 
 from fcn_jax import checks
+from fcn_jax import reprs
 from fcn_jax import types
 from fcn_jax.data.pipeline import batching
 from fcn_jax.data.pipeline import loading as loading_lib
@@ -125,8 +126,8 @@ class _Maker:
       batching.check_size(example, self.image_sizes[index])
     elif (np.array(label.shape[:2]) > self.size).any():
       raise ValueError(
-        f"{example.name} has {label.shape[0]}x{label.shape[1]} pixels"
-        f" (height x width), more than the size of the batch,"
+        f"{reprs.shown(example.name)} has {label.shape[0]}x{label.shape[1]}"
+        f" pixels (height x width), more than the size of the batch,"
         f" {self.size[0]}x{self.size[1]}; give a larger size, or none"
       )
     return image, label

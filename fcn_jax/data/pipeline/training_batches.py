@@ -1,11 +1,13 @@
 """Batches for training, by Grain: shuffled, augmented, without end."""
 
 import dataclasses
+import gc
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Mapping, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 import grain
@@ -141,7 +143,7 @@ def train_batches(
   dataset = dataset[first_batch:].map(maker.make_batch)
   dataset = dataset.to_iter_dataset(loading.read_options())
   if loading.num_workers:
-    dataset = _in_workers(dataset, loading.num_workers)
+    return _FromWorkers(iter(_in_workers(dataset, loading.num_workers)))
   return iter(dataset)
 
 
@@ -331,6 +333,44 @@ def _in_workers(
     grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=1),
     worker_init_fn=_leave_signals_to_parent,
   )
+
+
+class _FromWorkers(grain.DatasetIterator):
+  """The batches of an iterator whose workers start at its first batch.
+
+  Ctrl-C goes to all processes of a terminal. It would end a worker that has
+  just begun and cannot ignore it yet, and with it the run.
+  """
+
+  def __init__(self, batches: grain.DatasetIterator):
+    super().__init__()
+    self._batches, self._has_begun = batches, False
+
+  def __next__(self) -> types.Batch:
+    if self._has_begun:
+      return next(self._batches)
+    self._has_begun = True
+    # It would let signals through again when it starts.
+    resource_tracker.ensure_running()
+    # Processes and threads inherit what is blocked. Other threads of this
+    # process get the signal.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+      return next(self._batches)
+    finally:
+      signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+  def get_state(self) -> dict[str, Any]:
+    return self._batches.get_state()
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    self._batches.set_state(state)
+
+  def close(self) -> None:
+    self._batches.close()
+    # On a CPU, batches on the device may lie in the memory that workers share.
+    # JAX lets go of it when Python collects garbage, and not at the exit.
+    gc.collect()
 
 
 def _leave_signals_to_parent(index: int, count: int) -> None:
