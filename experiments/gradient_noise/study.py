@@ -150,9 +150,9 @@ PRESETS = {
       num_images=16,
     ),
   ),
-  # Two CPU cores, TIME. Not run yet.
+  # Two CPU cores, hours; not run yet.
   "camvid_vgg16": (
-    "CamVid at half size, VGG16 from ImageNet: HOURS on two CPU cores.",
+    "CamVid at half size, VGG16 from ImageNet: hours on two CPU cores.",
     _make(
       "gradient_noise_camvid_vgg16",
       dataset="camvid",
