@@ -153,17 +153,15 @@ def measure(
   all_maps = np.concatenate([np.asarray(each) for each in maps], axis=1)
   mean_valid = valid.sum() / len(labels)
 
-  whole = np.einsum("rnhw->rn", all_maps)
-  pixel_variance = all_maps[:, valid].var(axis=1).mean()
+  sums = np.einsum("rnhw->rn", all_maps)
   # Two equal masks: the mask adds no variance.
-  whole_noise = estimates.noise_of_sums(np.stack([whole, whole]), mean_valid)
+  whole = estimates.split(np.stack([sums, sums]), mean_valid)
   result = {
-    "whole": whole_noise,
+    "whole": estimates.noise(whole),
     "pixels": mean_valid,
-    "independent_pixels": pixel_variance / whole_noise["images"],
-    "correlation": estimates.correlation_by_distance(
-      all_maps, valid, max_distance=min(config.augmentation.crop_size) // 2
-    ).tolist(),
+    **_correlation(
+      all_maps, valid, whole, min(config.augmentation.crop_size) // 2
+    ),
     "loss": float(np.concatenate(losses)[valid].mean()),
     "samplers": {},
     "rates": {},
@@ -179,19 +177,51 @@ def measure(
   for name, by_share in samplers.items():
     result["samplers"][name] = []
     # The mean gradient of the others is that of whole images.
-    signal = None if name in OWN_OBJECTIVE else whole_noise["signal"]
+    signal = None if name in OWN_OBJECTIVE else whole.signal
     for sampler in by_share:
       sums, weight, count = sums_of(sampler)
-      found = estimates.noise_of_sums(sums, weight, signal)
+      found = estimates.noise(estimates.split(sums, weight), signal)
       result["samplers"][name].append({"share": count / mean_valid, **found})
       progress.update()
   for name, sampler_of in UNIFORM.items():
     result["rates"][name] = {}
     for rate in config.rates:
       sums, weight, _ = sums_of(sampler_of(rate))
-      found = estimates.noise_of_sums(sums, weight)
-      result["rates"][name][str(rate)] = found
+      parts = estimates.split(sums, weight)
+      ratio, error = estimates.with_error(
+        lambda masks, images: 1 + masks / images, parts.masks, whole.images
+      )
+      result["rates"][name][str(rate)] = {
+        **estimates.noise(parts),
+        "ratio": ratio,
+        "ratio_error": error,
+      }
   return result
+
+
+def _correlation(
+  maps: np.ndarray,
+  valid: np.ndarray,
+  whole: estimates.Parts,
+  max_distance: int,
+) -> dict[str, Any]:
+  """How alike the gradients of pixels are, with errors."""
+  covariance = estimates.covariance_by_distance(maps, valid, max_distance)
+  independent = estimates.with_error(
+    lambda of_pixels, of_images: of_pixels / of_images,
+    maps[:, valid].var(axis=1),
+    whole.images,
+  )
+  by_distance = estimates.with_error(estimates.correlation, covariance)
+  length = estimates.with_error(estimates.correlation_length, covariance)
+  return {
+    "independent_pixels": float(independent[0]),
+    "independent_pixels_error": float(independent[1]),
+    "correlation": by_distance[0].tolist(),
+    "correlation_error": by_distance[1].tolist(),
+    "correlation_length": float(length[0]),
+    "correlation_length_error": float(length[1]),
+  }
 
 
 def grid_of(
@@ -259,14 +289,13 @@ def time_steps(
       sampler = fcn.sampling.whole_image() if rate == 1 else sampler_of(rate)
       loss = fcn.losses.make(sampler=sampler)
       steps[name, rate] = fcn.train.make_train_step(model, optimizer, loss)
-  states = {
-    variant: fcn.train.create_state(key, model, optimizer) for variant in steps
-  }
+  # One after the other: a large network has no room for a state of each.
+  state = fcn.train.create_state(key, model, optimizer)
   seconds = {variant: [] for variant in steps}
   for _ in range(1 + config.rounds):
     for variant, step in steps.items():
       begin = time.perf_counter()
-      states[variant], metrics = step(states[variant], batch, key)
+      state, metrics = step(state, batch, key)
       metrics.loss.block_until_ready()
       seconds[variant].append(time.perf_counter() - begin)
   # The first round compiles.

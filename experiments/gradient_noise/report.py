@@ -1,7 +1,8 @@
 """The tables and the figure of the measurement of gradient noise."""
 
 import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import matplotlib.axes
 import matplotlib.figure
@@ -17,38 +18,90 @@ NOISE = "noise"
 CONTENTS = (NOISE, TIMING_FILE, SUMMARY_FILE, TABLE_FILE, FIGURE_FILE)
 
 
+# A rate is suggested if it makes the noise at most this many times as large.
+MOST_NOISE = 1.1
+
+
+class Estimate(NamedTuple):
+  """A figure and its standard error, NaN if unknown."""
+
+  value: float
+  error: float
+
+  def text(self, digits: int) -> str:
+    """The figure with its error, as far as it is known."""
+    error = f" ± {self.error:.{digits}f}" if np.isfinite(self.error) else ""
+    return f"{self.value:.{digits}f}{error}"
+
+
+def over_seeds(values: Sequence[Any], errors: Sequence[Any]) -> Estimate:
+  """The mean over seeds.
+
+  Seeds have their own networks, images, masks and directions. With few seeds
+  their spread may be small by chance, so that the error is at least that of the
+  directions.
+
+  Args:
+    values: one for each seed; numbers or arrays.
+    errors: of each, over directions.
+  """
+  count = len(values)
+  mean_square = np.mean(np.square(errors), axis=0)
+  if count > 1:
+    mean_square = np.fmax(mean_square, np.var(values, axis=0, ddof=1))
+  return Estimate(np.mean(values, axis=0), np.sqrt(mean_square / count))
+
+
+def estimate(seeds: Sequence[dict[str, Any]], name: str) -> Estimate:
+  """The mean over seeds of a figure that has an error beside it."""
+  return over_seeds(
+    [one[name] for one in seeds], [one[f"{name}_error"] for one in seeds]
+  )
+
+
 def rates_table(
-  noise_at: dict[str, Any], seconds: dict[str, dict[str, float]]
+  seeds: Sequence[dict[str, Any]], seconds: dict[str, dict[str, float]]
 ) -> list[dict[str, Any]]:
   """Cost and benefit of samplers and rates, relative to whole images.
 
   Args:
-    noise_at: what `measuring.measure` found.
+    seeds: what `measuring.measure` found, for each seed.
     seconds: of a step, for each image, by sampler and rate.
 
   Returns:
     For each sampler and rate: the `sampler`, the `rate`, the `seconds` an
     image, and the variance of the gradient relative to that of whole images:
-    with as many images (`images`), with as many loss terms, that is 1 / p times
-    the images (`terms`), and with as many images as take the same time
-    (`time`).
+    with as many images (`images`, and its error), with as many loss terms, that
+    is 1 / p times the images (`terms`), and with as many images as take the
+    same time (`time`).
   """
   compared = []
   for sampler, by_rate in seconds.items():
     for rate, cost in by_rate.items():
-      masks = noise_at["rates"][sampler][rate]["masks"]
-      ratio = 1 + masks / noise_at["whole"]["images"]
+      found = [one["rates"][sampler][rate] for one in seeds]
+      ratio, error = estimate(found, "ratio")
       compared.append(
         {
           "sampler": sampler,
           "rate": float(rate),
           "seconds": cost,
           "images": ratio,
+          "images_error": error,
           "terms": ratio * float(rate),
           "time": ratio * cost / by_rate["1.0"],
         }
       )
   return compared
+
+
+def smallest_rates(compared: Sequence[dict[str, Any]]) -> dict[str, float]:
+  """By sampler, the smallest rate that hardly adds noise, see `MOST_NOISE`."""
+  rates = {}
+  for one in compared:
+    if one["images"] <= MOST_NOISE:
+      name = one["sampler"]
+      rates[name] = min(one["rate"], rates.get(name, 1.0))
+  return rates
 
 
 def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
@@ -64,17 +117,20 @@ def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
   """
   lines = []
   for steps, noise_at in summary["measured"].items():
-    compared = rates_table(noise_at, summary["seconds_an_image"])
+    compared = rates_table(noise_at["seeds"], summary["seconds_an_image"])
     best = min(compared, key=lambda one: one["time"])
+    whole = estimate([one["whole"] for one in noise_at["seeds"]], "noise")
     noise_at["rates_compared"] = compared
+    noise_at["smallest_rates"] = smallest_rates(compared)
     noise_at["suggested_sampler"] = best["sampler"]
     noise_at["suggested_rate"] = best["rate"]
     # The noise of one image is the batch at which noise and signal are equal.
-    noise_at["suggested_batch"] = noise_at["whole"]["noise"] * best["images"]
+    noise_at["suggested_batch"] = whole.value * best["images"]
     lines += _tables(steps, noise_at)
   lines += [
-    f"Device: {summary['device']} ({summary['cores']} cores), jax "
-    f"{summary['jax']}.",
+    "±: standard error, of the directions, and of the seeds where they differ "
+    f"more. Seeds: {summary['seeds']}. Device: {summary['device']} "
+    f"({summary['cores']} cores), jax {summary['jax']}.",
     "",
   ]
   records.write_json(workdir / SUMMARY_FILE, summary)
@@ -85,18 +141,27 @@ def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
 
 
 def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
-  whole = noise_at["whole"]
-  samplers = noise_at["samplers"]
+  seeds = noise_at["seeds"]
+  samplers = _by_sampler(seeds)
+  whole = estimate([one["whole"] for one in seeds], "noise")
+  length = estimate(seeds, "correlation_length")
+  independent = estimate(seeds, "independent_pixels")
+  loss = np.mean([one["loss"] for one in seeds])
   batch = "and too few images to see a signal and suggest a batch"
   if np.isfinite(noise_at["suggested_batch"]):
     images = max(1, round(noise_at["suggested_batch"]))
     batch = f"a batch of about {images} images"
+  smallest = ", ".join(
+    f"{name} {rate:g}" for name, rate in noise_at["smallest_rates"].items()
+  )
   lines = [
-    f"After {steps} steps (loss {noise_at['loss']:.2f} nats a pixel). One "
-    f"whole image: noise {whole['noise']:.1f}; {noise_at['pixels']:,.0f} "
-    f"pixels that count as {noise_at['independent_pixels']:.1f} independent "
-    f"ones. Suggested: {noise_at['suggested_sampler']} at p = "
-    f"{noise_at['suggested_rate']:g}, {batch}.",
+    f"After {steps} steps (loss {loss:.2f} nats a pixel). One whole image: "
+    f"noise {whole.text(1)}; {np.mean([one['pixels'] for one in seeds]):,.0f} "
+    f"pixels that count as {independent.text(1)} independent ones; their "
+    f"gradients correlate by 1 / e at a distance of {length.text(1)} pixels. "
+    f"Least variance in the same time: {noise_at['suggested_sampler']} at p = "
+    f"{noise_at['suggested_rate']:g}, {batch}. Smallest p with at most "
+    f"{MOST_NOISE - 1:.0%} more noise: {smallest}.",
     "",
     "Noise of one image's gradient (share of the pixels kept in brackets); "
     "1/q: weighted so that the expected loss is that of whole images; the last "
@@ -107,10 +172,9 @@ def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
   ]
   for name, by_rate in samplers.items():
     cells = (
-      f"{one['noise']:.1f} ({one['share']:.1%})"
-      if np.isfinite(one["noise"])
-      else f"no signal ({one['share']:.1%})"
-      for one in by_rate
+      f"{noise.text(1) if np.isfinite(noise.value) else 'no signal'} "
+      f"({share:.1%})"
+      for share, noise in by_rate
     )
     lines.append(f"| {name} | " + " | ".join(cells) + " |")
   lines += [
@@ -122,13 +186,16 @@ def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
     "| --- | ---: | ---: | ---: | ---: | ---: |",
   ]
   for one in noise_at["rates_compared"]:
+    ratio = Estimate(one["images"], one["images_error"])
     lines.append(
       f"| {one['sampler']} | {one['rate']:g} | {1e3 * one['seconds']:.1f} "
-      f"| {one['images']:.3f} | {one['terms']:.3f} | {one['time']:.3f} |"
+      f"| {ratio.text(3)} | {one['terms']:.3f} | {one['time']:.3f} |"
     )
+  found = estimate(
+    [_arrays(one, "correlation") for one in seeds], "correlation"
+  )
   distances = [1, 2, 4, 8, 16, 32, 64]
-  found = noise_at["correlation"]
-  distances = [d for d in distances if d < len(found)]
+  distances = [d for d in distances if d < len(found.value)]
   return [
     *lines,
     "",
@@ -137,20 +204,53 @@ def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
     "| distance (pixels) | " + " | ".join(map(str, distances)) + " |",
     "| --- |" + " ---: |" * len(distances),
     "| correlation | "
-    + " | ".join(f"{found[d]:.2f}" for d in distances)
+    + " | ".join(
+      Estimate(found.value[d], found.error[d]).text(2) for d in distances
+    )
     + " |",
     "",
   ]
+
+
+def _arrays(found: dict[str, Any], name: str) -> dict[str, np.ndarray]:
+  return {key: np.array(found[key]) for key in (name, f"{name}_error")}
+
+
+def _by_sampler(
+  seeds: Sequence[dict[str, Any]],
+) -> dict[str, list[tuple[float, Estimate]]]:
+  """By sampler, each share of the pixels and the noise at it."""
+  return {
+    name: [
+      (
+        float(np.mean([one["share"] for one in found])),
+        estimate(found, "noise"),
+      )
+      for found in zip(*(one["samplers"][name] for one in seeds), strict=True)
+    ]
+    for name in seeds[0]["samplers"]
+  }
 
 
 def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
   figure = matplotlib.figure.Figure((13, 4.2), layout="constrained")
   noise, correlation, rates = figure.subplots(1, 3)
   *_, (steps, last) = summary["measured"].items()
-  _draw_noise(noise, last, f"Samplers, after {steps} steps")
+  _draw_noise(noise, last["seeds"], f"Samplers, after {steps} steps")
   _draw_rates(rates, last)
   for steps, noise_at in summary["measured"].items():
-    correlation.plot(np.array(noise_at["correlation"]), label=f"{steps} steps")
+    found = estimate(
+      [_arrays(one, "correlation") for one in noise_at["seeds"]], "correlation"
+    )
+    distances = np.arange(len(found.value))
+    correlation.plot(distances, found.value, label=f"{steps} steps")
+    correlation.fill_between(
+      distances,
+      found.value - found.error,
+      found.value + found.error,
+      alpha=0.25,
+      linewidth=0,
+    )
   correlation.axhline(0, color="black", linewidth=0.5)
   correlation.set(
     xlabel="distance (pixels)",
@@ -167,28 +267,27 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
   for axes in (noise, correlation, rates):
     axes.legend(fontsize=7)
     axes.grid(alpha=0.3)
-  figure.suptitle(title)
+  figure.suptitle(f"{title}, with standard errors")
   figure.savefig(path, dpi=85)
 
 
 def _draw_noise(
-  axes: matplotlib.axes.Axes, noise_at: dict[str, Any], title: str
+  axes: matplotlib.axes.Axes, seeds: Sequence[dict[str, Any]], title: str
 ) -> None:
   """Draws the noise of each sampler by the share of the pixels."""
-  for name, by_rate in noise_at["samplers"].items():
-    axes.plot(
-      [one["share"] for one in by_rate],
-      [one["noise"] for one in by_rate],
+  for name, by_rate in _by_sampler(seeds).items():
+    axes.errorbar(
+      [share for share, _ in by_rate],
+      [noise.value for _, noise in by_rate],
+      [noise.error for _, noise in by_rate],
       marker="o",
       markersize=3,
+      elinewidth=0.7,
+      capsize=2,
       label=name,
     )
-  axes.axhline(
-    noise_at["whole"]["noise"],
-    color="black",
-    linestyle=":",
-    label="whole image",
-  )
+  whole = estimate([one["whole"] for one in seeds], "noise")
+  axes.axhline(whole.value, color="black", linestyle=":", label="whole image")
   axes.set(
     xscale="log",
     yscale="log",
@@ -211,12 +310,15 @@ def _draw_rates(axes: matplotlib.axes.Axes, noise_at: dict[str, Any]) -> None:
       ("images", "many images", ":"),
       ("time", "much time", "-"),
     ):
-      axes.plot(
+      axes.errorbar(
         [one["rate"] for one in mine],
         [one[key] for one in mine],
-        style,
+        [one[key] * one["images_error"] / one["images"] for one in mine],
+        linestyle=style,
         color=f"C{number}",
         marker="o",
         markersize=3,
+        elinewidth=0.7,
+        capsize=2,
         label=f"{sampler}, as {meaning}",
       )

@@ -1,7 +1,7 @@
 """What sampling the loss does to the noise of the gradient.
 
     python -m experiments.gradient_noise shapes
-    python -m experiments.gradient_noise camvid --data-dir CAMVID
+    python -m experiments.gradient_noise camvid --data-dir CAMVID --num-seeds 3
 
 The papers conjecture (section 3.4) that sampling counters the spatial
 correlation of a batch, but found no faster convergence. This study measures the
@@ -12,7 +12,9 @@ space: <g_i, v>, for all pixels of an image in one pass. The mean of
 means over directions, images and masks are estimates. (The squared norm of the
 mean gradient has a relative standard error of about sqrt(2 / num_directions),
 and more if the noise is larger than num_images. All noise that is divided by
-one signal shares its error.)
+one signal shares its error.) All estimates have standard errors: by the
+jackknife over directions, or from the spread of several seeds, where that is
+larger. A seed has a network, images, masks and directions of its own.
 
 The study finds:
 
@@ -21,20 +23,31 @@ The study finds:
   divided by the squared norm of the mean gradient. In a batch of so many
   images, noise and signal are equal (the simple noise scale of McCandlish et
   al. 2018, arXiv:1812.06162);
-- the correlation of the gradients of two pixels, by their distance;
+- the correlation of the gradients of two pixels, by their distance, and the
+  distance at which it falls to 1 / e;
 - the effective number of independent pixels in an image: the variance of one
   random pixel's gradient over that of an image's mean gradient;
 - with the measured time of a step: the noise with as many images, with as many
-  loss terms, and in as much time; and the rate p with the least noise for its
-  time.
+  loss terms, and in as much time; the rate p with the least noise for its time;
+  and the smallest p of each sampler with at most 10 % more noise.
+
+A network may begin with another one, and be measured before its first step:
+
+    fcn-jax convert import VGG16 --partial --workdir runs/vgg16_conv
+    python -m experiments.gradient_noise camvid_vgg16 --data-dir CAMVID
+
+VGG16 is a file of its weights; --partial is for one that has only the
+convolutions. Layers that give scores begin with zeros, so that before the first
+step only their own parameters have a gradient.
 
 All pixel losses are those of evaluation mode (fixed batch statistics), so that
 the gradient of a pixel depends on its own image alone. They are summed and
 divided by the expected number of kept pixels of an image, not by the number
 drawn.
 
-Writes to the work folder: config.json, variants/ (the run), noise/ (what was
-found at each step), timing.json, summary.json, table.md and gradient_noise.png.
+Writes to the work folder: config.json, variants/ (the runs), noise/ (what was
+found for each seed and step), timing.json, summary.json, table.md and
+gradient_noise.png.
 """
 
 import dataclasses
@@ -75,7 +88,8 @@ class GradientNoise(study_lib.Study):
   num_masks: int = 24
   """Masks drawn for each sampler and share."""
   measure_at: tuple[int, ...] = (20, 200)
-  """Steps of training after which the noise is measured, in rising order."""
+  """Steps of training after which the noise is measured, in rising order; 0 is
+  before the first."""
   shares: tuple[float, ...] = (1 / 4, 1 / 16, 1 / 64)
   """Approximate shares of the pixels that samplers keep."""
   rates: tuple[float, ...] = (1.0, 0.5, 0.25, 0.05)
@@ -93,7 +107,6 @@ class GradientNoise(study_lib.Study):
     crop_size = self.augmentation.crop_size
     config_lib.require(
       self,
-      num_seeds=(self.num_seeds == 1, "1 in this study"),
       num_masks=(self.num_masks >= 2, "at least 2, for a variance"),
       num_images=(
         self.num_images >= 2 and self.num_images % size == 0,
@@ -101,10 +114,10 @@ class GradientNoise(study_lib.Study):
       ),
       measure_at=(
         bool(at)
-        and at[0] > 0
+        and at[0] >= 0
         and sorted(set(at)) == list(at)
         and at[-1] <= last,
-        f"positive and rising, up to the {last} steps of training",
+        f"rising from 0 or more, up to the {last} steps of training",
       ),
       rates=(1.0 in self.rates, "a list with 1 in it, to compare with"),
       shares=(
@@ -137,21 +150,41 @@ PRESETS = {
       num_images=16,
     ),
   ),
+  # Two CPU cores, hours; not run yet.
+  "camvid_vgg16": (
+    "CamVid at half size, VGG16 from ImageNet: hours on two CPU cores.",
+    _make(
+      "gradient_noise_camvid_vgg16",
+      dataset="camvid",
+      resize=0.5,
+      crop_size=(160, 224),
+      backbone="vgg16",
+      # What `fcn-jax convert import VGG16 --partial` makes.
+      init=pathlib.Path("runs/vgg16_conv"),
+      normalization="none",
+      inputs="caffe",
+      head_width=512,
+      learning_rate=1e-4,
+      num_images=16,
+      measure_at=(0, 20, 200),
+      rounds=3,
+    ),
+  ),
 }
 VARIANT = study_lib.Variant("whole images", {})
 
 
-def noise_file(config: GradientNoise, step: int) -> pathlib.Path:
-  """Where the noise after a step is kept."""
-  return config.run.workdir / report.NOISE / f"step{step}.json"
+def noise_file(config: GradientNoise, step: int, seed: int) -> pathlib.Path:
+  """Where the noise after a step is kept, for the seed of that number."""
+  return config.run.workdir / report.NOISE / f"seed{seed}-step{step}.json"
 
 
 def measured_batches(
-  config: GradientNoise, dataset: data.Dataset
+  config: GradientNoise, dataset: data.Dataset, seed: int
 ) -> list[types.Batch]:
   """The images whose gradients are measured, on the device."""
-  run_config = study_lib.run_config(config, VARIANT, 0)
-  other = run_config.replace(seed=config.run.seed + 1)
+  run_config = study_lib.run_config(config, VARIANT, seed)
+  other = run_config.replace(seed=run_config.run.seed + 1)
   endless = batches.training_batches(other, dataset).starting_at(0)
   count = config.num_images // config.data.batch_size
   result = [jax.device_put(next(endless)) for _ in range(count)]
@@ -160,38 +193,47 @@ def measured_batches(
 
 
 def train_and_measure(
-  config: GradientNoise, measured: list[types.Batch], num_classes: int
+  config: GradientNoise,
+  measured: list[types.Batch],
+  num_classes: int,
+  seed: int,
 ) -> None:
   """Trains, and measures the noise after the steps that were asked for."""
-  run_config = study_lib.run_config(config, VARIANT, 0)
+  run_config = study_lib.run_config(config, VARIANT, seed)
   model = build.model(run_config, num_classes)
   samplers = measuring.samplers_to_compare(config, num_classes)
   work = len(measured) + len(samplers) * len(config.shares)
+  # Directions and masks are those of the seed.
+  of_seed = config.replace(seed=run_config.run.seed)
 
   def measure(step: int, state: train.TrainState) -> None:
-    if noise_file(config, step).exists():
+    file = noise_file(config, step, seed)
+    if file.exists():
       return
-    title = f"noise after {step} steps"
+    title = f"seed {seed}: noise after {step} steps"
     with tqdm.tqdm(total=work, desc=title, disable=None) as bar:
       state = jax.device_get(state)
-      found = measuring.measure(config, model, state, measured, samplers, bar)
-    file = noise_file(config, step)
+      found = measuring.measure(of_seed, model, state, measured, samplers, bar)
     file.parent.mkdir(exist_ok=True)
     records.write_json(file, found)
 
   at_steps = {
     step: lambda state, step=step: measure(step, state)
     for step in config.measure_at
+    if step > 0
   }
   with errors.ends_of_runs(config):
     with errors.explained():
       prepared = training.prepare(run_config, at_steps=at_steps)
+    if 0 in config.measure_at and int(prepared.state.step) == 0:
+      measure(0, prepared.state)
     training.run(prepared)
 
 
-def check_measured(config: GradientNoise) -> None:
+def check_measured(config: GradientNoise, seed: int) -> None:
   """Raises a `ValueError` if training has ended and a measurement is lost."""
-  for file in (noise_file(config, step) for step in config.measure_at):
+  for step in config.measure_at:
+    file = noise_file(config, step, seed)
     if not file.exists():
       raise ValueError(
         f"{file} is not there, but training has ended: bring it back, begin "
@@ -207,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: of the command line; those of the process if None.
   """
   config = study_lib.parse(PRESETS, NAME, __doc__, arguments)
-  run_config = study_lib.run_config(config, VARIANT, 0)
+  seeds = range(config.num_seeds)
   own = {"experiment": NAME, "contents": report.CONTENTS}
   with errors.explained():
     study_lib.check_is_alone()
@@ -216,26 +258,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dataset = batches.load_split(config.data, "train")
     study_lib.check(config, [VARIANT], dataset, **own)
     study_lib.claim(config, **own)
-    has_ended = study_lib.has_ended(run_config)
-    if has_ended:
-      check_measured(config)
-  measured = measured_batches(config, dataset)
-  if not has_ended:
-    train_and_measure(config, measured, dataset.num_classes)
+    missing = []
+    for seed in seeds:
+      if study_lib.has_ended(study_lib.run_config(config, VARIANT, seed)):
+        check_measured(config, seed)
+      else:
+        missing.append(seed)
+  for seed in missing:
+    measured = measured_batches(config, dataset, seed)
+    train_and_measure(config, measured, dataset.num_classes, seed)
     with errors.explained():
-      check_measured(config)
+      check_measured(config, seed)
   timing_file = config.run.workdir / report.TIMING_FILE
   if not timing_file.exists():
-    model = build.model(run_config, dataset.num_classes)
+    model = build.model(config, dataset.num_classes)
     optimizer = build.optimizer(config.optimizer)
-    seconds = measuring.time_steps(config, model, optimizer, measured[0])
+    batch, *_ = measured_batches(config, dataset, 0)
+    seconds = measuring.time_steps(config, model, optimizer, batch)
     records.write_json(timing_file, seconds)
   summary = {
     "measured": {
-      str(step): results.read_figures(noise_file(config, step))
+      str(step): {
+        "seeds": [
+          results.read_figures(noise_file(config, step, seed)) for seed in seeds
+        ]
+      }
       for step in config.measure_at
     },
     "seconds_an_image": results.read_figures(timing_file),
+    "seeds": config.num_seeds,
     **results.where(),
   }
   print(report.write(config.run.workdir, summary, config.title))

@@ -48,6 +48,7 @@ BENCHMARKS = {
   }.items()
 }
 BENCHMARKS["experiments.gallery"] = "experiments.gallery"
+BENCHMARKS["experiments.results_page"] = "experiments.results_page.page"
 TRAIN_OVERHEAD = "experiments.benchmarks.train_overhead"
 
 

@@ -1,5 +1,6 @@
 import functools
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +107,8 @@ def test_the_noise_is_split_into_that_of_masks_and_that_of_images():
   signal = rng.normal(0, 2.0, (1, num_directions, 1))
   of_images = rng.normal(0, 1.0, (1, num_directions, num_images))
   of_masks = rng.normal(0, 3.0, (num_masks, num_directions, num_images))
-  found = estimates.noise_of_sums(7.0 * (signal + of_images + of_masks), 7.0)
+  sums = 7.0 * (signal + of_images + of_masks)
+  found = estimates.noise(estimates.split(sums, 7.0))
   np.testing.assert_allclose(found["masks"], 9.0, rtol=0.05)
   np.testing.assert_allclose(found["images"], 1.0, rtol=0.1)
   np.testing.assert_allclose(found["signal"], np.mean(signal**2), rtol=0.05)
@@ -119,14 +121,54 @@ def test_without_a_signal_or_a_pixel_there_is_no_noise_but_nan():
   rng = np.random.default_rng(0)
   sums = rng.normal(0, 1.0, (4, 300, 6))
   sums -= sums.mean(axis=-1, keepdims=True)
-  found = estimates.noise_of_sums(sums, 1.0)
+  parts = estimates.split(sums, 1.0)
+  found = estimates.noise(parts)
   assert found["signal"] < 0 and np.isnan(found["noise"])
-  known = estimates.noise_of_sums(sums, 1.0, signal=0.5)
+  known = estimates.noise(parts, np.full(300, 0.5))
   np.testing.assert_allclose(
     known["noise"], (known["masks"] + known["images"]) / 0.5
   )
-  empty = estimates.noise_of_sums(np.zeros((4, 3, 6)), 0)
+  empty = estimates.noise(estimates.split(np.zeros((4, 3, 6)), 0))
   assert all(np.isnan(value) for value in empty.values())
+
+
+def test_the_error_is_the_spread_over_other_directions():
+  rng = np.random.default_rng(0)
+  draws, num_directions = 150, 40
+  above = rng.exponential(3.0, (draws, num_directions))
+  below = 1 + rng.exponential(1.0, (draws, num_directions))
+
+  def ratio(a, b):
+    return np.array([a / b, a])
+
+  found = [
+    estimates.with_error(ratio, *pair)
+    for pair in zip(above, below, strict=True)
+  ]
+  spread = np.std([value for value, _ in found], axis=0)
+  typical = np.mean([error for _, error in found], axis=0)
+  np.testing.assert_allclose(typical, spread, rtol=0.2)
+  # That of a mean is known exactly.
+  _, error = estimates.with_error(lambda a: a, above[0])
+  expected = np.std(above[0], ddof=1) / np.sqrt(num_directions)
+  np.testing.assert_allclose(error, expected)
+  value, error = estimates.with_error(lambda a: a, above[0][:1])
+  assert value == above[0][0] and np.isnan(error)
+
+
+def test_seeds_have_the_larger_of_two_errors():
+  errors = [3.0, 4.0, 5.0]
+  alike = report.over_seeds([1.0, 1.1, 0.9], errors)
+  np.testing.assert_allclose(alike, [1.0, np.sqrt(50 / 3 / 3)])
+  apart = report.over_seeds([0.0, 30.0, 60.0], errors)
+  np.testing.assert_allclose(apart, [30.0, 30 / np.sqrt(3)])
+  np.testing.assert_allclose(report.over_seeds([2.0], [0.5]), [2.0, 0.5])
+  # A single direction knows no error, two seeds do.
+  nan = float("nan")
+  np.testing.assert_allclose(
+    report.over_seeds([1.0, 3.0], [nan, nan]), [2.0, 1.0]
+  )
+  assert report.over_seeds([1.0], [nan]).text(1) == "1.0"
 
 
 def test_the_correlation_is_that_of_a_loop_over_pairs():
@@ -134,53 +176,85 @@ def test_the_correlation_is_that_of_a_loop_over_pairs():
   projections = rng.normal(size=(2, 3, 5, 6))
   valid = rng.random((3, 5, 6)) < 0.7
   projections = np.where(valid, projections, 0.0)
-  found = estimates.correlation_by_distance(projections, valid, 4)
+  found = estimates.covariance_by_distance(projections, valid, 4)
   mean = projections[:, valid].mean(axis=1)
-  sums, counts = np.zeros(9), np.zeros(9)
+  sums, counts = np.zeros((2, 9)), np.zeros(9)
   for image in range(3):
     pixels = np.argwhere(valid[image])
     for a in pixels:
       for b in pixels:
         distance = int(np.rint(np.hypot(*(a - b))))
+        counts[distance] += 1
         for i in range(2):
           one = projections[i, image, *a] - mean[i]
           other = projections[i, image, *b] - mean[i]
-          sums[distance] += one * other
-          counts[distance] += 1
-  expected = (sums / np.maximum(counts, 1))[:5]
-  np.testing.assert_allclose(found, expected / expected[0], atol=1e-10)
+          sums[i, distance] += one * other
+  expected = (sums / np.maximum(counts, 1))[:, :5]
+  np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+def test_the_correlation_length_lies_between_two_distances():
+  length = estimates.correlation_length(4.0 * np.exp(-np.arange(50) / 10.5))
+  np.testing.assert_allclose(length, 10.5, atol=0.02)
+  assert np.isnan(estimates.correlation_length(np.array([1.0, 0.9, 0.8])))
 
 
 def test_rates_are_compared_at_equal_images_terms_and_time():
-  noise_at = {
-    "rates": {
-      "pixels": {"1.0": {"masks": 0.0}, "0.25": {"masks": 1.0}},
-    },
-    "whole": {"images": 4.0},
-  }
+  seeds = [
+    {
+      "rates": {
+        "pixels": {
+          "1.0": {"ratio": 1.0, "ratio_error": 0.0},
+          "0.25": {"ratio": ratio, "ratio_error": 0.1},
+        }
+      }
+    }
+    for ratio in (1.0, 1.5)
+  ]
   seconds = {"pixels": {"1.0": 0.2, "0.25": 0.1}}
-  found = report.rates_table(noise_at, seconds)
+  found = report.rates_table(seeds, seconds)
   assert found[0] == {
-    "sampler": "pixels",
-    "rate": 1.0, "seconds": 0.2, "images": 1.0, "terms": 1.0, "time": 1.0
+    "sampler": "pixels", "rate": 1.0, "seconds": 0.2, "images": 1.0,
+    "images_error": 0.0, "terms": 1.0, "time": 1.0,
   }  # fmt: skip
+  np.testing.assert_allclose(found[1]["images_error"], 0.25)
   np.testing.assert_allclose(
     [found[1][key] for key in ("images", "terms", "time")],
     [1.25, 1.25 / 4, 1.25 / 2],
   )
 
 
+def test_the_smallest_rate_adds_a_tenth_of_the_noise_at_most():
+  ratios = {
+    "places": {1.0: 1.0, 0.25: 1.01, 0.05: 1.09},
+    "blocks": {1.0: 1.0, 0.25: 1.11, 0.05: 2.0},
+    "pixels": {1.0: 1.0, 0.25: float("nan"), 0.05: 1.2},
+  }
+  compared = [
+    {"sampler": sampler, "rate": rate, "images": ratio}
+    for sampler, by_rate in ratios.items()
+    for rate, ratio in by_rate.items()
+  ]
+  assert report.smallest_rates(compared) == {
+    "places": 0.05,
+    "blocks": 1.0,
+    "pixels": 1.0,
+  }
+
+
 def test_the_images_measured_are_not_those_of_the_first_steps(prepared_dir):
   config = studies.parse(study, options("run", prepared_dir))
   dataset = batches.load_split(config.data, "train")
-  measured = study.measured_batches(config, dataset)
+  measured = study.measured_batches(config, dataset, 0)
   assert [batch.labels.shape for batch in measured] == [(2, 32, 32)] * 2
   run_config = study_lib.run_config(config, study.VARIANT, 0)
   trained_on = batches.training_batches(run_config, dataset).starting_at(0)
   first = next(trained_on)
   trained_on.close()
   assert np.any(first.images != measured[0].images)
-  again = study.measured_batches(config, dataset)
+  other = study.measured_batches(config, dataset, 1)
+  assert np.any(other[0].images != measured[0].images)
+  again = study.measured_batches(config, dataset, 0)
   for one, other in zip(measured, again, strict=True):
     np.testing.assert_array_equal(one.images, other.images)
 
@@ -189,19 +263,28 @@ def test_the_images_measured_are_not_those_of_the_first_steps(prepared_dir):
 
 
 def made_up_noise(samplers):
-  noise = {"masks": 1.0, "images": 4.0, "signal": 0.5, "noise": 10.0}
-  lost = {**noise, "signal": -1.0, "noise": float("nan")}
+  noise = {"masks": 1.0, "images": 4.0, "noise": 10.0, "noise_error": 2.0}
+  lost = {**noise, "noise": float("nan"), "noise_error": float("nan")}
   return {
     "whole": noise,
     "pixels": 900.0,
     "independent_pixels": 12.5,
+    "independent_pixels_error": 1.5,
     "correlation": [1.0] + [0.5] * 16,
+    "correlation_error": [0.0] + [0.25] * 16,
+    "correlation_length": 6.5,
+    "correlation_length_error": 0.4,
     "loss": 1.25,
     "samplers": {
       name: [{"share": 0.25, **(lost if name == "hardest" else noise)}]
       for name in samplers
     },
-    "rates": {"pixels": {"1.0": {"masks": 0.0}, "0.25": {"masks": 1.0}}},
+    "rates": {
+      "pixels": {
+        "1.0": {"ratio": 1.0, "ratio_error": 0.0},
+        "0.25": {"ratio": 1.25, "ratio_error": 0.125},
+      }
+    },
   }
 
 
@@ -221,16 +304,18 @@ def measured(monkeypatch):
   return steps
 
 
-def make_ended(workdir, prepared_dir):
+def make_ended(workdir, prepared_dir, *more):
   """A study of which only the report is missing."""
-  config = studies.parse(study, options(workdir, prepared_dir))
+  config = studies.parse(study, options(workdir, prepared_dir, *more))
   study_lib.claim(config, experiment=study.NAME, contents=report.CONTENTS)
   studies.end_runs(config, [study.VARIANT])
   (workdir / "noise").mkdir()
-  for step in config.measure_at:
-    records.write_json(
-      study.noise_file(config, step), made_up_noise(["pixels", "hardest"])
-    )
+  for seed in range(config.num_seeds):
+    for step in config.measure_at:
+      records.write_json(
+        study.noise_file(config, step, seed),
+        made_up_noise(["pixels", "hardest"]),
+      )
   seconds = {"pixels": {"1.0": 0.2, "0.25": 0.1}}
   records.write_json(workdir / "timing.json", seconds)
   return config
@@ -239,11 +324,11 @@ def make_ended(workdir, prepared_dir):
 def test_the_report_agrees_with_what_was_measured(
   tmp_path, prepared_dir, measured, capsys, untouched
 ):
-  workdir = tmp_path / "run"
-  make_ended(workdir, prepared_dir)
+  workdir, seeds = tmp_path / "run", ("--num-seeds", "4")
+  make_ended(workdir, prepared_dir, *seeds)
   untouched(workdir / "variants")
   untouched(workdir / "noise")
-  study.main(options(workdir, prepared_dir))
+  study.main(options(workdir, prepared_dir, *seeds))
   # What is there is not measured or trained again, nor touched.
   assert measured == []
   untouched(workdir / "variants")
@@ -253,12 +338,16 @@ def test_the_report_agrees_with_what_was_measured(
   for step in (1, 2):
     assert f"After {step} steps (loss 1.25 nats a pixel)" in table
   # As much time at p = 0.25: 5 / 4 of the variance, 1 / 2 of the time.
-  assert "Suggested: pixels at p = 0.25, a batch of about 12 images" in table
+  assert "same time: pixels at p = 0.25, a batch of about 12 images" in table
+  assert "at most 10% more noise: pixels 1." in table
+  assert "correlate by 1 / e at a distance of 6.5 ± 0.2 pixels" in table
+  assert "Seeds: 4." in table
   rows = studies.table_rows(table)
-  assert "| pixels | 10.0 (25.0%) |" in table
+  assert "| pixels | 10.0 ± 1.0 (25.0%) |" in table
   assert rows["hardest"] == ["no signal (25.0%)"]
-  assert rows["pixels"] == ["0.25", "100.0", "1.250", "0.312", "0.625"]
-  assert rows["correlation"] == ["0.50"] * 5
+  ratio = "1.250 ± 0.062"
+  assert rows["pixels"] == ["0.25", "100.0", ratio, "0.312", "0.625"]
+  assert rows["correlation"] == ["0.50 ± 0.12"] * 5
   summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
   assert set(summary["measured"]) == {"1", "2"}
   assert summary["measured"]["2"]["suggested_rate"] == 0.25
@@ -269,9 +358,9 @@ def test_a_measurement_that_was_lost_is_named(
   tmp_path, prepared_dir, measured, refused
 ):
   config = make_ended(tmp_path / "run", prepared_dir)
-  study.noise_file(config, 1).unlink()
+  study.noise_file(config, 1, 0).unlink()
   error = refused(study.main, options(config.run.workdir, prepared_dir))
-  assert "step1.json is not there" in error and "--overwrite" in error
+  assert "seed0-step1.json is not there" in error and "--overwrite" in error
   assert measured == []
 
 
@@ -279,8 +368,8 @@ def test_a_step_is_measured_only_if_that_is_missing(
   tmp_path, prepared_dir, measured, monkeypatch
 ):
   config = make_ended(tmp_path / "run", prepared_dir)
-  study.noise_file(config, 2).unlink()
-  before = study.noise_file(config, 1).stat().st_mtime_ns
+  study.noise_file(config, 2, 0).unlink()
+  before = study.noise_file(config, 1, 0).stat().st_mtime_ns
 
   def reach_both(prepared):
     for step, call in prepared.items():
@@ -290,10 +379,33 @@ def test_a_step_is_measured_only_if_that_is_missing(
     training, "prepare", lambda run_config, *, at_steps: at_steps
   )
   monkeypatch.setattr(training, "run", reach_both)
-  study.train_and_measure(config, [], 6)
+  study.train_and_measure(config, [], 6, 0)
   assert measured == [2]
-  assert study.noise_file(config, 1).stat().st_mtime_ns == before
-  assert study.noise_file(config, 2).exists()
+  assert study.noise_file(config, 1, 0).stat().st_mtime_ns == before
+  assert study.noise_file(config, 2, 0).exists()
+
+
+@pytest.mark.parametrize(("start", "expected"), [(0, [0, 2]), (1, [2])])
+def test_step_0_is_measured_before_the_first_step_and_never_later(
+  start, expected, tmp_path, prepared_dir, measured, monkeypatch
+):
+  config = studies.parse(
+    study, options(tmp_path / "run", prepared_dir, "--measure-at", "0", "2")
+  )
+  study_lib.claim(config, experiment=study.NAME, contents=report.CONTENTS)
+
+  def prepare(run_config, *, at_steps):
+    state = fcn.train.TrainState(jnp.array(start), {}, {}, ())
+    return types.SimpleNamespace(state=state, at_steps=at_steps)
+
+  def run(prepared):
+    for step, call in prepared.at_steps.items():
+      call(prepared.state._replace(step=jnp.array(step)))
+
+  monkeypatch.setattr(training, "prepare", prepare)
+  monkeypatch.setattr(training, "run", run)
+  study.train_and_measure(config, [], 6, 0)
+  assert measured == expected
 
 
 @pytest.mark.long
@@ -315,7 +427,7 @@ def test_an_interrupted_study_measures_only_what_is_missing(
       study.main(options(workdir, prepared_dir))
     assert measured == [1, 2]
     assert [path.name for path in (workdir / "noise").iterdir()] == [
-      "step1.json"
+      "seed0-step1.json"
     ]
     monkeypatch.setattr(measuring, "measure", made_up)
     study.main(options(workdir, prepared_dir))
@@ -335,16 +447,16 @@ def test_an_interrupted_study_measures_only_what_is_missing(
 @pytest.mark.parametrize(
   ("more", "message"),
   [
-    (("--measure-at", "5", "5"), "positive and rising"),
-    (("--measure-at", "2", "1"), "positive and rising"),
-    (("--measure-at", "0"), "positive and rising"),
-    (("--measure-at",), "positive and rising"),
+    (("--measure-at", "5", "5"), "rising from 0 or more"),
+    (("--measure-at", "2", "1"), "rising from 0 or more"),
+    (("--measure-at", "-1"), "rising from 0 or more"),
+    (("--measure-at",), "rising from 0 or more"),
     (("--measure-at", "202"), "up to the 201 steps"),
     (("--rates", "0.5"), "with 1 in it"),
     (("--num-images", "5"), "a multiple of batch_size = 4"),
     (("--num-masks", "1"), "at least 2"),
     (("--num-directions", "0"), "num_directions is 0"),
-    (("--num-seeds", "2"), "num_seeds is 2"),
+    (("--num-seeds", "0"), "num_seeds is 0"),
     (("--shares", "0"), "sampling rate is 0"),
     (("--shares", "0.00001"), "large enough for a pixel"),
     (("--shares",), "shares is ()"),
@@ -393,9 +505,11 @@ def test_help_explains_every_option(capsys):
 @pytest.mark.long
 def test_a_study_measures_and_draws(tmp_path, prepared_dir):
   workdir = tmp_path / "run"
-  arguments = options(workdir, prepared_dir, "--measure-at", "2")
+  arguments = options(
+    workdir, prepared_dir, "--measure-at", "0", "2", "--num-seeds", "2"
+  )
   printed = studies.run(study, arguments).stdout
-  assert "Suggested: " in printed and "| class-balanced |" in printed
+  assert "After 0 steps" in printed and "| class-balanced |" in printed
   assert (workdir / "table.md").read_text(encoding="utf-8") in printed
   assert {path.name for path in workdir.iterdir()} == {
     folder.CONFIG_FILE,
@@ -403,9 +517,10 @@ def test_a_study_measures_and_draws(tmp_path, prepared_dir):
     *report.CONTENTS,
   }
   summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
-  noise_at = summary["measured"]["2"]
-  assert noise_at["correlation"][0] == 1.0
-  assert 0.1 < noise_at["samplers"]["pixels"][0]["share"] < 0.4
+  one, other = summary["measured"]["2"]["seeds"]
+  assert one["loss"] != other["loss"]
+  assert one["correlation"][0] == 1.0
+  assert 0.1 < one["samplers"]["pixels"][0]["share"] < 0.4
   assert set(summary["seconds_an_image"]["places"]) == {"1.0", "0.25"}
   with PIL.Image.open(workdir / "gradient_noise.png") as picture:
     assert min(picture.size) > 300

@@ -1,0 +1,1 @@
+"""The page of all results, made from their folders."""
