@@ -165,8 +165,8 @@ def fault(
       return True, f"a traceback:\n{said}"
     if status > 0 and luck != "TERM" and "error" not in said:
       return True, f"no error is named (status {status}):\n{said}"
-    if commands.finished(disk.folder) == known.contents:
-      return status != 0, ""  # It had written all.
+    if commands.are_finished(disk.folder, known.contents):
+      return status != 0, ""
     again, more = case.run()
     if again:
       return True, f"the same command failed:\n{said}\n-- then\n{more}"

@@ -151,13 +151,17 @@ def contents(disk: pathlib.Path) -> dict[str, Any]:
   return dict(_flat(found))
 
 
-def finished(disk: pathlib.Path) -> dict[str, Any]:
-  """The same without what the next command removes."""
-  return {
-    name: value
-    for name, value in contents(disk).items()
-    if not writing.is_temporary(name.rpartition("/")[2].partition(":")[0])
-  }
+def are_finished(disk: pathlib.Path, known: dict[str, Any]) -> bool:
+  """Whether a command had written all, but for removing temporary files."""
+  try:
+    found = {
+      name: value
+      for name, value in contents(disk).items()
+      if not writing.is_temporary(name.rpartition("/")[2].partition(":")[0])
+    }
+  except (ValueError, OSError):  # A file is half written.
+    return False
+  return found == known
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
