@@ -194,7 +194,9 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
     "pixels": "labelled pixels in the loss",
     "images": "crops or slices",
   }
-  palette = matplotlib.colormaps["tab20"]
+  # Its strong colours first; each is followed by a pale one.
+  palette = matplotlib.colormaps["tab20"].colors
+  palette = (*palette[::2], *palette[1::2])
   for axes, (what, label) in zip(
     figure.subplots(1, 3, sharey=True), panels.items(), strict=True
   ):
@@ -203,7 +205,7 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
         axes.plot(
           getattr(run, what),
           100 * run.errors,
-          color=palette(number % 20),
+          color=palette[number % len(palette)],
           linewidth=2 if way.startswith(PATCHES) else 1.2,
           label=None if index else way,
         )

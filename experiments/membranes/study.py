@@ -78,6 +78,12 @@ class Membranes(study_lib.Study):
   """Steps of `whole images`, a slice each: as many pixels as the crops have in
   600 steps, if slices have 512x512."""
 
+  @property
+  def title(self) -> str:
+    """Title: the task and the network."""
+    network = self.network
+    return f"membranes, FCN-{network.stride}s, {network.backbone}"
+
   def check(self) -> None:
     """Raises a `ValueError` for an option out of its range."""
     super().check()
