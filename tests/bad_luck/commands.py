@@ -126,8 +126,12 @@ def make_inputs(inputs: pathlib.Path, run: Callable[[list[str]], None]) -> None:
     run(Command(arguments).argv(inputs, inputs))
 
 
-def contents(disk: pathlib.Path) -> dict[str, Any]:
+def contents(disk: pathlib.Path, *, temporary: bool = True) -> dict[str, Any]:
   """What is in all files, but for what differs each time.
+
+  Args:
+    disk: with the files.
+    temporary: whether files count that the next command removes.
 
   Returns:
     The value of each number, array and entry, by the name of its file and its
@@ -139,6 +143,8 @@ def contents(disk: pathlib.Path) -> dict[str, Any]:
     if not file.is_file() or file.name in (".lock", folder.STARTS_FILE):
       continue
     parts = file.relative_to(disk).parts
+    if not temporary and any(map(writing.is_temporary, parts)):
+      continue
     if folder.CHECKPOINTS in parts:
       step = disk.joinpath(*parts[: parts.index(folder.CHECKPOINTS) + 2])
       name = step.relative_to(disk).as_posix()
@@ -154,14 +160,9 @@ def contents(disk: pathlib.Path) -> dict[str, Any]:
 def are_finished(disk: pathlib.Path, known: dict[str, Any]) -> bool:
   """Whether a command had written all, but for removing temporary files."""
   try:
-    found = {
-      name: value
-      for name, value in contents(disk).items()
-      if not writing.is_temporary(name.rpartition("/")[2].partition(":")[0])
-    }
-  except (ValueError, OSError):  # A file is half written.
+    return contents(disk, temporary=False) == known
+  except (ValueError, OSError):  # A step of a checkpoint is half written.
     return False
-  return found == known
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
