@@ -230,8 +230,8 @@ def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields where to fill a folder, and publishes it afterwards, all at once.
 
   Args:
-    folder: of its parent, which exists. It is absent, or empty but for the lock
-      of this program, which goes.
+    folder: absent, or empty but for the lock of this program, which goes. Its
+      parent is made if need be.
 
   Yields:
     A new folder. If the block raises something, it is removed.
@@ -239,6 +239,8 @@ def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     WriteError: something cannot be written, or `folder` is not empty.
   """
+  with explained(folder):
+    folder.parent.mkdir(parents=True, exist_ok=True)
   with scratch(folder.parent, folder.name) as parent:
     new = parent / folder.name
     new.mkdir()

@@ -147,7 +147,11 @@ def run(
   samples, over = [], False
   with log.open("wb") as errors:
     process = subprocess.Popen(
-      command, stdout=errors, stderr=errors, start_new_session=True
+      # Shells let programs in the background ignore Ctrl-C.
+      ["env", "--default-signal=INT", *command],
+      stdout=errors,
+      stderr=errors,
+      start_new_session=True,
     )
     try:
       while process.poll() is None:
