@@ -38,10 +38,10 @@ def samples(**changes):
     ({"threads": lambda number: 5 * (number > 20)}, []),
     ({"descriptors": lambda number: 7 * (number % 9 == 0)}, []),
     ({"memory": lambda number: MB // 20 * number}, []),
-    ({"memory": lambda number: MB * number}, ["the memory grew by 120 MB"]),
+    ({"memory": lambda number: MB * number}, ["the memory grew by 80 MB"]),
     (
       {"descriptors": lambda number: number // 60},
-      ["there were 41 descriptors, then 43"],
+      ["there were 42 descriptors, then 43"],
     ),
     (
       {"threads": lambda number: number > 150},
@@ -76,8 +76,8 @@ def test_processes_of_a_session_are_counted_and_seen_when_they_stay(
   processes, memory, descriptors, threads = most
   assert (found.status, processes, threads) == (0, 2, 3)
   assert descriptors >= 26 and 5 * MB < memory < 200 * MB
-  (left,) = found.left
-  assert "sleep(99)" in left and found.errors == "said"
+  (left,) = (one for one in found.left if "sleep(99)" in one)
+  assert left.startswith("the process ") and found.errors == "said"
 
 
 @pytest.mark.slow
@@ -88,9 +88,9 @@ def test_shared_memory_that_stays_is_seen(tmp_path, monkeypatch):
     open(f"/dev/shm/fcn_jax_test_{os.getpid()}", "w").write("left")
   """
   found = run(code, tmp_path)
-  (left,) = found.left
+  # Tests beside this one may leave some, too.
+  (left,) = (one for one in found.left if "fcn_jax_test_" in one)
   name = left.removeprefix("the shared memory ")
-  assert name.startswith("fcn_jax_test_")
   (watching._SHARED / name).unlink()
 
 

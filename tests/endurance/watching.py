@@ -86,7 +86,7 @@ def sample(session: int) -> Sample:
 
 
 def steady(samples: Sequence[Sample]) -> Steady:
-  """The sixth of the time after the first third, and the last sixth.
+  """The sixth of the time after the first half, and the last sixth.
 
   Of memory the median; of descriptors and threads the first quartile, which
   what is held for a moment does not change.
@@ -100,7 +100,7 @@ def steady(samples: Sequence[Sample]) -> Steady:
         _first_quartile([one.descriptors for one in part]),
         _first_quartile([one.threads for one in part]),
       )
-      for part in (samples[2 * sixth :][:sixth], samples[-sixth:])
+      for part in (samples[3 * sixth :][:sixth], samples[-sixth:])
     )
   )
 
