@@ -120,7 +120,8 @@ def jobs_in(root: pathlib.Path, options: argparse.Namespace) -> list[Job]:
         "--split=test",
         f"--out={out}",
       ],
-      "summary.json",
+      # Where it draws its figures.
+      ".partial-*",
     ),
   ]
 
@@ -164,7 +165,7 @@ def endure(
   found = watching.run(
     of_program(job, out),
     out.with_suffix(".log"),
-    is_over=(out / job.last).exists,
+    is_over=lambda: any(out.glob(job.last)),
   )
   faults = [f"it left {one}" for one in found.left]
   if found.status:
