@@ -203,10 +203,10 @@ def together(
   """Yields where to write files of a folder, and publishes them afterwards.
 
   Args:
-    folder: where to; it exists.
-    names: of all files that there may be. Once the new ones are written, they
-      replace those of before, and those that have no successor are removed. The
-      first is removed first and published last: a folder that has it has all.
+    folder: where to. It exists, and this program holds it, see `holding`.
+    names: of all files, or folders, that there may be. Those of before are
+      removed once the new ones are written, the first at first. The first is
+      published last: a folder that has it has all.
 
   Yields:
     A new folder. If the block raises something, all is as before.
@@ -215,52 +215,27 @@ def together(
     WriteError: a file cannot be written.
   """
   with scratch(folder, "together") as new:
-    with _as_published(new, folder):
+    try:
       yield new
-    remove(folder / names[0])
-    for name in reversed(names):
-      if (new / name).exists():
-        publish(new / name, folder / name, replace=True)
-      else:
-        remove(folder / name)
-
-
-@contextlib.contextmanager
-def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields where to fill a folder, and publishes it afterwards, all at once.
-
-  Args:
-    folder: absent, or empty but for the lock of this program, which goes. Its
-      parent is made if need be.
-
-  Yields:
-    A new folder. If the block raises something, it is removed.
-
-  Raises:
-    WriteError: something cannot be written, or `folder` is not empty.
-  """
-  with explained(folder):
-    folder.parent.mkdir(parents=True, exist_ok=True)
-  with scratch(folder.parent, folder.name) as parent:
-    new = parent / folder.name
-    new.mkdir()
-    with _as_published(new, folder):
-      yield new
+    except WriteError as error:
+      # People know the file by its name in the end.
+      explanation = WriteError(str(error).replace(str(new), str(folder)))
+      explanation.errno = error.errno
+      raise explanation from error
     with explained(folder):
-      (folder / LOCK).unlink(missing_ok=True)
-      os.rename(new, folder)
-      sync(folder.parent)
+      for name in names:
+        remove(folder / name)
+      for name in reversed(names):
+        if (new / name).exists():
+          publish(new / name, folder / name, replace=True)
 
 
-@contextlib.contextmanager
-def _as_published(new: pathlib.Path, path: pathlib.Path) -> Iterator[None]:
-  """Errors name what is published, and not where it is written before."""
-  try:
-    yield
-  except WriteError as error:
-    explanation = WriteError(str(error).replace(str(new), str(path)))
-    explanation.errno = error.errno
-    raise explanation from error
+def is_unfinished(folder: pathlib.Path, names: Sequence[str]) -> bool:
+  """Whether a program was killed while it published files by `together`.
+
+  It leaves its lock, and not the first file.
+  """
+  return (folder / LOCK).exists() and not (folder / names[0]).exists()
 
 
 def remove_left_overs(folder: pathlib.Path) -> None:

@@ -287,6 +287,8 @@ def test_files_stay_as_they_were_if_one_cannot_be_written(small_disk):
     write_together(small_disk, ("summary", "table"), 2_000_000 * "x")
   contents = {path.name: path.read_text() for path in small_disk.iterdir()}
   assert contents == dict.fromkeys(NAMES, "old")
+  (small_disk / writing.LOCK).touch()
+  assert not writing.is_unfinished(small_disk, NAMES)
 
 
 @pytest.mark.parametrize("number", range(len(NAMES)))
@@ -309,29 +311,19 @@ with writing.together(folder, {NAMES}) as new:
 if True:
 """
   killed_while_writing(tmp_path, code)
-  assert not (tmp_path / NAMES[0]).exists()
   writing.remove_left_overs(tmp_path)
-  assert names_in(tmp_path) == sorted(NAMES[1:])
-  news = [path.read_text() for path in tmp_path.iterdir()].count("new")
-  assert news == number
+  assert names_in(tmp_path) == sorted(NAMES[::-1][:number])
+  # Who is killed leaves its lock.
+  assert not writing.is_unfinished(tmp_path, NAMES)
+  (tmp_path / writing.LOCK).touch()
+  assert writing.is_unfinished(tmp_path, NAMES)
 
 
-def test_a_folder_is_published_all_at_once(tmp_path):
-  folder = tmp_path / "run"
-  with pytest.raises(ZeroDivisionError), writing.whole_folder(folder) as new:
-    (new / "config").write_text("a")
-    _ = 1 / 0
-  assert names_in(tmp_path) == []
-  folder.mkdir()
-  (folder / writing.LOCK).touch()
-  with writing.whole_folder(folder) as new:
-    (new / "config").write_text("a")
-    assert names_in(folder) == [writing.LOCK]
-  assert names_in(tmp_path) == ["run"]
-  assert names_in(folder) == ["config"]
-  with (
-    pytest.raises(writing.WriteError, match=f"{folder} cannot be written"),
-    writing.whole_folder(folder) as new,
-  ):
-    (new / "config").write_text("b")
-  assert (folder / "config").read_text() == "a"
+def test_folders_are_published_together_with_files(tmp_path):
+  for content in ("old", "new"):
+    with writing.together(tmp_path, ("config", "steps")) as new:
+      (new / "steps").mkdir()
+      for path in (new / "steps" / content, new / "config"):
+        writing.write_text(path, content)
+    assert (tmp_path / "config").read_text() == content
+    assert names_in(tmp_path / "steps") == [content]

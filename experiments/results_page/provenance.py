@@ -30,14 +30,25 @@ from fcn_jax.runs import records
 
 FILE = "provenance.json"
 NOT_RECORDED = "not recorded"
-# Code that all training runs.
+# Code that all training runs, and that scores it.
 TRAINING = (
+  "fcn_jax/blocks.py",
   "fcn_jax/data/pipeline",
+  "fcn_jax/geometry.py",
+  "fcn_jax/interpolation.py",
+  "fcn_jax/label_bits.py",
+  "fcn_jax/label_boundaries.py",
+  "fcn_jax/label_bytes.py",
   "fcn_jax/losses",
+  "fcn_jax/metrics",
   "fcn_jax/models",
   "fcn_jax/optimizers.py",
+  "fcn_jax/patches.py",
+  "fcn_jax/runs/validation.py",
   "fcn_jax/sampling",
   "fcn_jax/train.py",
+  "fcn_jax/upsampling.py",
+  "fcn_jax/valid_region.py",
 )
 _FROM_SUMMARY = ("commit", "device", "cores")
 

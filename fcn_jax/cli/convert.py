@@ -41,6 +41,8 @@ from fcn_jax.runs import folder as folder_lib
 from fcn_jax.runs import trained_model
 
 REPORT_FILE = "weights.txt"
+# Of the work folder; the first one is written last.
+_CONTENTS = (folder_lib.CONFIG_FILE, folder_lib.CHECKPOINTS, REPORT_FILE)
 _EXPORT = "a network of this package"
 # torchvision's second head.
 _AUXILIARY = "aux_classifier."
@@ -104,8 +106,16 @@ def import_weights(options: Import) -> str:
   Raises:
     ValueError: if the file is damaged or is of another network, or the work
       folder is in use.
+    WriteError: if the work folder cannot be made.
   """
+  # First, since a folder in use is not to be made.
   _check_workdir(options.workdir)
+  with holding.held(options.workdir):
+    writing.remove_left_overs(options.workdir)
+    return _import(options)
+
+
+def _import(options: Import) -> str:
   name = str(options.file)
   if not options.file.exists() and name in fcn.pretrained.SOURCES:
     options = dataclasses.replace(
@@ -348,8 +358,14 @@ def _pixels(options, file, network, model):
 def _check_workdir(workdir: pathlib.Path) -> None:
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f"{workdir} is a file; give a folder as --workdir.")
+  if not workdir.exists():
+    return
   # Its lock and what a killed program left are not in the way.
-  if workdir.exists() and not all(map(holding.is_ours, os.listdir(workdir))):
+  there = {name for name in os.listdir(workdir) if not holding.is_ours(name)}
+  is_unfinished = there <= {*_CONTENTS} and writing.is_unfinished(
+    workdir, _CONTENTS
+  )
+  if there and not is_unfinished:
     raise ValueError(
       f"{workdir} is not empty, and nothing in it will be touched: give "
       "another --workdir."
@@ -357,17 +373,13 @@ def _check_workdir(workdir: pathlib.Path) -> None:
 
 
 def _save(config, variables, metadata, text) -> None:
-  """Makes a work folder with one step, without a state of the optimizer.
-
-  The folder is complete or, if something fails, absent.
-  """
+  """Fills a work folder with one step, without a state of the optimizer."""
   variables = dict(variables)
   params = variables.pop("params")
   workdir = config.run.workdir
   # Reading the file took a while.
   _check_workdir(workdir)
-  writing.remove_left_overs(workdir.parent)
-  with writing.whole_folder(workdir) as new:
+  with writing.together(workdir, _CONTENTS) as new:
     options = folder_lib.as_json(config)
     fcn.runs.records.write_json(new / folder_lib.CONFIG_FILE, options)
     steps = new / folder_lib.CHECKPOINTS
@@ -406,9 +418,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   with errors.explained():
     if isinstance(options, Import):
-      # First, since a folder in use is not to be made.
-      _check_workdir(options.workdir)
-      with folder_lib.held(options.workdir):
-        print(reprs.printable(import_weights(options)))
+      print(reprs.printable(import_weights(options)))
     else:
       print(reprs.printable(export_weights(options)))

@@ -430,7 +430,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
       processes_lib.gather()
     if begun and processes_lib.is_first():
-      print(f"{options.out}: continuing a command that ended early.")
+      print(
+        f"{reprs.path(options.out)}: continuing a command that ended early."
+      )
     network = dataclasses.replace(
       network, variables=jax.device_put(network.variables)
     )

@@ -139,9 +139,7 @@ def check_results(
   if folder.exists() and not folder.is_dir():
     raise ValueError(f"{folder} is a file; give a folder as {option}.")
   there = [name for name in names if (folder / name).exists()]
-  # Whoever is killed while it publishes leaves its lock, and not the first.
-  is_unfinished = names[0] not in there and (folder / writing.LOCK).exists()
-  if there and not overwrite and not is_unfinished:
+  if there and not overwrite and not writing.is_unfinished(folder, names):
     raise ValueError(
       f"{folder} already holds {', '.join(there)}: replace them with "
       f"--overwrite, or give another {option}."

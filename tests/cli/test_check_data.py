@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcn_jax import writing
 from fcn_jax.cli import check_data
 from fcn_jax.cli import check_data_report as report
 from tests.helpers import planted
@@ -187,6 +188,17 @@ def test_a_report_is_replaced_only_if_asked(cells, tmp_path, capsys):
   assert (workdir / report.REPORT_FILE).read_text() == "mine"
   _run("folder", "--data-dir", cells, "--workdir", workdir, "--overwrite")
   assert _read(workdir)["good_examples"] == 12
+
+
+def test_a_report_that_was_not_finished_is_made_again(cells, tmp_path):
+  workdir = tmp_path / "report"
+  workdir.mkdir()
+  # What is left if a program is killed between the two files.
+  (workdir / report.FIGURE_FILE).write_text("new")
+  (workdir / writing.LOCK).touch()
+  _run("folder", "--data-dir", cells, "--workdir", workdir)
+  assert _read(workdir)["good_examples"] == 12
+  assert not (workdir / writing.LOCK).exists()
 
 
 def test_without_a_workdir_each_check_has_a_folder_of_its_own(

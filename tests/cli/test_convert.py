@@ -266,6 +266,25 @@ def test_a_folder_in_use_is_not_touched(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_an_import_that_was_not_finished_is_made_again(tmp_path, capsys):
+  file, variables = torchvision_file(tmp_path, fcn.models.FCNResNet(21))
+  # As on a disk of its own.
+  workdir = tmp_path / "run"
+  workdir.symlink_to(tmp_path / "disk")
+  (tmp_path / "disk" / "checkpoints" / "00000000").mkdir(parents=True)
+  assert "not empty" in error_of(capsys, "import", file, "--workdir", workdir)
+  # A program that is killed leaves its lock.
+  (tmp_path / "disk" / ".lock").touch()
+  (tmp_path / "disk" / "metrics.jsonl").touch()
+  assert "not empty" in error_of(capsys, "import", file, "--workdir", workdir)
+  (tmp_path / "disk" / "metrics.jsonl").unlink()
+  convert(file, "--workdir", workdir)
+  assert_equal(fcn.runs.load(workdir, "latest").variables, variables)
+  names = {path.name for path in (tmp_path / "disk").iterdir()}
+  assert names == {"config.json", "checkpoints", "weights.txt"}
+
+
+@pytest.mark.slow
 def test_other_classes_are_found_out(tmp_path):
   model = fcn.models.FCNResNet(7)
   file, variables = torchvision_file(tmp_path, model)

@@ -38,7 +38,7 @@ class Job(NamedTuple):
   Attributes:
     title: for the table.
     arguments: makes the arguments, from the folder for the results.
-    last: file in that folder that is written when the work is done.
+    last: pattern of a file in that folder that shows that the work is done.
     halfway: whether half of the work is done, from that folder; None where
       nothing shows it.
   """

@@ -9,6 +9,7 @@ import os
 import pickle
 import pickletools
 import re
+import signal
 import tarfile
 import time
 import tracemalloc
@@ -22,8 +23,10 @@ import pytest
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from fcn_jax import writing
 from fcn_jax.pretrained.formats import pickled_tensors
 from fcn_jax.pretrained.formats import state_dicts
+from tests.helpers import programs
 from tests.helpers import torch_files
 
 LEGACY = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
@@ -156,6 +159,35 @@ def test_the_library_reads_what_write_wrote(tmp_path):
   (tmp_path / "other").touch()
   assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
   (tmp_path / "other").unlink()
+  assert os.listdir(tmp_path) == ["net.safetensors"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk):
+  path = small_disk / "net.safetensors"
+  with pytest.raises(writing.WriteError, match="make room") as caught:
+    state_dicts.write(path, {"kernel": np.zeros(2_000_000, np.float32)})
+  assert str(caught.value).startswith(f"{path} cannot be written (No space")
+  assert os.listdir(small_disk) == []
+
+
+def test_what_a_killed_write_leaves_is_removed_by_the_next(tmp_path):
+  path = tmp_path / "net.safetensors"
+  if_killed = f"""
+import os, pathlib, signal
+import numpy as np
+from safetensors import numpy as safetensors_numpy
+from fcn_jax.pretrained.formats import state_dicts
+def save(arrays, new, metadata):
+  (pathlib.Path(new).parent / ".tmpAbCdEf").write_bytes(b"half")
+  os.kill(os.getpid(), signal.SIGKILL)
+safetensors_numpy.save_file = save
+state_dicts.write({str(path)!r}, {{"kernel": np.zeros(3, np.float32)}})
+"""
+  killed = programs.start(if_killed)
+  killed.communicate()
+  assert killed.returncode == -signal.SIGKILL
+  assert os.listdir(tmp_path)
+  state_dicts.write(path, example())
   assert os.listdir(tmp_path) == ["net.safetensors"]
 
 
