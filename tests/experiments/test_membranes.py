@@ -119,13 +119,19 @@ def end_run(config, errors, roc_auc):
 def test_the_table_says_when_the_error_of_patches_is_reached(slices, tmp_path):
   config = studies.parse(
     study,
-    options(slices, tmp_path / "run", "--variants", "patches, random", "crops"),
+    options(
+      slices,
+      tmp_path / "run",
+      *("--variants", "patches, balanced", "patches, random", "crops"),
+    ),
   )
-  patches, crops = study.plan(config)
+  balanced, patches, crops = study.plan(config)
+  end_run(study_lib.run_config(config, balanced, 0), [0.25, 0.3], 0.9)
   end_run(study_lib.run_config(config, patches, 0), [0.3, 0.2], 0.9)
   end_run(study_lib.run_config(config, crops, 0), [0.19, 0.1, 0.12], 0.95)
-  rows = studies.table_rows(report.write(config, [patches, crops]))
-  # Steps, images, labelled pixels, seconds, until 20 %; then scores.
+  rows = studies.table_rows(report.write(config, [balanced, patches, crops]))
+  # Steps, images, labelled pixels, seconds, until 20 %, which is the best of
+  # all patches; then scores.
   assert rows["patches, random"] == [
     *("4", "8", "200", "20", "20.0", "20.0", "70.0", "90.0", "80.0", "85.0")
   ]

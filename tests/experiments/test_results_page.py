@@ -1,5 +1,6 @@
 """The page of results is what the folders say, which say if they are old."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -233,6 +234,17 @@ def test_only_code_that_runs_makes_results_older(files, changed, repository):
   commit(files)
   paths = ["code.py", "data.txt", "folder.py"]
   assert provenance.changed_files(root, before, paths) == changed
+
+
+def test_results_are_as_old_as_their_commit_or_its_review(repository):
+  root, commit = repository
+  before = commit({})
+  after = commit({"code.py": CODE.replace("2 *", "3 *")})
+  by = provenance.Provenance(**FACTS, device="cpu", cores=2, commit=before)
+  assert page.outdated(root, by) == ["code.py"]
+  for reviewed, changed in ((before, ["code.py"]), (after, [])):
+    by = dataclasses.replace(by, reviewed_at=reviewed, changed_since="Thrice.")
+    assert page.outdated(root, by) == changed
 
 
 def test_a_commit_of_another_history_is_named(repository):
