@@ -231,7 +231,9 @@ EXPORTED = {
 @pytest.mark.parametrize("kind", EXPORTED)
 def test_our_own_exports_are_read_again_exactly(tmp_path, kind):
   names = ("ground", "tree", "house")
-  config = fcn.runs.Train(run=fcn.runs.config.Run(tmp_path / "run"))
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+  config = fcn.runs.Train(run=fcn.runs.config.Run(workdir))
   config = config.replace(dataset="camvid", **EXPORTED[kind])
   model = fcn.runs.build.model(config, len(names))
   variables = narrow.random_variables(model)
@@ -239,7 +241,7 @@ def test_our_own_exports_are_read_again_exactly(tmp_path, kind):
   convert_command._save(config, variables, {"classes": table}, "random")
   out = tmp_path / "out.safetensors"
   convert_command.export_weights(
-    convert_command.Export(workdir=tmp_path / "run", out=out)
+    convert_command.Export(workdir=workdir, out=out)
   )
   said = convert(out, tmp_path / "again")
   assert "fcn-jax predict" in said
