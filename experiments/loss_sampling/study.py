@@ -5,10 +5,17 @@
 
 For each sampling rate p, one variant keeps each block (the pixels between four
 cells of the score map) with probability p and sees batch_size / p images a
-step: the expected number of loss terms is the same in all variants. Another
-variant trains on explicit random patches, with as many pixels a step as the
-variant of whole images. All variants have the same network, optimizer and
+step: the expected number of loss terms is the same in all variants. --keeps
+draws single pixels instead, or the same places in all blocks, or compares them.
+Another variant trains on explicit random patches, with as many pixels a step as
+the variant of whole images. All variants have the same network, optimizer and
 number of steps.
+
+The papers fine-tuned VGG16. VGG16 here is a file of its weights; --partial is
+for one that has only the convolutions:
+
+    fcn-jax convert import VGG16 --partial --workdir runs/vgg16_conv
+    python -m experiments.loss_sampling camvid_vgg16 --data-dir CAMVID
 
 Writes to the work folder: config.json, variants/ (a run each), summary.json,
 table.md, figure5.png (training loss against iterations, images and wall time)
@@ -18,7 +25,9 @@ not compilation and evaluation.
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Sequence
+from typing import Literal
 
 from experiments.common import study as study_lib
 from experiments.loss_sampling import report
@@ -31,6 +40,11 @@ from fcn_jax.runs import processes
 from fcn_jax.runs import watch
 
 NAME = "loss_sampling"
+_SAMPLERS = {
+  "blocks": {"sampler": "bernoulli", "unit": "block"},
+  "pixels": {"sampler": "bernoulli", "unit": "pixel"},
+  "places": {"sampler": "places"},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,9 +54,10 @@ class LossSampling(study_lib.Study):
   rates: tuple[float, ...] = (1.0, 0.5, 0.25)
   """Sampling rates p, one variant each, with batch_size / p images a step. Rate
   1 trains on whole images."""
-  unit: sampling.Unit = "block"
-  """What is kept or dropped as a whole: the pixels between four cells of the
-  score map, as in the papers, or single pixels."""
+  keeps: tuple[Literal["blocks", "pixels", "places"], ...] = ("blocks",)
+  """What is drawn: blocks, the pixels between four cells of the score map, as
+  in the papers; single pixels; or places, the same in all blocks. One variant
+  each at every rate below 1."""
   patch_size: tuple[int, int] | None = (48, 48)
   """Height and width of the patches of the explicit-patchwise variant. It sees
   as many pixels a step as the variant of whole images. None leaves it out."""
@@ -72,6 +87,35 @@ PRESETS = {
       validate_every=1400,
       num_seeds=1,
       warmup_steps=50,
+    ),
+  ),
+  # Two CPU cores, about 90 minutes, most of it at p = 1/16; not run yet.
+  "camvid_vgg16": (
+    "CamVid at half size, VGG16 from ImageNet, its lower half frozen: hours on "
+    "two CPU cores.",
+    LossSampling.make(
+      "loss_sampling_camvid_vgg16",
+      dataset="camvid",
+      validation_split="test",
+      resize=0.5,
+      crop_size=(160, 224),
+      patch_size=(80, 112),
+      rates=(1.0, 1 / 4, 1 / 16),
+      keeps=("blocks", "places"),
+      backbone="vgg16",
+      # What `fcn-jax convert import VGG16 --partial` makes.
+      init=pathlib.Path("runs/vgg16_conv"),
+      freeze=("pool3",),
+      normalization="none",
+      inputs="caffe",
+      head_width=512,
+      learning_rate=1e-4,
+      batch_size=2,
+      steps=250,
+      validate_every=250,
+      save_every=50,
+      num_seeds=1,
+      warmup_steps=20,
     ),
   ),
   # One GPU with 40 GB or a TPU; hours. Not run by us yet.
@@ -109,6 +153,10 @@ def plan(config: LossSampling) -> list[study_lib.Variant]:
   config_lib.require(
     config,
     rates=(len(set(config.rates)) == len(config.rates), "all different"),
+    keeps=(
+      bool(config.keeps) and len(set(config.keeps)) == len(config.keeps),
+      f"different ones of {', '.join(_SAMPLERS)}",
+    ),
   )
   base = config.data.batch_size
   variants = []
@@ -120,17 +168,17 @@ def plan(config: LossSampling) -> list[study_lib.Variant]:
         f"batch_size / rate = {base} / {rate} is not a whole number of images: "
         "choose another rate or batch_size."
       )
-    variants.append(_variant(f"p={rate:g}", images, rate, config))
+    # All of them keep the whole image at rate 1.
+    for kind in config.keeps if rate < 1 else config.keeps[:1]:
+      is_only_one = rate == 1 or len(config.keeps) == 1
+      name = f"p={rate:g}" if is_only_one else f"{kind}, p={rate:g}"
+      options = {"batch_size": images, "rate": rate, **_SAMPLERS[kind]}
+      variants.append(study_lib.Variant(name, options))
   if config.patch_size is not None:
     variants.append(_patches(config))
   if not variants:
     raise ValueError("no rates and no patch_size: there is nothing to train.")
   return variants
-
-
-def _variant(name, images, rate, config, **options):
-  options |= {"sampler": "bernoulli", "rate": rate, "unit": config.unit}
-  return study_lib.Variant(name, {"batch_size": images, **options})
 
 
 def _patches(config: LossSampling) -> study_lib.Variant:
@@ -147,15 +195,14 @@ def _patches(config: LossSampling) -> study_lib.Variant:
       f"{config.patches_per_image} patches of patch_size = "
       f"{config.patch_size}: choose others, such as half the crop_size."
     )
-  return _variant(
-    "patches",
-    images,
-    1.0,
-    config,
-    patches="random",
-    patch_size=config.patch_size,
-    patches_per_image=config.patches_per_image,
-  )
+  options = {
+    "batch_size": images,
+    "sampler": "whole_image",
+    "patches": "random",
+    "patch_size": config.patch_size,
+    "patches_per_image": config.patches_per_image,
+  }
+  return study_lib.Variant("patches", options)
 
 
 @watch.end_together()

@@ -70,18 +70,38 @@ def test_variants_see_as_many_pixels_of_more_images():
   assert tuple(planned) == ("p=1", "p=0.5", "p=0.25", "patches")
   sizes = {name: one.options["batch_size"] for name, one in planned.items()}
   assert sizes == {"p=1": 2, "p=0.5": 4, "p=0.25": 8, "patches": 8}
-  for name, one in planned.items():
-    assert one.options["sampler"] == "bernoulli"
-    rate = {"p=0.5": 0.5, "p=0.25": 0.25}.get(name, 1.0)
-    assert one.options["rate"] == rate
-    assert ("patches" in one.options) == (name == "patches")
+  patches = planned.pop("patches").options
+  assert (patches["patches"], patches["sampler"]) == ("random", "whole_image")
+  for one, rate in zip(planned.values(), (1.0, 0.5, 0.25), strict=True):
+    assert "patches" not in one.options
+    assert (one.options["sampler"], one.options["rate"]) == ("bernoulli", rate)
 
 
-@pytest.mark.parametrize("unit", ["block", "pixel"])
-def test_all_variants_drop_what_they_are_told(unit):
-  config = study.LossSampling.make("x", unit=unit)
-  for variant in study.plan(config):
-    assert study_lib.run_config(config, variant, 0).loss.unit == unit
+@pytest.mark.parametrize(
+  ("keeps", "sampler", "unit"),
+  [
+    ("blocks", "bernoulli", "block"),
+    ("pixels", "bernoulli", "pixel"),
+    ("places", "places", "block"),
+  ],
+)
+def test_variants_keep_what_they_are_told(keeps, sampler, unit):
+  config = study.LossSampling.make("x", keeps=(keeps,), patch_size=None)
+  planned = study.plan(config)
+  assert [one.name for one in planned] == ["p=1", "p=0.5", "p=0.25"]
+  for variant in planned:
+    loss = study_lib.run_config(config, variant, 0).loss
+    assert (loss.sampler, loss.unit) == (sampler, unit)
+
+
+def test_several_things_to_keep_are_compared_below_rate_1():
+  config = study.LossSampling.make(
+    "x", keeps=("blocks", "places"), rates=(1.0, 0.25), patch_size=None
+  )
+  planned = {one.name: one.options for one in study.plan(config)}
+  assert tuple(planned) == ("p=1", "blocks, p=0.25", "places, p=0.25")
+  assert planned["places, p=0.25"]["sampler"] == "places"
+  assert planned["blocks, p=0.25"]["sampler"] == "bernoulli"
 
 
 def test_without_a_patch_size_there_is_no_variant_of_patches():
@@ -109,6 +129,7 @@ def test_presets_are_without_contradictions(preset):
     (("--rates", "1.5"), "at most 1"),
     (("--rates", "0.3"), "whole number"),
     (("--rates", "1", "1"), "all different"),
+    (("--keeps", "places", "places"), "different ones"),
     (("--patch-size", "65", "64"), "smaller patch"),
     (("--patches-per-image", "0"), "patches_per_image is 0"),
     (("--patches-per-image", "3"), "not a multiple"),
@@ -160,8 +181,8 @@ def test_other_options_are_refused_with_their_names(
     (["--steps=6"], "steps (5 there, 6 now)"),
     (["--learning-rate=0.5"], "learning_rate (0.003 there, 0.5 now)"),
     (
-      ["--num-seeds=2", "--unit=pixel"],
-      "num_seeds (1 there, 2 now), unit (block",
+      ["--num-seeds=2", "--keeps", "pixels"],
+      "num_seeds (1 there, 2 now), ('pixels',) now",
     ),
   ):
     error = refused(study.main, options(made_up, prepared_dir, *more))
