@@ -225,6 +225,43 @@ def _noise(folder: str, data: str) -> list[Claim]:
   ]
 
 
+def _membranes() -> list[Claim]:
+  samples = (
+    "crops",
+    "crops, short",
+    "whole images",
+    "blocks, p=0.25",
+    "places, p=0.25",
+    "uncertain",
+  )
+
+  def of_ways(ways, score, digits, unit=""):
+    return tuple(
+      Figure(way, ("variants", way, score), digits, unit=unit) for way in ways
+    )
+
+  return [
+    Claim(
+      "Membranes: crops, whole images and samples of them reach the best error "
+      "of patches around single pixels in a small part of their time. (seconds "
+      "of training until then)",
+      "membranes",
+      of_ways(
+        ("patches, balanced", *samples), "seconds_to_error_of_patches", 1, " s"
+      ),
+      is_of_time=True,
+    ),
+    Claim(
+      "Membranes: they end with fewer wrong pixels. (share of the pixels of "
+      "held-out slices)",
+      "membranes",
+      of_ways(
+        ("patches, balanced", "patches, random", *samples), "pixel_error", 3
+      ),
+    ),
+  ]
+
+
 CLAIMS = [
   *_sampling_rates("demo", "Shapes"),
   *_sampling_rates("camvid_small", "CamVid"),
@@ -289,6 +326,7 @@ CLAIMS = [
       for stride in (8, 4, 2, 1)
     ),
   ),
+  *_membranes(),
   Claim(
     "CamVid: the small network learns it from scratch. (mean IU on the test "
     "pictures at native size)",
