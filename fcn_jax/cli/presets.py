@@ -94,8 +94,8 @@ PRESETS = {
   ),
   # Two CPU cores, 20 minutes to an hour.
   "camvid_small": (
-    "CamVid at three quarters of its size, small backbone: under an hour on two "
-    "CPU cores.",
+    "CamVid at three quarters of its size, small backbone: under an hour on "
+    "two CPU cores.",
     _train(
       "camvid_small_train",
       dataset="camvid",
