@@ -336,7 +336,7 @@ CLAIMS = [
       for label, file in {
         "best by validation": "test_best.json",
         "last": "test_latest.json",
-        "last, three scales and mirrored": "test_latest_averaged.json",
+        "best, three scales and mirrored": "test_best_averaged.json",
       }.items()
     ),
   ),

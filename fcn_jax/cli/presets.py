@@ -92,7 +92,8 @@ PRESETS = {
       **_COLORS,
     ),
   ),
-  # Two CPU cores, 20 minutes to an hour.
+  # Two CPU cores, 40 minutes. Seen: mean IU on the test split at native size
+  # 50.2 (best by validation), 51.5 (the same, three scales and mirrored).
   "camvid_small": (
     "CamVid at three quarters of its size, small backbone: under an hour on "
     "two CPU cores.",
