@@ -89,7 +89,7 @@ PRESETS = {
       warmup_steps=50,
     ),
   ),
-  # Two CPU cores, about 90 minutes, most of it at p = 1/16; not run yet.
+  # Two CPU cores, about three hours, most of them at p = 1/16; not run yet.
   "camvid_vgg16": (
     "CamVid at half size, VGG16 from ImageNet, its lower half frozen: hours on "
     "two CPU cores.",

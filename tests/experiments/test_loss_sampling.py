@@ -102,6 +102,8 @@ def test_several_things_to_keep_are_compared_below_rate_1():
   assert tuple(planned) == ("p=1", "blocks, p=0.25", "places, p=0.25")
   assert planned["places, p=0.25"]["sampler"] == "places"
   assert planned["blocks, p=0.25"]["sampler"] == "bernoulli"
+  with pytest.raises(ValueError, match="different ones of blocks, pixels"):
+    study.plan(config.replace(keeps=()))
 
 
 def test_without_a_patch_size_there_is_no_variant_of_patches():
@@ -182,7 +184,7 @@ def test_other_options_are_refused_with_their_names(
     (["--learning-rate=0.5"], "learning_rate (0.003 there, 0.5 now)"),
     (
       ["--num-seeds=2", "--keeps", "pixels"],
-      "num_seeds (1 there, 2 now), ('pixels',) now",
+      "num_seeds (1 there, 2 now), keeps (('blocks',) there, ('pixels',) now",
     ),
   ):
     error = refused(study.main, options(made_up, prepared_dir, *more))

@@ -50,6 +50,22 @@ def test_the_code_that_results_exercise_is_there(name):
     assert (page.ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("name", FOLDERS)
+def test_results_name_no_folder_of_the_machine_that_made_them(name):
+  def strings(value):
+    if isinstance(value, str):
+      yield value
+    elif isinstance(value, dict):
+      yield from strings(list(value.values()))
+    elif isinstance(value, list):
+      for one in value:
+        yield from strings(one)
+
+  for file in (page.RESULTS / name).glob("*.json"):
+    found = list(strings(json.loads(file.read_text())))
+    assert [one for one in found if one.startswith("/")] == [], file
+
+
 # Results that were made up.
 
 FACTS = {
