@@ -226,7 +226,7 @@ def test_a_score_map_passes_through_jit():
 @pytest.mark.parametrize("stride, offset, edge", score_maps.GRIDS)
 def test_at_pixels_has_the_logits_of_to_pixels(stride, offset, edge):
   score_map = score_maps.make_map(stride=stride, offset=offset, edge=edge)
-  logits = upsampling.to_pixels(score_map)
+  logits = to_pixels(score_map)
   flat = logits.reshape(len(logits), -1, logits.shape[-1])
   rng = np.random.default_rng(0)
   indices = rng.integers(0, flat.shape[1], (len(flat), 60)).astype(np.int32)

@@ -56,8 +56,10 @@ def test_loss_and_gradient_are_those_of_whole_images(loss):
 
   def value(number):
     compute = losses.make(loss, sampler=sampler, row_shards=number)
-    return jax.value_and_grad(
-      lambda m: compute(jax.random.key(3), m, jnp.asarray(labels)).loss
+    return jax.jit(
+      jax.value_and_grad(
+        lambda m: compute(jax.random.key(3), m, jnp.asarray(labels)).loss
+      )
     )(whole)
 
   expected, found = value(1), value(4)

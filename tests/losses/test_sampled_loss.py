@@ -366,7 +366,7 @@ def test_at_rate_1_no_block_is_dropped(stride, offset, edge):
   score_map = score_maps.make_map(stride=stride, offset=offset, edge=edge)
   labels = score_maps.make_labels(score_map)
   loss = losses.make(sampler=sampling.bernoulli(rate=1.0), form="blocks")
-  terms = loss(jax.random.key(0), score_map, labels)
+  terms = jax.jit(loss)(jax.random.key(0), score_map, labels)
   assert terms.num_kept == sampling.num_valid(labels)
   assert terms.num_dropped == 0
 

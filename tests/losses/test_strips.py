@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -51,15 +52,17 @@ def test_strips_of_many_rows_are_the_loss_of_all_logits(number):
         pixel_losses.with_axis(losses.cross_entropy), logits, labels
       )
 
-    sums, gradient = strips.value_and_gradient(
-      values, score_map, labels, None, strip_bytes=2**25
-    )
+    sums, gradient = jax.jit(
+      functools.partial(
+        strips.value_and_gradient, values, weights=None, strip_bytes=2**25
+      )
+    )(score_map, labels)
 
     def loss_sum(score_map):
       logits = upsampling.to_pixels(score_map)
       return jnp.sum(losses.pixel_cross_entropy(logits, labels))
 
-    expected, of_map = jax.value_and_grad(loss_sum)(score_map)
+    expected, of_map = jax.jit(jax.value_and_grad(loss_sum))(score_map)
   sums, gradient = jax.device_get((sums, gradient.scores))
   found = sums.sum(), gradient
   expected = jax.device_get((expected, of_map.scores))

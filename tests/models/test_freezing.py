@@ -137,7 +137,8 @@ def test_frozen_statistics_are_used_and_stay(frozen, all_statistics, changed):
   )
   rng = np.random.default_rng(0)
   images = jnp.asarray(rng.integers(0, 256, (2, 32, 32, 3)), jnp.uint8)
-  variables = model.init(jax.random.key(0), images, train=False)
+  init = functools.partial(jax.jit, static_argnames="train")(model.init)
+  variables = init(jax.random.key(0), images, train=False)
   # Running statistics that a new mean would change.
   before = jax.tree.map(lambda x: x + 1 / 3, variables["batch_stats"])
   variables = {**variables, "batch_stats": before}
