@@ -32,7 +32,7 @@ def test_a_count_of_an_image_that_is_half_void_is_expected_whole():
   loss = losses.make(
     sampler=sampling.fixed_count(count=16), normalize="expected"
   )
-  terms = loss(jax.random.key(0), score_map, labels)
+  terms = jax.jit(loss)(jax.random.key(0), score_map, labels)
   np.testing.assert_allclose(terms.loss, np.log(3), rtol=1e-6)
   assert terms.num_kept == 16
 

@@ -244,8 +244,12 @@ def test_pixels_without_room_are_left_out_of_the_sum_and_of_the_mean():
   kept = jnp.asarray(kept.reshape(labels.shape))
   assert 0 < np.count_nonzero(kept) < np.count_nonzero(weights)
   for normalize in ("sum", "kept"):
-    expected = masked(score_map, labels, kept, normalize=normalize)
-    found = pixels(score_map, labels, weights, capacity=50, normalize=normalize)
+    expected = jax.jit(functools.partial(masked, normalize=normalize))(
+      score_map, labels, kept
+    )
+    found = jax.jit(
+      functools.partial(pixels, capacity=50, normalize=normalize)
+    )(score_map, labels, weights)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -447,7 +451,7 @@ def test_at_stride_1_blocks_are_pixels(unit):
   score_map = score_maps.make_map(stride=1, offset=0.0)
   labels = score_maps.make_labels(score_map)
   loss = losses.make(sampler=sampling.bernoulli(rate=0.5, unit=unit))
-  terms = loss(jax.random.key(0), score_map, labels)
+  terms = jax.jit(loss)(jax.random.key(0), score_map, labels)
   share = terms.num_kept / terms.num_valid
   assert abs(share - 0.5) < 5 * 0.5 / float(terms.num_valid) ** 0.5
 

@@ -82,12 +82,19 @@ def test_max_pool_takes_the_largest_cell_of_each_window(
   layer = geometry.Layer(
     "pool", kernel, stride, padding=padding, ceil_mode=ceil_mode
   )
+  pool = jax.jit(
+    functools.partial(
+      pooling.max_pool,
+      kernel=kernel,
+      stride=stride,
+      padding=padding,
+      ceil_mode=ceil_mode,
+    )
+  )
   for height, width in SIZES:
     # Negative, so that a cell outside that counts as zero would be seen.
     inputs = values(2, height, width, 3) - 2
-    found = pooling.max_pool(
-      jnp.asarray(inputs), kernel, stride, padding=padding, ceil_mode=ceil_mode
-    )
+    found = pool(jnp.asarray(inputs))
     expected = [pooled(one, layer, np.max) for one in inputs]
     np.testing.assert_array_equal(found, expected)
 
@@ -136,15 +143,14 @@ def test_average_pool_is_the_mean_of_the_cells_inside(padding):
   layer = geometry.Layer("pool5", 7, padding=padding)
   sizes = ((7, 9), (8, 12), (10, 7))
   inputs = values(3, 10, 12, 2)
-  found = MAKE.average_pool(
-    layers.Maps(jnp.asarray(inputs), None), layer
-  ).values
+  pool = jax.jit(functools.partial(MAKE.average_pool, layer=layer))
+  found = pool(layers.Maps(jnp.asarray(inputs), None)).values
   expected = [pooled(one, layer, np.mean) for one in inputs]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
   maps = layers.zero_outside(
     layers.Maps(jnp.asarray(inputs), jnp.array(sizes, jnp.int32))
   )
-  found = MAKE.average_pool(maps, layer)
+  found = pool(maps)
   for n, (height, width) in enumerate(sizes):
     expected = pooled(inputs[n, :height, :width], layer, np.mean)
     rows, columns = expected.shape[:2]

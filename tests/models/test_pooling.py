@@ -8,8 +8,8 @@ import pytest
 
 from fcn_jax.models import pooling
 
-max_pool_2x2 = functools.partial(
-  pooling.max_pool, kernel=2, stride=2, ceil_mode=True
+max_pool_2x2 = jax.jit(
+  functools.partial(pooling.max_pool, kernel=2, stride=2, ceil_mode=True)
 )
 
 
@@ -18,8 +18,10 @@ max_pool_2x2 = functools.partial(
 def test_max_pool_is_flax_max_pool_rounded_up(size):
   rng = np.random.default_rng(0)
   inputs = jnp.asarray(rng.normal(-3, 1, (2, *size, 3)), jnp.float32)
-  flax_pool = functools.partial(
-    nn.max_pool, window_shape=(2, 2), strides=(2, 2), padding="SAME"
+  flax_pool = jax.jit(
+    functools.partial(
+      nn.max_pool, window_shape=(2, 2), strides=(2, 2), padding="SAME"
+    )
   )
   expected = flax_pool(inputs)
   found = max_pool_2x2(inputs)
