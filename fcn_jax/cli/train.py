@@ -70,7 +70,3 @@ def next_commands(config: runs.Train) -> str:
   if config.data.modalities == "color":
     lines.append(f"  fcn-jax predict PICTURES --workdir {quoted} --out OUT")
   return "\n".join(lines)
-
-
-if __name__ == "__main__":
-  sys.exit(main())
