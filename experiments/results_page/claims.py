@@ -340,4 +340,14 @@ CLAIMS = [
       }.items()
     ),
   ),
+  Claim(
+    "CamVid: fine-tuning VGG16 from ImageNet is better than the small network "
+    "from scratch. (on the test pictures at native size)",
+    "camvid_pretrained",
+    (
+      Figure("mean IU", ("mean_iu",), 3, file="test_best.json"),
+      Figure("pixel accuracy", ("pixel_accuracy",), 3, file="test_best.json"),
+      Figure("mean accuracy", ("mean_accuracy",), 3, file="test_best.json"),
+    ),
+  ),
 ]
