@@ -1,5 +1,6 @@
 """Where a run took place: versions, devices, cores and commit."""
 
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -46,8 +47,13 @@ def free_bytes(folder: pathlib.Path) -> int:
   return shutil.disk_usage(folder).free
 
 
+@functools.cache
 def commit() -> str | None:
-  """Commit of the code, with "+changes" if it was changed; None if unknown."""
+  """Commit of the code, with "+changes" if it was changed; None if unknown.
+
+  As a process loads its code once, this is the commit at the first call: a run
+  of hours names the one that it began with, whatever happens to the files.
+  """
   folder = pathlib.Path(__file__).parent
 
   def git(*arguments: str) -> str:
