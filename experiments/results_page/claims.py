@@ -341,8 +341,8 @@ CLAIMS = [
     ),
   ),
   Claim(
-    "CamVid: fine-tuning VGG16 from ImageNet is better than the small network "
-    "from scratch. (on the test pictures at native size)",
+    "CamVid: a VGG16 from ImageNet learns it in 1,200 steps. (on the test "
+    "pictures at native size)",
     "camvid_pretrained",
     (
       Figure("mean IU", ("mean_iu",), 3, file="test_best.json"),

@@ -28,10 +28,10 @@ def test_a_process_names_the_commit_that_it_began_with(tmp_path):
       command, cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout.strip()
 
-  author = ("-c", "user.name=somebody", "-c", "user.email=a@b.example")
+  author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
   run("git", "init", "-q")
   run("git", "add", ".")
-  run("git", *author, "commit", "-q", "-m", "one")
+  run("git", *author, "commit", "-q", "--no-gpg-sign", "-m", "one")
   head = run("git", "rev-parse", "HEAD")
   assert run(sys.executable, "-c", ASK_TWICE) == f"{head} {head}"
   # The next process sees what is there by now.
