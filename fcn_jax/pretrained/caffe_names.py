@@ -19,13 +19,14 @@ from fcn_jax.pretrained import entries as entries_lib
 from fcn_jax.pretrained import transplanting
 from fcn_jax.pretrained.formats import caffemodel
 
-# Backbones whose layers have names in Caffe; those of vgg_small are VGG's.
+# Backbones whose layers have names in Caffe; those of the small ones are VGG's.
 BACKBONES = (
   "vgg11",
   "vgg13",
   "vgg16",
   "vgg19",
   "vgg_small",
+  "vgg13_small",
   "caffenet",
   "googlenet",
 )

@@ -19,6 +19,7 @@ from fcn_jax.runs import processes as processes_lib
 
 Backbone = Literal[
   "vgg_small",
+  "vgg13_small",
   "vgg11",
   "vgg13",
   "vgg16",

@@ -49,6 +49,17 @@ def _normalized(depths: tuple[int, ...]) -> Architecture:
   )
 
 
+def _small(depths: tuple[int, ...]) -> Architecture:
+  """The same shape with few channels."""
+  return Architecture(
+    depths,
+    widths=(16, 32, 64, 96, 128),
+    head_width=128,
+    fc6_kernel=3,
+    inputs=input_normalization.FROM_SCRATCH,
+  )
+
+
 # Convolutions of each block of configurations A, B, D and E.
 _DEPTHS = {
   "vgg11": (1, 1, 2, 2, 2),
@@ -60,14 +71,10 @@ _DEPTHS = {
 ARCHITECTURES = {
   **{name: Architecture(depths) for name, depths in _DEPTHS.items()},
   **{f"{name}_bn": _normalized(depths) for name, depths in _DEPTHS.items()},
-  # The same shape, but small enough to train from scratch on two CPU cores.
-  "vgg_small": Architecture(
-    depths=(1, 1, 2, 2, 2),
-    widths=(16, 32, 64, 96, 128),
-    head_width=128,
-    fc6_kernel=3,
-    inputs=input_normalization.FROM_SCRATCH,
-  ),
+  # Small enough to train from scratch on two CPU cores. The second has better
+  # features for strides 2 and 1.
+  "vgg_small": _small(_DEPTHS["vgg11"]),
+  "vgg13_small": _small(_DEPTHS["vgg13"]),
 }
 
 PADDINGS = ("same", "caffe", "torchvision")
