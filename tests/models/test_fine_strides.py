@@ -10,16 +10,15 @@ import fcn_jax as fcn
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
-DEPTHS = (1, 1, 2, 2, 2)
+# Convolutions of each block.
+DEPTHS = {"vgg_small": (1, 1, 2, 2, 2), "vgg13_small": (2, 2, 2, 2, 2)}
 SIZE = (64, 96)
-# The layers that the skips score, coarse to fine.
-SKIPS = ("pool4", "pool3", "pool2", "pool1", "conv1_1")
 
 
-def small(stride, num_classes=4):
+def small(stride, num_classes=4, backbone="vgg_small"):
   return fcn.models.FCN(
     num_classes,
-    backbone="vgg_small",
+    backbone=backbone,
     stride=stride,
     head_width=16,
     dropout_rate=0.0,
@@ -44,7 +43,7 @@ def random_params(model):
   )
 
 
-def direct_logits(params, images, stride):
+def direct_logits(params, images, stride, depths):
   """Logits of all pixels, with XLA's own operations and `jax.image.resize`."""
 
   def conv(x, layer):
@@ -60,7 +59,7 @@ def direct_logits(params, images, stride):
   )
   x = (images.astype(jnp.float32) - mean) * scale
   features = {}
-  for block, depth in enumerate(DEPTHS, start=1):
+  for block, depth in enumerate(depths, start=1):
     for number in range(1, depth + 1):
       name = f"conv{block}_{number}"
       x = features[name] = jax.nn.relu(conv(x, name))
@@ -68,7 +67,8 @@ def direct_logits(params, images, stride):
     x = features[f"pool{block}"] = jnp.max(x.reshape(shape), axis=(2, 4))
   x = jax.nn.relu(conv(jax.nn.relu(conv(x, "fc6")), "fc7"))
   scores, reached = conv(x, "score_fr"), 32
-  for name in SKIPS:
+  # The layers that the skips score, coarse to fine.
+  for name in ("pool4", "pool3", "pool2", "pool1", f"conv1_{depths[0]}"):
     if reached == stride:
       break
     skip = conv(features[name], f"score_{name}")
@@ -80,16 +80,21 @@ def direct_logits(params, images, stride):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("stride", [4, 2, 1])
-def test_logits_are_those_of_a_direct_computation(stride):
-  model = small(stride)
+@pytest.mark.parametrize(
+  ("backbone", "stride"),
+  [("vgg_small", 4), ("vgg_small", 2), ("vgg_small", 1), ("vgg13_small", 1)],
+)
+def test_logits_are_those_of_a_direct_computation(backbone, stride):
+  model = small(stride, backbone=backbone)
   variables = random_params(model)
   images = jnp.asarray(
     np.random.default_rng(1).integers(0, 256, (2, *SIZE, 3)), jnp.uint8
   )
   score_map = model.apply(variables, images, train=False)
   assert score_map.scores.shape == (2, 64 // stride, 96 // stride, 4)
-  expected = direct_logits(variables["params"], images, stride)
+  expected = direct_logits(
+    variables["params"], images, stride, DEPTHS[backbone]
+  )
   found = fcn.upsampling.to_pixels(score_map)
   scale = np.abs(expected).max()
   np.testing.assert_allclose(found, expected, atol=1e-5 * scale)

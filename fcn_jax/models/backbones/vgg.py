@@ -71,8 +71,8 @@ _DEPTHS = {
 ARCHITECTURES = {
   **{name: Architecture(depths) for name, depths in _DEPTHS.items()},
   **{f"{name}_bn": _normalized(depths) for name, depths in _DEPTHS.items()},
-  # Small enough to train from scratch on two CPU cores. The second has better
-  # features for strides 2 and 1.
+  # For training from scratch on two CPU cores. The first sees 3x3 pixels before
+  # pool1, the second 5x5: features good enough for scores at strides 2 and 1.
   "vgg_small": _small(_DEPTHS["vgg11"]),
   "vgg13_small": _small(_DEPTHS["vgg13"]),
 }
