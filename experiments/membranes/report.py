@@ -145,23 +145,32 @@ def _seconds_to(run: Run, target: float | None) -> float | None:
 
 
 def _table(config: Any, summary: dict[str, Any]) -> str:
+  has_patches = summary["error_of_patches"] is not None
+  columns = [
+    *("steps", "images", "labelled pixels", "seconds"),
+    *(["seconds to the error of patches"] if has_patches else []),
+    *SCORES.values(),
+  ]
   lines = [
-    "| variant | steps | images | labelled pixels | seconds "
-    "| seconds to the error of patches | " + " | ".join(SCORES.values()) + " |",
-    "| --- |" + " ---: |" * (5 + len(SCORES)),
+    f"| variant | {' | '.join(columns)} |",
+    "| --- |" + " ---: |" * len(columns),
   ]
   for name, variant in summary["variants"].items():
-    reached = variant["seconds_to_error_of_patches"]
-    cell = "never" if None in reached else results.spread(reached, 1)
-    scores = " | ".join(
+    cells = [
+      name,
+      f"{variant['steps']}",
+      f"{variant['images']}",
+      f"{variant['loss_pixels']:,.0f}",
+      results.spread(variant["seconds"], 0),
+    ]
+    if has_patches:
+      reached = variant["seconds_to_error_of_patches"]
+      cells.append("never" if None in reached else results.spread(reached, 1))
+    cells += [
       results.spread([100 * value for value in variant[score]], 1)
       for score in SCORES
-    )
-    lines.append(
-      f"| {name} | {variant['steps']} | {variant['images']} "
-      f"| {variant['loss_pixels']:,.0f} "
-      f"| {results.spread(variant['seconds'], 0)} | {cell} | {scores} |"
-    )
+    ]
+    lines.append(f"| {' | '.join(cells)} |")
   return "\n".join([*lines, "", _note(config, summary), ""])
 
 
@@ -225,7 +234,10 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
   figure.legend(
     handles, labels, loc="outside lower center", ncols=7, fontsize=8
   )
-  figure.suptitle(
-    f"{config.title}: patchwise and fully convolutional training", fontsize=10
+  subject = (
+    f"folds {', '.join(map(str, config.folds))} of 0 to 4, a line each"
+    if target is None
+    else "patchwise and fully convolutional training"
   )
+  figure.suptitle(f"{config.title}: {subject}", fontsize=10)
   figure.savefig(config.run.workdir / FIGURE_FILE, dpi=90)

@@ -143,6 +143,23 @@ def test_the_table_says_when_the_error_of_patches_is_reached(slices, tmp_path):
   assert (tmp_path / "run" / report.FIGURE_FILE).exists()
 
 
+def test_folds_without_patches_have_their_mean_and_range(slices, tmp_path):
+  config = studies.parse(
+    study,
+    options(slices, tmp_path / "run", "--variants=crops", "--folds", "1", "3"),
+  )
+  first, second = study.plan(config)
+  end_run(study_lib.run_config(config, first, 0), [0.25, 0.1], 0.9)
+  end_run(study_lib.run_config(config, second, 0), [0.25, 0.2], 0.96)
+  table = report.write(config, [first, second])
+  assert "the error of patches" not in table
+  # Steps, images, labelled pixels and seconds; then scores.
+  assert studies.table_rows(table)["crops"] == [
+    *("4", "8", "200", "20 (20-20)", "15.0 (10.0-20.0)", "70.0 (70.0-70.0)"),
+    *("93.0 (90.0-96.0)", "80.0 (80.0-80.0)", "85.0 (85.0-85.0)"),
+  ]
+
+
 @pytest.mark.long
 def test_variants_are_trained_and_scored(slices, tmp_path):
   arguments = options(
