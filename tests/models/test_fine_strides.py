@@ -82,7 +82,7 @@ def direct_logits(params, images, stride, depths):
 @pytest.mark.long
 @pytest.mark.parametrize(
   ("backbone", "stride"),
-  [("vgg_small", 4), ("vgg_small", 2), ("vgg_small", 1), ("vgg13_small", 1)],
+  [("vgg_small", 4), ("vgg13_small", 2), ("vgg_small", 1)],
 )
 def test_logits_are_those_of_a_direct_computation(backbone, stride):
   model = small(stride, backbone=backbone)
