@@ -223,7 +223,7 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(
-      matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7))
+      matplotlib.ticker.LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 6, 7, 8, 9))
     )
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())

@@ -139,7 +139,7 @@ PRESETS = {
     ),
   ),
   "best": (
-    "One network in five folds: hours on two CPU cores; not timed yet.",
+    "One network in five folds: an hour and a quarter on two CPU cores.",
     _preset(
       "membranes_best",
       variants=("best",),
