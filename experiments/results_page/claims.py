@@ -1,8 +1,8 @@
 """What the results show: each claim, and where its figures are read.
 
 A folder of results has at least one claim here. A figure is named by a path of
-keys into a JSON file of the folder; lists on the way are those of the seeds,
-whose mean and range are shown.
+keys into a JSON file of the folder; lists on the way are those of the seeds or
+folds, whose mean and range are shown.
 """
 
 from collections.abc import Mapping
@@ -348,6 +348,21 @@ CLAIMS = [
         "last": "test_latest.json",
         "best, three scales and mirrored": "test_best_averaged.json",
       }.items()
+    ),
+  ),
+  Claim(
+    "CamVid: weights of median frequency raise the accuracy of rare classes and "
+    "cost that of common ones; after a short training the mean IU falls, too. "
+    "(on the test pictures at native size)",
+    "camvid_class_weights",
+    tuple(
+      Figure(f"{score}, {weights}", (key,), 3, file=f"test_{weights}.json")
+      for score, key in {
+        "global accuracy": "pixel_accuracy",
+        "mean accuracy": "mean_accuracy",
+        "mean IU": "mean_iu",
+      }.items()
+      for weights in ("natural", "median")
     ),
   ),
   Claim(

@@ -40,7 +40,7 @@ _HEAD = """# Results
 All figures on this page are read from the folders of `experiments/results`,
 which also hold figures and tables. [](studies.md) explains them. All networks
 are small and trained from scratch, unless the claim says otherwise. Several
-seeds are shown by their mean, with the range in brackets.
+seeds or folds are shown by their mean, with the range in brackets.
 
 ```sh
 python -m experiments.results_page
