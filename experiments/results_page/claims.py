@@ -168,12 +168,13 @@ def _patches(folder: str, data: str) -> list[Claim]:
   ]
 
 
-def _noise(folder: str, data: str) -> list[Claim]:
+def _noise(folder: str, data: str, *, has_seeds: bool) -> list[Claim]:
   after = ("measured", "200")
+  measured = (*after, "seeds") if has_seeds else after
 
   def noise(name, sampler):
     # The second share is 1/16.
-    return Figure(name, (*after, "samplers", sampler, 1, "noise"), 1)
+    return Figure(name, (*measured, "samplers", sampler, 1, "noise"), 1)
 
   def in_time(sampler, rate):
     chosen = {"sampler": sampler, "rate": rate}
@@ -187,7 +188,7 @@ def _noise(folder: str, data: str) -> list[Claim]:
       folder,
       tuple(
         Figure(
-          f"at a distance of {distance}", (*after, "correlation", distance)
+          f"at a distance of {distance}", (*measured, "correlation", distance)
         )
         for distance in (1, 8, 32)
       ),
@@ -196,8 +197,8 @@ def _noise(folder: str, data: str) -> list[Claim]:
       f"{data}: an image counts as few independent pixels. (after 200 steps)",
       folder,
       (
-        Figure("pixels", (*after, "pixels"), 0),
-        Figure("independent", (*after, "independent_pixels"), 1),
+        Figure("pixels", (*measured, "pixels"), 0),
+        Figure("independent", (*measured, "independent_pixels"), 1),
       ),
     ),
     Claim(
@@ -205,7 +206,7 @@ def _noise(folder: str, data: str) -> list[Claim]:
       "(noise of an image's gradient after 200 steps, 1 in 16 pixels kept)",
       folder,
       (
-        Figure("whole image", (*after, "whole", "noise"), 1),
+        Figure("whole image", (*measured, "whole", "noise"), 1),
         noise("places", "places"),
         noise("single pixels", "pixels"),
         noise("blocks", "blocks"),
@@ -277,8 +278,8 @@ CLAIMS = [
   *_sampling_rates("camvid_small", "CamVid"),
   *_patches("patchwise_shapes", "Shapes"),
   *_patches("patchwise_camvid", "CamVid"),
-  *_noise("gradient_noise_shapes", "Shapes"),
-  *_noise("gradient_noise_camvid", "CamVid"),
+  *_noise("gradient_noise_shapes", "Shapes", has_seeds=True),
+  *_noise("gradient_noise_camvid", "CamVid", has_seeds=False),
   Claim(
     "Shapes: some losses and samples find the rarest class, plain training "
     "does not. (IU of the star)",
