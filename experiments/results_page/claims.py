@@ -352,7 +352,7 @@ CLAIMS = [
     ),
   ),
   Claim(
-    "CamVid: weights of median frequency raise the accuracy of rare classes and "
+    "CamVid: median-frequency weights raise the accuracy of rare classes and "
     "cost that of common ones; after a short training the mean IU falls, too. "
     "(on the test pictures at native size)",
     "camvid_class_weights",
