@@ -147,8 +147,10 @@ def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
   length = estimate(seeds, "correlation_length")
   independent = estimate(seeds, "independent_pixels")
   loss = np.mean([one["loss"] for one in seeds])
-  batch = "and too few images to see a signal and suggest a batch"
+  noise = "too large to be measured with so few images"
+  batch = "and too few images to suggest a batch"
   if np.isfinite(noise_at["suggested_batch"]):
+    noise = whole.text(1)
     images = max(1, round(noise_at["suggested_batch"]))
     batch = f"a batch of about {images} images"
   smallest = ", ".join(
@@ -156,7 +158,7 @@ def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
   )
   lines = [
     f"After {steps} steps (loss {loss:.2f} nats a pixel). One whole image: "
-    f"noise {whole.text(1)}; {np.mean([one['pixels'] for one in seeds]):,.0f} "
+    f"noise {noise}; {np.mean([one['pixels'] for one in seeds]):,.0f} "
     f"pixels that count as {independent.text(1)} independent ones; their "
     f"gradients correlate by 1 / e at a distance of {length.text(1)} pixels. "
     f"Least variance in the same time: {noise_at['suggested_sampler']} at p = "

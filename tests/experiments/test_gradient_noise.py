@@ -354,6 +354,23 @@ def test_the_report_agrees_with_what_was_measured(
   assert summary["seconds_an_image"]["pixels"] == {"1.0": 0.2, "0.25": 0.1}
 
 
+def test_a_noise_without_a_signal_is_no_number(tmp_path):
+  noise = made_up_noise(["pixels"])
+  noise["whole"] |= {"noise": float("nan"), "noise_error": float("nan")}
+  summary = {
+    "measured": {"2": {"seeds": [noise]}},
+    "seconds_an_image": {"pixels": {"1.0": 0.2, "0.25": 0.1}},
+    "seeds": 1,
+    "device": "a device",
+    "cores": 2,
+    "jax": "0",
+  }
+  table = report.write(tmp_path, summary, "a network")
+  assert "One whole image: noise too large to be measured with so few" in table
+  assert "pixels at p = 0.25, and too few images to suggest a batch." in table
+  assert "nan" not in table
+
+
 def test_a_measurement_that_was_lost_is_named(
   tmp_path, prepared_dir, measured, refused
 ):
