@@ -235,7 +235,7 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
     handles, labels, loc="outside lower center", ncols=7, fontsize=8
   )
   subject = (
-    f"folds {', '.join(map(str, config.folds))} of 0 to 4, a line each"
+    "a line for each fold and seed"
     if target is None
     else "patchwise and fully convolutional training"
   )

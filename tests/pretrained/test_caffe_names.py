@@ -82,6 +82,11 @@ def test_layers_have_the_names_of_the_released_nets(name, scores):
   assert layers(released.make(name)) == {*VGG16, *scores}
 
 
+def test_small_backbones_have_the_layers_of_the_wide_ones():
+  for name, wide in {"vgg_small": "vgg11", "vgg13_small": "vgg13"}.items():
+    assert layers(small(backbone=name)) == layers(small(backbone=wide))
+
+
 def test_layers_of_caffenet_and_googlenet_have_the_names_of_the_model_zoo():
   caffenet = released.make("voc-fcn-alexnet")
   assert layers(caffenet) == {*CAFFENET, "score_fr"}

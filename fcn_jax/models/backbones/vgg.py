@@ -50,7 +50,7 @@ def _normalized(depths: tuple[int, ...]) -> Architecture:
 
 
 def _small(depths: tuple[int, ...]) -> Architecture:
-  """The same shape with few channels."""
+  """A VGG with few channels."""
   return Architecture(
     depths,
     widths=(16, 32, 64, 96, 128),
