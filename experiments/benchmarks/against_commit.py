@@ -4,10 +4,11 @@
 
 For each preset, processes with this checkout and processes with the other
 commit take turns, so that other work on the machine slows both equally: compare
-the ratios. Networks, losses and optimizers are those of the preset; pictures
-and labels are random, and no larger than `--max-side`, in batches of at most
-`--max-batch`. Parameters are random numbers, too, so no file is needed, and
-numbers are float32, as CPUs have no bfloat16.
+the ratios. Networks, losses and optimizers are those of the preset, each side
+with its own: leave out a preset that has changed. Pictures and labels are
+random, and no larger than `--max-side`, in batches of at most `--max-batch`.
+Parameters are random numbers, too, so no file is needed, and numbers are
+float32, as CPUs have no bfloat16.
 """
 
 import dataclasses
