@@ -5,8 +5,10 @@
 
 For each sampling rate p, one variant keeps each block (the pixels between four
 cells of the score map) with probability p and sees batch_size / p images a
-step: the expected number of loss terms is the same in all variants. --keeps
-draws single pixels instead, or the same places in all blocks, or compares them.
+step: the expected number of loss terms is the same in all variants.
+--same-images shows all variants batch_size images a step instead, and so says
+how many pixels can be left out. --keeps draws single pixels instead, or the
+same places in all blocks, or compares them.
 Another variant trains on explicit random patches, with as many pixels a step as
 the variant of whole images. All variants have the same network, optimizer and
 number of steps.
@@ -54,6 +56,9 @@ class LossSampling(study_lib.Study):
   rates: tuple[float, ...] = (1.0, 0.5, 0.25)
   """Sampling rates p, one variant each, with batch_size / p images a step. Rate
   1 trains on whole images."""
+  same_images: bool = False
+  """Show all variants of `rates` batch_size images a step: at rate p the loss
+  has p times the pixels, of the same images."""
   keeps: tuple[Literal["blocks", "pixels", "places"], ...] = ("blocks",)
   """What is drawn: blocks, the pixels between four cells of the score map, as
   in the papers; single pixels; or places, the same in all blocks. One variant
@@ -162,12 +167,7 @@ def plan(config: LossSampling) -> list[study_lib.Variant]:
   variants = []
   for rate in config.rates:
     sampling.check_rate(rate)
-    images = round(base / rate)
-    if abs(images * rate - base) > 1e-6:
-      raise ValueError(
-        f"batch_size / rate = {base} / {rate} is not a whole number of images: "
-        "choose another rate or batch_size."
-      )
+    images = base if config.same_images else _images(base, rate)
     # All of them keep the whole image at rate 1.
     for kind in config.keeps if rate < 1 else config.keeps[:1]:
       is_only_one = rate == 1 or len(config.keeps) == 1
@@ -179,6 +179,17 @@ def plan(config: LossSampling) -> list[study_lib.Variant]:
   if not variants:
     raise ValueError("no rates and no patch_size: there is nothing to train.")
   return variants
+
+
+def _images(base: int, rate: float) -> int:
+  """Images a step with as many sampled pixels as `base` whole ones have."""
+  images = round(base / rate)
+  if abs(images * rate - base) > 1e-6:
+    raise ValueError(
+      f"batch_size / rate = {base} / {rate} is not a whole number of images: "
+      "choose another rate or batch_size, or --same-images."
+    )
+  return images
 
 
 def _patches(config: LossSampling) -> study_lib.Variant:

@@ -86,8 +86,8 @@ PRESETS = {
       "shapes", steps=300, validate_every=100, save_every=50, log_every=10
     ),
   ),
-  # Any hardware. The score depends on the pictures; raise crop_size and steps on
-  # a GPU.
+  # Any hardware. The score depends on the pictures; on a GPU, raise crop_size
+  # and steps.
   "folder": (
     "Pictures and masks of your own, small backbone, from scratch: 10 to 30 "
     "minutes on two CPU cores.",

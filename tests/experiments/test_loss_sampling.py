@@ -107,6 +107,17 @@ def test_several_things_to_keep_are_compared_below_rate_1():
     study.plan(config.replace(keeps=()))
 
 
+def test_with_the_same_images_rates_below_1_have_fewer_pixels_in_the_loss():
+  config = study.LossSampling.make(
+    "x", batch_size=2, rates=(1.0, 0.3), same_images=True, patch_size=None
+  )
+  planned = [one.options for one in study.plan(config)]
+  assert [one["batch_size"] for one in planned] == [2, 2]
+  assert [one["rate"] for one in planned] == [1.0, 0.3]
+  with pytest.raises(ValueError, match="not a whole number"):
+    study.plan(config.replace(same_images=False))
+
+
 def test_without_a_patch_size_there_is_no_variant_of_patches():
   config = study.LossSampling.make("x", patch_size=None)
   assert [v.name for v in study.plan(config)] == ["p=1", "p=0.5", "p=0.25"]
