@@ -127,11 +127,12 @@ PRESETS = {
       **_DUSK,
     ),
   ),
-  # Two CPU cores, two hours. Seen: mean IU 58.2 on the test split at native
-  # size. The documentation says how the run that it begins with is made.
+  # Two CPU cores, one to two hours. Seen: mean IU on the test split at native
+  # size 59.8, and 60.2 after 500 more steps. The documentation says how the run
+  # that it begins with is made.
   "camvid_pretrained": (
-    "CamVid at full size, VGG16 pretrained, its lower half frozen: two hours "
-    "on two CPU cores.",
+    "CamVid at full size, VGG16 pretrained, its lower half frozen: one to two "
+    "hours on two CPU cores.",
     _train(
       "camvid_pretrained",
       dataset="camvid",
