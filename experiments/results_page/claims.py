@@ -156,8 +156,8 @@ def _patches(folder: str, data: str) -> list[Claim]:
       is_of_time=True,
     ),
     Claim(
-      f"{data}: small patches train no better than masks with as many pixels. "
-      "(mean IU after 100 steps)",
+      f"{data}: small patches train no better than whole images with as many "
+      "pixels. (mean IU after 100 steps)",
       folder,
       tuple(
         _mean_iu(name, name)
@@ -279,6 +279,21 @@ def _membranes() -> list[Claim]:
 CLAIMS = [
   *_sampling_rates("demo", "Shapes"),
   *_sampling_rates("camvid_small", "CamVid", "arms"),
+  Claim(
+    "Shapes: of the same images, 1 in 20 pixels, evenly spread, trains as well "
+    "as all of them; 1 in 20 blocks does not. (mean IU)",
+    "same_images_shapes",
+    tuple(
+      _mean_iu(name, name)
+      for name in (
+        "p=1",
+        "places, p=0.25",
+        "places, p=0.05",
+        "blocks, p=0.25",
+        "blocks, p=0.05",
+      )
+    ),
+  ),
   *_patches("patchwise_shapes", "Shapes"),
   *_patches("patchwise_camvid", "CamVid"),
   *_noise("gradient_noise_shapes", "Shapes"),
