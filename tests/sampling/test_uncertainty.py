@@ -75,15 +75,25 @@ def test_the_published_rule_keeps_the_same_pixels(options):
 
 
 def test_chunks_do_not_change_what_is_kept(monkeypatch):
+  key = jax.random.key(5)
   score_map = score_maps.make_map()
+  labels = score_maps.make_labels(score_map)
   indices = jnp.arange(1000, dtype=jnp.int32)[None].repeat(2, axis=0)
-  whole = uncertainty._margins_at(score_map, indices)
+
+  # Two samplers, as the first is compiled already for the larger chunks.
+  def kept_and_margins():
+    sampler = sampling.uncertain(count=300)
+    margins = uncertainty._margins_at(score_map, indices)
+    return draw(sampler, key, labels, score_map), margins
+
+  kept, margins = kept_and_margins()
   monkeypatch.setattr(uncertainty, "_CPU_BYTES", 7 * 2 * 4 * 5 * 4)
-  in_chunks = uncertainty._margins_at(score_map, indices)
-  np.testing.assert_array_equal(in_chunks, whole)
-  np.testing.assert_allclose(
-    whole, numpy_margins(score_map)[:, :1000], atol=1e-5
-  )
+  kept_in_chunks, margins_in_chunks = kept_and_margins()
+  np.testing.assert_array_equal(kept_in_chunks, kept)
+  # On some CPUs chunks are rounded otherwise.
+  expected = numpy_margins(score_map)[:, :1000]
+  for found in (margins, margins_in_chunks):
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_margins_are_those_of_the_two_best_classes():
