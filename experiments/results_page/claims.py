@@ -339,11 +339,11 @@ CLAIMS = [
     "step)",
     "class_balance_camvid",
     (
-      _mean_iu("plain", "plain", "arms"),
-      _mean_iu("balanced pixels", "balanced pixels", "arms"),
-      Figure("plain", ("arms", "plain", "loss_pixels_per_step"), 0),
+      _mean_iu("plain", "plain"),
+      _mean_iu("balanced pixels", "balanced pixels"),
+      Figure("plain", ("variants", "plain", "loss_pixels_per_step"), 0),
       Figure(
-        "balanced", ("arms", "balanced pixels", "loss_pixels_per_step"), 0
+        "balanced", ("variants", "balanced pixels", "loss_pixels_per_step"), 0
       ),
     ),
   ),
