@@ -87,43 +87,38 @@ def _flat(values: Any) -> list[float]:
   return values if isinstance(values, list) else [values]
 
 
-def _mean_iu(label: str, variant: str, group: str = "variants") -> Figure:
-  return Figure(label, (group, variant, "scores", "mean_iu"), 3)
+def _mean_iu(label: str, variant: str) -> Figure:
+  return Figure(label, ("variants", variant, "scores", "mean_iu"), 3)
 
 
-def _seconds(label: str, variant: str, group: str = "variants") -> Figure:
-  return Figure(label, (group, variant, "seconds"), 0, unit=" s")
+def _seconds(label: str, variant: str) -> Figure:
+  return Figure(label, ("variants", variant, "seconds"), 0, unit=" s")
 
 
 def _class_iu(label: str, variant: str, name: str) -> Figure:
   return Figure(label, ("variants", variant, "scores", "class_iu", name), 2)
 
 
-def _sampling_rates(
-  folder: str, data: str, group: str = "variants"
-) -> list[Claim]:
+def _sampling_rates(folder: str, data: str) -> list[Claim]:
   variants = {"p = 1": "p=1", "p = 1/2": "p=0.5", "p = 1/4": "p=0.25"}
   return [
     Claim(
       f"{data}: after as many steps, sampling with 1 / p times the images ends "
       "a little better than whole images. (mean IU)",
       folder,
-      tuple(_mean_iu(label, name, group) for label, name in variants.items()),
+      tuple(_mean_iu(label, name) for label, name in variants.items()),
     ),
     Claim(
       f"{data}: it takes the time of more images. (seconds of training)",
       folder,
-      tuple(_seconds(label, name, group) for label, name in variants.items()),
+      tuple(_seconds(label, name) for label, name in variants.items()),
       is_of_time=True,
     ),
     Claim(
       f"{data}: explicit patches with as many pixels are no better than whole "
       "images. (mean IU)",
       folder,
-      (
-        _mean_iu("patches", "patches", group),
-        _mean_iu("whole images", "p=1", group),
-      ),
+      (_mean_iu("patches", "patches"), _mean_iu("whole images", "p=1")),
     ),
   ]
 
@@ -278,7 +273,7 @@ def _membranes() -> list[Claim]:
 
 CLAIMS = [
   *_sampling_rates("demo", "Shapes"),
-  *_sampling_rates("camvid_small", "CamVid", "arms"),
+  *_sampling_rates("camvid_small", "CamVid"),
   Claim(
     "Shapes: of the same images, 1 in 20 pixels, evenly spread, trains as well "
     "as all of them; 1 in 20 blocks does not. (mean IU)",

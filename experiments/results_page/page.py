@@ -154,7 +154,7 @@ def _seconds(folder: pathlib.Path, by: provenance.Provenance) -> str:
   if by.seconds != provenance.NOT_RECORDED:
     return f"{by.seconds:,.0f}"
   summary = records.read_json(folder / by.summary)
-  variants = summary.get("variants") or summary.get("arms")
+  variants = summary.get("variants")
   if variants is not None:
     total = sum(np.sum(one["seconds"]) for one in variants.values())
   elif "training_seconds" in summary:
