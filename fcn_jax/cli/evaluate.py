@@ -67,6 +67,9 @@ class Options:
   """Factors on the size at which the network was trained, to average over."""
   flip: bool = False
   """Average over mirrored pictures, too."""
+  quarter_turns: bool = False
+  """Average over pictures turned by 90, 180 and 270 degrees, too; with --flip
+  over eight views."""
   band_widths: tuple[int, ...] = (1, 2, 4, 8, 16)
   """Half widths in pixels of the bands along boundaries to score separately."""
   scores: Literal["papers", "all"] = "papers"
@@ -106,6 +109,8 @@ def folder_of(options: Options, step: int) -> pathlib.Path:
     parts += [f"{scale:g}" for scale in options.scales]
   if options.flip:
     parts.append("flip")
+  if options.quarter_turns:
+    parts.append("turns")
   if options.blending != "none":
     # Their tiles have an influence on the result.
     parts += [options.blending, str(options.tile_size)]
@@ -273,6 +278,7 @@ def evaluated(
       "resize": network.config.data.resize,
       "scales": options.scales,
       "flip": options.flip,
+      "quarter_turns": options.quarter_turns,
       "blending": options.blending,
       "tile_size": options.tile_size,
       "scores": options.scores,

@@ -145,6 +145,7 @@ def _table(
   of_bands = [*summary["bands"], {**summary, "half_width": "all pixels"}]
   there = [name for name in OF_ALL if name in summary]
   views = ", and mirrored" * summary["flip"]
+  views += ", and turned" * summary["quarter_turns"]
   tiles = "" if summary["blending"] == "none" else "; their tiles are blended"
   lines = [
     *_head(OF_ALL[name] for name in there),

@@ -78,6 +78,7 @@ def views(options: Any, network: fcn.runs.TrainedModel) -> dict[str, Any]:
   return {
     "scales": tuple(resize * scale for scale in options.scales),
     "flip": options.flip,
+    "quarter_turns": options.quarter_turns,
     "tile_size": options.tile_size,
     "blending": options.blending,
   }

@@ -97,6 +97,9 @@ class Options:
   """Factors on the size of the pictures; probabilities are averaged."""
   flip: bool = False
   """Also average over the mirrored pictures."""
+  quarter_turns: bool = False
+  """Also average over the pictures turned by 90, 180 and 270 degrees; with
+  --flip over eight views."""
   tile_size: int = fcn.inference.tiling.TILE_SIZE
   """Side in pixels of the largest square that the network sees at once. Larger
   tiles need more memory (with the square of the side) but less time."""
@@ -163,6 +166,7 @@ def tiling(options: Options, network: fcn.runs.TrainedModel) -> dict[str, Any]:
     "tile_size": options.tile_size,
     "scales": tuple(resize * scale for scale in options.scales),
     "flip": options.flip,
+    "quarter_turns": options.quarter_turns,
   }
 
 
@@ -261,6 +265,7 @@ def facts_of(
     "probabilities": options.probabilities,
     "scales": options.scales,
     "flip": options.flip,
+    "quarter_turns": options.quarter_turns,
     "tile_size": options.tile_size,
     "margin": options.margin,
     "blending": options.blending,

@@ -204,8 +204,9 @@ def _of_summary(file: pathlib.Path, summary: Mapping[str, Any]) -> str:
     f"{summary['num_images']} images of the split {summary['split']} at their "
     f"native size; step {summary['step']}, scales "
     f"{', '.join(f'{scale:g}' for scale in summary['scales'])}"
-    + ", and mirrored"
-    * summary["flip"]
+    + ", and mirrored" * summary["flip"]
+    # Older summaries do not name turns.
+    + ", and turned" * summary.get("quarter_turns", False)
   )
   return "".join(
     [

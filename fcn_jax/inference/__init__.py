@@ -4,8 +4,8 @@
     classes = inference.predict_tiled(model, variables, picture_of_any_size)
 
 - `predict` takes a batch. `predict_tiled` takes one picture of any size and
-  cuts it into tiles; it can also average over scales and flips. `probabilities`
-  returns the probabilities of the classes instead.
+  cuts it into tiles; it can also average over scales, flips and turns.
+  `probabilities` returns the probabilities of the classes instead.
   With blending it averages tiles that overlap, see `blending`.
   `choose_buckets` keeps pictures of many sizes to a few compiled programs, see
   `buckets`.

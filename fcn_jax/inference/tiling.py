@@ -38,6 +38,7 @@ def predict_tiled(
   blending: tiling_plan.Blending = "none",
   scales: Sequence[float] = (1.0,),
   flip: bool = False,
+  quarter_turns: bool = False,
   activation: region_losses.Activation = "softmax",
   out: np.ndarray | None = None,
   probabilities_out: np.ndarray | None = None,
@@ -48,10 +49,10 @@ def predict_tiled(
   """The likeliest class, or the classes, of every pixel of a picture.
 
   The result equals that of the whole picture, up to rounding: see `tiles`. With
-  scales or flips, it is the class of the largest mean probability. There is one
-  exception: `models.FCNResNet` on sides that are not multiples of 8. There the
-  scores of tiles lie 8 pixels apart, but those of the whole picture a little
-  less, which adds up to a shift of at most 7 pixels at the far end.
+  scales, flips or turns, it is the class of the largest mean probability. There
+  is one exception: `models.FCNResNet` on sides that are not multiples of 8.
+  There the scores of tiles lie 8 pixels apart, but those of the whole picture a
+  little less, which adds up to a shift of at most 7 pixels at the far end.
 
   With blending "gaussian" the result is not exact: tiles overlap by half, the
   network sees nothing around them, and their probabilities are averaged with
@@ -60,8 +61,8 @@ def predict_tiled(
 
       classes = predict_tiled(model, variables, image, progress=tqdm.tqdm)
 
-  All tiles have arrays of one shape (one for each scale and flip), also those
-  of other pictures larger than a tile, so the network is compiled once. Smaller
+  All tiles have arrays of one shape (one for each view), also those of other
+  pictures larger than a tile, so the network is compiled once. Smaller
   pictures are padded to multiples of 64 pixels, and the network is compiled for
   each such size. If the sizes of all pictures are known, `choose_buckets` keeps
   to few programs:
@@ -85,6 +86,8 @@ def predict_tiled(
     blending: "none" for exact tiles side by side, or "gaussian".
     scales: factors by which the picture is resized; probabilities are averaged.
     flip: whether they are also averaged with those of the mirrored picture.
+    quarter_turns: whether they are also averaged with those of the picture
+      turned by 90, 180 and 270 degrees. With `flip` there are eight views.
     activation: see `predict`; with "sigmoid", averaged probabilities count.
     out: [H, W] array to fill; a new one if None.
     probabilities_out: [H, W, C] float array to fill with the probabilities.
@@ -113,6 +116,7 @@ def predict_tiled(
     margin=margin,
     scales=scales,
     flip=flip,
+    quarter_turns=quarter_turns,
     activation=activation,
     blending=blending,
     buckets=buckets,
@@ -157,6 +161,7 @@ def choose_buckets(
   blending: tiling_plan.Blending = "none",
   scales: Sequence[float] = (1.0,),
   flip: bool = False,
+  quarter_turns: bool = False,
 ) -> buckets_lib.Buckets:
   """The shapes of arrays that serve pictures of many sizes, see `buckets`.
 
@@ -170,6 +175,7 @@ def choose_buckets(
     blending: see there.
     scales: see there.
     flip: see there.
+    quarter_turns: see there.
 
   Raises:
     ValueError: see `predict_tiled`; or `max_programs` is less than 1.
@@ -183,6 +189,7 @@ def choose_buckets(
       margin=margin,
       scales=scales,
       flip=flip,
+      quarter_turns=quarter_turns,
       blending=blending,
     )
     for size in set(sizes)
@@ -233,13 +240,14 @@ def probabilities(
   *,
   scales: Sequence[float] = (1.0,),
   flip: bool = False,
+  quarter_turns: bool = False,
   tile_size: int = TILE_SIZE,
   activation: region_losses.Activation = "softmax",
   blending: tiling_plan.Blending = "none",
 ) -> np.ndarray:
   """Probabilities of the classes at every pixel of a picture.
 
-  They are averaged over views: the picture rescaled, mirrored, or both. A
+  They are averaged over views: the picture rescaled, mirrored or turned. A
   network that was trained on pictures of half their size is used at their own
   size with `scales=(0.5,)`.
 
@@ -249,6 +257,7 @@ def probabilities(
     image: [H, W, 3] uint8, RGB.
     scales: see `predict_tiled`.
     flip: see `predict_tiled`.
+    quarter_turns: see `predict_tiled`.
     tile_size: see `predict_tiled`.
     activation: see `predict`. With "sigmoid", the probabilities of a pixel do
       not sum to 1.
@@ -271,6 +280,7 @@ def probabilities(
     tile_size=tile_size,
     scales=scales,
     flip=flip,
+    quarter_turns=quarter_turns,
     activation=activation,
     blending=blending,
     probabilities_out=found,
@@ -295,6 +305,7 @@ def disagreement(
   tile_size: int = TILE_SIZE,
   scales: Sequence[float] = (1.0,),
   flip: bool = False,
+  quarter_turns: bool = False,
   activation: region_losses.Activation = "softmax",
   num_tiles: int = 4,
 ) -> float:
@@ -308,6 +319,7 @@ def disagreement(
     tile_size: see `predict_tiled`.
     scales: see `predict_tiled`.
     flip: see `predict_tiled`.
+    quarter_turns: see `predict_tiled`.
     activation: see `predict`.
     num_tiles: number of tiles to compare, spread evenly over the picture.
 
@@ -321,6 +333,7 @@ def disagreement(
     "tile_size": tile_size,
     "scales": scales,
     "flip": flip,
+    "quarter_turns": quarter_turns,
     "activation": activation,
   }
   _check_arguments(model, variables, image)

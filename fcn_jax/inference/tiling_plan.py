@@ -63,13 +63,16 @@ class Plan:
     margin: int | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    quarter_turns: bool = False,
     activation: region_losses.Activation = "softmax",
     blending: Blending = "none",
     buckets: buckets_lib.Buckets | None = None,
   ) -> "Plan":
     """Cuts a picture; the arguments are those of `predict_tiled`."""
     prediction.check(activation, models.heads.num_classes(model))
-    all_views = views.make(image, scales=scales, flip=flip)
+    all_views = views.make(
+      image, scales=scales, flip=flip, quarter_turns=quarter_turns
+    )
     sideways = buckets is not None and buckets.turns(image.shape[:2])
     if sideways:
       all_views = [view.sideways for view in all_views]
@@ -184,7 +187,9 @@ class Plan:
     self, variables: types.Variables, window: Window
   ) -> np.ndarray:
     """Mean probabilities in one of the tiles, [h, w, C] float32."""
-    total = None
+    total = exchanged = None
+    if any(view.exchanged for view in self.views):
+      exchanged = buckets_lib.turned(variables)
     for number, view in enumerate(self.views):
       parts = self.seen(view, window)
       taps = [
@@ -196,7 +201,7 @@ class Plan:
       images, sizes = self.images(number, parts)
       found = probabilities_at(
         self.model,
-        variables,
+        exchanged if view.exchanged else variables,
         images,
         sizes,
         *taps,
@@ -245,6 +250,7 @@ def needs(
   margin: int | None = None,
   scales: Sequence[float] = (1.0,),
   flip: bool = False,
+  quarter_turns: bool = False,
   blending: Blending = "none",
 ) -> buckets_lib.Shapes:
   """What `buckets.choose` is told of a picture of a height and a width.
@@ -256,13 +262,16 @@ def needs(
     margin: see there.
     scales: see there.
     flip: see there.
+    quarter_turns: see there.
     blending: see there.
 
   Returns:
     Height and width of a tile, and of the array for each scale, rounded up to
     multiples of the coarsest stride, so that few differ.
   """
-  sides = views.sides(size, scales=scales, flip=flip)
+  sides = views.sides(
+    size, scales=scales, flip=flip, quarter_turns=quarter_turns
+  )
   surroundings = _surroundings(model, margin, blending)
   tile = _tile(sides, tile_size, surroundings)
   return _needs(sides, tile, tile_size, surroundings, num_scales=len(scales))

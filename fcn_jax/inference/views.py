@@ -1,6 +1,7 @@
-"""Views of a picture, rescaled or mirrored, for averaging over them."""
+"""Views of a picture, rescaled, mirrored or turned, to average over them."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,23 +18,28 @@ class View:
   Attributes:
     image: [h, w, C], the picture rescaled and maybe mirrored.
     native_size: height and width of the picture.
-    mirrored: the axis whose ends are exchanged; None if none is.
+    mirrored: the axes whose ends are exchanged.
+    exchanged: whether the network sees rows as columns, and columns as rows.
+      They are exchanged in its kernels instead of here, see `buckets.turned`,
+      so that all views of a scale have the same size.
   """
 
   image: np.ndarray
   native_size: tuple[int, int]
-  mirrored: int | None = None
+  mirrored: tuple[int, ...] = ()
+  exchanged: bool = False
 
   @property
   def is_plain(self) -> bool:
     """Whether it is the picture itself."""
-    return self.image.shape[:2] == self.native_size and self.mirrored is None
+    is_native = self.image.shape[:2] == self.native_size
+    return is_native and not self.mirrored and not self.exchanged
 
   @property
   def sides(self) -> tuple[tiles.Side, tiles.Side]:
     """Rows and columns."""
     rows, columns = (
-      tiles.Side(native, view, self.mirrored == axis)
+      tiles.Side(native, view, axis in self.mirrored)
       for axis, (native, view) in enumerate(
         zip(self.native_size, self.image.shape[:2], strict=True)
       )
@@ -46,12 +52,17 @@ class View:
     return View(
       np.swapaxes(self.image, 0, 1),
       self.native_size[::-1],
-      None if self.mirrored is None else 1 - self.mirrored,
+      tuple(1 - axis for axis in self.mirrored),
+      self.exchanged,
     )
 
 
 def make(
-  image: np.ndarray, *, scales: Sequence[float] = (1.0,), flip: bool = False
+  image: np.ndarray,
+  *,
+  scales: Sequence[float] = (1.0,),
+  flip: bool = False,
+  quarter_turns: bool = False,
 ) -> list[View]:
   """The views of a picture that are averaged.
 
@@ -59,6 +70,8 @@ def make(
     image: [H, W, C]; uint8 or float32 if it is to be rescaled.
     scales: factors by which it is resized, as for training.
     flip: whether there is also a mirrored view of each scale.
+    quarter_turns: whether there are also views turned by 90, 180 and 270
+      degrees; with `flip` mirrored ones, too: eight in all.
 
   Raises:
     ValueError: if the image has another shape, or another type and is to be
@@ -83,14 +96,29 @@ def make(
       # Transforms change a picture with its labels; there are none here.
       labels = np.broadcast_to(np.uint8(0), native_size)
       rescaled, _ = transforms.resize(np.asarray(image), labels, size=size)
-    views.append(View(rescaled, native_size))
-    if flip:
-      views.append(View(rescaled[:, ::-1], native_size, mirrored=1))
+    views += [
+      View(np.flip(rescaled, mirrored), native_size, mirrored, exchanged)
+      for mirrored, exchanged in _ways(flip, quarter_turns)
+    ]
   return views
 
 
+def _ways(flip, quarter_turns):
+  """Which axes are mirrored, and whether they are exchanged afterwards."""
+  if not quarter_turns:
+    return [((), False), ((1,), False)][: 1 + flip]
+  # All symmetries of a square. A turn takes an even number of the three steps:
+  # mirroring each axis, and exchanging them.
+  every = itertools.product(((), (1,), (0,), (0, 1)), (False, True))
+  return [way for way in every if flip or (len(way[0]) + way[1]) % 2 == 0]
+
+
 def sides(
-  size: tuple[int, int], *, scales: Sequence[float] = (1.0,), flip: bool = False
+  size: tuple[int, int],
+  *,
+  scales: Sequence[float] = (1.0,),
+  flip: bool = False,
+  quarter_turns: bool = False,
 ) -> list[tuple[tiles.Side, tiles.Side]]:
   """Rows and columns of the views that `make` returns for a picture of a size.
 
@@ -103,8 +131,11 @@ def sides(
   for scale in scales:
     height, width = transforms.rescaled_size(size, factor=scale)
     found += [
-      (tiles.Side(size[0], height), tiles.Side(size[1], width, mirrored))
-      for mirrored in (False, True)[: 1 + flip]
+      (
+        tiles.Side(size[0], height, 0 in mirrored),
+        tiles.Side(size[1], width, 1 in mirrored),
+      )
+      for mirrored, _ in _ways(flip, quarter_turns)
     ]
   return found
 

@@ -311,14 +311,15 @@ def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
       "1.0",
       "1.5",
       "--flip",
+      "--quarter-turns",
       "--band-widths",
       "2",
       "--checkpoint=7",
     ]
   )
-  averaged = workdir / "evaluation-validation-step7-1-1.5-flip"
+  averaged = workdir / "evaluation-validation-step7-1-1.5-flip-turns"
   assert summary_of(averaged)["confusion"] != summary_of(folder)["confusion"]
-  assert "times the scales 1 1.5, and mirrored" in (
+  assert "times the scales 1 1.5, and mirrored, and turned" in (
     (averaged / "table.md").read_text()
   )
 

@@ -156,13 +156,17 @@ def test_blended_tiles_are_those_of_the_library(run, network, tmp_path):
 def test_probabilities_are_read_without_pickle(run, network, tmp_path):
   image = picture(90, 120)
   path = save(tmp_path / "a.png", image)
-  out = run(path, "--probabilities", "--scales", "1", "0.7", "--flip")
+  out = run(path, "--probabilities", "--scales", "1", "0.7", "--quarter-turns")
   with np.load(out / "probabilities" / "a.npz", allow_pickle=False) as file:
     assert tuple(file["class_names"]) == NAMES
     found = file["probabilities"]
   assert found.dtype == np.float16
   expected = fcn.inference.probabilities(
-    network.model, network.variables, image, scales=(1.0, 0.7), flip=True
+    network.model,
+    network.variables,
+    image,
+    scales=(1.0, 0.7),
+    quarter_turns=True,
   )
   np.testing.assert_allclose(found, expected, atol=1e-3)
   classes = read_classes(out / "classes" / "a.png")

@@ -79,7 +79,7 @@ def evaluate(workdir):
   summary = {
     **evaluate_summary.scores_of(confusion, NAMES),
     **{"num_images": 7, "split": "test", "step": 100},
-    **{"scales": [1.0, 1.5], "flip": True},
+    **{"scales": [1.0, 1.5], "flip": True, "quarter_turns": True},
   }
   records.write_json(out / evaluate_report.SUMMARY_FILE, summary)
   Image.new("RGB", (300, 200), BLUE).save(out / evaluate_report.CONFUSION_FILE)
@@ -104,7 +104,7 @@ def test_a_page_has_the_numbers_of_the_run_and_needs_nothing_else(
     "50.0 % mean IU, best step",
     "0:11:40 of training",
     "7 images of the split test",
-    "scales 1, 1.5, and mirrored",
+    "scales 1, 1.5, and mirrored, and turned",
     "Confusion matrix",
     "learning_rate",
     "numpy",

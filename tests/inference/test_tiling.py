@@ -198,7 +198,7 @@ def trained():
     (345, 451, {}),
     (99, 70, {}),
     pytest.param(
-      *(345, 451, {"scales": (0.5, 1.25), "flip": True}),
+      *(345, 451, {"scales": (0.5, 1.25), "flip": True, "quarter_turns": True}),
       marks=pytest.mark.long,
     ),
   ],

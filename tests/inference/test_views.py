@@ -1,4 +1,4 @@
-"""Averages over scales and flips are those of a loop over whole pictures."""
+"""Averages over scales, flips and turns are those of a loop."""
 
 import functools
 
@@ -48,7 +48,7 @@ def resized(values, size):
   return values
 
 
-def by_a_loop(model, variables, image, scales, flip):
+def by_a_loop(model, variables, image, scales, flip=False, quarter_turns=False):
   found = []
   height, width = image.shape[:2]
   for scale in scales:
@@ -56,30 +56,37 @@ def by_a_loop(model, variables, image, scales, flip):
     small = np.array(
       Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
     )
-    found.append(resized(whole(model, variables, small), (height, width)))
-    if flip:
-      mirrored = whole(model, variables, small[:, ::-1])[:, ::-1]
-      found.append(resized(mirrored, (height, width)))
+    for turns in range(4 if quarter_turns else 1):
+      turned = np.rot90(small, turns)
+      views = [whole(model, variables, turned)]
+      if flip:
+        views.append(whole(model, variables, turned[:, ::-1])[:, ::-1])
+      found += [
+        resized(np.rot90(view, -turns), (height, width)) for view in views
+      ]
   return np.mean(found, axis=0)
 
 
 @pytest.mark.parametrize(
-  "scales, flip, options",
+  "options, of_network",
   [
-    pytest.param((0.7, 1.0, 1.4), True, {}, marks=pytest.mark.long),
-    ((0.5,), False, {"padding": "caffe", "stride": 16}),
+    pytest.param(
+      {"scales": (0.7, 1.0, 1.4), "flip": True}, {}, marks=pytest.mark.long
+    ),
+    ({"scales": (0.5,)}, {"padding": "caffe", "stride": 16}),
+    ({"scales": (1.0,), "quarter_turns": True}, {}),
+    (
+      {"scales": (0.7,), "flip": True, "quarter_turns": True},
+      {"padding": "caffe", "stride": 16},
+    ),
   ],
 )
-def test_the_average_is_that_of_a_loop_over_whole_pictures(
-  scales, flip, options
-):
-  model, variables = network(**options)
+def test_the_average_is_that_of_a_loop_over_whole_pictures(options, of_network):
+  model, variables = network(**of_network)
   image = picture(*SIZE)
-  found = inference.probabilities(
-    model, variables, image, scales=scales, flip=flip
-  )
+  found = inference.probabilities(model, variables, image, **options)
   assert (found.shape, found.dtype) == ((*SIZE, NUM_CLASSES), np.float32)
-  expected = by_a_loop(model, variables, image, scales, flip)
+  expected = by_a_loop(model, variables, image, **options)
   assert np.ptp(expected, axis=(0, 1)).max() > 0.1
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -126,15 +133,35 @@ def test_with_flips_the_mirrored_picture_has_the_mirrored_probabilities():
   assert np.abs(without[:, ::-1] - found).max() > 1e-3
 
 
+def test_with_turns_a_turned_picture_has_the_turned_probabilities():
+  model, variables = network()
+  image = picture(*SIZE)
+  found = inference.probabilities(model, variables, image, quarter_turns=True)
+  for turns in (1, 2, 3):
+    turned = inference.probabilities(
+      model, variables, np.rot90(image, turns), quarter_turns=True
+    )
+    np.testing.assert_allclose(np.rot90(turned, -turns), found, atol=1e-6)
+  mirrored = inference.probabilities(
+    model, variables, image[:, ::-1], quarter_turns=True
+  )
+  assert np.abs(mirrored[:, ::-1] - found).max() > 1e-3
+
+
 def test_pictures_of_many_sizes_share_few_programs():
   model, variables = network()
   model = model.clone(name="counted")
   before = inference.tiling_plan.probabilities_at._cache_size()
   for height, width in ((70, 93), (90, 122), (128, 101)):
     inference.probabilities(
-      model, variables, picture(height, width), scales=(1.0, 0.5), flip=True
+      model,
+      variables,
+      picture(height, width),
+      scales=(1.0, 0.5),
+      flip=True,
+      quarter_turns=True,
     )
-  # One for each scale; mirrored pictures need none of their own.
+  # One for each scale; mirrored and turned pictures need none of their own.
   assert inference.tiling_plan.probabilities_at._cache_size() == before + 2
 
 
