@@ -119,7 +119,7 @@ def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
   for steps, noise_at in summary["measured"].items():
     compared = rates_table(noise_at["seeds"], summary["seconds_an_image"])
     best = min(compared, key=lambda one: one["time"])
-    whole = estimate([one["whole"] for one in noise_at["seeds"]], "noise")
+    whole = _whole(noise_at["seeds"])
     noise_at["rates_compared"] = compared
     noise_at["smallest_rates"] = smallest_rates(compared)
     noise_at["suggested_sampler"] = best["sampler"]
@@ -143,7 +143,7 @@ def write(workdir: pathlib.Path, summary: dict[str, Any], title: str) -> str:
 def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
   seeds = noise_at["seeds"]
   samplers = _by_sampler(seeds)
-  whole = estimate([one["whole"] for one in seeds], "noise")
+  whole = _whole(seeds)
   length = estimate(seeds, "correlation_length")
   independent = estimate(seeds, "independent_pixels")
   loss = np.mean([one["loss"] for one in seeds])
@@ -214,6 +214,11 @@ def _tables(steps: str, noise_at: dict[str, Any]) -> list[str]:
   ]
 
 
+def _whole(seeds: Sequence[dict[str, Any]]) -> Estimate:
+  """The noise of one whole image."""
+  return estimate([one["whole"] for one in seeds], "noise")
+
+
 def _arrays(found: dict[str, Any], name: str) -> dict[str, np.ndarray]:
   return {key: np.array(found[key]) for key in (name, f"{name}_error")}
 
@@ -235,10 +240,17 @@ def _by_sampler(
 
 
 def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
-  figure = matplotlib.figure.Figure((13, 4.2), layout="constrained")
+  figure = matplotlib.figure.Figure((13, 5.4), layout="constrained")
   noise, correlation, rates = figure.subplots(1, 3)
   *_, (steps, last) = summary["measured"].items()
-  _draw_noise(noise, last["seeds"], f"Samplers, after {steps} steps")
+  measurable = [
+    (number, noise_at["seeds"])
+    for number, noise_at in summary["measured"].items()
+    if np.isfinite(_whole(noise_at["seeds"]).value)
+  ]
+  # A trained network's signal may be too small to divide by.
+  *_, (seen_at, seeds) = measurable or [(steps, last["seeds"])]
+  _draw_noise(noise, seeds, f"Samplers, after {seen_at} steps")
   _draw_rates(rates, last)
   for steps, noise_at in summary["measured"].items():
     found = estimate(
@@ -259,15 +271,22 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
     ylabel="correlation of pixel gradients",
     title="Spatial correlation",
   )
+  ticks = sorted({one["rate"] for one in last["rates_compared"]})
   rates.set(
     xscale="log",
-    yscale="log",
     xlabel="rate p",
     ylabel="variance of the gradient, relative to whole images",
     title=f"What a rate brings, after {steps} steps",
   )
-  for axes in (noise, correlation, rates):
-    axes.legend(fontsize=7)
+  rates.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
+  rates.minorticks_off()
+  for axes, columns in ((noise, 3), (correlation, 3), (rates, 2)):
+    axes.legend(
+      fontsize=8,
+      ncols=columns,
+      loc="upper center",
+      bbox_to_anchor=(0.5, -0.14),
+    )
     axes.grid(alpha=0.3)
   figure.suptitle(f"{title}, with standard errors")
   figure.savefig(path, dpi=85)
@@ -288,7 +307,7 @@ def _draw_noise(
       capsize=2,
       label=name,
     )
-  whole = estimate([one["whole"] for one in seeds], "noise")
+  whole = _whole(seeds)
   axes.axhline(whole.value, color="black", linestyle=":", label="whole image")
   axes.set(
     xscale="log",

@@ -189,7 +189,8 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
       else ""
     )
     + "The scores are those after the last step, averaged over mirrored "
-    "slices; Rand and information are foreground-restricted, at the best of "
+    + "and turned " * config.average_turns
+    + "slices; Rand and information are foreground-restricted, at the best of "
     "the thresholds tried, borders thinned by a watershed. Device: "
     f"{summary['device']} ({summary['cores']} cores), jax {summary['jax']}."
   )
@@ -206,10 +207,20 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
   # Its strong colours first; each is followed by a pale one.
   palette = matplotlib.colormaps["tab20"].colors
   palette = (*palette[::2], *palette[1::2])
+  if target is None:
+    # Folds are neighbours, each with a run for every seed.
+    seeds = config.num_seeds
+    lines = {
+      f"{way}, fold {fold}": found[index * seeds : (index + 1) * seeds]
+      for way, found in runs.items()
+      for index, fold in enumerate(config.folds)
+    }
+  else:
+    lines = runs
   for axes, (what, label) in zip(
     figure.subplots(1, 3, sharey=True), panels.items(), strict=True
   ):
-    for number, (way, found) in enumerate(runs.items()):
+    for number, (way, found) in enumerate(lines.items()):
       for index, run in enumerate(found):
         axes.plot(
           getattr(run, what),
