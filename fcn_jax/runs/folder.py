@@ -80,6 +80,8 @@ _MAY_CHANGE = frozenset(
     "fsdp",
     "row_shards",
     "remat",
+    # Of a study, whose seeds are runs of their own.
+    "num_seeds",
     *processes.NAMES,
   )
 )

@@ -522,10 +522,13 @@ def test_help_explains_every_option(capsys):
 @pytest.mark.long
 def test_a_study_measures_and_draws(tmp_path, prepared_dir):
   workdir = tmp_path / "run"
-  arguments = options(
-    workdir, prepared_dir, "--measure-at", "0", "2", "--num-seeds", "2"
-  )
-  printed = studies.run(study, arguments).stdout
+  arguments = options(workdir, prepared_dir, "--measure-at", "0", "2")
+  assert "Seeds: 1." in studies.run(study, arguments).stdout
+  first = studies.snapshot(workdir / "noise")
+  printed = studies.run(study, [*arguments, "--num-seeds", "2"]).stdout
+  assert "Seeds: 2." in printed
+  # The first seed is not measured again.
+  assert first.items() <= studies.snapshot(workdir / "noise").items()
   assert "After 0 steps" in printed and "| class-balanced |" in printed
   assert (workdir / "table.md").read_text(encoding="utf-8") in printed
   assert {path.name for path in workdir.iterdir()} == {
