@@ -33,8 +33,8 @@ class Study(config_lib.Groups):
   """The options that studies share; each adds its own."""
 
   num_seeds: int = 2
-  """Seeds that each variant is trained with: seed, seed + 1 and so on. Later
-  there may be more: the same command with a larger number trains these."""
+  """Seeds that each variant is trained with: seed, seed + 1 and so on. A
+  later start may ask for more, and trains only the new ones."""
 
   @classmethod
   def make(cls, name: str, **options: Any) -> Self:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.axes
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 
 from fcn_jax.runs import records
@@ -250,7 +251,8 @@ def _draw(path: pathlib.Path, summary: dict[str, Any], title: str) -> None:
   ]
   # A trained network's signal may be too small to divide by.
   *_, (seen_at, seeds) = measurable or [(steps, last["seeds"])]
-  _draw_noise(noise, seeds, f"Samplers, after {seen_at} steps")
+  later = " (no signal later)" * (seen_at != steps)
+  _draw_noise(noise, seeds, f"Samplers, after {seen_at} steps{later}")
   _draw_rates(rates, last)
   for steps, noise_at in summary["measured"].items():
     found = estimate(
@@ -319,6 +321,8 @@ def _draw_noise(
   )
   axes.set_xticks([0.01, 0.03, 0.1, 0.3, 1], ["1%", "3%", "10%", "30%", "100%"])
   axes.minorticks_off()
+  axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+  axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _draw_rates(axes: matplotlib.axes.Axes, noise_at: dict[str, Any]) -> None:

@@ -207,7 +207,7 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
   # Its strong colours first; each is followed by a pale one.
   palette = matplotlib.colormaps["tab20"].colors
   palette = (*palette[::2], *palette[1::2])
-  if target is None:
+  if target is None and len(config.folds) > 1:
     # Folds are neighbours, each with a run for every seed.
     seeds = config.num_seeds
     lines = {

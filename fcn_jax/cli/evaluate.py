@@ -69,7 +69,7 @@ class Options:
   """Average over mirrored pictures, too."""
   quarter_turns: bool = False
   """Average over pictures turned by 90, 180 and 270 degrees, too; with --flip
-  over eight views."""
+  over eight views. For networks that were trained with turns."""
   band_widths: tuple[int, ...] = (1, 2, 4, 8, 16)
   """Half widths in pixels of the bands along boundaries to score separately."""
   scores: Literal["papers", "all"] = "papers"

@@ -108,7 +108,7 @@ def predict_and_count(
     network.model, example.image, **views(options, network)
   )
   for window, found, probabilities in fcn.inference.tiling.parts(
-    plan, [network.variables]
+    plan, [plan.prepared(network.variables)]
   ):
     classes[window] = found
     if options.scores == "all":

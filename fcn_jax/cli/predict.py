@@ -99,7 +99,7 @@ class Options:
   """Also average over the mirrored pictures."""
   quarter_turns: bool = False
   """Also average over the pictures turned by 90, 180 and 270 degrees; with
-  --flip over eight views."""
+  --flip over eight views. For networks that were trained with turns."""
   tile_size: int = fcn.inference.tiling.TILE_SIZE
   """Side in pixels of the largest square that the network sees at once. Larger
   tiles need more memory (with the square of the side) but less time."""

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from fcn_jax import models
-from fcn_jax import types
 from fcn_jax.inference import replicas as replicas_lib
 from fcn_jax.inference import tiling_plan
 
@@ -45,7 +44,7 @@ def shares(parts: Sequence[slice]) -> list[np.ndarray]:
 
 def bands(
   plan: tiling_plan.Plan,
-  replicas: Sequence[types.Variables],
+  replicas: Sequence[tiling_plan.Prepared],
   progress: Callable[
     [Sequence[tiling_plan.Window]], Iterable[tiling_plan.Window]
   ],
@@ -56,7 +55,7 @@ def bands(
 
   Args:
     plan: for blending "gaussian".
-    replicas: the network's variables on each device.
+    replicas: what `plan.prepared` gives, on each device.
     progress: wraps the list of tiles.
 
   Yields:

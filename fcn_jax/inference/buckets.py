@@ -53,7 +53,7 @@ class Buckets(NamedTuple):
   entries: tuple[Shapes, ...] = ()
   sideways: bool = False
 
-  def turns(self, size: Sequence[int]) -> bool:
+  def is_sideways(self, size: Sequence[int]) -> bool:
     """Whether a picture of a height and a width is predicted sideways."""
     return self.sideways and size[0] > size[1]
 
@@ -61,7 +61,7 @@ class Buckets(NamedTuple):
     """The smallest arrays that hold those of a picture; None if none do.
 
     Args:
-      needs: heights and widths; exchanged if the picture `turns`.
+      needs: heights and widths; exchanged if the picture `is_sideways`.
     """
     for entry in self.entries:
       if (np.array(entry) >= needs).all():
@@ -193,8 +193,8 @@ def _improve(groups: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> None:
 
 
 @jax.jit
-def turned(variables: Any) -> Any:
-  """The variables of a network that sees its pictures sideways.
+def exchanged(variables: Any) -> Any:
+  """The variables of a network that sees rows as columns, and columns as rows.
 
   Args:
     variables: a tree; arrays of four axes are kernels, [height, width, inputs,

@@ -173,7 +173,7 @@ class ExportedNetwork:
   def fits(self, size: tuple[int, int]) -> bool:
     """Whether a picture of a height and a width fits into one of `shapes`."""
     needs = self._needs(self._seen(size))
-    if self._buckets.turns(size):
+    if self._buckets.is_sideways(size):
       needs = (needs[0][::-1],)
     return self._buckets.smallest(needs) is not None
 
@@ -187,12 +187,12 @@ class ExportedNetwork:
         self._programs[program](self._variables, image, sizes)
       )
     if self._buckets.sideways:
-      jax.block_until_ready(self._turned)
+      jax.block_until_ready(self._exchanged)
 
   @functools.cached_property
-  def _turned(self):
+  def _exchanged(self):
     """The variables for pictures that are predicted sideways."""
-    return buckets.turned(self._variables)
+    return buckets.exchanged(self._variables)
 
   def _seen(self, size):
     """Height and width at which the network sees a picture."""
@@ -205,10 +205,10 @@ class ExportedNetwork:
 
   def _run(self, program, images):
     _check(images, "images", ("N", "H", "W", 3))
-    is_sideways = self._buckets.turns(images.shape[1:3])
+    is_sideways = self._buckets.is_sideways(images.shape[1:3])
     variables = self._variables
     if is_sideways:
-      images, variables = np.swapaxes(images, 1, 2), self._turned
+      images, variables = np.swapaxes(images, 1, 2), self._exchanged
     num_images, *size, _ = images.shape
     needs = self._needs(size)
     (shape,) = self._buckets.smallest(needs) or needs

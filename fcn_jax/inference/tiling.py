@@ -61,7 +61,7 @@ def predict_tiled(
 
       classes = predict_tiled(model, variables, image, progress=tqdm.tqdm)
 
-  All tiles have arrays of one shape (one for each view), also those of other
+  All tiles have arrays of one shape (one for each scale), also those of other
   pictures larger than a tile, so the network is compiled once. Smaller
   pictures are padded to multiples of 64 pixels, and the network is compiled for
   each such size. If the sizes of all pictures are known, `choose_buckets` keeps
@@ -133,11 +133,10 @@ def predict_tiled(
     devices = devices[: len(windows)]
   all_classes, all_probabilities = out, probabilities_out
   if plan.sideways:
-    variables = buckets_lib.turned(variables)
     all_classes = np.swapaxes(out, 0, 1)
     if probabilities_out is not None:
       all_probabilities = np.swapaxes(probabilities_out, 0, 1)
-  replicas = replicas_lib.copies(variables, devices)
+  replicas = replicas_lib.copies(plan.prepared(variables), devices)
   if probabilities_out is None and not is_blended(plan):
     for window, classes in replicas_lib.in_order(
       plan.classes, replicas, progress(windows)
@@ -209,14 +208,14 @@ def is_blended(plan: tiling_plan.Plan) -> bool:
 
 def parts(
   plan: tiling_plan.Plan,
-  replicas: Sequence[types.Variables],
+  replicas: Sequence[tiling_plan.Prepared],
   progress: Progress = iter,
 ) -> Iterator[tuple[tiling_plan.Window, np.ndarray, np.ndarray]]:
   """Predicts a picture part by part, with probabilities.
 
   Args:
     plan: how the picture is cut.
-    replicas: the variables on each device, from `replicas.copies`.
+    replicas: what `plan.prepared` gives, on each device.
     progress: wraps the list of tiles.
 
   Yields:
@@ -342,7 +341,8 @@ def disagreement(
   height, width = image.shape[:2]
   windows = cheap.windows((slice(0, height), slice(0, width)))
   num_tiles = min(num_tiles, len(windows))
-  variables = jax.device_put(variables)
+  # Both plans have the same views.
+  variables = jax.device_put(cheap.prepared(variables))
   num_pixels = num_different = 0
   for i in range(num_tiles):
     window = windows[int((i + 0.5) * len(windows) / num_tiles)]

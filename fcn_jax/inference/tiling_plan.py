@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import jax
@@ -20,6 +20,9 @@ from fcn_jax.losses import region_losses
 
 # Pixels of a picture: rows and columns.
 Window = tuple[slice, slice]
+
+# The network's variables: as they are, and for views whose axes are exchanged.
+Prepared = Mapping[bool, types.Variables]
 
 # How the tiles of a picture are put together: exact ones beside one another,
 # or by `blending`.
@@ -73,7 +76,7 @@ class Plan:
     all_views = views.make(
       image, scales=scales, flip=flip, quarter_turns=quarter_turns
     )
-    sideways = buckets is not None and buckets.turns(image.shape[:2])
+    sideways = buckets is not None and buckets.is_sideways(image.shape[:2])
     if sideways:
       all_views = [view.sideways for view in all_views]
     surroundings = _surroundings(model, margin, blending)
@@ -98,23 +101,24 @@ class Plan:
       )
     if bucket is not None:
       taps, *of_scales = bucket
-      # Views of one scale are neighbours.
-      arrays = np.repeat(of_scales, len(sides) // len(scales), axis=0)
     else:
       taps = tuple(map(tiles.padded_side, tile))
-      arrays = [
+      each = [
         [
           side.array_side(length, tile_size, surroundings)
           for side, length in zip(both, tile, strict=True)
         ]
         for both in sides
       ]
+      of_scales = _of_scales(each, len(scales))
+    # Views of one scale are neighbours.
+    arrays = np.repeat(of_scales, len(sides) // len(scales), axis=0)
     return cls(
       model,
       all_views,
       surroundings,
       tile,
-      [(height, width) for height, width in np.asarray(arrays).tolist()],
+      [(height, width) for height, width in arrays.tolist()],
       taps,
       sideways,
       activation,
@@ -149,7 +153,22 @@ class Plan:
     rows, columns = self.parts(within)
     return [(row, column) for row in rows for column in columns]
 
-  def classes(self, variables: types.Variables, window: Window) -> np.ndarray:
+  def prepared(self, variables: types.Variables) -> Prepared:
+    """The variables as the methods below take them.
+
+    A view with exchanged axes needs exchanged kernels, and so does a picture
+    that is predicted sideways. They are exchanged once, not for every tile.
+    """
+    return {
+      exchanged: (
+        buckets_lib.exchanged(variables)
+        if exchanged != self.sideways
+        else variables
+      )
+      for exchanged in {view.exchanged for view in self.views}
+    }
+
+  def classes(self, variables: Prepared, window: Window) -> np.ndarray:
     """Classes in one of the tiles, [h, w] of `dtype`."""
     if len(self.views) > 1 or not self.views[0].is_plain:
       found = self.probabilities(variables, window)
@@ -157,14 +176,14 @@ class Plan:
     parts = self.seen(self.views[0], window)
     found = prediction.compiled_predict(
       self.model,
-      variables,
+      variables[False],
       *self.images(0, parts),
       activation=self.activation,
     )
     return np.asarray(found)[0][_inside(window, parts)].astype(self.dtype)
 
   def classes_and_probabilities(
-    self, variables: types.Variables, window: Window
+    self, variables: Prepared, window: Window
   ) -> tuple[np.ndarray, np.ndarray]:
     """What `classes` and `probabilities` say, in one pass of the network."""
     if len(self.views) > 1 or not self.views[0].is_plain:
@@ -176,20 +195,16 @@ class Plan:
       np.asarray(found)[0][inside]
       for found in prediction.predict_with_probabilities(
         self.model,
-        variables,
+        variables[False],
         *self.images(0, parts),
         activation=self.activation,
       )
     )
     return classes.astype(self.dtype), probabilities
 
-  def probabilities(
-    self, variables: types.Variables, window: Window
-  ) -> np.ndarray:
+  def probabilities(self, variables: Prepared, window: Window) -> np.ndarray:
     """Mean probabilities in one of the tiles, [h, w, C] float32."""
-    total = exchanged = None
-    if any(view.exchanged for view in self.views):
-      exchanged = buckets_lib.turned(variables)
+    total = None
     for number, view in enumerate(self.views):
       parts = self.seen(view, window)
       taps = [
@@ -201,7 +216,7 @@ class Plan:
       images, sizes = self.images(number, parts)
       found = probabilities_at(
         self.model,
-        exchanged if view.exchanged else variables,
+        variables[view.exchanged],
         images,
         sizes,
         *taps,
@@ -290,8 +305,7 @@ def _needs(sides, tile, tile_size, surroundings, *, num_scales):
     ]
     for both in sides
   ]
-  # Views of one scale are neighbours, and share their shape.
-  of_scales = np.reshape(least, (num_scales, -1, 2)).max(axis=1).tolist()
+  of_scales = _of_scales(least, num_scales).tolist()
   return (
     (stepped(tile[0]), stepped(tile[1])),
     *(
@@ -300,6 +314,11 @@ def _needs(sides, tile, tile_size, surroundings, *, num_scales):
       for both in of_scales
     ),
   )
+
+
+def _of_scales(sizes, num_scales):
+  """The shape that the views of a scale share, which are neighbours."""
+  return np.reshape(sizes, (num_scales, -1, 2)).max(axis=1)
 
 
 def _tile(sides, tile_size, surroundings):

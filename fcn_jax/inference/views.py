@@ -20,7 +20,7 @@ class View:
     native_size: height and width of the picture.
     mirrored: the axes whose ends are exchanged.
     exchanged: whether the network sees rows as columns, and columns as rows.
-      They are exchanged in its kernels instead of here, see `buckets.turned`,
+      They are exchanged in its kernels instead of here, see `Plan.prepared`,
       so that all views of a scale have the same size.
   """
 

@@ -80,7 +80,7 @@ _MAY_CHANGE = frozenset(
     "fsdp",
     "row_shards",
     "remat",
-    # Of a study, whose seeds are runs of their own.
+    # Of a study, whose seeds are runs of their own. It may grow, see `check`.
     "num_seeds",
     *processes.NAMES,
   )
@@ -197,11 +197,13 @@ def check(
       f"same ones to resume it, {other}, or --overwrite to delete it and start "
       "again."
     )
-  if now["steps"] < there["steps"]:
-    raise ValueError(
-      f"the run in {workdir} has {there['steps']} steps; steps may grow, but "
-      f"{now['steps']} are fewer: give another --workdir."
-    )
+  for name in ("steps", "num_seeds"):
+    if name in there and now[name] < there[name]:
+      what = name.removeprefix("num_")
+      raise ValueError(
+        f"the run in {workdir} has {there[name]} {what}; {what} may grow, but "
+        f"{now[name]} are fewer: give another --workdir."
+      )
   return True
 
 

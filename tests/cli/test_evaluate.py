@@ -303,7 +303,7 @@ def test_a_split_that_is_all_void_has_no_scores():
 
 
 @pytest.mark.long
-def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
+def test_averages_stand_in_a_folder_of_their_own(workdir, folder, dataset):
   evaluate.main(
     [
       f"--workdir={workdir}",
@@ -318,7 +318,25 @@ def test_averages_stand_in_a_folder_of_their_own(workdir, folder):
     ]
   )
   averaged = workdir / "evaluation-validation-step7-1-1.5-flip-turns"
-  assert summary_of(averaged)["confusion"] != summary_of(folder)["confusion"]
+  network = fcn.runs.load(workdir, 7)
+  expected = 0
+  for example in dataset.source:
+    found = fcn.inference.probabilities(
+      network.model,
+      network.variables,
+      example.image,
+      # The network was trained on pictures of half their size.
+      scales=(0.5, 0.75),
+      flip=True,
+      quarter_turns=True,
+    )
+    valid = example.label != VOID
+    expected += sklearn.metrics.confusion_matrix(
+      example.label[valid], found.argmax(axis=-1)[valid], labels=range(6)
+    )
+  confusion = summary_of(averaged)["confusion"]
+  np.testing.assert_array_equal(confusion, expected)
+  assert confusion != summary_of(folder)["confusion"]
   assert "times the scales 1 1.5, and mirrored, and turned" in (
     (averaged / "table.md").read_text()
   )

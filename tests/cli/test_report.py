@@ -71,7 +71,7 @@ def append(workdir, kind, step, **values):
   records.append_json_line(workdir / folder.METRICS_FILE, header | values)
 
 
-def evaluate(workdir):
+def evaluate(workdir, **views):
   """What fcn-jax evaluate leaves, from a confusion matrix."""
   out = workdir / "evaluation-test-step100"
   out.mkdir()
@@ -79,7 +79,7 @@ def evaluate(workdir):
   summary = {
     **evaluate_summary.scores_of(confusion, NAMES),
     **{"num_images": 7, "split": "test", "step": 100},
-    **{"scales": [1.0, 1.5], "flip": True, "quarter_turns": True},
+    **{"scales": [1.0, 1.5], "flip": True, **views},
   }
   records.write_json(out / evaluate_report.SUMMARY_FILE, summary)
   Image.new("RGB", (300, 200), BLUE).save(out / evaluate_report.CONFUSION_FILE)
@@ -95,7 +95,7 @@ def test_a_page_has_the_numbers_of_the_run_and_needs_nothing_else(
   tmp_path, capsys
 ):
   workdir = make_run(tmp_path / "cats & dogs")
-  evaluate(workdir)
+  evaluate(workdir, quarter_turns=True)
   page = Page(page_of(workdir))
   assert "report.html" in capsys.readouterr().out
   text = " ".join(page.text.split())
@@ -116,6 +116,13 @@ def test_a_page_has_the_numbers_of_the_run_and_needs_nothing_else(
   assert re.search(rf"{re.escape(NAMES[1])}\s*-\s*-", page.text)
   assert page.addresses
   assert all(one.startswith("data:image/png") for one in page.addresses)
+
+
+def test_summaries_of_older_versions_do_not_name_turns(tmp_path):
+  workdir = make_run(tmp_path / "run")
+  evaluate(workdir)
+  text = Page(page_of(workdir)).text
+  assert "scales 1, 1.5, and mirrored." in text
 
 
 @pytest.mark.parametrize("num_evaluations", [0, 1])

@@ -195,8 +195,8 @@ def test_other_options_are_refused_with_their_names(
     (["--steps=6"], "steps (5 there, 6 now)"),
     (["--learning-rate=0.5"], "learning_rate (0.003 there, 0.5 now)"),
     (
-      ["--num-seeds=2", "--keeps", "pixels"],
-      "num_seeds (1 there, 2 now), keeps (('blocks',) there, ('pixels',) now",
+      ["--seed=2", "--keeps", "pixels"],
+      "seed (0 there, 2 now), keeps (('blocks',) there, ('pixels',) now",
     ),
   ):
     error = refused(study.main, options(made_up, prepared_dir, *more))

@@ -129,6 +129,7 @@ def test_a_study_goes_on_with_the_same_options_only(config, untouched):
   # Seeds are runs of their own: there may be more later.
   check(config.replace(num_seeds=3))
   for options, message in (
+    ({"num_seeds": 1}, "has 2 seeds; seeds may grow, but 1 are fewer"),
     # A longer run is another one here, where all are compared.
     ({"steps": 8}, r"steps \(4 there, 8 now\)"),
     # Runs that have not begun would begin with it.

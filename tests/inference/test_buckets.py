@@ -41,7 +41,7 @@ def arrays_of(found, sizes):
   """The array of each picture."""
   arrays = []
   for size in sizes:
-    needs = one_array(size[::-1] if found.turns(size) else size)
+    needs = one_array(size[::-1] if found.is_sideways(size) else size)
     arrays.append(found.smallest(needs))
   return arrays
 
@@ -150,7 +150,12 @@ def test_200_pictures_of_200_sizes_compile_8_programs(network):
 CASES = {
   "tiles": {"tile_size": 320},
   "views": {"scales": (1.0, 0.6), "flip": True, "quarter_turns": True},
-  "views of tiles": {"scales": (1.3,), "flip": True, "tile_size": 320},
+  "views of tiles": {
+    "scales": (1.3,),
+    "flip": True,
+    "quarter_turns": True,
+    "tile_size": 320,
+  },
   "blended": {"tile_size": 96, "blending": "gaussian"},
 }
 
@@ -250,7 +255,7 @@ def check_turned(model, variables):
   image = tiny_networks.picture(75, 101)
   scores = jax.jit(lambda v, x: model.apply(v, x, train=False).scores)
   expected = np.asarray(scores(variables, image[None]))
-  found = scores(buckets.turned(variables), image.swapaxes(0, 1)[None])
+  found = scores(buckets.exchanged(variables), image.swapaxes(0, 1)[None])
   scale = np.abs(expected).max()
   np.testing.assert_allclose(
     np.swapaxes(found, 1, 2) / scale, expected / scale, atol=5e-5

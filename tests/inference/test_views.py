@@ -92,22 +92,29 @@ def test_the_average_is_that_of_a_loop_over_whole_pictures(options, of_network):
 
 
 @pytest.mark.long
-def test_tiles_have_the_average_of_the_whole_picture():
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"scales": (0.5, 1.2), "flip": True},
+    {"quarter_turns": True},
+    {"scales": (1.2,), "flip": True, "quarter_turns": True},
+  ],
+)
+def test_tiles_have_the_average_of_the_whole_picture(options):
   model, variables = network(stride=32)
   image = picture(305, 411)
   # No class wins everywhere.
   mean = np.mean(np.log(whole(model, variables, image)), axis=(0, 1))
   variables["params"]["score_fr"]["bias"] -= mean
-  scales = (0.5, 1.2)
   classes = inference.predict_tiled(
-    model, variables, image, scales=scales, flip=True, tile_size=384
+    model, variables, image, tile_size=384, **options
   )
   found = inference.probabilities(
-    model, variables, image, scales=scales, flip=True, tile_size=384
+    model, variables, image, tile_size=384, **options
   )
   # One tile: compared with the loop above.
   expected = inference.probabilities(
-    model, variables, image, scales=scales, flip=True, tile_size=512
+    model, variables, image, tile_size=512, **options
   )
   np.testing.assert_allclose(found, expected, atol=1e-5)
   assert len(np.unique(classes)) > 1
@@ -152,7 +159,7 @@ def test_pictures_of_many_sizes_share_few_programs():
   model, variables = network()
   model = model.clone(name="counted")
   before = inference.tiling_plan.probabilities_at._cache_size()
-  for height, width in ((70, 93), (90, 122), (128, 101)):
+  for height, width in ((70, 153), (90, 182), (128, 161)):
     inference.probabilities(
       model,
       variables,
