@@ -94,10 +94,11 @@ PRESETS = {
       warmup_steps=50,
     ),
   ),
-  # Two CPU cores, about three hours, most of them at p = 1/16; not run yet.
+  # Two CPU cores, 75 minutes, most of them at p = 1/16. Seen: mean IU 0.481 for
+  # whole images on the test split, 0.506 to 0.508 for samples.
   "camvid_vgg16": (
-    "CamVid at half size, VGG16 from ImageNet, its lower half frozen: hours on "
-    "two CPU cores.",
+    "CamVid at half size, VGG16 from ImageNet, its lower half frozen: an hour "
+    "or two on two CPU cores.",
     LossSampling.make(
       "loss_sampling_camvid_vgg16",
       dataset="camvid",

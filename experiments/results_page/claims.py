@@ -99,8 +99,19 @@ def _class_iu(label: str, variant: str, name: str) -> Figure:
   return Figure(label, ("variants", variant, "scores", "class_iu", name), 2)
 
 
-def _sampling_rates(folder: str, data: str) -> list[Claim]:
-  variants = {"p = 1": "p=1", "p = 1/2": "p=0.5", "p = 1/4": "p=0.25"}
+_RATES = {"p = 1": "p=1", "p = 1/2": "p=0.5", "p = 1/4": "p=0.25"}
+_RATES_OF_BOTH = {
+  "p = 1": "p=1",
+  "blocks, 1/4": "blocks, p=0.25",
+  "places, 1/4": "places, p=0.25",
+  "blocks, 1/16": "blocks, p=0.0625",
+  "places, 1/16": "places, p=0.0625",
+}
+
+
+def _sampling_rates(
+  folder: str, data: str, variants: Mapping[str, str] = _RATES
+) -> list[Claim]:
   return [
     Claim(
       f"{data}: after as many steps, sampling with 1 / p times the images ends "
@@ -274,6 +285,9 @@ def _membranes() -> list[Claim]:
 CLAIMS = [
   *_sampling_rates("demo", "Shapes"),
   *_sampling_rates("camvid_small", "CamVid"),
+  *_sampling_rates(
+    "camvid_vgg16", "CamVid, VGG16 from ImageNet", _RATES_OF_BOTH
+  ),
   Claim(
     "Shapes: of the same images, 1 in 20 pixels, evenly spread, trains as well "
     "as all of them; 1 in 20 blocks does not. (mean IU)",
