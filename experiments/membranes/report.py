@@ -189,8 +189,7 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
       else ""
     )
     + "The scores are those after the last step, averaged over mirrored "
-    + "and turned " * config.average_turns
-    + "slices; Rand and information are foreground-restricted, at the best of "
+    "slices; Rand and information are foreground-restricted, at the best of "
     "the thresholds tried, borders thinned by a watershed. Device: "
     f"{summary['device']} ({summary['cores']} cores), jax {summary['jax']}."
   )

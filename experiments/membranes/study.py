@@ -74,8 +74,6 @@ class Membranes(study_lib.Study):
   """Steps of patches."""
   short_steps: int = 150
   """Steps of `crops, short`: about a twentieth of the time of patches."""
-  average_turns: bool = False
-  """Score averages over slices turned by quarters, too: eight views each."""
   whole_steps: int = 340
   """Steps of `whole images`, a slice each: as many pixels as the crops have in
   600 steps, if slices have 512x512."""
@@ -229,7 +227,7 @@ def fold_dir(config: Membranes, fold: int) -> pathlib.Path:
   return config.run.workdir / FOLDS / str(fold)
 
 
-def score(config: config_lib.Train, *, average_turns: bool) -> None:
+def score(config: config_lib.Train) -> None:
   """Scores a run that has ended, once, on the held-out slices."""
   out = config.run.workdir / report.EVALUATION
   if out.exists():
@@ -242,7 +240,6 @@ def score(config: config_lib.Train, *, average_turns: bool) -> None:
       *("--segments", INSIDE),
       *("--segment-thresholds", *map(str, THRESHOLDS)),
       "--flip",
-      *(["--quarter-turns"] if average_turns else []),
       *("--out", str(out)),
     ]
   )
@@ -273,8 +270,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
   for variant in variants:
     study_lib.train(config, [variant])
     for seed in range(config.num_seeds):
-      score(
-        study_lib.run_config(config, variant, seed),
-        average_turns=config.average_turns,
-      )
+      score(study_lib.run_config(config, variant, seed))
   print(report.write(config, variants))
