@@ -189,8 +189,8 @@ def _noise(folder: str, data: str) -> list[Claim]:
 
   return [
     Claim(
-      f"{data}: pixels within an image are highly correlated. (correlation of "
-      "the gradients of two pixels after 200 steps)",
+      f"{data}: neighbouring pixels of an image are alike. (correlation of the "
+      "gradients of two pixels after 200 steps)",
       folder,
       tuple(
         Figure(
@@ -223,8 +223,8 @@ def _noise(folder: str, data: str) -> list[Claim]:
     ),
     Claim(
       f"{data}: in the same time, sampling leaves the variance of the gradient "
-      "nearly as it is, except in few blocks. (relative to whole images, after "
-      "200 steps)",
+      "nearly as it is, except in blocks. (relative to whole images, after 200 "
+      "steps)",
       folder,
       tuple(
         variance(f"{sampler} at {rate:g}", sampler, rate, "time")
@@ -307,6 +307,7 @@ CLAIMS = [
   *_patches("patchwise_camvid", "CamVid"),
   *_noise("gradient_noise_shapes", "Shapes"),
   *_noise("gradient_noise_camvid", "CamVid"),
+  *_noise("gradient_noise_camvid_vgg16", "CamVid, VGG16 from ImageNet"),
   Claim(
     "Shapes: some losses and samples find the rarest class, plain training "
     "does not. (IU of the star)",
