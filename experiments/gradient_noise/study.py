@@ -67,6 +67,7 @@ from fcn_jax import sampling
 from fcn_jax import train
 from fcn_jax import types
 from fcn_jax.cli import errors
+from fcn_jax.cli import presets
 from fcn_jax.runs import batches
 from fcn_jax.runs import build
 from fcn_jax.runs import config as config_lib
@@ -159,16 +160,10 @@ PRESETS = {
       dataset="camvid",
       resize=0.5,
       crop_size=(160, 224),
-      backbone="vgg16",
-      # What `fcn-jax convert import VGG16 --partial` makes.
-      init=pathlib.Path("runs/vgg16_conv"),
-      normalization="none",
-      inputs="caffe",
-      head_width=512,
-      learning_rate=1e-4,
       num_images=16,
       measure_at=(0, 20, 200),
       rounds=3,
+      **presets.VGG16_CONVOLUTIONS,
     ),
   ),
 }

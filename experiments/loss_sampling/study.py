@@ -27,7 +27,6 @@ not compilation and evaluation.
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -36,6 +35,7 @@ from experiments.loss_sampling import report
 from fcn_jax import patches
 from fcn_jax import sampling
 from fcn_jax.cli import errors
+from fcn_jax.cli import presets
 from fcn_jax.runs import batches
 from fcn_jax.runs import config as config_lib
 from fcn_jax.runs import processes
@@ -108,20 +108,14 @@ PRESETS = {
       patch_size=(80, 112),
       rates=(1.0, 1 / 4, 1 / 16),
       keeps=("blocks", "places"),
-      backbone="vgg16",
-      # What `fcn-jax convert import VGG16 --partial` makes.
-      init=pathlib.Path("runs/vgg16_conv"),
       freeze=("pool3",),
-      normalization="none",
-      inputs="caffe",
-      head_width=512,
-      learning_rate=1e-4,
       batch_size=2,
       steps=250,
       validate_every=250,
       save_every=50,
       num_seeds=1,
       warmup_steps=20,
+      **presets.VGG16_CONVOLUTIONS,
     ),
   ),
   # One GPU with 40 GB or a TPU; hours. Not run by us yet.

@@ -58,6 +58,17 @@ def _refined(stride: int, init: str, learning_rate: float) -> dict[str, Any]:
 # ImageNet classifiers, made by `fcn-jax convert` of the files named in the
 # documentation.
 _VGG16 = pathlib.Path("runs/vgg16_imagenet")
+# A network that begins with the convolutions of VGG16 alone, as `fcn-jax convert
+# import VGG16 --partial` makes them: fc6 and fc7 are smaller, and begin at
+# random.
+VGG16_CONVOLUTIONS = {
+  "backbone": "vgg16",
+  "init": pathlib.Path("runs/vgg16_conv"),
+  "inputs": "caffe",
+  "normalization": "none",
+  "head_width": 512,
+  "learning_rate": 1e-4,
+}
 _CAFFENET = pathlib.Path("runs/caffenet_imagenet")
 _RESNET50 = pathlib.Path("runs/resnet50_imagenet")
 
@@ -136,19 +147,13 @@ PRESETS = {
     _train(
       "camvid_pretrained",
       dataset="camvid",
-      backbone="vgg16",
-      init=pathlib.Path("runs/vgg16_conv"),
-      inputs="caffe",
       freeze=("pool3",),
       stride=4,
-      normalization="none",
-      head_width=512,
       dropout_rate=0.5,
       crop_size=(192, 256),
       scale_range=(0.6, 1.3),
       sampler="class_balanced",
       rate=0.5,
-      learning_rate=1e-4,
       warmup_steps=50,
       weight_decay=1e-2,
       # Without normalization, norms of 200 to 700 were seen.
@@ -158,6 +163,7 @@ PRESETS = {
       validate_every=300,
       save_every=100,
       validation_batch=1,
+      **VGG16_CONVOLUTIONS,
       **_DUSK,
     ),
   ),
