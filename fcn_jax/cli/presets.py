@@ -58,9 +58,9 @@ def _refined(stride: int, init: str, learning_rate: float) -> dict[str, Any]:
 # ImageNet classifiers, made by `fcn-jax convert` of the files named in the
 # documentation.
 _VGG16 = pathlib.Path("runs/vgg16_imagenet")
-# A network that begins with the convolutions of VGG16 alone, as `fcn-jax convert
-# import VGG16 --partial` makes them: fc6 and fc7 are smaller, and begin at
-# random.
+# A network that begins with the convolutions of VGG16 alone, as
+# `fcn-jax convert import VGG16 --partial` makes them: fc6 and fc7 are smaller,
+# and begin at random.
 VGG16_CONVOLUTIONS = {
   "backbone": "vgg16",
   "init": pathlib.Path("runs/vgg16_conv"),
