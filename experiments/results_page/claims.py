@@ -270,8 +270,8 @@ def _membranes() -> list[Claim]:
       ),
     ),
     Claim(
-      "Membranes: with three seeds, crops with a quarter of their pixels in the "
-      "loss always end with fewer wrong pixels than patches, in a fifth of the "
+      "Membranes: in each of three seeds, crops with a quarter of their pixels "
+      "in the loss end with fewer wrong pixels than patches, in a fifth of the "
       "time. (share of the pixels of held-out slices; seconds of training)",
       "membranes_seeds",
       (
