@@ -69,27 +69,34 @@ def write(config: Any, variants: Sequence[study_lib.Variant]) -> str:
       _read(study_lib.run_config(config, variant, seed))
       for seed in range(config.num_seeds)
     )
-  target = min(
-    (
-      float(np.mean([run.errors.min() for run in found]))
-      for way, found in runs.items()
-      if way.startswith(PATCHES)
-    ),
-    default=None,
-  )
+  targets = _targets(runs)
   summary = {
     "folds": config.folds,
     "seeds": config.num_seeds,
-    "error_of_patches": target,
-    "variants": {way: _summarize(found, target) for way, found in runs.items()},
+    "error_of_patches": targets,
+    "variants": {
+      way: _summarize(found, targets) for way, found in runs.items()
+    },
     **results.where(),
   }
   workdir = config.run.workdir
   records.write_json(workdir / SUMMARY_FILE, summary)
   table = _table(config, summary)
   (workdir / TABLE_FILE).write_text(table, encoding="utf-8")
-  _draw(config, runs, target)
+  _draw(config, runs, targets)
   return table
+
+
+def _targets(runs: dict[str, list[Run]]) -> list[float]:
+  """The smallest error of patches in each fold and seed, if there are patches.
+
+  Folds differ in how hard they are, so each has a target of its own.
+  """
+  of_patches = [found for way, found in runs.items() if way.startswith(PATCHES)]
+  return [
+    min(float(run.errors.min()) for run in same)
+    for same in zip(*of_patches, strict=True)
+  ]
 
 
 def _read(config) -> Run:
@@ -120,13 +127,17 @@ def _read(config) -> Run:
   )
 
 
-def _summarize(runs: Sequence[Run], target: float | None) -> dict[str, Any]:
+def _summarize(runs: Sequence[Run], targets: Sequence[float]) -> dict[str, Any]:
   return {
     "steps": runs[0].steps,
     "images": int(runs[0].images[-1]),
     "loss_pixels": float(np.mean([run.pixels[-1] for run in runs])),
     "seconds": [float(run.seconds[-1]) for run in runs],
-    "seconds_to_error_of_patches": [_seconds_to(run, target) for run in runs],
+    # Empty without patches.
+    "seconds_to_error_of_patches": [
+      _seconds_to(run, target)
+      for run, target in zip(runs, targets, strict=bool(targets))
+    ],
     "curves": [
       {
         name: getattr(run, name).tolist()
@@ -138,14 +149,14 @@ def _summarize(runs: Sequence[Run], target: float | None) -> dict[str, Any]:
   }
 
 
-def _seconds_to(run: Run, target: float | None) -> float | None:
+def _seconds_to(run: Run, target: float) -> float | None:
   """Seconds until the error is as small as the target; None if it never is."""
-  reached = [] if target is None else np.flatnonzero(run.errors <= target)
+  reached = np.flatnonzero(run.errors <= target)
   return float(run.seconds[reached[0]]) if len(reached) else None
 
 
 def _table(config: Any, summary: dict[str, Any]) -> str:
-  has_patches = summary["error_of_patches"] is not None
+  has_patches = bool(summary["error_of_patches"])
   columns = [
     *("steps", "images", "labelled pixels", "seconds"),
     *(["seconds to the error of patches"] if has_patches else []),
@@ -177,15 +188,15 @@ def _table(config: Any, summary: dict[str, Any]) -> str:
 def _note(config: Any, summary: dict[str, Any]) -> str:
   height, width = config.augmentation.crop_size
   folds = ", ".join(map(str, config.folds))
-  target = summary["error_of_patches"]
+  errors = [100 * error for error in summary["error_of_patches"]]
   return (
     f"FCN-{config.network.stride}s, {config.network.backbone}; crops of "
     f"{height}x{width}; folds held out: {folds} of 0 to 4, "
     f"{config.num_seeds} seed(s): means, with the range if there are several. "
     + (
-      "The error of patches is the smallest of their validations, "
-      f"{100 * target:.2f} % of the pixels. "
-      if target is not None
+      "The error of patches is the smallest of their validations in the same "
+      f"fold and seed, {results.spread(errors, 2)} % of the pixels. "
+      if errors
       else ""
     )
     + "The scores are those after the last step, averaged over mirrored "
@@ -195,7 +206,7 @@ def _note(config: Any, summary: dict[str, Any]) -> str:
   )
 
 
-def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
+def _draw(config: Any, runs: dict[str, list[Run]], targets) -> None:
   """Draws the error against seconds, labelled pixels and images."""
   figure = matplotlib.figure.Figure((13, 4.6), layout="constrained")
   panels = {
@@ -206,7 +217,7 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
   # Its strong colours first; each is followed by a pale one.
   palette = matplotlib.colormaps["tab20"].colors
   palette = (*palette[::2], *palette[1::2])
-  if target is None and len(config.folds) > 1:
+  if not targets and len(config.folds) > 1:
     # Folds are neighbours, each with a run for every seed.
     seeds = config.num_seeds
     lines = {
@@ -228,8 +239,9 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
           linewidth=2 if way.startswith(PATCHES) else 1.2,
           label=None if index else way,
         )
-    if target is not None:
-      axes.axhline(100 * target, color="grey", linestyle=":", linewidth=1)
+    if targets:
+      target = 100 * np.mean(targets)
+      axes.axhline(target, color="grey", linestyle=":", linewidth=1)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(
@@ -246,7 +258,7 @@ def _draw(config: Any, runs: dict[str, list[Run]], target) -> None:
   )
   subject = (
     "a line for each fold and seed"
-    if target is None
+    if not targets
     else "patchwise and fully convolutional training"
   )
   figure.suptitle(f"{config.title}: {subject}", fontsize=10)

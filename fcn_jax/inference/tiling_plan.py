@@ -21,7 +21,7 @@ from fcn_jax.losses import region_losses
 # Pixels of a picture: rows and columns.
 Window = tuple[slice, slice]
 
-# The network's variables: as they are, and for views whose axes are exchanged.
+# The network's variables for views whose axes are exchanged (True), or not.
 Prepared = Mapping[bool, types.Variables]
 
 # How the tiles of a picture are put together: exact ones beside one another,

@@ -1,4 +1,5 @@
 import jax
+import matplotlib.figure
 import pytest
 
 from tests.helpers import studies
@@ -42,3 +43,17 @@ def untouched():
     assert before.setdefault(workdir, now) == now
 
   return check
+
+
+@pytest.fixture
+def saved_figures(monkeypatch):
+  """The figures that are saved in between."""
+  figures = []
+  save = matplotlib.figure.Figure.savefig
+
+  def savefig(figure, *arguments, **options):
+    figures.append(figure)
+    save(figure, *arguments, **options)
+
+  monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
+  return figures

@@ -321,6 +321,28 @@ def make_ended(workdir, prepared_dir, *more):
   return config
 
 
+@pytest.mark.parametrize(
+  "lost, title",
+  [
+    ((), "Samplers, after 2 steps"),
+    ((2,), "Samplers, after 1 steps (no signal later)"),
+    ((1, 2), "Samplers, after 2 steps"),
+  ],
+)
+def test_samplers_are_drawn_at_the_last_step_with_a_signal(
+  tmp_path, prepared_dir, measured, saved_figures, lost, title
+):
+  workdir = tmp_path / "run"
+  config = make_ended(workdir, prepared_dir)
+  for step in lost:
+    found = made_up_noise(["pixels", "hardest"])
+    found["whole"] = {**found["whole"], "noise": float("nan")}
+    records.write_json(study.noise_file(config, step, 0), found)
+  study.main(options(workdir, prepared_dir))
+  (figure,) = saved_figures
+  assert figure.axes[0].get_title() == title
+
+
 def test_the_report_agrees_with_what_was_measured(
   tmp_path, prepared_dir, measured, capsys, untouched
 ):

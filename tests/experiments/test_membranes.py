@@ -139,11 +139,37 @@ def test_the_table_says_when_the_error_of_patches_is_reached(slices, tmp_path):
     *("6", "12", "300", "30", "10.0", "12.0", "70.0", "95.0", "80.0", "85.0")
   ]
   summary = json.loads((tmp_path / "run" / report.SUMMARY_FILE).read_text())
-  assert summary["error_of_patches"] == pytest.approx(0.2)
+  assert summary["error_of_patches"] == pytest.approx([0.2])
   assert (tmp_path / "run" / report.FIGURE_FILE).exists()
 
 
-def test_folds_without_patches_have_their_mean_and_range(slices, tmp_path):
+def test_each_fold_is_timed_to_the_error_of_its_own_patches(slices, tmp_path):
+  config = studies.parse(
+    study,
+    options(
+      slices,
+      tmp_path / "run",
+      *("--variants", "patches, random", "crops", "--folds", "1", "3"),
+    ),
+  )
+  variants = study.plan(config)
+  # One fold is harder than the other.
+  for variant, errors in zip(
+    variants,
+    ([0.3, 0.2], [0.15, 0.1], [0.2, 0.1], [0.2, 0.1]),
+    strict=True,
+  ):
+    end_run(study_lib.run_config(config, variant, 0), errors, 0.9)
+  table = report.write(config, variants)
+  rows = studies.table_rows(table)
+  assert rows["patches, random"][4] == "20.0 (20.0-20.0)"
+  assert rows["crops"][4] == "15.0 (10.0-20.0)"
+  assert "in the same fold and seed, 15.00 (10.00-20.00) % of" in table
+
+
+def test_folds_without_patches_have_their_mean_and_range(
+  slices, tmp_path, saved_figures
+):
   config = studies.parse(
     study,
     options(slices, tmp_path / "run", "--variants=crops", "--folds", "1", "3"),
@@ -153,6 +179,9 @@ def test_folds_without_patches_have_their_mean_and_range(slices, tmp_path):
   end_run(study_lib.run_config(config, second, 0), [0.25, 0.2], 0.96)
   table = report.write(config, [first, second])
   assert "the error of patches" not in table
+  (figure,) = saved_figures
+  labels = [text.get_text() for text in figure.legends[0].get_texts()]
+  assert labels == ["crops, fold 1", "crops, fold 3"]
   # Steps, images, labelled pixels and seconds; then scores.
   assert studies.table_rows(table)["crops"] == [
     *("4", "8", "200", "20 (20-20)", "15.0 (10.0-20.0)", "70.0 (70.0-70.0)"),

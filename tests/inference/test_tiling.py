@@ -85,6 +85,19 @@ def log_ratios(probabilities):
   return logs - logs.mean(axis=-1, keepdims=True)
 
 
+def test_views_of_a_scale_share_the_shape_of_their_tiles():
+  plan = inference.tiling_plan.Plan.make(
+    net(),
+    picture(345, 451),
+    tile_size=TILE_SIZE,
+    scales=(1.0, 1.3),
+    flip=True,
+    quarter_turns=True,
+  )
+  assert len(plan.windows(plan.whole)) > 1
+  assert [len(set(plan.arrays[:8])), len(set(plan.arrays[8:]))] == [1, 1]
+
+
 @pytest.mark.long
 @every_net
 def test_tiles_have_the_classes_and_logits_of_the_whole_picture(
