@@ -63,7 +63,8 @@ class Membranes(study_lib.Study):
   """Patchwise and fully convolutional training on membranes."""
 
   variants: tuple[str, ...] = ()
-  """Names of variants, as the table prints them. Default: all."""
+  """Names of variants, as the table prints them. Default: all. A later start
+  may name more of them, or more folds, and trains only the new ones."""
   folds: tuple[int, ...] = (4,)
   """Which fifths of the stack are held out, each in runs of its own: 0 to 4."""
   patch_size: int = 65

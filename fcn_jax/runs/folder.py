@@ -80,8 +80,11 @@ _MAY_CHANGE = frozenset(
     "fsdp",
     "row_shards",
     "remat",
-    # Of a study, whose seeds are runs of their own. It may grow, see `check`.
+    # Of a study, where each of these is a run of its own. There may be more
+    # later, see `check`.
     "num_seeds",
+    "variants",
+    "folds",
     *processes.NAMES,
   )
 )
@@ -203,6 +206,17 @@ def check(
       raise ValueError(
         f"the run in {workdir} has {there[name]} {what}; {what} may grow, but "
         f"{now[name]} are fewer: give another --workdir."
+      )
+  for name in ("variants", "folds"):
+    # No variants stand for all of them.
+    if not now.get(name):
+      continue
+    missing = sorted({*there[name]} - {*now[name]})
+    if missing or not there[name]:
+      raise ValueError(
+        f"the run in {workdir} has these {name}: "
+        f"{'; '.join(map(str, there[name])) or 'all'}. There may be more now, "
+        "but none may be missing: give another --workdir."
       )
   return True
 

@@ -91,6 +91,37 @@ def test_unknown_variants_and_folds_are_named(slices, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_variants_and_folds_may_be_added(slices, tmp_path):
+  def parse(*more):
+    return studies.parse(study, options(slices, tmp_path / "run", *more))
+
+  own = {"experiment": "membranes", "contents": ("folds",)}
+  first = parse("--folds", "4", "1", "--variants", "crops", "best")
+  study_lib.claim(first, **own)
+  for more in (
+    ("--folds", "4", "1", "--variants", "crops", "best"),
+    ("--folds", "1", "2", "4", "--variants", "crops", "stride 8", "best"),
+    # All variants.
+    ("--folds", "4", "1"),
+  ):
+    study_lib.check_folder(parse(*more), **own)
+  for more, message in (
+    (
+      ("--folds", "4", "2", "--variants", "crops", "best"),
+      r"these folds: 4; 1\. There may be more now, but none may be missing",
+    ),
+    (
+      ("--folds", "4", "1", "--variants", "crops"),
+      r"these variants: crops; best\. There may be more",
+    ),
+  ):
+    with pytest.raises(ValueError, match=message):
+      study_lib.check_folder(parse(*more), **own)
+  study_lib.claim(parse("--folds", "4", "1"), **own)
+  with pytest.raises(ValueError, match="these variants: all"):
+    study_lib.check_folder(first, **own)
+
+
 def end_run(config, errors, roc_auc):
   """Makes a run as if it had ended and had been scored."""
   folder.claim(config)
