@@ -31,6 +31,18 @@ SCORES = {
 }
 
 
+class Target(NamedTuple):
+  """What patches reach in a fold, with a seed.
+
+  Attributes:
+    error: the smallest share of wrong pixels.
+    seconds: of training until then.
+  """
+
+  error: float
+  seconds: float
+
+
 class Run(NamedTuple):
   """What one run found.
 
@@ -73,7 +85,8 @@ def write(config: Any, variants: Sequence[study_lib.Variant]) -> str:
   summary = {
     "folds": config.folds,
     "seeds": config.num_seeds,
-    "error_of_patches": targets,
+    "error_of_patches": [target.error for target in targets],
+    "seconds_of_patches": [target.seconds for target in targets],
     "variants": {
       way: _summarize(found, targets) for way, found in runs.items()
     },
@@ -87,14 +100,18 @@ def write(config: Any, variants: Sequence[study_lib.Variant]) -> str:
   return table
 
 
-def _targets(runs: dict[str, list[Run]]) -> list[float]:
-  """The smallest error of patches in each fold and seed, if there are patches.
+def _targets(runs: dict[str, list[Run]]) -> list[Target]:
+  """The best of patches in each fold and seed, if there are patches.
 
   Folds differ in how hard they are, so each has a target of its own.
   """
   of_patches = [found for way, found in runs.items() if way.startswith(PATCHES)]
   return [
-    min(float(run.errors.min()) for run in same)
+    min(
+      Target(float(error), float(seconds))
+      for run in same
+      for error, seconds in zip(run.errors, run.seconds, strict=True)
+    )
     for same in zip(*of_patches, strict=True)
   ]
 
@@ -127,7 +144,9 @@ def _read(config) -> Run:
   )
 
 
-def _summarize(runs: Sequence[Run], targets: Sequence[float]) -> dict[str, Any]:
+def _summarize(
+  runs: Sequence[Run], targets: Sequence[Target]
+) -> dict[str, Any]:
   return {
     "steps": runs[0].steps,
     "images": int(runs[0].images[-1]),
@@ -135,7 +154,7 @@ def _summarize(runs: Sequence[Run], targets: Sequence[float]) -> dict[str, Any]:
     "seconds": [float(run.seconds[-1]) for run in runs],
     # Empty without patches.
     "seconds_to_error_of_patches": [
-      _seconds_to(run, target)
+      _seconds_to(run, target.error)
       for run, target in zip(runs, targets, strict=bool(targets))
     ],
     "curves": [
@@ -160,6 +179,7 @@ def _table(config: Any, summary: dict[str, Any]) -> str:
   columns = [
     *("steps", "images", "labelled pixels", "seconds"),
     *(["seconds to the error of patches"] if has_patches else []),
+    *(["of the time of patches, %"] if has_patches else []),
     *SCORES.values(),
   ]
   lines = [
@@ -175,14 +195,32 @@ def _table(config: Any, summary: dict[str, Any]) -> str:
       results.spread(variant["seconds"], 0),
     ]
     if has_patches:
-      reached = variant["seconds_to_error_of_patches"]
-      cells.append("never" if None in reached else results.spread(reached, 1))
+      cells += _time_cells(
+        variant["seconds_to_error_of_patches"], summary["seconds_of_patches"]
+      )
     cells += [
       results.spread([100 * value for value in variant[score]], 1)
       for score in SCORES
     ]
     lines.append(f"| {' | '.join(cells)} |")
   return "\n".join([*lines, "", _note(config, summary), ""])
+
+
+def _time_cells(
+  seconds: Sequence[float | None], of_patches: Sequence[float]
+) -> tuple[str, str]:
+  """Seconds to the errors of patches, and the share of the time of patches."""
+  reached = [
+    (time, 100 * time / of_all)
+    for time, of_all in zip(seconds, of_patches, strict=True)
+    if time is not None
+  ]
+  if not reached:
+    return "never", ""
+  times, shares = zip(*reached, strict=True)
+  runs = len(seconds)
+  some = f", {len(reached)} of {runs} runs" if len(reached) < runs else ""
+  return f"{results.spread(times, 1)}{some}", results.spread(shares, 1)
 
 
 def _note(config: Any, summary: dict[str, Any]) -> str:
@@ -240,7 +278,7 @@ def _draw(config: Any, runs: dict[str, list[Run]], targets) -> None:
           label=None if index else way,
         )
     if targets:
-      target = 100 * np.mean(targets)
+      target = 100 * np.mean([target.error for target in targets])
       axes.axhline(target, color="grey", linestyle=":", linewidth=1)
     axes.set_xscale("log")
     axes.set_yscale("log")

@@ -162,12 +162,15 @@ def test_the_table_says_when_the_error_of_patches_is_reached(slices, tmp_path):
   end_run(study_lib.run_config(config, crops, 0), [0.19, 0.1, 0.12], 0.95)
   rows = studies.table_rows(report.write(config, [balanced, patches, crops]))
   # Steps, images, labelled pixels, seconds, until 20 %, which is the best of
-  # all patches; then scores.
+  # all patches, and its share of their time; then scores.
+  assert rows["patches, balanced"][4:6] == ["never", ""]
   assert rows["patches, random"] == [
-    *("4", "8", "200", "20", "20.0", "20.0", "70.0", "90.0", "80.0", "85.0")
+    *("4", "8", "200", "20", "20.0", "100.0"),
+    *("20.0", "70.0", "90.0", "80.0", "85.0"),
   ]
   assert rows["crops"] == [
-    *("6", "12", "300", "30", "10.0", "12.0", "70.0", "95.0", "80.0", "85.0")
+    *("6", "12", "300", "30", "10.0", "50.0"),
+    *("12.0", "70.0", "95.0", "80.0", "85.0"),
   ]
   summary = json.loads((tmp_path / "run" / report.SUMMARY_FILE).read_text())
   assert summary["error_of_patches"] == pytest.approx([0.2])
@@ -180,21 +183,23 @@ def test_each_fold_is_timed_to_the_error_of_its_own_patches(slices, tmp_path):
     options(
       slices,
       tmp_path / "run",
-      *("--variants", "patches, random", "crops", "--folds", "1", "3"),
+      *("--variants", "patches, random", "crops", "crops, short"),
+      *("--folds", "1", "3"),
     ),
   )
   variants = study.plan(config)
   # One fold is harder than the other.
   for variant, errors in zip(
     variants,
-    ([0.3, 0.2], [0.15, 0.1], [0.2, 0.1], [0.2, 0.1]),
+    ([0.3, 0.2], [0.15, 0.1], [0.2, 0.1], [0.2, 0.1], [0.2], [0.2, 0.15]),
     strict=True,
   ):
     end_run(study_lib.run_config(config, variant, 0), errors, 0.9)
   table = report.write(config, variants)
   rows = studies.table_rows(table)
   assert rows["patches, random"][4] == "20.0 (20.0-20.0)"
-  assert rows["crops"][4] == "15.0 (10.0-20.0)"
+  assert rows["crops"][4:6] == ["15.0 (10.0-20.0)", "75.0 (50.0-100.0)"]
+  assert rows["crops, short"][4:6] == ["10.0, 1 of 2 runs", "50.0"]
   assert "in the same fold and seed, 15.00 (10.00-20.00) % of" in table
 
 
