@@ -222,9 +222,9 @@ def _noise(folder: str, data: str) -> list[Claim]:
       ),
     ),
     Claim(
-      f"{data}: in the same time, sampling leaves the variance of the gradient "
-      "nearly as it is, except in blocks. (relative to whole images, after 200 "
-      "steps)",
+      f"{data}: in the same time, sampling places changes the variance of the "
+      "gradient by little, blocks by more. (relative to whole images, after "
+      "200 steps)",
       folder,
       tuple(
         variance(f"{sampler} at {rate:g}", sampler, rate, "time")
@@ -351,8 +351,8 @@ CLAIMS = [
     ),
   ),
   Claim(
-    "Shapes: Lovasz-softmax and hard pixels do so at no cost to the other "
-    "classes, weights and balanced pixels take from them. (mean IU)",
+    "Shapes: Lovasz-softmax and hard pixels do so at little or no cost to the "
+    "other classes, weights and balanced pixels take from them. (mean IU)",
     "class_balance_shapes",
     tuple(
       _mean_iu(name, name)
@@ -403,8 +403,8 @@ CLAIMS = [
   ),
   Claim(
     "CamVid: median-frequency weights raise the mean accuracy and cost global "
-    "accuracy; after a short training they cost mean IU, too. (on the test "
-    "pictures at native size)",
+    "accuracy; after a short training they cost mean IU, too, on the test "
+    "pictures. (at native size)",
     "camvid_class_weights",
     tuple(
       Figure(f"{score}, {weights}", (key,), 3, file=f"test_{weights}.json")
