@@ -281,7 +281,7 @@ def _membranes() -> list[Claim]:
     ),
     Claim(
       "Membranes: they reach the best error of the patches of their fold and "
-      "seed in 1/8 to 1/22 of its time. (part of the time)",
+      "seed in 1/8 to 1/32 of its time. (part of the time)",
       "membranes_folds",
       (
         Figure(
